@@ -1,0 +1,229 @@
+"""Canonical rows -> token ids, with exactly the positions counted that the student must learn.
+
+Knows tokenizers, and neither models nor losses.  An example is one sequence that a model reads:
+
+    key        hash of everything that decides what a model says about it: ids, borders, counted positions
+    row        id of the (first) row it was made from
+    input_ids  [T]
+    labels     [T], -100 where nothing is counted; unshifted, as Hugging Face has it.  A classifier's is one number
+    starts     positions at which a new document begins: [0] unless several short ones were packed together, or a
+               classifier reads a pair
+    bytes      UTF-8 bytes of the text that the counted positions stand for
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import DataError
+from ..files import atomic, hash_json
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sequence that a model reads; see the top of this file."""
+
+    key: str
+    row: str
+    input_ids: list[int]
+    labels: list[int]
+    starts: list[int]
+    bytes: int
+
+    @property
+    def counted(self) -> int:
+        """Positions that a loss counts."""
+        if len(self.labels) == 1:
+            return 1
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+def _example(row: str, ids: list[int], labels: list[int], starts: list[int], size: int) -> Example:
+    counted = [label != IGNORED for label in labels] if len(labels) > 1 else []
+    return Example(hash_json([ids, starts, counted])[:32], row, ids, labels, starts, size)
+
+
+# ── plain text ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def encode_text(
+    rows: Iterable[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Iterator[Example]:
+    """Documents packed into sequences of `max_length`: long ones are cut, short ones share a sequence, none is padded.
+
+    Each document ends with the end token, which is counted: it is learned.  The first position of a document is not
+    counted in a new sequence's `starts`, for it has nothing to be predicted from.
+    """
+    ids: list[int] = []
+    sizes: list[int] = []
+    starts: list[int] = []
+    first = ""
+    for row in rows:
+        document, lengths = _with_sizes(row["text"], tokenizer)
+        at = 0
+        while at < len(document):
+            if not ids:
+                first = row["id"]
+            starts.append(len(ids))
+            take = min(max_length - len(ids), len(document) - at)
+            ids += document[at : at + take]
+            sizes += lengths[at : at + take]
+            at += take
+            if len(ids) == max_length:
+                yield _packed(first, ids, sizes, starts)
+                ids, sizes, starts = [], [], []
+    if len(ids) > 1:
+        yield _packed(first, ids, sizes, starts)
+
+
+def _packed(row: str, ids: list[int], sizes: list[int], starts: list[int]) -> Example:
+    begins = set(starts)
+    labels = [IGNORED if position in begins else token for position, token in enumerate(ids)]
+    size = sum(length for position, length in enumerate(sizes) if position not in begins)
+    return _example(row, ids, labels, starts, size)
+
+
+def _with_sizes(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """(token ids of a document with its end token, bytes of text that each stands for)."""
+    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
+    ids, sizes, before = list(encoded["input_ids"]), [], 0
+    for _, end in encoded["offset_mapping"]:
+        sizes.append(len(text[before:end].encode()) if end > before else 0)
+        before = max(before, end)
+    if tokenizer.eos_token_id is not None and (not ids or ids[-1] != tokenizer.eos_token_id):
+        ids.append(tokenizer.eos_token_id)
+        sizes.append(0)
+    return ids, sizes
+
+
+# ── chat and completions ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def encode_chat(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Example | str:
+    """One conversation; only what the assistant says is counted, the end of each of its turns included.
+
+    Returns: the example, or the reason why the row cannot be used.
+    Raises: DataError where the tokenizer's chat template cannot tell the turns apart.
+    """
+    if not tokenizer.chat_template:
+        raise DataError(
+            f"{row['where']}: holds chat messages, but the tokenizer has no chat template; "
+            "use prompt and completion columns, or a teacher with a template."
+        )
+    messages = row["messages"]
+    text = _render(messages, tokenizer, row)
+    spans = []
+    for number, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = _render(messages[:number], tokenizer, row, prompt=True) if number else ""
+        after = _render(messages[: number + 1], tokenizer, row)
+        if not (after.startswith(before) and text.startswith(after)):
+            raise DataError(
+                f"{row['where']}: the chat template rewrites earlier turns, so the assistant's words cannot be told "
+                "apart; give the rows as prompt and completion."
+            )
+        spans.append((len(before), len(after.rstrip())))
+    return _spans_to_example(row["id"], text, spans, tokenizer, max_length, special=False)
+
+
+def encode_completion(
+    row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Example | str:
+    """A prompt and its completion; only the completion and its end token are counted."""
+    text = row["prompt"] + row["completion"]
+    if tokenizer.eos_token:
+        text += str(tokenizer.eos_token)
+    return _spans_to_example(
+        row["id"], text, [(len(row["prompt"]), len(text))], tokenizer, max_length, special=True
+    )
+
+
+def _render(
+    messages: list[dict[str, str]],
+    tokenizer: PreTrainedTokenizerBase,
+    row: dict[str, Any],
+    prompt: bool = False,
+) -> str:
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
+    except Exception as error:  # a template is a program of the tokenizer's; it raises what it likes
+        raise DataError(f"{row['where']}: the chat template refuses this conversation: {error}") from error
+
+
+def _spans_to_example(
+    row: str,
+    text: str,
+    spans: list[tuple[int, int]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    special: bool,
+) -> Example | str:
+    """Tokens that begin inside one of the character `spans` are counted."""
+    encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=special, verbose=False)
+    ids = list(encoded["input_ids"])[:max_length]
+    labels, size = [], 0
+    for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=False):
+        inside = end > start and any(
+            low <= start < high or (low < end and start < low) for low, high in spans
+        )
+        labels.append(token if inside else IGNORED)
+        size += len(text[start:end].encode()) if inside else 0
+    if all(label == IGNORED for label in labels[1:]):
+        return "no answer within max_length"
+    return _example(row, ids, labels, [0], size)
+
+
+# ── classification ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def encode_labelled(
+    row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int, labels: list[str]
+) -> Example:
+    """A text (and perhaps a second one) with its label's number, or -100 if nobody labelled it."""
+    encoded = tokenizer(row["text"], row.get("pair"), truncation=True, max_length=max_length, verbose=False)
+    label = labels.index(row["label"]) if row.get("label") is not None else IGNORED
+    segments = encoded.get("token_type_ids") or []
+    starts = [0, segments.index(1)] if 1 in segments else [0]
+    return _example(row["id"], list(encoded["input_ids"]), [label], starts, len(row["text"].encode()))
+
+
+# ── on disk ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_examples(path: Path, examples: list[Example]) -> dict[str, int]:
+    """Keep examples as Parquet.  Returns: how many, and how many tokens and counted positions they have."""
+    columns: dict[str, list[Any]] = {name: [] for name in Example.__dataclass_fields__}
+    for example in examples:
+        for name, value in asdict(example).items():
+            columns[name].append(value)
+    with atomic(path) as part:
+        pq.write_table(pa.table(columns, schema=_SCHEMA), part, compression="zstd")
+    tokens = sum(len(example.input_ids) for example in examples)
+    return {"rows": len(examples), "tokens": tokens, "counted": sum(example.counted for example in examples)}
+
+
+def read_examples(path: Path) -> list[Example]:
+    """What `write_examples` kept."""
+    table = pq.read_table(path)
+    columns = [table.column(name).to_pylist() for name in Example.__dataclass_fields__]
+    return [Example(*values) for values in zip(*columns, strict=True)]
+
+
+_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("row", pa.string()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("labels", pa.list_(pa.int32())),
+        ("starts", pa.list_(pa.int32())),
+        ("bytes", pa.int32()),
+    ]
+)

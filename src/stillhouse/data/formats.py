@@ -1,0 +1,289 @@
+"""Raw rows -> canonical rows: six ways to write a row down, and one way to hold it.
+
+    text               text                                      -> text
+    labelled           text, pair?, label                        -> text, pair?, label
+    messages           messages [{role, content}]                -> messages
+    prompt_completion  prompt, completion                        -> prompt, completion
+    alpaca             instruction, input?, output, system?      -> messages
+    sharegpt           conversations [{from, value}], system?    -> messages
+
+A row that can't be used (empty text, no label, no answer) is `Dropped` with its reason; one that is wrong (a column
+that isn't there, a number for a text) raises DataError.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from ..errors import DataError
+from ..files import hash_json
+from ..registry import did_you_mean
+from .load import Raw
+
+
+class Message(TypedDict):
+    """One turn; role is system, user, assistant or tool."""
+
+    role: str
+    content: str
+
+
+class Row(TypedDict, total=False):
+    """A row as the rest of the house sees it; which keys it has follows from its format."""
+
+    id: str
+    """16 hex digits of the SHA-256 of the content below, label included; the same in whichever file or line it is."""
+    where: str
+    text: str
+    pair: str
+    messages: list[Message]
+    prompt: str
+    completion: str
+    label: str
+    group: str
+    """Rows of one group stay on one side of a split; not part of the content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row left out, and why."""
+
+    where: str
+    reason: str
+
+
+ROLES = {role: role for role in ("system", "user", "assistant", "tool")}
+SHAREGPT_ROLES = {**ROLES, "human": "user", "gpt": "assistant"}
+CONTENT = ("text", "pair", "messages", "prompt", "completion", "label")
+NEEDS = {
+    "text": ("text",),
+    "labelled": ("text", "label"),
+    "messages": ("messages",),
+    "sharegpt": ("messages",),
+    "prompt_completion": ("prompt", "completion"),
+    "alpaca": ("instruction", "output"),
+}
+
+
+def detect(
+    fields: Mapping[str, Any],
+    columns: Mapping[str, str],
+    task: str,
+    where: str = "the data",
+    key: str = "data.train",
+) -> str:
+    """The format of a row: what the user mapped decides, then what the columns are called.
+
+    columns: our name -> the file's.  `where` and `key` (of the recipe) are only for the message.
+    Raises: DataError with the columns found and how to say which is which.
+    """
+
+    def has(*names: str) -> bool:
+        return all(columns.get(name, name) in fields for name in names)
+
+    if task == "classification":
+        if has("text"):
+            return "labelled"
+        raise DataError(_unknown(where, key, fields, "labelled text", "{text: ..., label: ...}"))
+    mapped = [name for name in ("messages", "prompt", "completion", "text") if name in columns]
+    if mapped:
+        kind = {"messages": "messages", "text": "text"}.get(mapped[0], "prompt_completion")
+        return _turns(fields, columns) if kind == "messages" else kind
+    if has("messages") or "conversations" in fields:
+        return _turns(fields, columns)
+    for kind in ("prompt_completion", "alpaca", "text"):
+        if has(*NEEDS[kind]):
+            return kind
+    raise DataError(_unknown(where, key, fields, "a known format", "{text: ...}"))
+
+
+def _turns(fields: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    """Whether the turns of a conversation are written {role, content} or {from, value}."""
+    turns = fields.get(_turns_column(fields, columns))
+    first = turns[0] if isinstance(turns, list) and turns else None
+    return "sharegpt" if isinstance(first, dict) and "from" in first else "messages"
+
+
+def _turns_column(fields: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    fallback = "messages" if "messages" in fields or "conversations" not in fields else "conversations"
+    return columns.get("messages", fallback)
+
+
+def _unknown(where: str, key: str, fields: Mapping[str, Any], what: str, example: str) -> str:
+    return (
+        f"{where}: the columns {_listed(fields)} do not look like {what}; "
+        f"say which is which with {key}.columns: {example}."
+    )
+
+
+def _listed(fields: Mapping[str, Any]) -> str:
+    return ", ".join(repr(name) for name in fields) or "(none)"
+
+
+def value_of(raw: Raw, column: str, ours: str) -> Any:
+    """The value of `column`, which we call `ours`, or DataError with the columns that there are."""
+    if column in raw.fields:
+        return raw.fields[column]
+    raise DataError(
+        f"{raw.where}: there is no column {column!r} for {ours}; the columns are {_listed(raw.fields)}."
+        f"{did_you_mean(column, raw.fields)}"
+    )
+
+
+def plain(value: str | float | bool) -> str:
+    """A single value as text: 1 and 1.0 are "1", True is "True"."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def canonical(raw: Raw, format: str, columns: Mapping[str, str], labelled: bool = True) -> Row | Dropped:
+    """The canonical row of `raw`, or why it is left out.
+
+    columns: our name -> the file's; a `group` is only taken if it is named there.
+    labelled: False for rows that have no labels, or whose labels are not to be seen.
+    """
+    found = READERS[format](raw, columns)
+    if format == "labelled" and labelled and isinstance(found, dict):
+        label = _name(raw, columns.get("label", "label"), "label")
+        if not label:
+            return Dropped(raw.where, "no label")
+        found["label"] = label
+    if isinstance(found, str):
+        return Dropped(raw.where, found)
+    if "group" in columns and (group := _name(raw, columns["group"], "group")):
+        found["group"] = group
+    found["where"] = raw.where
+    return with_id(found)
+
+
+def with_id(row: Row) -> Row:
+    """`row`, its id set from its content."""
+    row["id"] = hash_json({key: row[key] for key in CONTENT if key in row})[:16]  # type: ignore[literal-required]
+    return row
+
+
+def _name(raw: Raw, column: str, ours: str) -> str:
+    """A label or group as text, or "" if it is missing."""
+    value = value_of(raw, column, ours)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if not isinstance(value, str | int) and not (isinstance(value, float) and value.is_integer()):
+        raise DataError(
+            f"{raw.where}: {column} is {json.dumps(value, default=str)[:40]}; a {ours} must be text, a whole number, "
+            "true or false."
+        )
+    return plain(value).strip()
+
+
+def _string(raw: Raw, column: str, ours: str) -> str:
+    """A text; "" if it is missing or blank."""
+    value = value_of(raw, column, ours)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if not isinstance(value, str):
+        raise DataError(
+            f"{raw.where}: {column} must be text, not {type(value).__name__} ({json.dumps(value, default=str)[:40]})."
+        )
+    return value if value.strip() else ""
+
+
+def _text(raw: Raw, columns: Mapping[str, str]) -> Row | str:
+    text = _string(raw, columns.get("text", "text"), "text")
+    return {"text": text} if text else "empty text"
+
+
+def _labelled(raw: Raw, columns: Mapping[str, str]) -> Row | str:
+    row = _text(raw, columns)
+    if isinstance(row, str) or not ("pair" in columns or "pair" in raw.fields):
+        return row
+    pair = _string(raw, columns.get("pair", "pair"), "pair")
+    return {**row, "pair": pair} if pair else "empty pair"
+
+
+def _prompt_completion(raw: Raw, columns: Mapping[str, str]) -> Row | str:
+    prompt = _string(raw, columns.get("prompt", "prompt"), "prompt")
+    completion = _string(raw, columns.get("completion", "completion"), "completion")
+    if not prompt:
+        return "empty prompt"
+    return {"prompt": prompt, "completion": completion} if completion else "no answer"
+
+
+def _alpaca(raw: Raw, columns: Mapping[str, str]) -> Row | str:
+    user, answer = _string(raw, "instruction", "instruction"), _string(raw, "output", "output")
+    if not user:
+        return "empty prompt"
+    if not answer:
+        return "no answer"
+    if "input" in raw.fields and (more := _string(raw, "input", "input")):
+        user = f"{user}\n\n{more}"
+    return {
+        "messages": [
+            *_system(raw),
+            {"role": "user", "content": user},
+            {"role": "assistant", "content": answer},
+        ]
+    }
+
+
+def _system(raw: Raw) -> list[Message]:
+    """The system message of a row that keeps it in a column of its own."""
+    text = _string(raw, "system", "system") if "system" in raw.fields else ""
+    return [{"role": "system", "content": text}] if text else []
+
+
+def _messages(raw: Raw, columns: Mapping[str, str]) -> Row | str:
+    return _chat(raw, columns, "role", "content", ROLES)
+
+
+def _sharegpt(raw: Raw, columns: Mapping[str, str]) -> Row | str:
+    row = _chat(raw, columns, "from", "value", SHAREGPT_ROLES)
+    return row if isinstance(row, str) else {"messages": [*_system(raw), *row["messages"]]}
+
+
+def _chat(
+    raw: Raw, columns: Mapping[str, str], role: str, content: str, roles: Mapping[str, str]
+) -> Row | str:
+    """The turns of a conversation.  One that calls tools is left out: its calls are no text."""
+    column = _turns_column(raw.fields, columns)
+    turns = value_of(raw, column, "messages")
+    if turns is None or turns == []:
+        return "no answer"
+    if not isinstance(turns, list):
+        raise DataError(
+            f"{raw.where}: {column} must be a list of {{{role}, {content}}}, not {type(turns).__name__}."
+        )
+    if any(isinstance(turn, dict) and turn.get("tool_calls") for turn in turns):
+        return "tool calls"
+    messages: list[Message] = []
+    for number, turn in enumerate(turns):
+        at = f"{raw.where}: {column}[{number}]"
+        if not isinstance(turn, dict) or role not in turn or content not in turn:
+            raise DataError(f"{at} must be an object with {role!r} and {content!r}, not {str(turn)[:40]!r}.")
+        who = turn[role]
+        if not isinstance(who, str) or who not in roles:
+            raise DataError(f"{at}: {role} is {who!r}; it must be one of {', '.join(roles)}.")
+        messages.append({"role": roles[who], "content": _content(turn[content], f"{at}.{content}")})
+    if messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
+        return "no answer"
+    return {"messages": messages}
+
+
+def _content(value: Any, at: str) -> str:
+    """The text of a turn: a string, or the joined parts of a list of {"type": "text", "text": ...}."""
+    if isinstance(value, str):
+        return value
+    parts = [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+    if parts and len(parts) == len(value) and all(part.get("type") == "text" for part in parts):
+        return "".join(_content(part.get("text"), at) for part in parts)
+    raise DataError(f"{at} must be text, or a list of parts of type text; images and sound are not read.")
+
+
+READERS: dict[str, Callable[[Raw, Mapping[str, str]], Row | str]] = {
+    "text": _text,
+    "labelled": _labelled,
+    "messages": _messages,
+    "prompt_completion": _prompt_completion,
+    "alpaca": _alpaca,
+    "sharegpt": _sharegpt,
+}

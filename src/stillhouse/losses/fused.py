@@ -1,0 +1,176 @@
+"""Head projection and loss in one pass over chunks of positions, so that full logits never exist.
+
+For each chunk: project the hidden states to logits, let every term say its nats and its gradient on them, and fold that
+gradient at once into the gradients of the hidden states and of the head.  Three matrix products in all, which is the
+floor for any training step, and nothing is computed twice; memory is one chunk of logits instead of all.
+
+This is the path of the closed-form and of the autograd terms alike; what differs is only `value_and_gradient`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 64 * 2**20
+"""Of float32 logits in one chunk: large enough for full speed of the products, small against any model."""
+
+ValueAndGradient = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
+"""(logits [n, V], which of the N positions they are) -> (nats [n], gradient on the logits [n, V])."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last step of a model, from hidden states to logits over the tokenizer's real vocabulary.
+
+    Rows of `weight` beyond `vocabulary` are padding, made for the hardware, and take part in nothing.
+    """
+
+    weight: Tensor | None
+    """[V or more, H]; None if the hidden states already are the logits."""
+    bias: Tensor | None = None
+    """[V or more]."""
+    vocabulary: int | None = None
+    """Real outcomes; None = all rows of the weight."""
+    scale: float = 1.0
+    """Factor on the logits (Cohere, Granite)."""
+    softcap: float | None = None
+    """c·tanh(logits / c), after the scale (Gemma 2)."""
+
+    def detached(self) -> "Head":
+        """The same head without gradients."""
+        weight = None if self.weight is None else self.weight.detach()
+        return replace(self, weight=weight, bias=None if self.bias is None else self.bias.detach())
+
+    def logits(self, hidden: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """[n, H] -> [n, V], float32; `dtype` is the arithmetic of the product."""
+        if self.weight is None:
+            return hidden[:, : self.vocabulary].float()
+        weight = self.weight[: self.vocabulary]
+        dtype = dtype or weight.dtype
+        logits = (hidden.to(dtype) @ weight.to(dtype).T).float()
+        if self.bias is not None:
+            logits = logits + self.bias[: self.vocabulary].float()
+        logits = logits * self.scale if self.scale != 1.0 else logits
+        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+
+
+def by_autograd(loss: Callable[[Tensor, slice], Tensor]) -> ValueAndGradient:
+    """Any differentiable loss (logits [n, V], positions) -> nats [n], as a term of `fused_loss`."""
+
+    def value_and_gradient(logits: Tensor, positions: slice) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf = logits.detach().requires_grad_()
+            nats = loss(leaf, positions)
+            (gradient,) = torch.autograd.grad(nats.sum(), leaf)
+        return nats.detach(), gradient
+
+    return value_and_gradient
+
+
+def fused_loss(
+    hidden: Tensor,
+    head: Head,
+    terms: Sequence[tuple[float, ValueAndGradient]],
+    total: Tensor | float,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Σ weight·nats over all terms and positions ÷ `total`, without full logits.
+
+    Args:
+        hidden: [N, H], the counted positions only.
+        head: of the student.
+        terms: (weight, value_and_gradient) each.
+        total: counted positions of the whole optimiser step (see `reduction.total_mean`).
+        dtype: arithmetic of the three products; None = the weight's.
+
+    Returns: (scalar with gradients into `hidden` and the head, [terms] sums of unweighted nats ÷ total, detached).
+    """
+    loss, parts = _Fused.apply(hidden, head.weight, head.bias, head, tuple(terms), float(total), dtype)
+    return loss, parts
+
+
+def chunks(positions: int, outcomes: int) -> list[slice]:
+    """Slices that cover `positions`, each of at most CHUNK_BYTES of float32 logits."""
+    size = max(1, CHUNK_BYTES // (4 * outcomes))
+    return [slice(start, min(start + size, positions)) for start in range(0, positions, size)]
+
+
+class _Fused(torch.autograd.Function):
+    """Both directions of `fused_loss`: gradients are ready when the loss is, and backward only scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        head: Head,
+        terms: tuple[tuple[float, ValueAndGradient], ...],
+        total: float,
+        dtype: torch.dtype | None,
+    ) -> tuple[Tensor, Tensor]:
+        wants = ctx.needs_input_grad
+        head = replace(head, weight=weight, bias=bias).detached()
+        outcomes = head.vocabulary or (hidden if weight is None else weight).shape[0 if weight is not None else -1]
+        cast = None if weight is None else weight.detach()[:outcomes].to(dtype or weight.dtype)
+        slim = replace(head, weight=cast, bias=None if bias is None else bias[:outcomes], vocabulary=outcomes)
+        d_hidden = torch.zeros_like(hidden) if wants[0] else None
+        d_weight = torch.zeros_like(weight, dtype=torch.float32) if weight is not None and wants[1] else None
+        d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants[2] else None
+        parts = hidden.new_zeros(len(terms), dtype=torch.float32)
+        for positions in chunks(hidden.shape[0], outcomes):
+            logits = slim.logits(hidden[positions], dtype)
+            d_logits = None
+            for number, (factor, term) in enumerate(terms):
+                nats, gradient = term(logits, positions)
+                parts[number] += nats.sum()
+                gradient.mul_(factor / max(total, 1.0))
+                d_logits = gradient if d_logits is None else d_logits.add_(gradient)
+            if d_logits is None:
+                continue
+            if slim.softcap:
+                d_logits.mul_(1.0 - (logits / slim.softcap).square())
+            if slim.scale != 1.0:
+                d_logits.mul_(slim.scale)
+            _fold(d_logits, hidden[positions], cast, positions, d_hidden, d_weight, d_bias)
+        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        ctx.dtypes = (hidden.dtype, None if weight is None else weight.dtype, None if bias is None else bias.dtype)
+        parts = parts / max(total, 1.0)
+        loss = sum((factor * part for (factor, _), part in zip(terms, parts, strict=True)), hidden.new_zeros(()).float())
+        ctx.mark_non_differentiable(parts)
+        return loss, parts
+
+    @staticmethod
+    def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        scaled = [
+            None if saved is None else saved.mul(d_loss).to(kind)
+            for saved, kind in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        ]
+        return (*scaled, None, None, None, None)
+
+
+def _fold(
+    d_logits: Tensor,
+    hidden: Tensor,
+    weight: Tensor | None,
+    positions: slice,
+    d_hidden: Tensor | None,
+    d_weight: Tensor | None,
+    d_bias: Tensor | None,
+) -> None:
+    """One chunk's gradient on the logits into the gradients of what made them, in place."""
+    outcomes = d_logits.shape[-1]
+    if d_bias is not None:
+        d_bias[:outcomes] += d_logits.sum(0)
+    if weight is None:
+        if d_hidden is not None:
+            d_hidden[positions, :outcomes] = d_logits.to(d_hidden.dtype)
+        return
+    slim = d_logits.to(weight.dtype)
+    if d_hidden is not None:
+        d_hidden[positions] = (slim @ weight).to(d_hidden.dtype)
+    if d_weight is not None:
+        d_weight[:outcomes] += slim.T @ hidden.to(weight.dtype)

@@ -1,0 +1,277 @@
+"""Metrics as functions of sums: per-row statistics are added up first, and only then made into a number.
+
+A row is one independent unit of a data set: a text to be classified, or a window of text for a language
+model.  Because a metric sees sums alone, resampling rows is one matrix product (see `intervals`).
+
+Shapes: N rows, C classes, K confidence bins.  Statistics are [N], [N, C] or [N, K]; sums have the same shape
+without N, or with leading dimensions in its place.  Logarithms are natural (nats) until a metric says bits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import DataError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Rows = dict[str, FloatArray]
+"""Column -> per-row statistics, [N] or [N, C], of one model on one data set."""
+
+ECE_BINS = 15
+SMALLEST = float(np.finfo(np.float64).eps)
+"""A probability below this counts as this (36 nats) in logarithms, as in scikit-learn's log_loss."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number about a model on a data set."""
+
+    name: str
+    columns: tuple[str, ...]
+    """The statistics it needs."""
+    value: Callable[[dict[str, FloatArray]], FloatArray]
+    """Sums (each [...], or [..., C]) -> the metric [...]; NaN where it is undefined (0/0)."""
+    higher_is_better: bool
+    unit: str
+    """ "bits", "nats", "share" (0 to 1), or "" for a plain number."""
+    title: str
+    """The name for people."""
+    biased: bool = False
+    """On few rows it is off in one direction on average; its intervals allow for that."""
+
+
+def evaluate(metric: Metric, rows: Rows) -> float:
+    """`metric` on all rows.
+
+    Raises: DataError if there are no rows, a column is missing or not finite, or the metric is undefined.
+    """
+    value = value_or_none(metric, checked_columns(metric, rows))
+    if value is None:
+        raise DataError(undefined(metric))
+    return value
+
+
+def value_or_none(metric: Metric, columns: Rows) -> float | None:
+    """`metric` on all rows of columns that are checked already; None where it is undefined or infinite."""
+    value = float(metric.value({name: column.sum(axis=0) for name, column in columns.items()}))
+    return value if np.isfinite(value) else None
+
+
+def undefined(metric: Metric) -> str:
+    """The sentence for a metric that has no finite value on the whole data set."""
+    needs = ", ".join(metric.columns)
+    return f"{metric.title} is undefined on these rows; look for zeros or huge values in the sums of {needs}."
+
+
+def checked_columns(metric: Metric, rows: Rows) -> Rows:
+    """The columns that `metric` needs, as float64 in Fortran order, all with the same number of rows.
+
+    Raises: DataError that names the column, and the row (from 1) where a value is not finite.
+    """
+    columns: Rows = {}
+    for name in metric.columns:
+        if name not in rows:
+            raise DataError(f"{metric.name} needs the column {name!r}; the rows only have {', '.join(rows)}.")
+        columns[name] = np.asarray(rows[name], dtype=np.float64, order="F")
+        if columns[name].ndim == 0:
+            raise DataError(f"column {name!r} is a single number; give one value a row.")
+        check_finite(columns[name], f"column {name!r}")
+    lengths = {name: len(column) for name, column in columns.items()}
+    if min(lengths.values()) == 0:
+        raise DataError(f"there are no rows to measure {metric.title} on; give at least one.")
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"the columns of {metric.name} must have equally many rows, not {lengths}.")
+    return columns
+
+
+def check_finite(values: FloatArray, what: str) -> None:
+    """Raises: DataError with the first row (from 1) of `values`, [N, ...], that has a NaN or infinity."""
+    if not np.isfinite(values).all():
+        bad = values[~np.isfinite(values)][0]
+        row = int((~np.isfinite(values)).reshape(len(values), -1).any(axis=1).argmax())
+        raise DataError(f"{what} holds {bad} in row {row + 1}; repair or drop that row.")
+
+
+def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    """numerator / denominator, NaN where the denominator is 0."""
+    top, bottom = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
+    return np.asarray(np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0))
+
+
+def mean(name: str, part: str, whole: str, higher_is_better: bool, unit: str, title: str) -> Metric:
+    """The metric sum(part) / sum(whole)."""
+
+    def value(sums: dict[str, FloatArray]) -> FloatArray:
+        return ratio(sums[part], sums[whole])
+
+    return Metric(name, (part, whole), value, higher_is_better, unit, title)
+
+
+def perplexity(sums: dict[str, FloatArray]) -> FloatArray:
+    """exp(nats per token); undefined from 709 nats per token on, where it is more than a float can hold."""
+    nats = ratio(sums["nll"], sums["tokens"])
+    return np.asarray(np.exp(np.where(nats < 709.0, nats, np.nan)))
+
+
+def bits_per_byte(sums: dict[str, FloatArray]) -> FloatArray:
+    """Bits for each byte of the text that the counted tokens stand for; comparable between tokenizers."""
+    return ratio(sums["nll"] / np.log(2.0), sums["bytes"])
+
+
+def macro_f1(sums: dict[str, FloatArray]) -> FloatArray:
+    """Mean F1 over the classes that occur in the truth or in the predictions, as in scikit-learn."""
+    f1 = ratio(2.0 * sums["tp"], sums["pred"] + sums["true"])
+    occurs = ~np.isnan(f1)
+    return ratio(np.where(occurs, f1, 0.0).sum(axis=-1), occurs.sum(axis=-1).astype(np.float64))
+
+
+def ece(sums: dict[str, FloatArray]) -> FloatArray:
+    """Expected calibration error: mean |confidence - accuracy| over the bins, weighted by their counts.
+
+    On few rows it is too high by nature: an ideally calibrated model does not reach 0.
+    Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
+    """
+    gaps = np.abs(sums["bin_conf"] - sums["bin_acc"]).sum(axis=-1)
+    return ratio(gaps, sums["bin_count"].sum(axis=-1))
+
+
+def classification_rows(
+    probabilities: ArrayLike, labels: ArrayLike, teacher_probabilities: ArrayLike | None = None
+) -> Rows:
+    """The statistics of CLASSIFICATION_METRICS, one row a text; `agree` and `kl` only if a teacher is given.
+
+    Args: probabilities [N, C], each row summing to 1; labels [N], from 0 to C-1; the teacher's [N, C].
+    `brier` sums over the classes (0 to 2; for two classes, twice the form that looks at one of them), `kl` is
+    KL(teacher || student).  Raises: DataError with the first bad row (from 1).
+    """
+    student_NC, truth_N = checked_predictions(probabilities, labels)
+    total, classes = student_NC.shape
+    guess_N = student_NC.argmax(axis=1)
+    correct_N = (guess_N == truth_N).astype(np.float64)
+    one_hot = np.eye(classes)
+    true_NC, pred_NC = one_hot[truth_N], one_hot[guess_N]
+    confidence_N = student_NC.max(axis=1)
+    bins_NK = np.eye(ECE_BINS)[confidence_bin(confidence_N, ECE_BINS)]
+    rows = {
+        "texts": np.ones(total),
+        "correct": correct_N,
+        "nll": -np.log(np.maximum(student_NC[np.arange(total), truth_N], SMALLEST)),
+        "brier": ((student_NC - true_NC) ** 2).sum(axis=1),
+        "tp": true_NC * pred_NC,
+        "pred": pred_NC,
+        "true": true_NC,
+        "bin_count": bins_NK,
+        "bin_conf": bins_NK * confidence_N[:, None],
+        "bin_acc": bins_NK * correct_N[:, None],
+    }
+    if teacher_probabilities is not None:
+        teacher_NC = checked_probabilities(teacher_probabilities, "the teacher's probabilities")
+        if teacher_NC.shape != student_NC.shape:
+            raise DataError(
+                f"the teacher's table must be {student_NC.shape} like ours, not {teacher_NC.shape}."
+            )
+        rows["agree"] = (teacher_NC.argmax(axis=1) == guess_N).astype(np.float64)
+        surprise_NC = np.log(np.maximum(teacher_NC, SMALLEST)) - np.log(np.maximum(student_NC, SMALLEST))
+        rows["kl"] = (teacher_NC * surprise_NC).sum(axis=1)
+    return rows
+
+
+def class_prior_rows(class_counts: ArrayLike, labels: ArrayLike) -> Rows:
+    """The floor of classification: whatever the text, it answers with the class shares of the training data.
+
+    Args: class_counts [C], how often each class occurs in training; labels [N].
+    It guesses the majority class, so its accuracy is that class's share.
+    """
+    counts_C = np.asarray(class_counts, dtype=np.float64)
+    if not counts_C.sum() > 0:
+        raise DataError("the class counts of the training data sum to 0; count its labels first.")
+    return classification_rows(np.tile(counts_C / counts_C.sum(), (len(np.asarray(labels)), 1)), labels)
+
+
+def unigram_rows(rows: Rows) -> Rows:
+    """The floor of language modelling: the same windows as told by token frequencies alone."""
+    missing = {"tokens", "bytes", "unigram_nll"} - set(rows)
+    if missing:
+        raise DataError(
+            f"the floor needs the columns {', '.join(sorted(missing))}; measure them with the rest."
+        )
+    return {"tokens": rows["tokens"], "bytes": rows["bytes"], "nll": rows["unigram_nll"]}
+
+
+def confidence_bin(confidence_N: FloatArray, bins: int) -> IntArray:
+    """The bin, 0 to bins-1, of each confidence: bin k holds what is above k/bins and at most (k+1)/bins."""
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    above: IntArray = np.searchsorted(edges, confidence_N, side="left")
+    return np.minimum(np.maximum(above - 1, 0), bins - 1)
+
+
+def checked_predictions(probabilities: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntArray]:
+    """Probabilities [N, C] and labels [N] that fit together.  Raises: DataError with the first bad row."""
+    table_NC = checked_probabilities(probabilities, "the probabilities")
+    return table_NC, checked_labels(labels, table_NC.shape)
+
+
+def checked_labels(labels: ArrayLike, shape: tuple[int, ...]) -> IntArray:
+    """Labels [N] as integers from 0 to C-1, for a table of `shape` (N, C).
+
+    Raises: DataError with the first bad row (from 1).
+    """
+    truth_N = np.asarray(labels)
+    if truth_N.shape != shape[:1]:
+        raise DataError(f"the labels have the shape {truth_N.shape}; give one to each of {shape[0]} rows.")
+    if truth_N.dtype.kind not in "biuf":
+        raise DataError(f"the labels are of type {truth_N.dtype}; give the number of the class, from 0.")
+    bad = ~((truth_N >= 0) & (truth_N < shape[1]) & (truth_N == np.floor(truth_N)))
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(f"the label in row {row + 1} is {truth_N[row]}; it must be 0 to {shape[1] - 1}.")
+    return np.array(truth_N, dtype=np.int64)
+
+
+def checked_probabilities(probabilities: ArrayLike, what: str) -> FloatArray:
+    """A table [N, C] of probabilities as float64, each row scaled to sum to 1.
+
+    Raises: DataError if a row is negative or misses 1 by more than 1 % (half precision misses it by less).
+    """
+    table_NC = np.asarray(probabilities, dtype=np.float64)
+    if table_NC.ndim != 2 or table_NC.size == 0:
+        raise DataError(f"{what} have the shape {table_NC.shape}; give a table of rows and classes.")
+    check_finite(table_NC, f"the table of {what.removeprefix('the ')}")
+    bad = (table_NC < 0).any(axis=1) | (np.abs(table_NC.sum(axis=1) - 1.0) > 1e-2)
+    if bad.any():
+        row = int(bad.argmax()) + 1
+        raise DataError(f"{what} in row {row} are negative or do not sum to 1; apply softmax first.")
+    return np.asarray(table_NC / table_NC.sum(axis=1, keepdims=True))
+
+
+def by_name(*metrics: Metric) -> dict[str, Metric]:
+    """The table name -> metric."""
+    return {metric.name: metric for metric in metrics}
+
+
+LM_METRICS = by_name(
+    Metric("perplexity", ("nll", "tokens"), perplexity, False, "", "perplexity"),
+    Metric("bits_per_byte", ("nll", "bytes"), bits_per_byte, False, "bits", "bits per byte"),
+    mean("token_accuracy", "correct", "tokens", True, "share", "token accuracy"),
+    mean("teacher_agreement", "agree", "tokens", True, "share", "agreement with the teacher"),
+    mean("teacher_kl", "kl", "tokens", False, "nats", "divergence from the teacher"),
+)
+"""Columns, sums over the counted tokens of a window: tokens, bytes (of their text), nll (nats), correct (top
+token is the true next one), agree (top token is the teacher's), kl (KL(teacher || student), nats) and, for
+the floor, unigram_nll (nats)."""
+
+CLASSIFICATION_METRICS = by_name(
+    mean("accuracy", "correct", "texts", True, "share", "accuracy"),
+    Metric("macro_f1", ("tp", "pred", "true"), macro_f1, True, "share", "macro F1", True),
+    mean("nll", "nll", "texts", False, "nats", "negative log-likelihood"),
+    mean("brier", "brier", "texts", False, "", "Brier score"),
+    Metric(
+        "ece", ("bin_count", "bin_conf", "bin_acc"), ece, False, "share", "calibration error", biased=True
+    ),
+    mean("teacher_agreement", "agree", "texts", True, "share", "agreement with the teacher"),
+    mean("teacher_kl", "kl", "texts", False, "nats", "divergence from the teacher"),
+)
+"""Columns: those of `classification_rows`."""

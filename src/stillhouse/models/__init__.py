@@ -1,0 +1,1 @@
+"""Models: loading them safely, making small ones from big ones, and tapping their hidden states."""

@@ -1,0 +1,56 @@
+"""What this machine does fast."""
+
+import os
+import platform
+import time
+
+import torch
+import transformers
+
+
+def device() -> torch.device:
+    """The accelerator if there is one, else the processor."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
+
+
+def bfloat16_pays(size: int = 768, repeats: int = 12) -> bool:
+    """Whether matrix products are at least 1.5 times as fast in bfloat16 as in float32, measured in some 100 ms."""
+    place = device()
+    if place.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if place.type != "cpu":
+        return False
+    fastest = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+    for _ in range(repeats):  # in turn, and the fastest of each: a busy machine slows both
+        for dtype in fastest:
+            matrix = torch.ones(size, size, dtype=dtype)
+            start = time.perf_counter()
+            matrix @ matrix
+            fastest[dtype] = min(fastest[dtype], time.perf_counter() - start)
+    return fastest[torch.float32] >= 1.5 * fastest[torch.bfloat16]
+
+
+def machine() -> dict[str, str | int | float]:
+    """What a reader of numbers must know about where they were measured."""
+    return {
+        "cpu": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "device": str(device()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _processor() -> str:
+    """The processor's name, as the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as handle:
+            for line in handle:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return platform.machine()

@@ -1,0 +1,116 @@
+"""Reading a model from the inside: the hidden states it hands to its head, and what its layers pass on.
+
+By hooks on the modules, so that any transformers model works, wrapped by DDP or not, and with fused attention on.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..errors import RecipeError
+from ..losses import Head
+
+
+@contextmanager
+def hidden_at_head(model: PreTrainedModel) -> Iterator[list[Tensor]]:
+    """While this is open, each forward pass leaves its last hidden states [B, T, H] in the list, and no logits are made.
+
+    The head is handed an empty slice, so its matrix product costs nothing; callers project the positions that count.
+    The forward pass itself is the wrapper's, so DDP and FSDP see every call.
+    """
+    caught: list[Tensor] = []
+
+    def take(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        caught.append(args[0])
+        return (args[0][:, :0], *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(take)
+    try:
+        yield caught
+    finally:
+        handle.remove()
+
+
+def language_head(model: PreTrainedModel, vocabulary: int) -> Head:
+    """The head of a language model, with what its family does to the logits after the product.
+
+    `vocabulary`: the tokenizer's real size; the padded rows beyond it are left out.
+    """
+    module = model.get_output_embeddings()
+    if not isinstance(module, nn.Linear):
+        raise RecipeError(f"{type(model).__name__} has no linear head over its vocabulary; it is not a language model.")
+    config = model.config.get_text_config().to_dict()
+    scale = float(config.get("logit_scale") or 1.0) / float(config.get("logits_scaling") or 1.0)
+    softcap = config.get("final_logit_softcapping")
+    vocabulary = min(vocabulary, module.weight.shape[0])
+    return Head(module.weight, module.bias, vocabulary, scale, float(softcap) if softcap else None)
+
+
+@torch.no_grad()
+def verify_head(model: PreTrainedModel, vocabulary: int) -> None:
+    """Compare our head with the model's own logits on four tokens.  Raises: RecipeError if they differ.
+
+    Families treat logits in their own ways (scales, soft caps); one we do not know must not train on a wrong loss.
+    """
+    was_training = model.training
+    model.eval()
+    ids = torch.arange(1, 5, device=model.device).unsqueeze(0) % vocabulary
+    theirs = model(input_ids=ids, use_cache=False).logits[0, :, :vocabulary].float()
+    with hidden_at_head(model) as caught:
+        model(input_ids=ids, use_cache=False)
+    ours = language_head(model, vocabulary).logits(caught[-1][0])
+    model.train(was_training)
+    if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2 * float(theirs.abs().max())):
+        raise RecipeError(
+            f"{type(model).__name__} treats its logits in a way that is not known here (they differ by up to "
+            f"{float((ours - theirs).abs().max()):.3g}); please report it with the model's config.json."
+        )
+
+
+def layers_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """(dotted name, list) of the model's layers.  Raises: RecipeError if there is no one such list."""
+    count = model.config.get_text_config().num_hidden_layers
+    found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if len(found) != 1:
+        raise RecipeError(
+            f"{type(model).__name__}: found {len(found)} lists of {count} layers where one was expected; "
+            "give the student as a model or a config instead of from_teacher."
+        )
+    return found[0]
+
+
+@torch.no_grad()
+def block_influence(model: PreTrainedModel, batches: Iterator[tuple[dict[str, Tensor], Tensor]]) -> Tensor:
+    """How much each layer turns the hidden state: 1 − the mean cosine of its input and its output.
+
+    Source: Men et al. 2024 (ShortGPT), arXiv:2403.03853, equation 1.
+
+    Args: batches of (model inputs, mask [B, T] of the positions that count).
+    Returns: [layers], between 0 (the layer passes its input on) and 2.
+    """
+    _, layers = layers_of(model)
+    sums, count = torch.zeros(len(layers), dtype=torch.float64), 0
+    mask = torch.empty(0)
+
+    def compare(number: int) -> Any:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            before = args[0] if args else kwargs["hidden_states"]
+            after = output[0] if isinstance(output, tuple) else output
+            cosine = torch.cosine_similarity(before.float(), after.float(), dim=-1)
+            sums[number] += (1.0 - cosine[mask]).sum().double().cpu()
+
+        return hook
+
+    handles = [layer.register_forward_hook(compare(n), with_kwargs=True) for n, layer in enumerate(layers)]
+    try:
+        for inputs, mask in batches:
+            count += int(mask.sum())
+            model(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sums / max(count, 1)

@@ -1,0 +1,226 @@
+"""Stages that run once, resume, and can't forget an input.
+
+A stage declares the fields of the recipe and the earlier stages it reads, and is handed nothing else; so its fingerprint
+(those fields, and those stages' results) covers everything that its result depends on.  DONE.json is written last and
+names that fingerprint: a stage whose mark agrees is skipped, one that was cut off goes on in its folder, and one whose
+inputs changed starts anew, its old folder being put on a shelf (and taken back from it when the recipe goes back).
+
+A stage's result must therefore follow from its inputs: name content by hash, and leave out what a clock says.
+"""
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pydantic import BaseModel
+
+from .errors import RecipeError, ResourceError
+from .files import hash_json, read_json, sweep_parts, write_json
+from .progress import Watch
+from .recipe import Recipe
+from .registry import did_you_mean
+
+Results = dict[str, dict[str, Any]]
+"""Stage -> what it returned."""
+
+DONE, BEGUN, SHELF = "DONE.json", "BEGUN.json", "previous"
+ON_THE_SHELF = 2
+"""Old folders kept of each stage."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step from recipe to student."""
+
+    name: str
+    run: Callable[[Any, Path, Results, Watch], dict[str, Any]]
+    """(recipe fields it reads, its folder, earlier results, who to tell) -> a small JSON-able result."""
+    reads: tuple[str, ...]
+    """Recipe fields that `run` gets to see, such as "train" or "evaluate.rows"."""
+    after: tuple[str, ...] = ()
+    """Earlier stages whose results it gets to see."""
+    version: int = 1
+    """Raise it when the code changes what is written for the same recipe."""
+    stamp: Callable[[Any], Any] | None = None
+    """What else its result depends on, beyond the recipe: the state of files that the recipe names."""
+    content_keyed: bool = False
+    """What lies in its folder is found by content; it stays when the recipe changes."""
+
+
+def run_pipeline(
+    recipe: Recipe,
+    stages: Sequence[Stage],
+    folder: Path,
+    watch: Watch,
+    until: str | None = None,
+    only: str | None = None,
+    fresh: bool = False,
+) -> Results:
+    """Run what is not done yet.
+
+    Args:
+        until: stop after this stage.
+        only: run this stage alone; the earlier ones must be done.
+        fresh: forget everything that was made in `folder`.
+    Raises: ResourceError if another process works in `folder`; whatever a stage raises.
+    """
+    names = [stage.name for stage in stages]
+    for asked in (until, only):
+        if asked is not None and asked not in names:
+            raise RecipeError(f"there is no stage {asked!r}.{did_you_mean(asked, names)} Stages: {', '.join(names)}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if fresh:
+            _empty(folder)
+        write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
+        results: Results = {}
+        for stage in stages:
+            mark = _fingerprint(stage, recipe, results)
+            if only is not None and stage.name != only and not _is_done(folder / stage.name, mark):
+                raise RecipeError(f"--only {only}: the stage {stage.name!r} before it is not done; run that first.")
+            results[stage.name] = _run_once(stage, recipe, folder / stage.name, mark, results, watch)
+            if stage.name in (until, only):
+                break
+        return results
+
+
+def _fingerprint(stage: Stage, recipe: Recipe, results: Results) -> str:
+    settings = {field: _plain(_field(recipe, field)) for field in stage.reads}
+    stamp = stage.stamp(_view(recipe, stage.reads)) if stage.stamp else None
+    return hash_json([stage.name, stage.version, settings, stamp, [results[name] for name in stage.after]])
+
+
+def _run_once(
+    stage: Stage, recipe: Recipe, place: Path, mark: str, results: Results, watch: Watch
+) -> dict[str, Any]:
+    if _is_done(place, mark):
+        done: dict[str, Any] = read_json(place / DONE)["result"]
+        return done
+    _make_room(stage, place, mark, watch)
+    if _is_done(place, mark):
+        watch.note(f"{stage.name}: taken back from an earlier run of the same recipe")
+        done = read_json(place / DONE)["result"]
+        return done
+    place.mkdir(parents=True, exist_ok=True)
+    sweep_parts(place)
+    watch.note(f"{stage.name}{': goes on' if (place / BEGUN).exists() else ''}")
+    (place / DONE).unlink(missing_ok=True)
+    write_json(place / BEGUN, {"fingerprint": mark})
+    reset_peak()
+    start = time.perf_counter()
+    result = stage.run(_view(recipe, stage.reads), place, {name: results[name] for name in stage.after}, watch)
+    watch.end()
+    seconds = round(time.perf_counter() - start, 3)
+    write_json(
+        place / DONE, {"fingerprint": mark, "seconds": seconds, "peak_memory_bytes": peak_memory(), "result": result}
+    )
+    return result
+
+
+def _is_done(place: Path, mark: str) -> bool:
+    return (place / DONE).exists() and read_json(place / DONE).get("fingerprint") == mark
+
+
+def _make_room(stage: Stage, place: Path, mark: str, watch: Watch) -> None:
+    """Shelve what was made from other inputs, and take back what was made from these."""
+    if not (place / BEGUN).exists() or read_json(place / BEGUN)["fingerprint"] == mark:
+        return
+    if stage.content_keyed:
+        (place / BEGUN).unlink()
+        return
+    shelf = place.parent / SHELF
+    shelf.mkdir(exist_ok=True)
+    old = shelf / f"{stage.name}-{read_json(place / BEGUN)['fingerprint'][:12]}"
+    shutil.rmtree(old, ignore_errors=True)
+    place.rename(old)
+    again = shelf / f"{stage.name}-{mark[:12]}"
+    if again.exists():
+        again.rename(place)
+    kept = sorted(shelf.glob(f"{stage.name}-*"), key=lambda path: path.stat().st_mtime)
+    for path in kept[:-ON_THE_SHELF]:
+        shutil.rmtree(path)
+    if not again.exists() and not (place / DONE).exists():
+        watch.note(f"{stage.name}: its inputs changed, so it runs anew (the old one is in {SHELF}/{old.name})")
+
+
+def _field(recipe: Recipe, path: str) -> Any:
+    value: Any = recipe
+    for step in path.split("."):
+        value = getattr(value, step)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _view(recipe: Recipe, reads: Sequence[str]) -> SimpleNamespace:
+    """The recipe as a stage sees it: a field that was not declared is an AttributeError."""
+    view = SimpleNamespace()
+    for path in reads:
+        place, steps = view, path.split(".")
+        for step in steps[:-1]:
+            if not hasattr(place, step):
+                setattr(place, step, SimpleNamespace())
+            place = getattr(place, step)
+        setattr(place, steps[-1], _field(recipe, path))
+    return view
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != ".lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder; the system lets go of the lock when a process ends in any way."""
+    with (folder / ".lock").open("w", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResourceError(f"{folder}: another stillhouse is at work here; wait for it, or stop it.") from None
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+def stage_times(folder: Path, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
+    """Stage -> {seconds, peak_memory_bytes} of those that are done."""
+    times = {}
+    for stage in stages:
+        if (folder / stage.name / DONE).exists():
+            saved = read_json(folder / stage.name / DONE)
+            times[stage.name] = {name: saved[name] for name in ("seconds", "peak_memory_bytes")}
+    return times
+
+
+def reset_peak() -> None:
+    """Begin to measure peak memory anew, where the system lets one (Linux)."""
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="utf-8") as handle:
+            handle.write("5")
+    except OSError:
+        return  # then the peak is the process's, not the stage's
+
+
+def peak_memory() -> int | None:
+    """Peak resident bytes of this process since `reset_peak`; None where the system does not tell."""
+    try:
+        with open("/proc/self/status", encoding="utf-8") as handle:
+            for line in handle:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        return None
+    return None

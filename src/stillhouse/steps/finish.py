@@ -1,0 +1,122 @@
+"""results.json, report.html, and the student with its model card."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import GateError
+from ..files import MANIFEST, atomic_folder, read_json, read_jsonl, write_json, write_text
+from ..models.machine import machine
+from ..pipeline import Results, Stage, stage_times
+from ..recipe import Recipe
+from ..recipe.text import recipe_text
+from ..registry import pick
+from ..report.card import render_card
+from ..report.html import render_html
+from ..tasks import TASKS
+
+
+def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -> dict[str, Any]:
+    """Everything that was found, as results.json has it."""
+    facts, found = results["prepare"], results["evaluate"]
+    task = pick(TASKS, recipe.task, "task")
+    models = {name: {**found["costs"][name], **values} for name, values in found["models"].items()}
+    gains = found["gains"]
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "task": recipe.task,
+        "metric": task.headline,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        "machine": machine(),
+        "licence": {"student": recipe.licence, "teacher": facts["teacher"]["licence"], "data": None},
+        "metrics": {
+            metric.name: {"title": metric.title, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
+            for metric in task.metrics.values()
+        },
+        "teacher": {"name": facts["teacher"]["name"], "identity": results["teacher"]["identity"], **models["teacher"]},
+        "student": {"name": recipe.name, "how": results["initial"]["how"], **models["student"]},
+        "controls": {name: models[name] for name in ("initial", "hard_only") if name in models},
+        "floor": {"name": FLOORS[recipe.task], "metrics": found["floors"]},
+        "retention": found["retentions"]["eval"],
+        "retentions": found["retentions"],
+        "gain_over_hard_only": gains["eval"][task.headline] if gains else None,
+        "gains": gains,
+        "datasets": {name: facts["sets"][name] for name in facts["evaluated"]},
+        "data": _data(facts),
+        "stages": stage_rows(run, stages),
+        "samples": found["samples"],
+        "reliability": found["reliability"],
+    }
+
+
+FLOORS = {
+    "causal_lm": "who knows only how frequent each token is in the training rows",
+    "classification": "who always says the most frequent label of the training rows",
+}
+
+
+def _data(facts: dict[str, Any]) -> dict[str, Any]:
+    counts = facts["counts"]
+    dropped: dict[str, int] = {}
+    for of_set in counts.values():
+        for reason, number in of_set["dropped"].items():
+            dropped[reason] = dropped.get(reason, 0) + number
+    return {
+        "format": counts["train"]["format"],
+        "rows": {name: sizes["rows"] for name, sizes in facts["sets"].items()},
+        "dropped": dropped,
+        "sets": counts,
+        "example": facts["example"],
+    }
+
+
+def stage_rows(run: Path, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
+    """Stage -> what it took, beside what was predicted."""
+    plan = run / "plan" / "plan.json"
+    predicted = read_json(plan)["seconds"] if plan.exists() else {}
+    return {
+        name: {**took, "predicted_seconds": predicted.get(name)} for name, took in stage_times(run, stages).items()
+    }
+
+
+def publish(found: dict[str, Any], run: Path, student: Path) -> None:
+    """Write results.json, report.html and the student's folder, each of them whole or not at all."""
+    text, command = recipe_text(Recipe.model_validate(read_json(run / "recipe.json"))), f"stillhouse run {found['name']}.yaml"
+    curves = [row for stage in ("train", "control") for row in _curves(run / stage / "metrics.jsonl")]
+    with atomic_folder(run / "student") as part:
+        for path in student.iterdir():
+            if path.name != MANIFEST:
+                _link(path, part / path.name)
+        (part / "README.md").write_text(render_card(found, text), encoding="utf-8")
+    write_text(run / "report.html", render_html(found, text, command, curves))
+    write_json(run / "results.json", found)
+
+
+def _curves(path: Path) -> list[dict[str, Any]]:
+    return read_jsonl(path) if path.exists() else []
+
+
+def _link(path: Path, target: Path) -> None:
+    """The same file under a second name, or a copy where the disk has no such thing."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)
+
+
+def check_gate(recipe: Recipe, found: dict[str, Any]) -> None:
+    """Raises: GateError that names the metric, its value and the bound."""
+    kept, gate = found["retention"], recipe.gate
+    if gate.min_retention is not None and (kept["value"] is None or kept["value"] < gate.min_retention):
+        raise GateError(f"gate.min_retention: retention of {found['metric']} is {kept['value']}, below {gate.min_retention}.")
+    if gate.min_gain is not None:
+        sign = 1.0 if found["metrics"][found["metric"]]["higher_is_better"] else -1.0
+        gain = sign * found["gain_over_hard_only"]["value"]
+        if gain < gate.min_gain:
+            raise GateError(f"gate.min_gain: the gain over the control on {found['metric']} is {gain}, below {gate.min_gain}.")

@@ -1,0 +1,205 @@
+"""What a run will take, before it is spent: teacher and student are measured for some seconds on the run's own rows."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from ..data.encode import Example, read_examples
+from ..files import folder_bytes, write_json
+from ..models.load import parameters
+from ..models.machine import device
+from ..pipeline import peak_memory
+from ..progress import Watch
+from ..recipe import Finetune, Term, Train
+from ..tasks import Batch, Task
+from ..teachers import SoftTargets
+from ..teachers.local import LocalTeacher
+from ..train.objective import Objective
+from .prepare import task_of
+from .students import shape_of
+from .training import HARD_ONLY, dtype_name, labelled, steps_of
+
+SECONDS = 2.0
+"""Spent on each measurement, about."""
+WRITTEN_PER_SECOND = 150e6
+"""Bytes of a checkpoint that are written, flushed and hashed in a second on a slow disk."""
+LOADING = 4.0
+"""Seconds to start a process that imports torch and loads a small model."""
+
+
+def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) -> dict[str, Any]:
+    """Writes plan.json.  Returns: {} — predictions vary from one measurement to the next, so no stage may read them."""
+    task = task_of(recipe, facts)
+    train = read_examples(place.parent / "prepare" / "train.parquet")
+    held = {name: read_examples(place.parent / "prepare" / f"{name}.parquet") for name in facts["evaluated"]}
+    base = Path(facts["teacher"]["folder"])
+    speed = _speeds(recipe, task, base, train, facts, watch)
+    seconds = _predict(recipe, task, train, held, speed)
+    teacher_bytes = folder_bytes(base, lambda path: path.suffix == ".safetensors")
+    plan = {
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "total_seconds": round(sum(seconds.values()), 1),
+        "peak_memory_bytes": peak_memory(),
+        "disk_bytes": _disk(recipe, task, train, speed["parameters"], teacher_bytes),
+        "tokens": {
+            "labelled": 0 if recipe.label.online or recipe.temperature is None else _tokens(train),
+            "trained": steps_of(recipe.train, len(train)) * recipe.train.batch_size * recipe.train.accumulate * _mean(train),
+        },
+        "money": 0.0,
+        "student_parameters": speed["parameters"],
+    }
+    write_json(place / "plan.json", plan)
+    return {}
+
+
+def _speeds(
+    recipe: Any, task: Task, base: Path, train: list[Example], facts: dict[str, Any], watch: Watch
+) -> dict[str, Any]:
+    """Seconds for each token read or learned, by teacher and student."""
+    found: dict[str, Any] = {}
+    watch.note("  measuring the teacher")
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        teacher = task.load(base).to(device())
+    reading = train[: recipe.label.batch_size]
+    found["teacher_read"] = _per_token(lambda: _read(teacher, task, reading), reading)
+    if recipe.teacher.finetune is not None:
+        rows = labelled(train)[: recipe.teacher.finetune.batch_size]
+        found["teacher_learn"] = _learning(teacher, task, rows, Train(), HARD_ONLY, None, facts)
+    targets: SoftTargets | None = None
+    rows = train[: recipe.train.batch_size]
+    if recipe.temperature is not None:
+        quick = LocalTeacher(teacher.to(getattr(torch, dtype_name(recipe.teacher.dtype, facts))), task)
+        label = recipe.label
+        found["teacher_label"] = _per_token(lambda: quick.topk(_batch(task, reading), label.top_k, recipe.temperature), reading)
+        targets = quick.topk(_batch(task, rows), label.top_k, recipe.temperature)
+    del teacher
+    watch.note("  measuring the student")
+    student = shape_of(recipe.student, task, base, facts).to(device())
+    found["parameters"] = parameters(student)
+    found["student_read"] = _per_token(lambda: _read(student, task, reading), reading)
+    found["student_learn"] = _learning(student, task, rows, recipe.train, recipe.objective, targets, facts)
+    hard = labelled(train)[: recipe.train.batch_size]
+    found["control_learn"] = _learning(student, task, hard, recipe.train, HARD_ONLY, None, facts)
+    return found
+
+
+def _predict(
+    recipe: Any, task: Task, train: list[Example], held: dict[str, list[Example]], speed: dict[str, Any]
+) -> dict[str, float]:
+    """Stage -> seconds."""
+    steps, in_a_step = steps_of(recipe.train, len(train)), recipe.train.batch_size * recipe.train.accumulate
+    weights = 4.0 * speed["parameters"]
+    saves = (steps // recipe.train.checkpoint_every) * 3 * weights / WRITTEN_PER_SECOND
+    learning = steps * in_a_step * _mean(train)
+    held_tokens = sum(_tokens(examples) for examples in held.values())
+    students = 3 if recipe.evaluate.hard_only and recipe.temperature is not None else 2
+    wanted = recipe.student.from_teacher
+    by_influence = wanted is not None and isinstance(wanted.layers, int) and wanted.by == "block_influence"
+    probed = _tokens(train[: wanted.rows]) if by_influence else 0
+    seconds = {
+        "teacher": _finetuning(recipe.teacher.finetune, labelled(train), speed),
+        "initial": 2.0 + probed * speed["teacher_read"] + 2 * weights / WRITTEN_PER_SECOND,
+        "label": 0.0,
+        "train": 2.0 + learning * speed["student_learn"] + saves + weights / WRITTEN_PER_SECOND,
+        "control": 0.0,
+        "evaluate": held_tokens * (speed["teacher_read"] + students * (speed["student_read"] + speed["teacher_read"] / 8))
+        + 2 * LOADING
+        + _trying_out(recipe, task, speed),
+        "report": 3.0,
+    }
+    if recipe.temperature is not None:
+        if recipe.label.online:
+            seconds["train"] += learning * speed["teacher_label"]
+        else:
+            seconds["label"] = 2.0 + _tokens(train) * speed["teacher_label"]
+        if recipe.evaluate.hard_only:
+            mean = _mean(labelled(train))
+            seconds["control"] = 2.0 + steps * in_a_step * mean * speed["control_learn"] + saves
+    return seconds
+
+
+def _trying_out(recipe: Any, task: Task, speed: dict[str, Any]) -> float:
+    """Measuring speeds, and writing samples: about as many passes over one token as are generated, at little use of caches."""
+    if task.name == "classification":
+        return 6 * 32 * 40 * (speed["teacher_read"] + speed["student_read"])
+    one_by_one = 8.0  # a single token costs the reading of all weights; a batch shares it
+    passes = (6 * 48 + recipe.report.samples * 32) * one_by_one + 6 * 4 * 256
+    return float(passes * (speed["teacher_read"] + 1.5 * speed["student_read"]))
+
+
+def _finetuning(wanted: Finetune | None, train: list[Example], speed: dict[str, Any]) -> float:
+    if wanted is None:
+        return 0.0
+    return 3.0 + float(wanted.epochs) * _tokens(train) * float(speed["teacher_learn"])
+
+
+def _disk(recipe: Any, task: Task, train: list[Example], student: int, teacher_bytes: int) -> int:
+    """Bytes: kept soft targets, checkpoints with Adam's two moments, and the students."""
+    kept = 0
+    if recipe.temperature is not None and not recipe.label.online:
+        kept = sum(example.counted for example in train) * min(recipe.label.top_k, task.outcomes) * 5
+    runs = 2 if recipe.evaluate.hard_only else 1
+    checkpoints = runs * recipe.train.keep_checkpoints * 12 * student
+    return kept + checkpoints + (runs + 2) * 4 * student + (teacher_bytes if recipe.teacher.finetune else 0)
+
+
+def _learning(
+    model: PreTrainedModel,
+    task: Task,
+    rows: list[Example],
+    train: Train,
+    terms: list[Term],
+    targets: SoftTargets | None,
+    facts: dict[str, Any],
+) -> float:
+    """Seconds a token for forward, backward and the optimiser's step."""
+    objective = Objective(terms)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    bfloat16 = dtype_name(train.precision, facts) == "bfloat16"
+    batch = _batch(task, rows)
+
+    def step() -> None:
+        with torch.autocast(device().type, torch.bfloat16, enabled=bfloat16):
+            scores = task.scores(model, batch)
+        loss, _ = objective(scores, targets, len(scores.labels), torch.bfloat16 if bfloat16 else None)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    model.train().requires_grad_(True)
+    seconds = _per_token(step, rows)
+    model.eval()
+    return seconds
+
+
+@torch.inference_mode()
+def _read(model: PreTrainedModel, task: Task, rows: list[Example]) -> None:
+    scores = task.scores(model, _batch(task, rows))
+    scores.head.logits(scores.hidden[:512])
+
+
+def _per_token(action: Callable[[], Any], rows: list[Example]) -> float:
+    """Seconds a token, after one warm-up."""
+    action()
+    start, times = time.perf_counter(), 0
+    while times == 0 or time.perf_counter() - start < SECONDS:
+        action()
+        times += 1
+    return (time.perf_counter() - start) / times / max(1, _tokens(rows))
+
+
+def _batch(task: Task, rows: list[Example]) -> Batch:
+    return {n: v.to(device()) if isinstance(v, torch.Tensor) else v for n, v in task.collate(rows).items()}
+
+
+def _tokens(examples: list[Example]) -> int:
+    return sum(len(example.input_ids) for example in examples)
+
+
+def _mean(examples: list[Example]) -> float:
+    return _tokens(examples) / max(1, len(examples))

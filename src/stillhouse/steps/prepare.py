@@ -1,0 +1,136 @@
+"""Sources -> verified files -> rows -> examples."""
+
+from pathlib import Path
+from typing import Any
+
+from ..data.encode import Example, write_examples
+from ..data.split import Prepared
+from ..data.split import prepare as split_rows
+from ..errors import DataError, RecipeError
+from ..files import write_jsonl
+from ..models.load import as_folder, load_tokenizer, same_tokenizer
+from ..models.machine import bfloat16_pays
+from ..progress import Watch
+from ..recipe import DataSet
+from ..registry import pick
+from ..sources import cache_dir, resolve
+from ..tasks import TASKS, Task, make_task
+from ..tasks.classification import label_order
+
+EXAMPLE_CHARACTERS = 1500
+"""Of one rendered row, shown so that a person sees what the models will read."""
+
+
+def files_stamp(recipe: Any) -> list[list[Any]]:
+    """Size and time of every local file that the recipe names; if they change, so may the data."""
+    named = [recipe.teacher.model, recipe.student.model, *(one.source for one in _data_sets(recipe).values())]
+    stamps = []
+    for name in named:
+        if name and Path(name).exists():
+            files = [Path(name)] if Path(name).is_file() else sorted(p for p in Path(name).rglob("*") if p.is_file())
+            stamps.append([name, [[path.stat().st_size, path.stat().st_mtime_ns] for path in files]])
+    return stamps
+
+
+def fetch_models(recipe: Any, watch: Watch) -> dict[str, Any]:
+    """Teacher (and student, if it is a model of its own) as local folders; refuses two different tokenizers."""
+    fetched: dict[str, Any] = {"student": None}
+    for role in ("teacher", "student"):
+        wanted = getattr(recipe, role)
+        if wanted.model is None:
+            continue
+        found = resolve(wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model", progress=watch.note)
+        auto_class = _auto_class(recipe.task)
+        folder = as_folder(found.path, cache_dir(), auto_class, watch.note)
+        fetched[role] = {"folder": str(folder), "identity": found.identity, "licence": found.licence, "name": _name(found.path)}
+    if fetched["student"]:
+        mine, theirs = (load_tokenizer(Path(fetched[role]["folder"])) for role in ("student", "teacher"))
+        if why := same_tokenizer(mine, theirs):
+            raise RecipeError(
+                f"student.model: its tokenizer is not the teacher's ({why}); soft targets need the same one. "
+                "Make the student from the teacher, or choose one of its family."
+            )
+    return {**fetched, "bfloat16": bfloat16_pays()}
+
+
+def read_rows(recipe: Any, place: Path, watch: Watch) -> Prepared:
+    """Read, deduplicate and split every data set."""
+    paths = {}
+    for name, one in _data_sets(recipe).items():
+        found = resolve(one.source, sha256=one.sha256, revision=one.revision, kind="data", progress=watch.note)
+        paths[name] = found.path
+    rows = split_rows(recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths)
+    for name, counts in rows.counts.items():
+        left_out = ", ".join(f"{number:,} {reason}" for reason, number in counts["dropped"].items())
+        watch.note(f"  {name}: {counts['format']} rows, {counts['kept']:,} kept" + (f"; left out: {left_out}" if left_out else ""))
+    return rows
+
+
+def encode_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path) -> dict[str, Any]:
+    """Rows -> examples on disk.  Returns: what the later stages must know of them."""
+    teacher = Path(models["teacher"]["folder"])
+    labels = _labels(recipe, rows, teacher)
+    task = make_task(recipe.task, load_tokenizer(teacher), recipe.data.max_length, labels)
+    train = rows.train + rows.unlabelled
+    sets = {"train": train, "eval": rows.eval, **rows.also}
+    dropped, sizes = list(rows.dropped), {}
+    shown = ""
+    for name, some in sets.items():
+        examples, refused = task.encode(some)
+        dropped += [{**row, "set": name} for row in refused]
+        if name != "train" and recipe.evaluate.rows:
+            examples = examples[: recipe.evaluate.rows]
+        if not examples:
+            raise DataError(f"{name}: no row is left to use; see the reasons in {place / 'dropped.jsonl'}.")
+        shown = shown or _shown(examples[0], task)
+        sizes[name] = write_examples(place / f"{name}.parquet", examples)
+    write_jsonl(place / "dropped.jsonl", dropped)
+    write_jsonl(place / "eval-rows.jsonl", [dict(row) for row in rows.eval])
+    return {
+        "labels": labels,
+        "sets": sizes,
+        "evaluated": [name for name in sets if name != "train"],
+        "unlabelled": len(rows.unlabelled),
+        "counts": rows.counts,
+        "example": shown,
+    }
+
+
+def task_of(recipe: Any, facts: dict[str, Any]) -> Task:
+    """The task with the teacher's tokenizer and the data's labels."""
+    return make_task(
+        recipe.task, load_tokenizer(Path(facts["teacher"]["folder"])), recipe.data.max_length, facts["labels"]
+    )
+
+
+def located(folder: str, place: Path) -> Path:
+    """A folder that a result names: absolute, or from the run folder."""
+    return place.parent / folder
+
+
+def _data_sets(recipe: Any) -> dict[str, DataSet]:
+    named = {name: getattr(recipe.data, name) for name in ("train", "eval", "unlabelled")}
+    return {name: one for name, one in named.items() if one is not None} | {also.name: also for also in recipe.evaluate.also}
+
+
+def _labels(recipe: Any, rows: Prepared, teacher: Path) -> list[str]:
+    if recipe.task != "classification":
+        return []
+    labels = sorted({row["label"] for row in rows.train if row.get("label") is not None})
+    if len(labels) < 2:
+        raise DataError(f"data.train: has only the label {', '.join(labels)!r}; a classifier needs at least two.")
+    return labels if recipe.teacher.finetune else label_order(teacher, labels)
+
+
+def _shown(example: Example, task: Task) -> str:
+    text = str(task.tokenizer.decode(example.input_ids))
+    label = f"  →  {task.labels[example.labels[0]]}" if task.labels and example.labels[0] >= 0 else ""
+    return (text if len(text) <= EXAMPLE_CHARACTERS else text[:EXAMPLE_CHARACTERS] + " …") + label
+
+
+def _auto_class(task: str) -> str:
+    return str(pick(TASKS, task, "task").auto_class)
+
+
+def _name(path: Path) -> str:
+    return path.stem if path.is_file() else path.name

@@ -1,0 +1,186 @@
+"""Teaching the student, training its control, fine-tuning a teacher: one way for all three."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..data.encode import Example, read_examples
+from ..files import atomic_folder, manifest_fault, write_jsonl
+from ..models.machine import device
+from ..pipeline import Results
+from ..progress import Watch
+from ..recipe import Finetune, Hard, Term, Train
+from ..tasks import Task
+from ..teachers import Teacher
+from ..teachers.cache import CachedTeacher, SoftTargetCache
+from ..teachers.local import LocalTeacher
+from ..train.distiller import Distiller
+from .prepare import located, task_of
+
+HARD_ONLY: list[Term] = [Hard(weight=1.0)]
+
+
+def build_teacher(recipe: Any, results: Results, place: Path, watch: Watch) -> Teacher | None:
+    """The kept targets, or the model itself beside the student; None if no term needs it."""
+    if all(isinstance(term, Hard) for term in recipe.objective):
+        return None
+    label = results["label"]
+    if label["cache"] is not None:
+        return CachedTeacher(SoftTargetCache(located(label["cache"], place), label["meta"], watch.note))
+    facts = results["prepare"]
+    task = task_of(recipe, facts)
+    dtype = getattr(torch, dtype_name(recipe.teacher.dtype, facts))
+    return LocalTeacher(task.load(located(results["teacher"]["folder"], place), dtype), task)
+
+
+def train_student(
+    recipe: Any,
+    objective: list[Term],
+    teacher: Teacher | None,
+    task: Task,
+    student: Path,
+    facts: dict[str, Any],
+    place: Path,
+    watch: Watch,
+) -> Path:
+    """Returns: the folder of the trained student.
+
+    Without a teacher only rows with a hard target are read, for as many steps: a control that wasted its budget on
+    rows it cannot learn from would be no control.
+    """
+    examples = read_examples(place.parent / "prepare" / "train.parquet")
+    steps = steps_of(recipe.train, len(examples))
+    if teacher is None:
+        examples = labelled(examples)
+    return _fit(recipe.train, steps, recipe.seed, objective, teacher, task, student, examples, facts, place, watch)
+
+
+def finetune(wanted: Finetune, seed: int, task: Task, facts: dict[str, Any], place: Path, watch: Watch) -> Path:
+    """Returns: the folder of the teacher, fine-tuned on the hard targets."""
+    examples = labelled(read_examples(place.parent / "prepare" / "train.parquet"))
+    train = Train(
+        epochs=wanted.epochs, batch_size=wanted.batch_size, learning_rate=wanted.learning_rate, schedule="linear"
+    )
+    steps = steps_of(train, len(examples))
+    base = Path(facts["teacher"]["folder"])
+    return _fit(train, steps, seed, HARD_ONLY, None, task, base, examples, facts, place, watch)
+
+
+def _fit(
+    train: Train,
+    steps: int,
+    seed: int,
+    objective: list[Term],
+    teacher: Teacher | None,
+    task: Task,
+    start: Path,
+    examples: list[Example],
+    facts: dict[str, Any],
+    place: Path,
+    watch: Watch,
+) -> Path:
+    """Train from `start` until `steps`, going on from the newest sound checkpoint in `place`."""
+    done = place / "model"
+    if done.exists() and manifest_fault(done) is None:
+        return done
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # a classifier's new head is drawn while it is loaded
+        student = task.load(start)
+    curves = Curves(place / "metrics.jsonl", place.name, watch, steps)
+    distiller = Distiller(
+        model=student,
+        teacher=teacher,
+        objective=objective,
+        args=arguments(train, steps, seed, place, facts),
+        train_dataset=examples,
+        processing_class=task.tokenizer,
+        task=task,
+        callbacks=[curves],
+        say=watch.note,
+    )
+    distiller.train(resume_from_checkpoint=True)
+    curves.close()
+    with atomic_folder(done) as part:
+        distiller.save_model(str(part))
+    return done
+
+
+def arguments(train: Train, steps: int, seed: int, place: Path, facts: dict[str, Any]) -> TrainingArguments:
+    """The recipe's `train:` in the Trainer's words."""
+    return TrainingArguments(
+        output_dir=str(place / "checkpoints"),
+        max_steps=steps,
+        per_device_train_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.accumulate,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.schedule,
+        warmup_steps=round(train.warmup * steps),
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        bf16=dtype_name(train.precision, facts) == "bfloat16",
+        use_cpu=device().type == "cpu",
+        seed=seed,
+        save_strategy="steps",
+        save_steps=train.checkpoint_every,
+        save_total_limit=train.keep_checkpoints,
+        logging_steps=train.log_every,
+        logging_nan_inf_filter=False,
+        report_to=list(train.report_to),
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+
+
+def steps_of(train: Train, examples: int) -> int:
+    """Optimiser steps that `steps` or `epochs` come to."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    in_a_step = train.batch_size * train.accumulate * world
+    return train.steps or max(1, math.ceil((train.epochs or 1.0) * examples / in_a_step))
+
+
+def labelled(examples: list[Example]) -> list[Example]:
+    """Those with a hard target."""
+    return [example for example in examples if len(example.labels) > 1 or example.labels[0] >= 0]
+
+
+def dtype_name(wanted: str, facts: dict[str, Any]) -> str:
+    """ "auto" as it was decided when the run was prepared: a run must not change its arithmetic when it goes on."""
+    return ("bfloat16" if facts["bfloat16"] else "float32") if wanted == "auto" else wanted
+
+
+class Curves(TrainerCallback):  # type: ignore[misc]
+    """metrics.jsonl: what the Trainer logs, one JSON object a line, without repeats after a resume."""
+
+    def __init__(self, path: Path, run: str, watch: Watch, steps: int) -> None:
+        self.path, self.run, self.watch, self.steps = path, run, watch, steps
+        self._handle: TextIO | None = None
+        self._loss = ""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """What was logged before the checkpoint stays; what came after it is dropped, for it comes again."""
+        write_jsonl(self.path, [{"run": self.run, **row} for row in state.log_history if "loss" in row])
+        self._handle = self.path.open("a", encoding="utf-8")
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        """One line."""
+        if "loss" not in logs or self._handle is None:
+            return
+        self._handle.write(json.dumps({"run": self.run, "step": state.global_step, **logs}) + "\n")
+        self._handle.flush()
+        self._loss = f"loss {logs['loss']:.3f}"
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the bar."""
+        self.watch.step(self.run, state.global_step, self.steps, self._loss)
+
+    def close(self) -> None:
+        """Flush to disk."""
+        if self._handle is not None:
+            self._handle.close()

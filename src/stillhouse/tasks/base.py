@@ -1,0 +1,86 @@
+"""What every task offers; see `tasks/__init__.py`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.encode import Example
+from ..losses import Head
+from ..measure import Metric
+
+Batch = dict[str, Any]
+"""Tensors by name, as a Trainer moves them about; `keys` and `targets` ride along."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says at the counted positions of a batch, N of them."""
+
+    hidden: Tensor
+    """[N, H]; the logits themselves where `head.weight` is None."""
+    head: Head
+    labels: Tensor
+    """[N] hard targets, -100 where there is none."""
+    rows: Tensor
+    """[N] which example of the batch each position belongs to."""
+
+
+class Task(Protocol):
+    """One thing that models do."""
+
+    name: str
+    auto_class: str
+    """The class of transformers that loads such a model."""
+    metrics: dict[str, Metric]
+    headline: str
+    """The metric that retention is about."""
+    unit: str
+    """What throughput counts."""
+    tokenizer: PreTrainedTokenizerBase
+    labels: list[str]
+
+    @property
+    def outcomes(self) -> int:
+        """V: the real vocabulary, or the classes."""
+        ...
+
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+        """The model in `folder`, ready for this task."""
+        ...
+
+    def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:
+        """Rows -> (examples, rows dropped with "where" and "reason")."""
+        ...
+
+    def collate(self, examples: list[Example]) -> Batch:
+        """Examples -> one batch: what the model reads, and `labels`."""
+        ...
+
+    def counted(self, batch: Batch) -> Tensor:
+        """Mask over `labels` of the positions that a loss counts."""
+        ...
+
+    def scores(self, model: nn.Module, batch: Batch) -> Scores:
+        """Run `model` (or its DDP or FSDP wrapper) on a batch."""
+        ...
+
+    def statistics(self, mine: Scores, teacher: Scores, examples: list[Example]) -> dict[str, Tensor]:
+        """Per-example sums from which `metrics` are computed: name -> [examples] or [examples, C]."""
+        ...
+
+    def floor(self, train: list[Example], evaluated: list[Example]) -> dict[str, Any]:
+        """The same statistics for who knows nothing but the training rows' frequencies."""
+        ...
+
+
+def unwrap(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside DDP, FSDP or torch.compile."""
+    inner: Any = model
+    while not isinstance(inner, PreTrainedModel):
+        inner = inner.module if isinstance(getattr(inner, "module", None), nn.Module) else inner._orig_mod
+    return inner

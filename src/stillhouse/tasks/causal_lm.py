@@ -1,0 +1,144 @@
+"""Causal language modelling: plain text, chat, prompts with completions."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.encode import IGNORED, Example, encode_chat, encode_completion, encode_text
+from ..losses.fused import chunks
+from ..measure import LM_METRICS
+from ..models.load import load_model
+from ..models.taps import hidden_at_head, language_head
+from .base import Batch, Scores, unwrap
+
+
+class CausalLM:
+    """Predict the next token.  A position counts if its *next* token has a label."""
+
+    name = "causal_lm"
+    auto_class = "AutoModelForCausalLM"
+    metrics = LM_METRICS
+    headline = "bits_per_byte"
+    unit = "tokens/s"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: list[str]) -> None:
+        self.tokenizer, self.max_length, self.labels = tokenizer, max_length, labels
+
+    @property
+    def outcomes(self) -> int:
+        """The real vocabulary: what the tokenizer can say, without the rows that pad the head."""
+        return max(self.tokenizer.get_vocab().values()) + 1
+
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+        """The model in `folder`, in eval mode."""
+        return load_model(folder, self.auto_class, dtype)
+
+    def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:
+        """Plain text is packed; conversations and completions are one example each."""
+        rows = list(rows)
+        texts = [row for row in rows if "text" in row]
+        examples = list(encode_text(texts, self.tokenizer, self.max_length))
+        dropped = []
+        for row in rows:
+            if "text" in row:
+                continue
+            encode = encode_chat if "messages" in row else encode_completion
+            made = encode(row, self.tokenizer, self.max_length)
+            if isinstance(made, str):
+                dropped.append({"where": row["where"], "reason": made})
+            else:
+                examples.append(made)
+        return examples, dropped
+
+    def collate(self, examples: list[Example]) -> Batch:
+        """Pad on the right.  No attention mask is passed: under causal attention nothing real looks at the padding.
+
+        Where documents share a row, position ids restart at each; together with the missing mask that makes
+        transformers build block-diagonal attention, so that they do not see each other.  (With a mask of ones it would
+        not, without a word.)
+        """
+        length = max(len(example.input_ids) for example in examples)
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.full((len(examples), length), pad)
+        labels = torch.full((len(examples), length), IGNORED)
+        for number, example in enumerate(examples):
+            ids[number, : len(example.input_ids)] = torch.tensor(example.input_ids)
+            labels[number, : len(example.labels)] = torch.tensor(example.labels)
+        batch: Batch = {"input_ids": ids, "labels": labels, "keys": [example.key for example in examples]}
+        if any(len(example.starts) > 1 for example in examples):
+            batch["position_ids"] = torch.stack([_positions(example, length) for example in examples])
+        return batch
+
+    def counted(self, batch: Batch) -> Tensor:
+        """[B, T-1]: whether the token after each position has a label."""
+        mask: Tensor = batch["labels"][:, 1:] != IGNORED
+        return mask
+
+    def scores(self, model: nn.Module, batch: Batch) -> Scores:
+        """Hidden states at the counted positions only; the head's product is left to the loss."""
+        inner = unwrap(model)
+        inputs = {name: batch[name] for name in ("input_ids", "position_ids") if name in batch}
+        with hidden_at_head(inner) as caught:
+            model(**inputs, use_cache=False)
+        mask = self.counted(batch)
+        rows = torch.arange(mask.shape[0], device=mask.device).unsqueeze(1).expand_as(mask)
+        return Scores(
+            hidden=caught[-1][:, :-1][mask],
+            head=language_head(inner, self.outcomes),
+            labels=batch["labels"][:, 1:][mask],
+            rows=rows[mask],
+        )
+
+    @torch.no_grad()
+    def statistics(self, mine: Scores, teacher: Scores, examples: list[Example]) -> dict[str, Tensor]:
+        """nll, correct, agree and kl summed over each example's positions, chunk by chunk."""
+        names = ("nll", "correct", "agree", "kl")
+        sums = {name: torch.zeros(len(examples), dtype=torch.float64) for name in names}
+        for piece in chunks(mine.hidden.shape[0], self.outcomes):
+            log_q = mine.head.logits(mine.hidden[piece]).log_softmax(-1)
+            log_p = teacher.head.logits(teacher.hidden[piece]).log_softmax(-1)
+            labels, rows = mine.labels[piece], mine.rows[piece].cpu()
+            best = log_q.argmax(-1)
+            values = {
+                "nll": -log_q.gather(-1, labels.unsqueeze(-1)).squeeze(-1),
+                "correct": best == labels,
+                "agree": best == log_p.argmax(-1),
+                "kl": (log_p.exp() * (log_p - log_q)).sum(-1),
+            }
+            for name, value in values.items():
+                sums[name].index_add_(0, rows, value.double().cpu())
+        sums["tokens"] = torch.bincount(mine.rows.cpu(), minlength=len(examples)).double()
+        sums["bytes"] = torch.tensor([float(example.bytes) for example in examples], dtype=torch.float64)
+        return sums
+
+    def floor(self, train: list[Example], evaluated: list[Example]) -> dict[str, Any]:
+        """Who only knows how frequent each token is in the training rows (with one more of each)."""
+        counts = Counter(token for example in train for token in example.input_ids)
+        size = sum(counts.values()) + self.outcomes
+        nll, correct, tokens = [], [], []
+        favourite = counts.most_common(1)[0][0] if counts else 0
+        for example in evaluated:
+            counted = [label for label in example.labels[1:] if label != IGNORED]
+            nll.append(sum(math.log(size / (counts[token] + 1)) for token in counted))
+            correct.append(sum(token == favourite for token in counted))
+            tokens.append(len(counted))
+        sizes = [float(example.bytes) for example in evaluated]
+        columns = {"nll": nll, "correct": correct, "tokens": tokens, "bytes": sizes}
+        return {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
+
+
+def _positions(example: Example, length: int) -> Tensor:
+    """[T] position ids that restart at each document; the padding is a document of its own."""
+    positions = torch.arange(length)
+    used = len(example.input_ids)
+    for start, end in zip(example.starts, [*example.starts[1:], used], strict=True):
+        positions[start:end] = torch.arange(end - start)
+    positions[used:] = torch.arange(length - used)
+    return positions

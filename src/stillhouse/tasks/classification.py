@@ -1,0 +1,112 @@
+"""Sequence classification: one of C labels for a text or a pair of texts."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.encode import Example, encode_labelled
+from ..errors import RecipeError
+from ..losses import Head
+from ..measure import CLASSIFICATION_METRICS, classification_rows
+from ..models.load import load_config, load_model
+from .base import Batch, Scores
+
+
+class Classification:
+    """Choose one of `labels`.  Every row counts; one without a label counts for the teacher's soft targets only."""
+
+    name = "classification"
+    auto_class = "AutoModelForSequenceClassification"
+    metrics = CLASSIFICATION_METRICS
+    headline = "accuracy"
+    unit = "rows/s"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: list[str]) -> None:
+        self.tokenizer, self.max_length, self.labels = tokenizer, max_length, labels
+
+    @property
+    def outcomes(self) -> int:
+        """C: the classes."""
+        return len(self.labels)
+
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+        """The model in `folder`, in eval mode, with its outputs in the order of `labels`."""
+        return load_model(
+            folder,
+            self.auto_class,
+            dtype,
+            num_labels=len(self.labels),
+            id2label=dict(enumerate(self.labels)),
+            label2id={label: number for number, label in enumerate(self.labels)},
+        )
+
+    def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:
+        """One example a row, cut at max_length."""
+        known, dropped, examples = set(self.labels), [], []
+        for row in rows:
+            if row.get("label") is not None and row["label"] not in known:
+                dropped.append({"where": row["where"], "reason": f"label {row['label']!r} is not among the training labels"})
+            else:
+                examples.append(encode_labelled(row, self.tokenizer, self.max_length, self.labels))
+        return examples, dropped
+
+    def collate(self, examples: list[Example]) -> Batch:
+        """Pad to the longest row of the batch."""
+        padded = self.tokenizer.pad({"input_ids": [example.input_ids for example in examples]}, return_tensors="pt")
+        batch: Batch = {
+            "input_ids": padded["input_ids"],
+            "attention_mask": padded["attention_mask"],
+            "labels": torch.tensor([example.labels[0] for example in examples]),
+            "keys": [example.key for example in examples],
+        }
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            second = torch.tensor([example.starts[1] if len(example.starts) > 1 else 1 << 30 for example in examples])
+            at = torch.arange(batch["input_ids"].shape[1])
+            batch["token_type_ids"] = (at >= second.unsqueeze(1)).long() * batch["attention_mask"]
+        return batch
+
+    def counted(self, batch: Batch) -> Tensor:
+        """[B]: every row."""
+        return torch.ones_like(batch["labels"], dtype=torch.bool)
+
+    def scores(self, model: nn.Module, batch: Batch) -> Scores:
+        """The logits are few; they are their own hidden states."""
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+        output = model(**inputs)
+        rows = torch.arange(batch["labels"].shape[0], device=batch["labels"].device)
+        return Scores(output.logits, Head(None, vocabulary=self.outcomes), batch["labels"], rows)
+
+    @torch.no_grad()
+    def statistics(self, mine: Scores, teacher: Scores, examples: list[Example]) -> dict[str, Tensor]:
+        """See `measure.classification_rows`."""
+        columns = classification_rows(_probabilities(mine), mine.labels.cpu().numpy(), _probabilities(teacher))
+        return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in columns.items()}
+
+    def floor(self, train: list[Example], evaluated: list[Example]) -> dict[str, Any]:
+        """Who always says the majority class of the training rows, with the classes' shares as probabilities."""
+        shares = np.bincount([e.labels[0] for e in train if e.labels[0] >= 0], minlength=self.outcomes) + 1.0
+        probabilities = np.tile(shares / shares.sum(), (len(evaluated), 1))
+        return dict(classification_rows(probabilities, np.asarray([e.labels[0] for e in evaluated]), None))
+
+
+def label_order(folder: Path, labels: list[str]) -> list[str]:
+    """`labels` in the order of the outputs of the classifier in `folder`.  Raises: RecipeError if they are not its labels."""
+    named = load_config(folder).id2label or {}
+    names = [str(named[number]) for number in sorted(named, key=int)]
+    if sorted(names) == sorted(labels):
+        return names
+    if len(names) == len(labels) and [f"LABEL_{label}" for label in sorted(labels)] == names:
+        return sorted(labels)
+    raise RecipeError(
+        f"teacher.model: its labels are {', '.join(names)}, and the data's are {', '.join(labels)}; "
+        "rename the data's labels, or add teacher.finetune to train it on them."
+    )
+
+
+def _probabilities(scores: Scores) -> Any:
+    return scores.head.logits(scores.hidden).softmax(-1).double().cpu().numpy()

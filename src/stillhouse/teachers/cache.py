@@ -1,0 +1,163 @@
+"""Soft targets on disk: asked for once, kept for ever, and checked before they are believed.
+
+A folder of Parquet shards (zstd; pandas reads them) and index.json, which is written after each shard and names its
+SHA-256.  A row is one example, found by its key (a hash of token ids, borders and counted positions), never by its place
+in a batch.  A shard that is not in the index does not exist; one that is damaged is found when the cache is opened, and
+only its rows are asked for again.
+
+    key        the example's key
+    row        id of the row it was made from
+    positions  N, its counted positions
+    ids        N·K token ids, position by position, most probable first
+    log_p      N·K log-probabilities over the whole vocabulary as float16: |error| ≤ 2⁻¹¹ of the value
+
+Source of keeping targets of a fixed teacher: Hinton et al. 2015, arXiv:1503.02531.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from ..data.encode import Example
+from ..errors import DataError
+from ..files import atomic, hash_file, read_json, sweep_parts, write_json
+from ..tasks import Batch
+from .targets import TopK
+
+INDEX = "index.json"
+ROWS_IN_GROUP = 8
+GROUPS_IN_MEMORY = 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is kept of one example."""
+
+    example: Example
+    ids: np.ndarray[Any, np.dtype[np.int32]]
+    """[N, K]"""
+    log_p: np.ndarray[Any, np.dtype[np.float16]]
+    """[N, K]"""
+
+
+class SoftTargetCache:
+    """Reads and writes one such folder."""
+
+    def __init__(self, folder: Path, meta: dict[str, Any], say: Callable[[str], None] = print) -> None:
+        """Open `folder`, or begin it.
+
+        Args: meta: what the targets depend on (teacher, temperature, k, …); a folder that holds other ones is refused.
+        Raises: DataError if the folder belongs to other targets.
+        """
+        self.folder, self.meta, self._say = folder, meta, say
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep_parts(folder)
+        self.shards: list[dict[str, Any]] = []
+        self._where: dict[str, tuple[str, int]] = {}
+        self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
+        self._files: dict[str, pq.ParquetFile] = {}
+        if (folder / INDEX).exists():
+            saved = read_json(folder / INDEX)
+            if saved["meta"] != meta:
+                raise DataError(f"{folder}: holds soft targets of {saved['meta']}, not of {meta}.")
+            self._open(saved["shards"])
+        for path in folder.glob("*.parquet"):
+            if path.name not in {shard["file"] for shard in self.shards}:
+                path.unlink()
+
+    @property
+    def temperature(self) -> float:
+        """At which the targets were taken."""
+        return float(self.meta["temperature"])
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def _open(self, shards: list[dict[str, Any]]) -> None:
+        for shard in shards:
+            path = self.folder / shard["file"]
+            if not path.is_file():
+                fault = "is missing"
+            elif path.stat().st_size != shard["bytes"] or hash_file(path) != shard["sha256"]:
+                fault = "is damaged"
+            else:
+                self._admit(shard)
+                continue
+            self._say(f"soft targets: {path.name} {fault}; its {shard['rows']} rows will be asked for again")
+        if len(self.shards) < len(shards):
+            self._write_index()
+
+    def _admit(self, shard: dict[str, Any]) -> None:
+        self.shards.append(shard)
+        keys = pq.read_table(self.folder / shard["file"], columns=["key"]).column("key").to_pylist()
+        self._where.update({key: (shard["file"], number) for number, key in enumerate(keys)})
+
+    def _write_index(self) -> None:
+        write_json(self.folder / INDEX, {"format": 1, "meta": self.meta, "shards": self.shards})
+
+    def add(self, entries: list[Entry]) -> None:
+        """Write one shard and then name it in the index."""
+        number = 1 + max((int(shard["file"].partition(".")[0]) for shard in self.shards), default=-1)
+        path = self.folder / f"{number:05d}.parquet"
+        columns = {
+            "key": pa.array([entry.example.key for entry in entries]),
+            "row": pa.array([entry.example.row for entry in entries]),
+            "positions": pa.array([entry.ids.shape[0] for entry in entries], pa.int32()),
+            "ids": pa.array([entry.ids.ravel() for entry in entries], pa.list_(pa.int32())),
+            "log_p": pa.array([entry.log_p.ravel() for entry in entries], pa.list_(pa.float16())),
+        }
+        with atomic(path) as part:
+            pq.write_table(pa.table(columns), part, compression="zstd", row_group_size=ROWS_IN_GROUP)
+        shard = {"file": path.name, "rows": len(entries), "bytes": path.stat().st_size, "sha256": hash_file(path)}
+        self._admit(shard)
+        self._write_index()
+
+    def get(self, key: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """(ids [N, K], log_p [N, K]) of an example.  Raises: DataError if nobody labelled it."""
+        if key not in self._where:
+            raise DataError(f"{self.folder}: has no soft targets for the example {key}; run the label stage again.")
+        file, number = self._where[key]
+        row = self._group(file, number // ROWS_IN_GROUP).slice(number % ROWS_IN_GROUP, 1)
+        positions = row.column("positions")[0].as_py()
+        ids = row.column("ids").combine_chunks().flatten()
+        log_p = row.column("log_p").combine_chunks().flatten()
+        return (
+            torch.from_numpy(ids.to_numpy().reshape(positions, -1).astype(np.int64)),
+            torch.from_numpy(log_p.to_numpy().reshape(positions, -1).astype(np.float32)),
+        )
+
+    def _group(self, file: str, number: int) -> pa.Table:
+        at = (file, number)
+        if at not in self._groups:
+            if file not in self._files:
+                self._files[file] = pq.ParquetFile(self.folder / file)
+            self._groups[at] = self._files[file].read_row_group(number)
+            if len(self._groups) > GROUPS_IN_MEMORY:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(at)
+        return self._groups[at]
+
+
+class CachedTeacher:
+    """The teacher's kept targets, in the teacher's place."""
+
+    def __init__(self, cache: SoftTargetCache) -> None:
+        self.cache = cache
+
+    def signal(self, batch: Batch) -> TopK:
+        """By the examples' keys, so that shuffling, accumulation, several ranks and resuming change nothing."""
+        parts = [self.cache.get(key) for key in batch["keys"]]
+        place = batch["labels"].device
+        ids = torch.cat([ids for ids, _ in parts]).to(place)
+        log_p = torch.cat([log_p for _, log_p in parts]).to(place)
+        return TopK(ids, log_p, self.cache.temperature)

@@ -1,0 +1,40 @@
+"""What a teacher says, in the forms that the terms of an objective know."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..losses import Head
+
+
+@dataclass(frozen=True)
+class Dense:
+    """All the teacher's logits, projected chunk by chunk when a loss asks for them."""
+
+    hidden: Tensor
+    """[N, H]"""
+    head: Head
+
+    def logits(self, positions: slice) -> Tensor:
+        """[n, V], float32."""
+        return self.head.logits(self.hidden[positions])
+
+    def __len__(self) -> int:
+        return self.hidden.shape[0]
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The K largest log-probabilities over the whole vocabulary, taken at one temperature."""
+
+    ids: Tensor
+    """[N, K]"""
+    log_p: Tensor
+    """[N, K], most probable first."""
+    temperature: float
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+
+SoftTargets = Dense | TopK

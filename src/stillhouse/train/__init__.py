@@ -1,0 +1,1 @@
+"""Training: `transformers.Trainer` with another loss and checkpoints that survive anything."""

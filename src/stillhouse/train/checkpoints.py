@@ -1,0 +1,101 @@
+"""Checkpoints that are either whole or not there.
+
+transformers.Trainer writes a checkpoint in place, file by file, with pickles among them: a kill in the middle leaves the
+newest one unusable, and a flipped bit goes unnoticed.  Here a checkpoint is written to a temporary folder, flushed, given
+a manifest of sizes and SHA-256 sums, and renamed; one whose manifest does not hold does not exist.  safetensors and JSON
+only.
+
+    model.safetensors, config.json, …   as save_pretrained writes them
+    optimizer.safetensors               the optimiser's tensors, "<parameter>.<name>"
+    optimizer.json                      its param_groups and plain numbers
+    scheduler.json                      the learning-rate schedule
+    trainer_state.json                  the Trainer's own state: step, epoch, log
+    MANIFEST.json                       last
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ..files import atomic_folder, manifest_fault, read_json, sweep_parts
+
+_NAME = re.compile(r"checkpoint-(\d+)$")
+
+
+def all_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints in `folder`, oldest first, sound or not."""
+    found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and _NAME.search(path.name)]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def newest_sound(folder: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint whose manifest holds; damaged ones are named, set aside and passed over."""
+    sweep_parts(folder)
+    for path in reversed(all_checkpoints(folder)):
+        fault = manifest_fault(path)
+        if fault is None:
+            return path
+        say(f"{path.name} is damaged ({fault}); going back to the one before")
+        shutil.rmtree(path)
+    return None
+
+
+def write_checkpoint(
+    target: Path,
+    save_model: Callable[[str], None],
+    save_state: Callable[[str], None],
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+) -> None:
+    """Write one checkpoint whole.
+
+    Args:
+        save_model: writes the weights into a folder.
+        save_state: writes the Trainer's state to a file.
+    """
+    with atomic_folder(target) as part:
+        save_model(str(part))
+        _save_optimizer(part, optimizer)
+        (part / "scheduler.json").write_text(json.dumps(scheduler.state_dict()), encoding="utf-8")
+        save_state(str(part / "trainer_state.json"))
+
+
+def rotate(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep`, once the newest is known to be sound."""
+    found = all_checkpoints(folder)
+    if found and manifest_fault(found[-1]) is None:
+        for path in found[:-keep]:
+            shutil.rmtree(path)
+
+
+def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
+    """Put optimiser and schedule back to where `folder` left them."""
+    saved = read_json(folder / "optimizer.json")
+    state: dict[int, dict[str, Any]] = {int(number): dict(values) for number, values in saved["state"].items()}
+    with safe_open(folder / "optimizer.safetensors", framework="pt") as tensors:
+        for key in tensors.keys():  # noqa: SIM118 - not a dict
+            number, _, name = key.partition(".")
+            state.setdefault(int(number), {})[name] = tensors.get_tensor(key)
+    optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
+    scheduler.load_state_dict(read_json(folder / "scheduler.json"))
+
+
+def _save_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    whole = optimizer.state_dict()
+    tensors, plain = {}, {}
+    for number, values in whole["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{number}.{name}"] = value.detach().contiguous()
+            else:
+                plain.setdefault(str(number), {})[name] = value
+    save_file(tensors, folder / "optimizer.safetensors")
+    text = json.dumps({"state": plain, "param_groups": whole["param_groups"]})
+    (folder / "optimizer.json").write_text(text, encoding="utf-8")

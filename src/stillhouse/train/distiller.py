@@ -1,0 +1,197 @@
+"""Distiller: a `transformers.Trainer` whose loss is the objective.  Everything else is theirs, but for the checkpoints."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..data.encode import Example
+from ..errors import RecipeError
+from ..recipe import Term
+from ..tasks import Batch, Task, make_task
+from ..teachers import Teacher
+from ..teachers.local import LocalTeacher
+from . import checkpoints
+from .objective import Objective
+from .order import SeededOrder, draw_seed
+
+
+class Distiller(Trainer):
+    """Trains `model` to match its teacher.
+
+    Args:
+        model: the student, a model of transformers.
+        teacher: a model that runs beside it, or anything with `signal(batch)`; None if no term needs one.
+        objective: terms from `stillhouse.objectives`.
+        args: TrainingArguments, as for any Trainer.
+        train_dataset: rows with `text`, `messages`, `prompt` and `completion`, or `text` and `label`; or Examples.
+        processing_class: the tokenizer of student and teacher.
+        task: what the models do; by default what the student's class does.
+        say: told in a line when a damaged checkpoint is passed over.
+
+    Loss: Σ weight·nats over the counted positions of a micro-batch ÷ the counted positions of the whole optimiser
+    step, over all micro-batches and ranks; so the gradient does not depend on how a step is cut up.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        teacher: PreTrainedModel | Teacher | None = None,
+        objective: Sequence[Term] = (),
+        args: TrainingArguments | None = None,
+        train_dataset: Iterable[Any] | None = None,
+        processing_class: Any = None,
+        task: Task | None = None,
+        say: Callable[[str], None] = print,
+        **kwargs: Any,
+    ) -> None:
+        self.objective = Objective(objective)
+        self.task = task or _task_of(model, processing_class)
+        self.teacher: Teacher | None = LocalTeacher(teacher, self.task) if isinstance(teacher, nn.Module) else teacher
+        if self.objective.needs_teacher and self.teacher is None:
+            raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
+        args = args or TrainingArguments(output_dir="distiller", report_to=[])
+        args.remove_unused_columns = False  # rows are Examples, and their keys find the kept targets
+        args.logging_nan_inf_filter = False  # it hides NaN from the log
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=self.task.collate,
+            train_dataset=as_examples(train_dataset or [], self.task),
+            processing_class=processing_class,
+            **kwargs,
+        )
+        self.loss_is_scaled_for_ga = True  # by the step's count, in compute_loss
+        self._say = say
+        self._parts: list[Tensor] = []
+        self._order = SeededOrder(len(self.train_dataset), args.seed)
+        if isinstance(self.teacher, LocalTeacher):
+            self.teacher.model.to(args.device)
+        self.add_callback(_Randomness(self._order, args.seed))
+
+    # ── the loss ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Batch], Tensor]:
+        """The step's micro-batches, and how many positions they count on all ranks together."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        total = torch.tensor(sum(int(self.task.counted(batch).sum()) for batch in batches), device=device)
+        if self.args.world_size > 1:
+            total = self.accelerator.gather(total).sum()
+        return batches, total
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The objective on one micro-batch."""
+        targets = self.teacher.signal(inputs) if self.teacher and self.objective.needs_teacher else None
+        scores = self.task.scores(model, inputs)
+        total = num_items_in_batch if num_items_in_batch is not None else scores.hidden.shape[0]
+        dtype = torch.bfloat16 if self.args.bf16 else None
+        loss, parts = self.objective(scores, targets, total, dtype)
+        loss = loss * self.args.world_size  # DDP and FSDP average gradients over ranks; `total` counted them all
+        self._parts.append(parts.detach())
+        return (loss, scores) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds each term's own value; stops a run that has diverged."""
+        if "loss" in logs and self._parts:
+            steps = max(1, round(len(self._parts) / self.args.gradient_accumulation_steps))
+            for name, value in zip(self.objective.names, (torch.stack(self._parts).sum(0) / steps).tolist(), strict=True):
+                logs[name] = value
+            self._parts = []
+        super().log(logs, start_time)
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise RecipeError(
+                f"training diverged: the loss is {logs['loss']} at step {self.state.global_step}; "
+                "lower train.learning_rate, or use train.precision: float32."
+            )
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SeededOrder:
+        return self._order
+
+    # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """As Trainer.train; True resumes from the newest *sound* checkpoint, if there is one."""
+        if resume_from_checkpoint is True:
+            found = checkpoints.newest_sound(Path(self.args.output_dir), self._say)
+            resume_from_checkpoint = str(found) if found else None
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise RecipeError("checkpoints of FSDP and DeepSpeed runs are not supported yet; use DDP, or save_strategy='no'.")
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial))
+            target = folder / f"checkpoint-{self.state.global_step}"
+            assert self.optimizer is not None
+            checkpoints.write_checkpoint(
+                target, self._save, self.state.save_to_json, self.optimizer, self.lr_scheduler
+            )
+            checkpoints.rotate(folder, self.args.save_total_limit or 2)
+        self.accelerator.wait_for_everyone()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            assert self.optimizer is not None
+            checkpoints.load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing to load: each step seeds the generators from (seed, step, rank)."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Weights and tokenizer; the Trainer's own adds a pickle of its arguments."""
+        folder = output_dir or self.args.output_dir
+        inner: Any = self.accelerator.unwrap_model(self.model)
+        inner.save_pretrained(folder, state_dict=state_dict)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
+
+
+class _Randomness(TrainerCallback):  # type: ignore[misc]
+    """Makes order and dropout functions of (seed, epoch, step, rank)."""
+
+    def __init__(self, order: SeededOrder, seed: int) -> None:
+        self.order, self.seed = order, seed
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Before the sampler is asked."""
+        self.order.epoch = int(state.epoch or 0)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Before anything of the step draws."""
+        torch.manual_seed(draw_seed(self.seed, "step", state.global_step, args.process_index))
+
+
+def as_examples(rows: Iterable[Any], task: Task) -> list[Example]:
+    """Examples as they are; anything else goes through the task's encoding.  Raises: RecipeError if none is left."""
+    rows = list(rows)
+    if all(isinstance(row, Example) for row in rows):
+        return rows
+    named = [{"id": str(number), "where": f"row {number + 1}", **row} for number, row in enumerate(rows)]
+    for row in named:
+        if row.get("label") is not None:
+            row["label"] = str(row["label"])
+    examples, dropped = task.encode(named)
+    if not examples:
+        reason = dropped[0]["reason"] if dropped else "it is empty"
+        raise RecipeError(f"train_dataset: no row can be used: {reason}.")
+    return examples
+
+
+def _task_of(model: PreTrainedModel, tokenizer: Any) -> Task:
+    """What the student's class does."""
+    if tokenizer is None:
+        raise RecipeError("Distiller: processing_class must be the tokenizer of student and teacher.")
+    if model.get_output_embeddings() is not None:
+        return make_task("causal_lm", tokenizer)
+    names = model.config.id2label
+    return make_task("classification", tokenizer, labels=[str(names[number]) for number in sorted(names)])

@@ -1,0 +1,96 @@
+"""Charts have words, their own ids and no colour that dark mode cannot change."""
+
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from fixtures import classifier, curves, language_model
+
+from stillhouse.report.charts import gain_forest, quality_and_size, quality_and_speed, reliability
+from stillhouse.report.svg import Chart
+from stillhouse.report.timeline import loss_curves, stage_times
+
+
+def _all(results: dict[str, Any]) -> list[Chart]:
+    made = [quality_and_size(results), quality_and_speed(results), gain_forest(results), reliability(results)]
+    return [chart for chart in [*made, loss_curves(curves()), stage_times(results)] if chart]
+
+
+@pytest.fixture(scope="module")
+def charts() -> list[Chart]:
+    return _all(language_model()) + [chart for chart in [reliability(classifier())] if chart]
+
+
+def test_every_kind_of_chart_is_drawn(charts):
+    assert {chart.identity for chart in charts} == {
+        "quality-size",
+        "quality-speed",
+        "gain",
+        "loss",
+        "stages",
+        "reliability",
+    }
+
+
+def test_every_chart_is_well_formed_and_has_a_text_alternative(charts):
+    for chart in charts:
+        root = ElementTree.fromstring(chart.svg)
+        assert root.get("role") == "img"
+        assert root.get("aria-label") == f"{chart.title}. {chart.description}"
+        assert root.findtext("title") == chart.title and root.findtext("desc") == chart.description
+
+
+def test_charts_in_one_page_share_no_id_and_every_reference_resolves(charts):
+    ids = [found for chart in charts for found in re.findall(r'\bid="([^"]+)"', chart.svg)]
+    assert len(ids) == len(set(ids))
+    wanted = {found for chart in charts for found in re.findall(r'(?:href="|url\()#([^")]+)', chart.svg)}
+    assert wanted and wanted <= set(ids)
+
+
+def test_no_colour_is_fixed_so_that_dark_mode_reaches_all_of_it(charts):
+    for chart in charts:
+        bare = re.sub(r"var\(--[a-z-]+, #[0-9a-f]{6}\)", "", chart.svg)
+        assert not re.findall(r"#[0-9a-f]{6}\b", bare), chart.identity
+        assert all("fill:" in tag for tag in re.findall(r"<text[^>]*>", chart.svg)), chart.identity
+
+
+def test_the_same_numbers_give_the_same_bytes(charts):
+    again = [quality_and_size(language_model()), stage_times(language_model())]
+    assert {chart.svg for chart in again} <= {chart.svg for chart in charts}
+
+
+def test_drawing_leaves_the_users_own_matplotlib_settings_alone():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    stage_times(language_model())
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_right_is_better_in_the_forest_whichever_way_the_metric_points():
+    words = gain_forest(language_model()).description.split("; ")
+    for word in words:
+        value = float(re.search(r": (−?[\d.]+)", word).group(1).replace("−", "-"))
+        assert "no clear difference" in word or ("better" in word) == (value > 0)
+
+
+def test_a_student_before_training_that_is_far_off_is_named_not_drawn():
+    chart = quality_and_size(language_model())
+    assert "Off the scale: student before, 2.41" in chart.description
+    assert ">student before<" not in chart.svg
+
+
+def test_dollar_signs_and_angle_brackets_in_names_are_drawn_as_they_are():
+    results = language_model()
+    results["metrics"]["bits_per_byte"]["title"] = "<cost $x$ & more>"
+    chart = quality_and_size(results)
+    assert "&lt;cost $x$ &amp; more&gt;" in chart.svg
+    ElementTree.fromstring(chart.svg)
+
+
+def test_charts_without_numbers_are_left_out():
+    results = language_model() | {"gains": {}, "stages": {}, "reliability": None}
+    assert gain_forest(results) is None and stage_times(results) is None and reliability(results) is None
+    assert loss_curves([]) is None
+    assert loss_curves([{"run": "train", "step": 1, "loss": 2.0}]) is None

@@ -1,0 +1,164 @@
+"""The page asks nobody for anything, runs nothing, and shows what is there."""
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from fixtures import RECIPE, classifier, curves, language_model
+
+from stillhouse.report.html import render_html
+from stillhouse.report.verdict import verdict_parts
+
+EVIL = '<script>alert(1)</script><img src="https://example.com/x.png" onerror="alert(2)"> {{ 7 * 7 }} </pre>'
+
+
+class _Page(HTMLParser):
+    """Every tag with its attributes, and which tags were left open."""
+
+    VOID = ("meta", "br", "img", "link", "input", "hr")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def _page(results: dict[str, Any]) -> str:
+    return render_html(results, RECIPE, "stillhouse run quickstart.yaml", curves())
+
+
+@pytest.fixture(scope="module", params=[language_model, classifier])
+def page(request) -> str:
+    return _page(request.param())
+
+
+def test_the_page_refers_to_nothing_outside_itself(page):
+    for tag, attributes in _Page(page).tags:
+        for name in ("src", "href", "xlink:href", "action", "data", "srcset", "poster"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, attributes)
+    assert all(target.startswith("#") for target in re.findall(r"url\(\s*['\"]?([^)]*)", page))
+    assert "@import" not in page and "http://" not in page and "https://" not in page
+
+
+def test_the_policy_forbids_scripts_and_there_are_none(page):
+    tags = _Page(page).tags
+    policy = [
+        attributes["content"]
+        for _, attributes in tags
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    assert not [
+        tag
+        for tag, attributes in tags
+        if tag == "script" or any(name.startswith("on") for name in attributes)
+    ]
+
+
+def test_every_tag_is_closed_and_every_label_points_somewhere(page):
+    parsed = _Page(page)
+    assert parsed.open == []
+    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {each["aria-labelledby"] for _, each in parsed.tags if "aria-labelledby" in each} <= set(ids)
+
+
+def test_markup_and_templates_in_any_text_stay_text():
+    results = language_model()
+    results["samples"][0] = {"prompt": EVIL, "teacher": EVIL, "student": EVIL, "hard_only": EVIL}
+    results["description"] = results["teacher"]["name"] = results["data"]["example"] = results["floor"][
+        "name"
+    ] = EVIL
+    results["data"]["dropped"] = {EVIL: 1}
+    results["metrics"]["perplexity"]["title"] = EVIL
+    results["machine"]["cpu"] = EVIL
+    page = render_html(results, EVIL, EVIL, curves())
+    assert not [tag for tag, _ in _Page(page).tags if tag in ("script", "img")]
+    assert "{{ 7 * 7 }}" in page
+
+
+def test_the_sections_come_in_the_order_in_which_they_are_read():
+    page = _page(language_model())
+    order = [page.index(part) for part in (
+        "<h1>", 'id="h-results"', 'id="h-charts"', 'id="h-samples"', 'id="h-data"', 'id="h-time"', 'id="h-again"', 'id="h-read"',
+    )]  # fmt: skip
+    assert order == sorted(order)
+    assert verdict_parts(language_model())[0].split(" (")[0].replace(" %", "\u00a0%") in page
+
+
+def test_a_sample_says_who_was_right():
+    page = _page(classifier())
+    assert page.count("✓ right") == 4 and page.count("✗ wrong") == 2
+
+
+def _without_controls(results: dict[str, Any]) -> None:
+    results.update(controls={}, gain_over_hard_only=None, gains={})
+    for sample in results["samples"]:
+        del sample["hard_only"]
+
+
+def _without_intervals(results: dict[str, Any]) -> None:
+    for model in (results["teacher"], results["student"], *results["controls"].values()):
+        for metrics in model["metrics"].values():
+            for each in metrics.values():
+                each.update(low=None, high=None)
+    for metrics in results["gains"].values():
+        for gain in metrics.values():
+            gain.update(low=None, high=None)
+    results["retention"] = results["retentions"]["eval"] = {
+        "value": 0.9,
+        "low": None,
+        "high": None,
+        "note": None,
+    }
+
+
+def _without_the_rest(results: dict[str, Any]) -> None:
+    results.update(
+        samples=[],
+        stages={},
+        reliability=None,
+        floor=None,
+        licence={},
+        description="",
+        data={"rows": {"train": 1}},
+    )
+    results["retention"] = {"value": None, "low": None, "high": None, "note": None}
+    for model in (results["teacher"], results["student"], *results["controls"].values()):
+        model.update(throughput=None, peak_memory_bytes=None, parameters=None)
+
+
+def _without_further_data_sets(results: dict[str, Any]) -> None:
+    for part in (results["datasets"], results["gains"], results["retentions"], results["floor"]["metrics"]):
+        part.pop("year_2889", None)
+
+
+@pytest.mark.parametrize(
+    ("make", "cut"),
+    [
+        (language_model, _without_controls),
+        (language_model, _without_intervals),
+        (language_model, _without_further_data_sets),
+        (classifier, _without_controls),
+        (classifier, _without_the_rest),
+    ],
+)
+def test_a_run_with_missing_parts_still_gets_its_page(make, cut):
+    results = make()
+    cut(results)
+    page = _page(results)
+    assert _Page(page).open == []
+    assert "None" not in page and not re.search(r"\bnan\b", page)

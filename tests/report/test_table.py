@@ -1,0 +1,70 @@
+"""Numbers keep their meaning when they become strings."""
+
+import math
+
+import pytest
+from fixtures import classifier, language_model
+
+from stillhouse.report.numbers import MISSING, count, duration, number, percent, size, with_interval
+from stillhouse.report.table import result_table
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (count(134_515_008), "134.5M"), (count(999_960), "1M"), (count(12), "12"), (count(1.5e9), "1.5B"),
+        (size(269e6), "269 MB"), (size(512), "512 B"), (duration(3.14), "3.1 s"), (duration(59.97), "1 min 00 s"),
+        (duration(125), "2 min 05 s"), (duration(3599.9), "1 h 00 min"), (number(-0.0123), "−0.0123"), (number(0), "0.00"),
+        (number(1e-9), "1.0e−09"), (number(12345.6), "12,346"), (percent({"value": 0.913}), "91 %"),
+    ],
+)  # fmt: skip
+def test_numbers_read_as_people_write_them(shown, expected):
+    assert shown == expected
+
+
+def test_digits_follow_the_width_of_the_interval():
+    assert with_interval({"value": 1.02, "low": 0.99, "high": 1.05}) == "1.02 [0.99, 1.05]"
+    assert with_interval({"value": 1.02}) == "1.02"
+    assert with_interval({"value": 0.5, "low": None, "high": None}) == "0.500"
+
+
+def test_turning_an_interval_around_keeps_low_before_high():
+    assert with_interval({"value": -0.04, "low": -0.06, "high": -0.02}, -1.0) == "0.04 [0.02, 0.06]"
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, "high"])
+def test_what_is_not_a_number_is_a_dash_and_never_the_word_nan(value):
+    assert {count(value), size(value), duration(value), number(value), with_interval({"value": value})} == {
+        MISSING
+    }
+
+
+def test_the_table_has_everyone_that_was_measured_and_the_floor():
+    table = result_table(language_model())
+    assert [row[0] for row in table.rows] == [
+        "teacher",
+        "student",
+        "hard targets only",
+        "student before",
+        "floor",
+    ]
+    assert all(len(row) == len(table.columns) == len(table.groups) for row in table.rows)
+
+
+def test_metrics_of_different_data_sets_do_not_share_a_column():
+    table = result_table(language_model())
+    assert len(set(zip(table.groups, table.columns, strict=True))) == len(table.columns)
+    assert set(table.groups) == {"", "eval, 64 rows", "year_2889, 41 rows"}
+
+
+def test_turned_on_its_side_the_table_has_the_same_cells():
+    table = result_table(classifier())
+    cells = sorted(cell for row in table.rows for cell in row[1:])
+    assert cells == sorted(cell for _, lines in table.bodies() for line in lines for cell in line[1:])
+
+
+def test_a_column_nobody_has_a_number_for_is_left_out():
+    results = language_model()
+    for model in (results["teacher"], results["student"], *results["controls"].values()):
+        model["peak_memory_bytes"] = None
+    assert "peak memory" not in result_table(results).columns

@@ -1,0 +1,142 @@
+"""Tiny real models and data, made on the spot: real transformers classes, real tokenizers, real files."""
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = (
+    "the a small old red quiet river teacher student model learns reads writes keeps finds gives "
+    "house book night morning slowly well never always and but because under over near film good bad"
+).split()
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """Seeded nonsense of real words, no two alike."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randint(len(WORDS), (count, 12), generator=generator).tolist()
+    return [f"{number} " + " ".join(WORDS[word] for word in draw) + "." for number, draw in enumerate(draws)]
+
+
+def language_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE with a ChatML template; pad == eos, as in many real ones."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(sentences(400), trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def save_language_model(folder: Path, layers: int = 4, width: int = 32, seed: int = 0, pad_to: int = 448) -> Path:
+    """A Llama whose head has more rows (`pad_to`) than the tokenizer has pieces."""
+    tokenizer = language_tokenizer()
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=pad_to,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_classifier(folder: Path, layers: int = 3, width: int = 32, labels: tuple[str, ...] = ("bad", "good")) -> Path:
+    """A BERT with dropout on, and its WordPiece tokenizer."""
+    inner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    inner.train_from_iterator(
+        sentences(400), trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    )
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=2 * width,
+        max_position_embeddings=64,
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def text_file(path: Path, rows: int = 120, seed: int = 1) -> Path:
+    """JSONL with a text of two to nine sentences in each row."""
+    lines = sentences(rows * 9, seed)
+    texts = [" ".join(lines[9 * row : 9 * row + 2 + row % 8]) for row in range(rows)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+def labelled_file(path: Path, rows: int = 160, seed: int = 2) -> Path:
+    """CSV of sentences; the label is whether "good" came oftener than "bad" (added to half of them)."""
+    out = ["text,label"]
+    for number, text in enumerate(sentences(rows, seed)):
+        word = "good" if number % 2 else "bad"
+        out.append(f"{text.replace('good', 'old').replace('bad', 'red')[:-1]} {word} {word}.,{word}")
+    path.write_text("\n".join(out) + "\n", encoding="utf-8")
+    return path
+
+
+def language_recipe(folder: Path, **changes: object) -> dict[str, object]:
+    """Plain values of a recipe that runs in some seconds; the teacher and the data are written into `folder`."""
+    if not (folder / "teacher").exists():
+        save_language_model(folder / "teacher")
+        text_file(folder / "text.jsonl")
+        text_file(folder / "other.jsonl", rows=20, seed=9)
+    recipe: dict[str, object] = {
+        "name": "tiny",
+        "task": "causal_lm",
+        "teacher": {"model": str(folder / "teacher"), "dtype": "float32"},
+        "student": {"from_teacher": {"layers": 2, "rows": 8}},
+        "data": {"train": {"source": str(folder / "text.jsonl")}, "split": 20, "max_length": 48},
+        "label": {"top_k": 16, "batch_size": 8},
+        "objective": [{"kind": "forward_kl", "weight": 0.8}, {"kind": "hard", "weight": 0.2}],
+        "train": {"steps": 8, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 3, "precision": "float32"},
+        "evaluate": {
+            "rows": 12,
+            "resamples": 200,
+            "also": [{"name": "other", "source": str(folder / "other.jsonl")}],
+        },
+        "report": {"samples": 2},
+    }
+    return {**recipe, **changes}
