@@ -5,7 +5,13 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -43,7 +49,9 @@ def language_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def save_language_model(folder: Path, layers: int = 4, width: int = 32, seed: int = 0, pad_to: int = 448) -> Path:
+def save_language_model(
+    folder: Path, layers: int = 4, width: int = 32, seed: int = 0, pad_to: int = 448
+) -> Path:
     """A Llama whose head has more rows (`pad_to`) than the tokenizer has pieces."""
     tokenizer = language_tokenizer()
     torch.manual_seed(seed)
@@ -66,7 +74,9 @@ def save_language_model(folder: Path, layers: int = 4, width: int = 32, seed: in
     return folder
 
 
-def save_classifier(folder: Path, layers: int = 3, width: int = 32, labels: tuple[str, ...] = ("bad", "good")) -> Path:
+def save_classifier(
+    folder: Path, layers: int = 3, width: int = 32, labels: tuple[str, ...] = ("bad", "good")
+) -> Path:
     """A BERT with dropout on, and its WordPiece tokenizer."""
     inner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -131,7 +141,13 @@ def language_recipe(folder: Path, **changes: object) -> dict[str, object]:
         "data": {"train": {"source": str(folder / "text.jsonl")}, "split": 20, "max_length": 48},
         "label": {"top_k": 16, "batch_size": 8},
         "objective": [{"kind": "forward_kl", "weight": 0.8}, {"kind": "hard", "weight": 0.2}],
-        "train": {"steps": 8, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 3, "precision": "float32"},
+        "train": {
+            "steps": 8,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "checkpoint_every": 3,
+            "precision": "float32",
+        },
         "evaluate": {
             "rows": 12,
             "resamples": 200,

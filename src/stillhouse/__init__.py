@@ -1,7 +1,7 @@
 """Stillhouse distils large language models into small ones, and proves what was kept.
 
-    from stillhouse import Distiller, load_recipe, run
-    from stillhouse import objectives as kd
+from stillhouse import Distiller, load_recipe, run
+from stillhouse import objectives as kd
 """
 
 from importlib import import_module

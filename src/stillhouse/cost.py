@@ -41,16 +41,24 @@ def costs(
     found = {name: size(folders[name], model) for name, model in measured.items()}
     fast = speeds(measured, task, examples)
     result: dict[str, dict[str, Any]] = {
-        name: {**found[name], "throughput": fast[name], "peak_memory_bytes": fresh_peak(folders[name], task, kept)}
+        name: {
+            **found[name],
+            "throughput": fast[name],
+            "peak_memory_bytes": fresh_peak(folders[name], task, kept),
+        }
         for name in measured
     }
     return {name: result["teacher" if name == "teacher" else "student"] for name in folders}
 
 
-def speeds(models: dict[str, PreTrainedModel], task: Task, examples: list[Example]) -> dict[str, dict[str, Any]]:
+def speeds(
+    models: dict[str, PreTrainedModel], task: Task, examples: list[Example]
+) -> dict[str, dict[str, Any]]:
     """Model name -> {"unit", and tokens or rows per second}."""
     work = {name: _work(model, task, examples) for name, model in models.items()}
-    times: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in kinds} for name, kinds in work.items()}
+    times: dict[str, dict[str, list[float]]] = {
+        name: {kind: [] for kind in kinds} for name, kinds in work.items()
+    }
     for repeat in range(REPEATS + 1):
         for name, kinds in work.items():
             for kind, (_, action) in kinds.items():
@@ -59,7 +67,10 @@ def speeds(models: dict[str, PreTrainedModel], task: Task, examples: list[Exampl
                 if repeat:  # the first is the warm-up
                     times[name][kind].append(time.perf_counter() - start)
     return {
-        name: {"unit": task.unit, **{kind: amount / median(times[name][kind]) for kind, (amount, _) in kinds.items()}}
+        name: {
+            "unit": task.unit,
+            **{kind: amount / median(times[name][kind]) for kind, (amount, _) in kinds.items()},
+        }
         for name, kinds in work.items()
     }
 
@@ -77,14 +88,22 @@ def _work(
     ids = task.collate(longest)["input_ids"]
     prompt = ids[:1, :PROMPT_TOKENS]
     return {
-        "prefill": (float(ids.numel()), _quiet(lambda: model(input_ids=ids, use_cache=False, logits_to_keep=1))),
-        "generate": (float(NEW_TOKENS), _quiet(lambda: generate(model, task, prompt, NEW_TOKENS, NEW_TOKENS))),
+        "prefill": (
+            float(ids.numel()),
+            _quiet(lambda: model(input_ids=ids, use_cache=False, logits_to_keep=1)),
+        ),
+        "generate": (
+            float(NEW_TOKENS),
+            _quiet(lambda: generate(model, task, prompt, NEW_TOKENS, NEW_TOKENS)),
+        ),
     }
 
 
-def generate(model: PreTrainedModel, task: Task, prompt: torch.Tensor, most: int, least: int = 0) -> torch.Tensor:
+def generate(
+    model: PreTrainedModel, task: Task, prompt: torch.Tensor, most: int, least: int = 0
+) -> torch.Tensor:
     """Greedy continuation of one prompt [1, T], with a key-value cache.  Returns: [new tokens]."""
-    made: Any = model.generate(  # type: ignore[operator]
+    made: Any = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
         max_new_tokens=most,
@@ -114,8 +133,12 @@ def size(folder: Path, model: PreTrainedModel) -> dict[str, int]:
 
 def fresh_peak(folder: Path, task: Task, examples: Path) -> int | None:
     """Peak resident bytes of a new process that loads the model and does one round of the work."""
-    ask = json.dumps({"folder": str(folder), "task": task.name, "labels": task.labels, "examples": str(examples)})
-    made = subprocess.run([sys.executable, "-m", "stillhouse.cost", ask], capture_output=True, text=True, check=False)
+    ask = json.dumps(
+        {"folder": str(folder), "task": task.name, "labels": task.labels, "examples": str(examples)}
+    )
+    made = subprocess.run(
+        [sys.executable, "-m", "stillhouse.cost", ask], capture_output=True, text=True, check=False
+    )
     if made.returncode:
         last = (made.stderr.strip().splitlines() or ["no output"])[-1]
         raise StillhouseError(f"measuring the memory of {folder} failed: {last}")

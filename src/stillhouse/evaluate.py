@@ -28,7 +28,9 @@ from .tasks import Scores, Task
 class Evaluation:
     """Per-row statistics of several models on several data sets, kept in a folder."""
 
-    def __init__(self, task: Task, sets: dict[str, list[Example]], folder: Path, batch_size: int, watch: Watch) -> None:
+    def __init__(
+        self, task: Task, sets: dict[str, list[Example]], folder: Path, batch_size: int, watch: Watch
+    ) -> None:
         self.task, self.sets, self.folder, self.batch_size, self.watch = task, sets, folder, batch_size, watch
         self.rows: dict[str, dict[str, Rows]] = {}
         self._teacher_head: Head | None = None
@@ -57,14 +59,19 @@ class Evaluation:
 
     def _batch(self, examples: list[Example]) -> dict[str, Any]:
         batch = self.task.collate(examples)
-        return {key: value.to(device()) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+        return {
+            key: value.to(device()) if isinstance(value, torch.Tensor) else value
+            for key, value in batch.items()
+        }
 
     def _batches(self, examples: list[Example]) -> Iterator[list[Example]]:
         for start in range(0, len(examples), self.batch_size):
             yield examples[start : start + self.batch_size]
 
     @torch.no_grad()
-    def _statistics(self, name: str, model: PreTrainedModel, kind: str, examples: list[Example]) -> dict[str, Any]:
+    def _statistics(
+        self, name: str, model: PreTrainedModel, kind: str, examples: list[Example]
+    ) -> dict[str, Any]:
         parts: list[dict[str, torch.Tensor]] = []
         memory: dict[str, torch.Tensor] = {}
         for number, batch in enumerate(self._batches(examples)):
@@ -75,7 +82,9 @@ class Evaluation:
             else:
                 teacher = self._remember(kind, number, mine)
             parts.append(self.task.statistics(mine, teacher, batch))
-            self.watch.step(f"{name} reads {kind}", min((number + 1) * self.batch_size, len(examples)), len(examples))
+            self.watch.step(
+                f"{name} reads {kind}", min((number + 1) * self.batch_size, len(examples)), len(examples)
+            )
         if name == "teacher":
             with atomic(self._memory(kind)) as part:
                 save_tensors(memory, part)
@@ -117,16 +126,25 @@ class Evaluation:
         """Confidence against accuracy on the main set, from the bins that the rows carry; None for language models."""
         if "bin_count" not in self.rows["teacher"]["eval"]:
             return None
-        return {name: _bins(rows["eval"]) for name, rows in self.rows.items() if name in ("teacher", "student")}
+        return {
+            name: _bins(rows["eval"]) for name, rows in self.rows.items() if name in ("teacher", "student")
+        }
 
-    def retentions(self, train: list[Example], resamples: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    def retentions(
+        self, train: list[Example], resamples: int, seed: int
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """(data set -> retention of the headline metric, data set -> the floor's metrics)."""
         metric = self.task.metrics[self.task.headline]
         kept, floors = {}, {}
         for kind, examples in self.sets.items():
             floor = self.task.floor(train, examples)
             kept[kind] = retention(
-                metric, self.rows["student"][kind], self.rows["teacher"][kind], floor, resamples=resamples, seed=seed
+                metric,
+                self.rows["student"][kind],
+                self.rows["teacher"][kind],
+                floor,
+                resamples=resamples,
+                seed=seed,
             ).as_json()
             floors[kind] = {
                 known.name: interval(known, floor, resamples=resamples, seed=seed).as_json()

@@ -134,7 +134,10 @@ def write_manifest(folder: Path) -> None:
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
         with path.open("rb") as handle:
             os.fsync(handle.fileno())
-        listing[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+        listing[path.relative_to(folder).as_posix()] = {
+            "bytes": path.stat().st_size,
+            "sha256": hash_file(path),
+        }
     write_json(folder / MANIFEST, {"files": listing})
 
 

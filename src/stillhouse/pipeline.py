@@ -74,7 +74,9 @@ def run_pipeline(
     names = [stage.name for stage in stages]
     for asked in (until, only):
         if asked is not None and asked not in names:
-            raise RecipeError(f"there is no stage {asked!r}.{did_you_mean(asked, names)} Stages: {', '.join(names)}.")
+            raise RecipeError(
+                f"there is no stage {asked!r}.{did_you_mean(asked, names)} Stages: {', '.join(names)}."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         if fresh:
@@ -84,7 +86,9 @@ def run_pipeline(
         for stage in stages:
             mark = _fingerprint(stage, recipe, results)
             if only is not None and stage.name != only and not _is_done(folder / stage.name, mark):
-                raise RecipeError(f"--only {only}: the stage {stage.name!r} before it is not done; run that first.")
+                raise RecipeError(
+                    f"--only {only}: the stage {stage.name!r} before it is not done; run that first."
+                )
             results[stage.name] = _run_once(stage, recipe, folder / stage.name, mark, results, watch)
             if stage.name in (until, only):
                 break
@@ -115,11 +119,14 @@ def _run_once(
     write_json(place / BEGUN, {"fingerprint": mark})
     reset_peak()
     start = time.perf_counter()
-    result = stage.run(_view(recipe, stage.reads), place, {name: results[name] for name in stage.after}, watch)
+    result = stage.run(
+        _view(recipe, stage.reads), place, {name: results[name] for name in stage.after}, watch
+    )
     watch.end()
     seconds = round(time.perf_counter() - start, 3)
     write_json(
-        place / DONE, {"fingerprint": mark, "seconds": seconds, "peak_memory_bytes": peak_memory(), "result": result}
+        place / DONE,
+        {"fingerprint": mark, "seconds": seconds, "peak_memory_bytes": peak_memory(), "result": result},
     )
     return result
 
@@ -147,7 +154,9 @@ def _make_room(stage: Stage, place: Path, mark: str, watch: Watch) -> None:
     for path in kept[:-ON_THE_SHELF]:
         shutil.rmtree(path)
     if not again.exists() and not (place / DONE).exists():
-        watch.note(f"{stage.name}: its inputs changed, so it runs anew (the old one is in {SHELF}/{old.name})")
+        watch.note(
+            f"{stage.name}: its inputs changed, so it runs anew (the old one is in {SHELF}/{old.name})"
+        )
 
 
 def _field(recipe: Recipe, path: str) -> Any:
@@ -189,7 +198,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ResourceError(f"{folder}: another stillhouse is at work here; wait for it, or stop it.") from None
+            raise ResourceError(
+                f"{folder}: another stillhouse is at work here; wait for it, or stop it."
+            ) from None
         handle.write(str(os.getpid()))
         handle.flush()
         yield

@@ -61,8 +61,14 @@ class Terminal:
         """Move the bar; a new `what` begins a new one."""
         if self._bars is None or self._bar is None or what != self._what:
             self.end()
-            columns = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-            self._bars = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[extra]}"), console=self.console)
+            columns = (
+                TextColumn("  {task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+            )
+            self._bars = Progress(
+                *columns, TimeRemainingColumn(), TextColumn("{task.fields[extra]}"), console=self.console
+            )
             self._bars.start()
             self._bar, self._what = self._bars.add_task(what, total=total, extra=extra), what
         self._bars.update(self._bar, completed=done, total=total, extra=extra)
@@ -83,7 +89,11 @@ class Lines:
 
     def note(self, text: str) -> None:
         """One line."""
-        print(json.dumps({"note": text}, ensure_ascii=False) if self._json else text, file=sys.stderr, flush=True)
+        print(
+            json.dumps({"note": text}, ensure_ascii=False) if self._json else text,
+            file=sys.stderr,
+            flush=True,
+        )
 
     def step(self, what: str, done: int, total: int, extra: str = "") -> None:
         """At most one line every few seconds, and always the last."""
@@ -96,11 +106,19 @@ class Lines:
         moved = done - self._first
         left = (now - self._began) / moved * (total - done) if moved else 0.0
         if self._json:
-            values = {"step": what, "done": done, "total": total, "seconds_left": round(left, 1), "extra": extra}
+            values = {
+                "step": what,
+                "done": done,
+                "total": total,
+                "seconds_left": round(left, 1),
+                "extra": extra,
+            }
             print(json.dumps(values, ensure_ascii=False), file=sys.stderr, flush=True)
         else:
             clock = f", {left:.0f} s left" if done < total and moved else ""
-            print(f"  {what} {done}/{total}{clock}{' · ' + extra if extra else ''}", file=sys.stderr, flush=True)
+            print(
+                f"  {what} {done}/{total}{clock}{' · ' + extra if extra else ''}", file=sys.stderr, flush=True
+            )
 
     def end(self) -> None:
         """Forget what was going on."""

@@ -76,5 +76,3 @@ def require(module: str, purpose: str) -> Any:
 def needs(module: str, purpose: str) -> str:
     """The sentence that says how to install what `purpose` needs."""
     return f"{purpose} needs the package {module}: pip install 'stillhouse[{EXTRAS[module]}]'"
-
-

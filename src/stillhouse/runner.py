@@ -11,25 +11,33 @@ from .stages import STAGES
 from .steps.finish import check_gate, stage_rows
 
 
-def run(
+def run(recipe: Recipe, folder: str | Path | None = None, *, watch: Watch | None = None) -> dict[str, Any]:
+    """Run `recipe` in `folder` (runs/<name>); what is done there already is not done again.
+
+    Returns: the content of results.json.
+    Raises: GateError if the run finished and missed the recipe's gate; see `errors` for the others.
+    """
+    place = Path(folder) if folder is not None else Path("runs") / recipe.name
+    found = run_stages(recipe, place, watch or Silent())
+    assert found is not None
+    check_gate(recipe, found)
+    return found
+
+
+def run_stages(
     recipe: Recipe,
-    folder: str | Path | None = None,
-    *,
-    watch: Watch | None = None,
+    place: Path,
+    watch: Watch,
     until: str | None = None,
     only: str | None = None,
     fresh: bool = False,
 ) -> dict[str, Any] | None:
-    """Run `recipe` in `folder` (runs/<name>); what is done there already is not done again.
+    """The stages of `run`, or some of them; the gate is not looked at.
 
-    Returns: the content of results.json, or None if `until` or `only` stopped it before the report.
-    Raises: GateError if the run finished and missed the recipe's gate; see `errors` for the others.
+    Returns: the content of results.json, or None if `until` or `only` stopped before the report.
     """
-    place = Path(folder) if folder is not None else Path("runs") / recipe.name
-    done = run_pipeline(recipe, STAGES, place, watch or Silent(), until, only, fresh)
+    done = run_pipeline(recipe, STAGES, place, watch, until, only, fresh)
     if "report" not in done:
         return None
     found: dict[str, Any] = read_json(place / "results.json")
-    found["stages"] = stage_rows(place, STAGES)
-    check_gate(recipe, found)
-    return found
+    return {**found, "stages": stage_rows(place, STAGES)}

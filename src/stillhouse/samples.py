@@ -57,7 +57,8 @@ def _classified(
     some = examples[:ROWS_SEARCHED]
     texts = {row["id"]: row for row in read_jsonl(rows)}
     found: list[dict[str, Any]] = [
-        {"text": texts[e.row]["text"], "label": task.labels[e.labels[0]] if e.labels[0] >= 0 else None} for e in some
+        {"text": texts[e.row]["text"], "label": task.labels[e.labels[0]] if e.labels[0] >= 0 else None}
+        for e in some
     ]
     for name, folder in folders.items():
         model = task.load(folder)
@@ -68,5 +69,11 @@ def _classified(
                 found[start + number][name] = f"{task.labels[best]} ({float(shares[best]):.2f})"
         watch.step("samples", len(some), len(some))
     found.sort(key=lambda row: row["teacher"].split(" (")[0] == row["student"].split(" (")[0])
-    apart = [row for row in found if row["teacher"].split(" (")[0] != row["student"].split(" (")[0]][: (count + 1) // 2]
-    return apart + [row for row in found if row not in apart][-(count - len(apart)) :] if count > len(apart) else apart
+    apart = [row for row in found if row["teacher"].split(" (")[0] != row["student"].split(" (")[0]][
+        : (count + 1) // 2
+    ]
+    return (
+        apart + [row for row in found if row not in apart][-(count - len(apart)) :]
+        if count > len(apart)
+        else apart
+    )

@@ -97,7 +97,9 @@ def _trained(
 ) -> dict[str, Any]:
     task = prepare.task_of(recipe, results["prepare"])
     student = prepare.located(results["initial"]["folder"], place)
-    folder = training.train_student(recipe, objective, teacher, task, student, results["prepare"], place, watch)
+    folder = training.train_student(
+        recipe, objective, teacher, task, student, results["prepare"], place, watch
+    )
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}"}
 
 
@@ -124,7 +126,9 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         "floors": floors,
         "retentions": retentions,
         "gains": evaluation.gains("student", "hard_only", *with_numbers) if "hard_only" in folders else None,
-        "samples": samples(folders, task, sets["eval"], kept / "eval-rows.jsonl", recipe.report.samples, watch),
+        "samples": samples(
+            folders, task, sets["eval"], kept / "eval-rows.jsonl", recipe.report.samples, watch
+        ),
         "reliability": evaluation.reliabilities(),
     }
 
@@ -148,17 +152,44 @@ STAGES = [
     Stage(
         "prepare",
         _prepare,
-        reads=(*_SOURCES, "student.model", "student.sha256", "student.revision", "data", "evaluate.also", "evaluate.rows"),
+        reads=(
+            *_SOURCES,
+            "student.model",
+            "student.sha256",
+            "student.revision",
+            "data",
+            "evaluate.also",
+            "evaluate.rows",
+        ),
         stamp=prepare.files_stamp,
     ),
     Stage(
         "plan",
         _plan,
-        reads=("seed", "task", "teacher", "student", "data.max_length", "label", "temperature", "objective", "train", "evaluate", "report.samples"),
+        reads=(
+            "seed",
+            "task",
+            "teacher",
+            "student",
+            "data.max_length",
+            "label",
+            "temperature",
+            "objective",
+            "train",
+            "evaluate",
+            "report.samples",
+        ),
         after=("prepare",),
     ),
-    Stage("teacher", _teacher, reads=("seed", "task", "teacher.finetune", "data.max_length"), after=("prepare",)),
-    Stage("initial", _initial, reads=("seed", "task", "student", "data.max_length"), after=("prepare", "teacher")),
+    Stage(
+        "teacher", _teacher, reads=("seed", "task", "teacher.finetune", "data.max_length"), after=("prepare",)
+    ),
+    Stage(
+        "initial",
+        _initial,
+        reads=("seed", "task", "student", "data.max_length"),
+        after=("prepare", "teacher"),
+    ),
     Stage(
         "label",
         _label,
@@ -172,7 +203,12 @@ STAGES = [
         reads=(*_LEARNING, "objective", "label.online", "teacher.dtype"),
         after=("prepare", "teacher", "initial", "label"),
     ),
-    Stage("control", _control, reads=(*_LEARNING, "evaluate.hard_only", "temperature"), after=("prepare", "initial")),
+    Stage(
+        "control",
+        _control,
+        reads=(*_LEARNING, "evaluate.hard_only", "temperature"),
+        after=("prepare", "initial"),
+    ),
     Stage(
         "evaluate",
         _evaluate,

@@ -88,7 +88,8 @@ def fused_loss(
 
     Returns: (scalar with gradients into `hidden` and the head, [terms] sums of unweighted nats ÷ total, detached).
     """
-    loss, parts = _Fused.apply(hidden, head.weight, head.bias, head, tuple(terms), float(total), dtype)
+    apply: Any = _Fused.apply
+    loss, parts = apply(hidden, head.weight, head.bias, head, tuple(terms), float(total), dtype)
     return loss, parts
 
 
@@ -114,7 +115,9 @@ class _Fused(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         wants = ctx.needs_input_grad
         head = replace(head, weight=weight, bias=bias).detached()
-        outcomes = head.vocabulary or (hidden if weight is None else weight).shape[0 if weight is not None else -1]
+        outcomes = (
+            head.vocabulary or (hidden if weight is None else weight).shape[0 if weight is not None else -1]
+        )
         cast = None if weight is None else weight.detach()[:outcomes].to(dtype or weight.dtype)
         slim = replace(head, weight=cast, bias=None if bias is None else bias[:outcomes], vocabulary=outcomes)
         d_hidden = torch.zeros_like(hidden) if wants[0] else None
@@ -137,14 +140,21 @@ class _Fused(torch.autograd.Function):
                 d_logits.mul_(slim.scale)
             _fold(d_logits, hidden[positions], cast, positions, d_hidden, d_weight, d_bias)
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
-        ctx.dtypes = (hidden.dtype, None if weight is None else weight.dtype, None if bias is None else bias.dtype)
+        ctx.dtypes = (
+            hidden.dtype,
+            None if weight is None else weight.dtype,
+            None if bias is None else bias.dtype,
+        )
         parts = parts / max(total, 1.0)
-        loss = sum((factor * part for (factor, _), part in zip(terms, parts, strict=True)), hidden.new_zeros(()).float())
+        loss = sum(
+            (factor * part for (factor, _), part in zip(terms, parts, strict=True)),
+            hidden.new_zeros(()).float(),
+        )
         ctx.mark_non_differentiable(parts)
         return loss, parts
 
     @staticmethod
-    def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         scaled = [
             None if saved is None else saved.mul(d_loss).to(kind)
             for saved, kind in zip(ctx.saved_tensors, ctx.dtypes, strict=True)

@@ -20,7 +20,9 @@ def topk_log_probs(teacher_logits: Tensor, k: int, *, temperature: float = 1.0) 
     return ids, values - scaled.logsumexp(-1, keepdim=True)
 
 
-def forward_kl_topk(student_logits: Tensor, ids: Tensor, log_p: Tensor, *, temperature: float = 1.0) -> Tensor:
+def forward_kl_topk(
+    student_logits: Tensor, ids: Tensor, log_p: Tensor, *, temperature: float = 1.0
+) -> Tensor:
     """T²·KL(teacher ‖ student) on K + 1 outcomes: the K kept ones, and "any other".
 
     `log_p` must have been taken at the same temperature: another one cannot be recovered from a truncated
@@ -34,7 +36,9 @@ def forward_kl_topk(student_logits: Tensor, ids: Tensor, log_p: Tensor, *, tempe
     log_q, log_p = log_q_all.gather(-1, ids), log_p.float()
     p, p_tail, q_tail = _tails(log_p, log_q, student_logits.shape[-1])
     kept = (p * torch.where(p > 0, log_p - log_q, 0.0)).sum(-1)
-    tail = torch.where(p_tail > 0, p_tail * (p_tail.clamp_min(_TINY).log() - q_tail.clamp_min(_TINY).log()), 0.0)
+    tail = torch.where(
+        p_tail > 0, p_tail * (p_tail.clamp_min(_TINY).log() - q_tail.clamp_min(_TINY).log()), 0.0
+    )
     return temperature**2 * (kept + tail)
 
 
@@ -52,7 +56,9 @@ def forward_kl_topk_gradient(
     log_q, log_p = log_q_all.gather(-1, ids), log_p.float()
     p, p_tail, q_tail = _tails(log_p, log_q, student_logits.shape[-1])
     kept = (p * torch.where(p > 0, log_p - log_q, 0.0)).sum(-1)
-    tail = torch.where(p_tail > 0, p_tail * (p_tail.clamp_min(_TINY).log() - q_tail.clamp_min(_TINY).log()), 0.0)
+    tail = torch.where(
+        p_tail > 0, p_tail * (p_tail.clamp_min(_TINY).log() - q_tail.clamp_min(_TINY).log()), 0.0
+    )
     coefficient = 1.0 - p_tail / q_tail.clamp_min(_TINY)
     gradient = log_q_all.exp_().mul_(coefficient.unsqueeze(-1))
     gradient.scatter_(-1, ids, log_q.exp() - p)

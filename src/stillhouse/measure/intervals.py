@@ -207,8 +207,11 @@ def difference(
     on_a, on_b = resampled(metric, [a, b], resamples, seed)
     low, high, note = limits = _limits(metric, on_a - on_b, value)
     sign = _sign(limits, max(abs(value_a), abs(value_b)))
-    if sign and p > 1 - LEVEL:
-        note = f"the interval excludes 0, but the permutation test does not (p = {p:.3f}): do not rely on it."
+    if sign and p > 1 - LEVEL:  # with few differing rows the interval is over-eager: both must say so
+        note = (
+            f"the interval excludes 0, but the permutation test does not (p = {p:.3f}): nothing is claimed."
+        )
+        sign = 0
     return Difference(value, low, high, p, None if sign == 0 else (sign > 0) == metric.higher_is_better, note)
 
 

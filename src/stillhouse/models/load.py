@@ -51,10 +51,14 @@ def load_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{folder}: holds no model configuration that transformers reads: {_first(error)}") from error
+        raise RecipeError(
+            f"{folder}: holds no model configuration that transformers reads: {_first(error)}"
+        ) from error
 
 
-def load_model(folder: Path, auto_class: str, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
+def load_model(
+    folder: Path, auto_class: str, dtype: torch.dtype = torch.float32, **changes: Any
+) -> PreTrainedModel:
     """The model in `folder`, in eval mode; safetensors only.  `changes` override fields of its configuration."""
     try:
         with warnings.catch_warnings():

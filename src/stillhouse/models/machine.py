@@ -18,7 +18,7 @@ def bfloat16_pays(size: int = 768, repeats: int = 12) -> bool:
     """Whether matrix products are at least 1.5 times as fast in bfloat16 as in float32, measured in some 100 ms."""
     place = device()
     if place.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if place.type != "cpu":
         return False
     fastest = {torch.float32: float("inf"), torch.bfloat16: float("inf")}

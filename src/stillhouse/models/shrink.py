@@ -32,7 +32,9 @@ def keep_layers(model: PreTrainedModel, keep: list[int]) -> PreTrainedModel:
     """
     name, layers = layers_of(model)
     if keep[-1] >= len(layers):
-        raise RecipeError(f"student.from_teacher.layers: the teacher has layers 0 to {len(layers) - 1}, no {keep[-1]}.")
+        raise RecipeError(
+            f"student.from_teacher.layers: the teacher has layers 0 to {len(layers) - 1}, no {keep[-1]}."
+        )
     config = copy.deepcopy(model.config)
     text = config.get_text_config()
     for field, value in text.to_dict().items():
@@ -90,9 +92,13 @@ def project_embeddings(student: PreTrainedModel, teacher: PreTrainedModel) -> No
     """
     ours, theirs = student.get_input_embeddings().weight, teacher.get_input_embeddings().weight.float()
     if ours.shape[0] != theirs.shape[0]:
-        raise RecipeError("student.from_config.embeddings: the vocabularies differ in size; use embeddings: random.")
+        raise RecipeError(
+            "student.from_config.embeddings: the vocabularies differ in size; use embeddings: random."
+        )
     if ours.shape[1] > theirs.shape[1]:
-        raise RecipeError("student.from_config.embeddings: the student is wider than the teacher; use embeddings: random.")
+        raise RecipeError(
+            "student.from_config.embeddings: the student is wider than the teacher; use embeddings: random."
+        )
     centred = theirs - theirs.mean(0)
     _, axes = torch.linalg.eigh(centred.T @ centred)
     projected = centred @ axes.flip(1)[:, : ours.shape[1]]

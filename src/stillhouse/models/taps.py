@@ -42,7 +42,9 @@ def language_head(model: PreTrainedModel, vocabulary: int) -> Head:
     """
     module = model.get_output_embeddings()
     if not isinstance(module, nn.Linear):
-        raise RecipeError(f"{type(model).__name__} has no linear head over its vocabulary; it is not a language model.")
+        raise RecipeError(
+            f"{type(model).__name__} has no linear head over its vocabulary; it is not a language model."
+        )
     config = model.config.get_text_config().to_dict()
     scale = float(config.get("logit_scale") or 1.0) / float(config.get("logits_scaling") or 1.0)
     softcap = config.get("final_logit_softcapping")

@@ -60,11 +60,15 @@ class Recipe(Section):
             )
         if self.task != "classification":
             if self.data.unlabelled is not None:
-                raise ValueError("data.unlabelled: only classification has labels to leave out; use data.train")
+                raise ValueError(
+                    "data.unlabelled: only classification has labels to leave out; use data.train"
+                )
             if self.teacher.finetune is not None:
                 raise ValueError("teacher.finetune: only for task: classification")
         if self.data.unlabelled is not None and self.temperature is None:
-            raise ValueError("data.unlabelled: no term of the objective uses the teacher; add a forward_kl term")
+            raise ValueError(
+                "data.unlabelled: no term of the objective uses the teacher; add a forward_kl term"
+            )
         if self.gate.min_gain is not None and not self.evaluate.hard_only:
             raise ValueError("gate.min_gain: needs the control; set evaluate.hard_only: true")
         return self

@@ -70,7 +70,9 @@ def _set(values: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     steps = key.strip().split(".")
     if not equals or not all(steps):
-        raise RecipeError(f"--set {change!r}: write it as section.field=value, such as train.learning_rate=1e-4.")
+        raise RecipeError(
+            f"--set {change!r}: write it as section.field=value, such as train.learning_rate=1e-4."
+        )
     place: Any = values
     for step in steps[:-1]:
         if isinstance(place, list) and step.isdigit() and int(step) < len(place):

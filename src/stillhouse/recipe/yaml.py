@@ -67,7 +67,11 @@ def _refuse(node: yaml.Node, where: str, depth: int, path: tuple[int, ...]) -> N
         raise RecipeError(f"{where}:{line}: is nested deeper than {MAX_DEPTH} levels.")
     if id(node) in path:
         raise RecipeError(f"{where}:{line}: an alias refers to itself.")
-    if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.rpartition(":")[2] in ("timestamp", "binary", "set"):
+    if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.rpartition(":")[2] in (
+        "timestamp",
+        "binary",
+        "set",
+    ):
         raise RecipeError(f"{where}:{line}: the tag {node.tag} is not allowed; write plain values.")
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
@@ -76,7 +80,9 @@ def _refuse(node: yaml.Node, where: str, depth: int, path: tuple[int, ...]) -> N
             if not isinstance(key, yaml.ScalarNode):
                 raise RecipeError(f"{where}:{at}: a key must be a plain word.")
             if key.value in seen:
-                raise RecipeError(f"{where}:{at}: the key {key.value!r} was given before, on line {seen[key.value]}.")
+                raise RecipeError(
+                    f"{where}:{at}: the key {key.value!r} was given before, on line {seen[key.value]}."
+                )
             seen[key.value] = at
             _refuse(value, where, depth + 1, (*path, id(node)))
     elif isinstance(node, yaml.SequenceNode):

@@ -100,7 +100,7 @@ def fenced(text: str, language: str = "") -> str:
 def markdown_table(table: Table) -> str:
     """One Markdown table: a line for each measure, a column for each model, and bold lines that name the data sets."""
     names = [row[0] for row in table.rows]
-    lines = [[""] + names, ["---"] * (len(names) + 1)]
+    lines = [["", *names], ["---"] * (len(names) + 1)]
     for group, body in table.bodies():
         if group:
             lines.append([f"**{plain(group)}**"] + [""] * len(names))

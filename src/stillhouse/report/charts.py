@@ -70,7 +70,7 @@ def _against(
     up = higher_is_better(results, metric)
     with drawing():
         figure, (axes,) = canvas(3.1)
-        for index, point in enumerate(points):
+        for _index, point in enumerate(points):
             beside = [
                 other for other in points if abs(other[2] - point[2]) < 0.05 * max(each[2] for each in points)
             ]

@@ -29,7 +29,7 @@ def _running_mean(values: list[float]) -> list[float]:
 def loss_curves(rows: Sequence[Mapping[str, Any]]) -> Chart | None:
     """The terms that can be compared: the hard term of student and control, the soft terms of the student."""
     panels = [("hard", "cross-entropy on hard targets, nats")]
-    panels += [(term, label) for term, label in SOFT_TERMS.items()]
+    panels += list(SOFT_TERMS.items())
     runs = [("train", "student", "student"), ("control", "hard_only", "hard targets only")]
     found = {(term, run): _curve(rows, run, term) for term, _ in panels for run, _, _ in runs}
     panels = [(term, label) for term, label in panels if any(found[term, run][0] for run, _, _ in runs)]

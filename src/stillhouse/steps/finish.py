@@ -36,10 +36,18 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "machine": machine(),
         "licence": {"student": recipe.licence, "teacher": facts["teacher"]["licence"], "data": None},
         "metrics": {
-            metric.name: {"title": metric.title, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
+            metric.name: {
+                "title": metric.title,
+                "unit": metric.unit,
+                "higher_is_better": metric.higher_is_better,
+            }
             for metric in task.metrics.values()
         },
-        "teacher": {"name": facts["teacher"]["name"], "identity": results["teacher"]["identity"], **models["teacher"]},
+        "teacher": {
+            "name": facts["teacher"]["name"],
+            "identity": results["teacher"]["identity"],
+            **models["teacher"],
+        },
         "student": {"name": recipe.name, "how": results["initial"]["how"], **models["student"]},
         "controls": {name: models[name] for name in ("initial", "hard_only") if name in models},
         "floor": {"name": FLOORS[recipe.task], "metrics": found["floors"]},
@@ -81,13 +89,17 @@ def stage_rows(run: Path, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
     plan = run / "plan" / "plan.json"
     predicted = read_json(plan)["seconds"] if plan.exists() else {}
     return {
-        name: {**took, "predicted_seconds": predicted.get(name)} for name, took in stage_times(run, stages).items()
+        name: {**took, "predicted_seconds": predicted.get(name)}
+        for name, took in stage_times(run, stages).items()
     }
 
 
 def publish(found: dict[str, Any], run: Path, student: Path) -> None:
     """Write results.json, report.html and the student's folder, each of them whole or not at all."""
-    text, command = recipe_text(Recipe.model_validate(read_json(run / "recipe.json"))), f"stillhouse run {found['name']}.yaml"
+    text, command = (
+        recipe_text(Recipe.model_validate(read_json(run / "recipe.json"))),
+        f"stillhouse run {found['name']}.yaml",
+    )
     curves = [row for stage in ("train", "control") for row in _curves(run / stage / "metrics.jsonl")]
     with atomic_folder(run / "student") as part:
         for path in student.iterdir():
@@ -114,9 +126,13 @@ def check_gate(recipe: Recipe, found: dict[str, Any]) -> None:
     """Raises: GateError that names the metric, its value and the bound."""
     kept, gate = found["retention"], recipe.gate
     if gate.min_retention is not None and (kept["value"] is None or kept["value"] < gate.min_retention):
-        raise GateError(f"gate.min_retention: retention of {found['metric']} is {kept['value']}, below {gate.min_retention}.")
+        raise GateError(
+            f"gate.min_retention: retention of {found['metric']} is {kept['value']}, below {gate.min_retention}."
+        )
     if gate.min_gain is not None:
         sign = 1.0 if found["metrics"][found["metric"]]["higher_is_better"] else -1.0
         gain = sign * found["gain_over_hard_only"]["value"]
         if gain < gate.min_gain:
-            raise GateError(f"gate.min_gain: the gain over the control on {found['metric']} is {gain}, below {gate.min_gain}.")
+            raise GateError(
+                f"gate.min_gain: the gain over the control on {found['metric']} is {gain}, below {gate.min_gain}."
+            )

@@ -47,7 +47,10 @@ def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) 
         "disk_bytes": _disk(recipe, task, train, speed["parameters"], teacher_bytes),
         "tokens": {
             "labelled": 0 if recipe.label.online or recipe.temperature is None else _tokens(train),
-            "trained": steps_of(recipe.train, len(train)) * recipe.train.batch_size * recipe.train.accumulate * _mean(train),
+            "trained": steps_of(recipe.train, len(train))
+            * recipe.train.batch_size
+            * recipe.train.accumulate
+            * _mean(train),
         },
         "money": 0.0,
         "student_parameters": speed["parameters"],
@@ -60,24 +63,9 @@ def _speeds(
     recipe: Any, task: Task, base: Path, train: list[Example], facts: dict[str, Any], watch: Watch
 ) -> dict[str, Any]:
     """Seconds for each token read or learned, by teacher and student."""
-    found: dict[str, Any] = {}
+    reading, rows = train[: recipe.label.batch_size], train[: recipe.train.batch_size]
     watch.note("  measuring the teacher")
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        teacher = task.load(base).to(device())
-    reading = train[: recipe.label.batch_size]
-    found["teacher_read"] = _per_token(lambda: _read(teacher, task, reading), reading)
-    if recipe.teacher.finetune is not None:
-        rows = labelled(train)[: recipe.teacher.finetune.batch_size]
-        found["teacher_learn"] = _learning(teacher, task, rows, Train(), HARD_ONLY, None, facts)
-    targets: SoftTargets | None = None
-    rows = train[: recipe.train.batch_size]
-    if recipe.temperature is not None:
-        quick = LocalTeacher(teacher.to(getattr(torch, dtype_name(recipe.teacher.dtype, facts))), task)
-        label = recipe.label
-        found["teacher_label"] = _per_token(lambda: quick.topk(_batch(task, reading), label.top_k, recipe.temperature), reading)
-        targets = quick.topk(_batch(task, rows), label.top_k, recipe.temperature)
-    del teacher
+    found, targets = _teacher_speeds(recipe, task, base, labelled(train), reading, rows, facts)
     watch.note("  measuring the student")
     student = shape_of(recipe.student, task, base, facts).to(device())
     found["parameters"] = parameters(student)
@@ -86,6 +74,35 @@ def _speeds(
     hard = labelled(train)[: recipe.train.batch_size]
     found["control_learn"] = _learning(student, task, hard, recipe.train, HARD_ONLY, None, facts)
     return found
+
+
+def _teacher_speeds(
+    recipe: Any,
+    task: Task,
+    base: Path,
+    train: list[Example],
+    reading: list[Example],
+    rows: list[Example],
+    facts: dict[str, Any],
+) -> tuple[dict[str, Any], SoftTargets | None]:
+    """Seconds a token, and the soft targets of `rows` for the student's turn; the teacher's memory is free after it."""
+    found: dict[str, Any] = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        teacher = task.load(base).to(device())
+    found["teacher_read"] = _per_token(lambda: _read(teacher, task, reading), reading)
+    if recipe.teacher.finetune is not None:
+        some = train[: recipe.teacher.finetune.batch_size]
+        found["teacher_learn"] = _learning(teacher, task, some, Train(), HARD_ONLY, None, facts)
+    if recipe.temperature is None:
+        return found, None
+    quick = LocalTeacher(teacher.to(getattr(torch, dtype_name(recipe.teacher.dtype, facts))), task)
+
+    def label() -> SoftTargets:
+        return quick.topk(_batch(task, reading), recipe.label.top_k, recipe.temperature)
+
+    found["teacher_label"] = _per_token(label, reading)
+    return found, quick.topk(_batch(task, rows), recipe.label.top_k, recipe.temperature)
 
 
 def _predict(
@@ -107,7 +124,8 @@ def _predict(
         "label": 0.0,
         "train": 2.0 + learning * speed["student_learn"] + saves + weights / WRITTEN_PER_SECOND,
         "control": 0.0,
-        "evaluate": held_tokens * (speed["teacher_read"] + students * (speed["student_read"] + speed["teacher_read"] / 8))
+        "evaluate": held_tokens
+        * (speed["teacher_read"] + students * (speed["student_read"] + speed["teacher_read"] / 8))
         + 2 * LOADING
         + _trying_out(recipe, task, speed),
         "report": 3.0,
@@ -126,7 +144,7 @@ def _predict(
 def _trying_out(recipe: Any, task: Task, speed: dict[str, Any]) -> float:
     """Measuring speeds, and writing samples: about as many passes over one token as are generated, at little use of caches."""
     if task.name == "classification":
-        return 6 * 32 * 40 * (speed["teacher_read"] + speed["student_read"])
+        return 6.0 * 32 * 40 * float(speed["teacher_read"] + speed["student_read"])
     one_by_one = 8.0  # a single token costs the reading of all weights; a batch shares it
     passes = (6 * 48 + recipe.report.samples * 32) * one_by_one + 6 * 4 * 256
     return float(passes * (speed["teacher_read"] + 1.5 * speed["student_read"]))
@@ -142,9 +160,9 @@ def _disk(recipe: Any, task: Task, train: list[Example], student: int, teacher_b
     """Bytes: kept soft targets, checkpoints with Adam's two moments, and the students."""
     kept = 0
     if recipe.temperature is not None and not recipe.label.online:
-        kept = sum(example.counted for example in train) * min(recipe.label.top_k, task.outcomes) * 5
+        kept = sum(example.counted for example in train) * min(int(recipe.label.top_k), task.outcomes) * 5
     runs = 2 if recipe.evaluate.hard_only else 1
-    checkpoints = runs * recipe.train.keep_checkpoints * 12 * student
+    checkpoints = runs * int(recipe.train.keep_checkpoints) * 12 * student
     return kept + checkpoints + (runs + 2) * 4 * student + (teacher_bytes if recipe.teacher.finetune else 0)
 
 
@@ -167,7 +185,7 @@ def _learning(
         with torch.autocast(device().type, torch.bfloat16, enabled=bfloat16):
             scores = task.scores(model, batch)
         loss, _ = objective(scores, targets, len(scores.labels), torch.bfloat16 if bfloat16 else None)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
 

@@ -27,7 +27,11 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
     stamps = []
     for name in named:
         if name and Path(name).exists():
-            files = [Path(name)] if Path(name).is_file() else sorted(p for p in Path(name).rglob("*") if p.is_file())
+            files = (
+                [Path(name)]
+                if Path(name).is_file()
+                else sorted(p for p in Path(name).rglob("*") if p.is_file())
+            )
             stamps.append([name, [[path.stat().st_size, path.stat().st_mtime_ns] for path in files]])
     return stamps
 
@@ -39,10 +43,17 @@ def fetch_models(recipe: Any, watch: Watch) -> dict[str, Any]:
         wanted = getattr(recipe, role)
         if wanted.model is None:
             continue
-        found = resolve(wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model", progress=watch.note)
+        found = resolve(
+            wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model", progress=watch.note
+        )
         auto_class = _auto_class(recipe.task)
         folder = as_folder(found.path, cache_dir(), auto_class, watch.note)
-        fetched[role] = {"folder": str(folder), "identity": found.identity, "licence": found.licence, "name": _name(found.path)}
+        fetched[role] = {
+            "folder": str(folder),
+            "identity": found.identity,
+            "licence": found.licence,
+            "name": _name(found.path),
+        }
     if fetched["student"]:
         mine, theirs = (load_tokenizer(Path(fetched[role]["folder"])) for role in ("student", "teacher"))
         if why := same_tokenizer(mine, theirs):
@@ -57,12 +68,17 @@ def read_rows(recipe: Any, place: Path, watch: Watch) -> Prepared:
     """Read, deduplicate and split every data set."""
     paths = {}
     for name, one in _data_sets(recipe).items():
-        found = resolve(one.source, sha256=one.sha256, revision=one.revision, kind="data", progress=watch.note)
+        found = resolve(
+            one.source, sha256=one.sha256, revision=one.revision, kind="data", progress=watch.note
+        )
         paths[name] = found.path
     rows = split_rows(recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths)
     for name, counts in rows.counts.items():
         left_out = ", ".join(f"{number:,} {reason}" for reason, number in counts["dropped"].items())
-        watch.note(f"  {name}: {counts['format']} rows, {counts['kept']:,} kept" + (f"; left out: {left_out}" if left_out else ""))
+        watch.note(
+            f"  {name}: {counts['format']} rows, {counts['kept']:,} kept"
+            + (f"; left out: {left_out}" if left_out else "")
+        )
     return rows
 
 
@@ -76,7 +92,7 @@ def encode_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path
     dropped, sizes = list(rows.dropped), {}
     shown = ""
     for name, some in sets.items():
-        examples, refused = task.encode(some)
+        examples, refused = task.encode([dict(row) for row in some])
         dropped += [{**row, "set": name} for row in refused]
         if name != "train" and recipe.evaluate.rows:
             examples = examples[: recipe.evaluate.rows]
@@ -110,7 +126,9 @@ def located(folder: str, place: Path) -> Path:
 
 def _data_sets(recipe: Any) -> dict[str, DataSet]:
     named = {name: getattr(recipe.data, name) for name in ("train", "eval", "unlabelled")}
-    return {name: one for name, one in named.items() if one is not None} | {also.name: also for also in recipe.evaluate.also}
+    return {name: one for name, one in named.items() if one is not None} | {
+        also.name: also for also in recipe.evaluate.also
+    }
 
 
 def _labels(recipe: Any, rows: Prepared, teacher: Path) -> list[str]:
@@ -118,7 +136,9 @@ def _labels(recipe: Any, rows: Prepared, teacher: Path) -> list[str]:
         return []
     labels = sorted({row["label"] for row in rows.train if row.get("label") is not None})
     if len(labels) < 2:
-        raise DataError(f"data.train: has only the label {', '.join(labels)!r}; a classifier needs at least two.")
+        raise DataError(
+            f"data.train: has only the label {', '.join(labels)!r}; a classifier needs at least two."
+        )
     return labels if recipe.teacher.finetune else label_order(teacher, labels)
 
 

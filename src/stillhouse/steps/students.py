@@ -13,7 +13,14 @@ from ..errors import RecipeError
 from ..files import atomic_folder
 from ..models.load import load_config, parameters
 from ..models.machine import device
-from ..models.shrink import changed_config, every_nth, from_config, keep_layers, most_influential, project_embeddings
+from ..models.shrink import (
+    changed_config,
+    every_nth,
+    from_config,
+    keep_layers,
+    most_influential,
+    project_embeddings,
+)
 from ..models.taps import block_influence, layers_of
 from ..progress import Watch
 from ..recipe import FromConfig, FromTeacher, Student
@@ -47,7 +54,9 @@ def shape_of(wanted: Student, task: Task, teacher: Path, facts: dict[str, Any]) 
     if wanted.model is not None:
         return task.load(Path(facts["student"]["folder"]))
     if wanted.from_config is not None:
-        return _from_config(wanted.from_config.model_copy(update={"embeddings": "random"}), 0, task, teacher)[0]
+        return _from_config(wanted.from_config.model_copy(update={"embeddings": "random"}), 0, task, teacher)[
+            0
+        ]
     assert wanted.from_teacher is not None
     model = task.load(teacher)
     have, keep = len(layers_of(model)[1]), wanted.from_teacher.layers
@@ -89,17 +98,23 @@ def _read(task: Task, examples: list[Example], watch: Watch) -> Iterator[tuple[d
 
 def _check_count(keep: int | list[int], have: int) -> None:
     if (keep if isinstance(keep, int) else keep[-1] + 1) > have:
-        raise RecipeError(f"student.from_teacher.layers: the teacher has only {have} layers (0 to {have - 1}).")
+        raise RecipeError(
+            f"student.from_teacher.layers: the teacher has only {have} layers (0 to {have - 1})."
+        )
 
 
-def _from_config(wanted: FromConfig, seed: int, task: Task, teacher: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _from_config(
+    wanted: FromConfig, seed: int, task: Task, teacher: Path
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     changes = dict(wanted.config)
     if task.labels:
         changes |= {
             "id2label": dict(enumerate(task.labels)),
             "label2id": {label: number for number, label in enumerate(task.labels)},
         }
-    model = from_config(changed_config(load_config(teacher), changes), task.auto_class, draw_seed(seed, "student") % 2**32)
+    model = from_config(
+        changed_config(load_config(teacher), changes), task.auto_class, draw_seed(seed, "student") % 2**32
+    )
     if wanted.embeddings == "teacher":
         project_embeddings(model, task.load(teacher))
     return model, {"config": wanted.config, "embeddings": wanted.embeddings}

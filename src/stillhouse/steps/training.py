@@ -57,14 +57,21 @@ def train_student(
     steps = steps_of(recipe.train, len(examples))
     if teacher is None:
         examples = labelled(examples)
-    return _fit(recipe.train, steps, recipe.seed, objective, teacher, task, student, examples, facts, place, watch)
+    return _fit(
+        recipe.train, steps, recipe.seed, objective, teacher, task, student, examples, facts, place, watch
+    )
 
 
-def finetune(wanted: Finetune, seed: int, task: Task, facts: dict[str, Any], place: Path, watch: Watch) -> Path:
+def finetune(
+    wanted: Finetune, seed: int, task: Task, facts: dict[str, Any], place: Path, watch: Watch
+) -> Path:
     """Returns: the folder of the teacher, fine-tuned on the hard targets."""
     examples = labelled(read_examples(place.parent / "prepare" / "train.parquet"))
     train = Train(
-        epochs=wanted.epochs, batch_size=wanted.batch_size, learning_rate=wanted.learning_rate, schedule="linear"
+        epochs=wanted.epochs,
+        batch_size=wanted.batch_size,
+        learning_rate=wanted.learning_rate,
+        schedule="linear",
     )
     steps = steps_of(train, len(examples))
     base = Path(facts["teacher"]["folder"])
@@ -153,7 +160,7 @@ def dtype_name(wanted: str, facts: dict[str, Any]) -> str:
     return ("bfloat16" if facts["bfloat16"] else "float32") if wanted == "auto" else wanted
 
 
-class Curves(TrainerCallback):  # type: ignore[misc]
+class Curves(TrainerCallback):
     """metrics.jsonl: what the Trainer logs, one JSON object a line, without repeats after a resume."""
 
     def __init__(self, path: Path, run: str, watch: Watch, steps: int) -> None:
@@ -161,13 +168,20 @@ class Curves(TrainerCallback):  # type: ignore[misc]
         self._handle: TextIO | None = None
         self._loss = ""
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """What was logged before the checkpoint stays; what came after it is dropped, for it comes again."""
         write_jsonl(self.path, [{"run": self.run, **row} for row in state.log_history if "loss" in row])
         self._handle = self.path.open("a", encoding="utf-8")
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any],
+        **_: Any,
     ) -> None:
         """One line."""
         if "loss" not in logs or self._handle is None:
@@ -176,7 +190,9 @@ class Curves(TrainerCallback):  # type: ignore[misc]
         self._handle.flush()
         self._loss = f"loss {logs['loss']:.3f}"
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Move the bar."""
         self.watch.step(self.run, state.global_step, self.steps, self._loss)
 

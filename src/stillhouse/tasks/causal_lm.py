@@ -34,7 +34,7 @@ class CausalLM:
     @property
     def outcomes(self) -> int:
         """The real vocabulary: what the tokenizer can say, without the rows that pad the head."""
-        return max(self.tokenizer.get_vocab().values()) + 1
+        return int(max(self.tokenizer.get_vocab().values())) + 1
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         """The model in `folder`, in eval mode."""

@@ -50,14 +50,21 @@ class Classification:
         known, dropped, examples = set(self.labels), [], []
         for row in rows:
             if row.get("label") is not None and row["label"] not in known:
-                dropped.append({"where": row["where"], "reason": f"label {row['label']!r} is not among the training labels"})
+                dropped.append(
+                    {
+                        "where": row["where"],
+                        "reason": f"label {row['label']!r} is not among the training labels",
+                    }
+                )
             else:
                 examples.append(encode_labelled(row, self.tokenizer, self.max_length, self.labels))
         return examples, dropped
 
     def collate(self, examples: list[Example]) -> Batch:
         """Pad to the longest row of the batch."""
-        padded = self.tokenizer.pad({"input_ids": [example.input_ids for example in examples]}, return_tensors="pt")
+        padded = self.tokenizer.pad(
+            {"input_ids": [example.input_ids for example in examples]}, return_tensors="pt"
+        )
         batch: Batch = {
             "input_ids": padded["input_ids"],
             "attention_mask": padded["attention_mask"],
@@ -65,7 +72,9 @@ class Classification:
             "keys": [example.key for example in examples],
         }
         if "token_type_ids" in self.tokenizer.model_input_names:
-            second = torch.tensor([example.starts[1] if len(example.starts) > 1 else 1 << 30 for example in examples])
+            second = torch.tensor(
+                [example.starts[1] if len(example.starts) > 1 else 1 << 30 for example in examples]
+            )
             at = torch.arange(batch["input_ids"].shape[1])
             batch["token_type_ids"] = (at >= second.unsqueeze(1)).long() * batch["attention_mask"]
         return batch
@@ -76,7 +85,9 @@ class Classification:
 
     def scores(self, model: nn.Module, batch: Batch) -> Scores:
         """The logits are few; they are their own hidden states."""
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+        inputs = {
+            name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch
+        }
         output = model(**inputs)
         rows = torch.arange(batch["labels"].shape[0], device=batch["labels"].device)
         return Scores(output.logits, Head(None, vocabulary=self.outcomes), batch["labels"], rows)
@@ -84,7 +95,9 @@ class Classification:
     @torch.no_grad()
     def statistics(self, mine: Scores, teacher: Scores, examples: list[Example]) -> dict[str, Tensor]:
         """See `measure.classification_rows`."""
-        columns = classification_rows(_probabilities(mine), mine.labels.cpu().numpy(), _probabilities(teacher))
+        columns = classification_rows(
+            _probabilities(mine), mine.labels.cpu().numpy(), _probabilities(teacher)
+        )
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in columns.items()}
 
     def floor(self, train: list[Example], evaluated: list[Example]) -> dict[str, Any]:

@@ -118,14 +118,21 @@ class SoftTargetCache:
         }
         with atomic(path) as part:
             pq.write_table(pa.table(columns), part, compression="zstd", row_group_size=ROWS_IN_GROUP)
-        shard = {"file": path.name, "rows": len(entries), "bytes": path.stat().st_size, "sha256": hash_file(path)}
+        shard = {
+            "file": path.name,
+            "rows": len(entries),
+            "bytes": path.stat().st_size,
+            "sha256": hash_file(path),
+        }
         self._admit(shard)
         self._write_index()
 
     def get(self, key: str) -> tuple[torch.Tensor, torch.Tensor]:
         """(ids [N, K], log_p [N, K]) of an example.  Raises: DataError if nobody labelled it."""
         if key not in self._where:
-            raise DataError(f"{self.folder}: has no soft targets for the example {key}; run the label stage again.")
+            raise DataError(
+                f"{self.folder}: has no soft targets for the example {key}; run the label stage again."
+            )
         file, number = self._where[key]
         row = self._group(file, number // ROWS_IN_GROUP).slice(number % ROWS_IN_GROUP, 1)
         positions = row.column("positions")[0].as_py()

@@ -33,7 +33,9 @@ def label_examples(
     if not missing:
         return cache
     if len(missing) < len(examples):
-        watch.note(f"  soft targets: {len(examples) - len(missing):,} are there, {len(missing):,} are asked for")
+        watch.note(
+            f"  soft targets: {len(examples) - len(missing):,} are there, {len(missing):,} are asked for"
+        )
     model = task.load(teacher, getattr(torch, meta["dtype"])).to(device())
     ask(cache, LocalTeacher(model, task), task, missing, batch_size, watch)
     return cache
@@ -72,7 +74,9 @@ def label_batch(
     """What the teacher says about each example of one batch."""
     tensors = task.collate(batch)
     place = next(teacher.model.parameters()).device
-    moved = {name: value.to(place) if isinstance(value, torch.Tensor) else value for name, value in tensors.items()}
+    moved = {
+        name: value.to(place) if isinstance(value, torch.Tensor) else value for name, value in tensors.items()
+    }
     targets = teacher.topk(moved, k, temperature)
     ids, log_p = targets.ids.cpu().numpy().astype(np.int32), targets.log_p.cpu().numpy().astype(np.float16)
     ends = np.cumsum([example.counted for example in batch])[:-1]

@@ -78,7 +78,9 @@ def rotate(folder: Path, keep: int) -> None:
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
     """Put optimiser and schedule back to where `folder` left them."""
     saved = read_json(folder / "optimizer.json")
-    state: dict[int, dict[str, Any]] = {int(number): dict(values) for number, values in saved["state"].items()}
+    state: dict[int, dict[str, Any]] = {
+        int(number): dict(values) for number, values in saved["state"].items()
+    }
     with safe_open(folder / "optimizer.safetensors", framework="pt") as tensors:
         for key in tensors.keys():  # noqa: SIM118 - not a dict
             number, _, name = key.partition(".")
@@ -89,7 +91,8 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, scheduler: An
 
 def _save_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     whole = optimizer.state_dict()
-    tensors, plain = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
     for number, values in whole["state"].items():
         for name, value in values.items():
             if isinstance(value, torch.Tensor):

@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from ..data.encode import Example
 from ..errors import RecipeError
@@ -51,7 +59,9 @@ class Distiller(Trainer):
     ) -> None:
         self.objective = Objective(objective)
         self.task = task or _task_of(model, processing_class)
-        self.teacher: Teacher | None = LocalTeacher(teacher, self.task) if isinstance(teacher, nn.Module) else teacher
+        self.teacher: Teacher | None = (
+            LocalTeacher(teacher, self.task) if isinstance(teacher, nn.Module) else teacher
+        )
         if self.objective.needs_teacher and self.teacher is None:
             raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
         args = args or TrainingArguments(output_dir="distiller", report_to=[])
@@ -72,10 +82,13 @@ class Distiller(Trainer):
         if isinstance(self.teacher, LocalTeacher):
             self.teacher.model.to(args.device)
         self.add_callback(_Randomness(self._order, args.seed))
+        self.remove_callback(PrinterCallback)  # standard output is for results
 
     # ── the loss ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Batch], Tensor]:
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: Any
+    ) -> tuple[list[Batch], Tensor]:
         """The step's micro-batches, and how many positions they count on all ranks together."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         total = torch.tensor(sum(int(self.task.counted(batch).sum()) for batch in batches), device=device)
@@ -96,7 +109,9 @@ class Distiller(Trainer):
         total = num_items_in_batch if num_items_in_batch is not None else scores.hidden.shape[0]
         dtype = torch.bfloat16 if self.args.bf16 else None
         loss, parts = self.objective(scores, targets, total, dtype)
-        loss = loss * self.args.world_size  # DDP and FSDP average gradients over ranks; `total` counted them all
+        loss = (
+            loss * self.args.world_size
+        )  # DDP and FSDP average gradients over ranks; `total` counted them all
         self._parts.append(parts.detach())
         return (loss, scores) if return_outputs else loss
 
@@ -104,7 +119,9 @@ class Distiller(Trainer):
         """Adds each term's own value; stops a run that has diverged."""
         if "loss" in logs and self._parts:
             steps = max(1, round(len(self._parts) / self.args.gradient_accumulation_steps))
-            for name, value in zip(self.objective.names, (torch.stack(self._parts).sum(0) / steps).tolist(), strict=True):
+            for name, value in zip(
+                self.objective.names, (torch.stack(self._parts).sum(0) / steps).tolist(), strict=True
+            ):
                 logs[name] = value
             self._parts = []
         super().log(logs, start_time)
@@ -128,7 +145,9 @@ class Distiller(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise RecipeError("checkpoints of FSDP and DeepSpeed runs are not supported yet; use DDP, or save_strategy='no'.")
+            raise RecipeError(
+                "checkpoints of FSDP and DeepSpeed runs are not supported yet; use DDP, or save_strategy='no'."
+            )
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial))
             target = folder / f"checkpoint-{self.state.global_step}"
@@ -156,17 +175,21 @@ class Distiller(Trainer):
             self.processing_class.save_pretrained(folder)
 
 
-class _Randomness(TrainerCallback):  # type: ignore[misc]
+class _Randomness(TrainerCallback):
     """Makes order and dropout functions of (seed, epoch, step, rank)."""
 
     def __init__(self, order: SeededOrder, seed: int) -> None:
         self.order, self.seed = order, seed
 
-    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Before the sampler is asked."""
         self.order.epoch = int(state.epoch or 0)
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Before anything of the step draws."""
         torch.manual_seed(draw_seed(self.seed, "step", state.global_step, args.process_index))
 

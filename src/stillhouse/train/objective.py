@@ -32,7 +32,11 @@ class Objective:
         return any(not isinstance(term, Hard) for term in self.terms)
 
     def __call__(
-        self, scores: Scores, targets: SoftTargets | None, total: Tensor | float, dtype: torch.dtype | None = None
+        self,
+        scores: Scores,
+        targets: SoftTargets | None,
+        total: Tensor | float,
+        dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Σ weight·nats ÷ total.
 

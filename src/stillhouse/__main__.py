@@ -1,0 +1,5 @@
+"""`python -m stillhouse`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,98 @@
+"""The command line: parse, call one function, print.  Nothing here imports torch before a command needs it."""
+
+import json
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Any
+
+import typer
+
+from ..errors import StillhouseError
+from . import about, runs
+
+app = typer.Typer(
+    name="stillhouse",
+    help="Distil a large language model into a small one, with proof of what was kept.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (
+    about.ls, about.cp, about.init, runs.validate, runs.plan, runs.run, runs.status, runs.report, about.doctor, about.schema,
+):  # fmt: skip
+    app.command()(command)
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
+) -> None:
+    """Distil a large language model into a small one, with proof of what was kept."""
+    if version:
+        from .. import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run a command; a mistake of the user's is one sentence and its exit code, never a traceback."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        code = app(standalone_mode=False)
+    except StillhouseError as error:
+        code = _fail(f"error: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        code = _fail("stopped; what was done is kept. Run the same command to go on.", 130)
+    except _Stopped:
+        code = _fail("stopped; what was done is kept. Run the same command to go on.", 143)
+    except (typer.Abort, BrokenPipeError):
+        code = 130
+    except MemoryError:
+        code = _fail(
+            "error: out of memory; lower train.batch_size or data.max_length. What was done is kept.", 5
+        )
+    except Exception as error:
+        code = _unforeseen(error)
+    sys.stdout.flush()
+    sys.exit(code or 0)
+
+
+class _Stopped(BaseException):
+    """SIGTERM."""
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped
+
+
+def _fail(sentence: str, code: int) -> int:
+    if "--format" in sys.argv and "json" in sys.argv:
+        sentence = json.dumps(
+            {"error": sentence.removeprefix("error: "), "exit_code": code}, ensure_ascii=False
+        )
+    print(sentence, file=sys.stderr)
+    return code
+
+
+def _unforeseen(error: Any) -> int:
+    """A usage error of the parser, a full disk, or a bug of ours."""
+    if hasattr(error, "format_message"):  # click's usage errors, whichever click typer carries
+        return _fail(f"error: {error.format_message()} Try: stillhouse --help", 2)
+    if isinstance(error, OSError) and error.errno == 28:
+        return _fail(
+            "error: the disk is full; free some space and run the same command. What was done is kept.", 5
+        )
+    if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
+        return _fail(
+            "error: out of memory; lower train.batch_size or data.max_length. What was done is kept.", 5
+        )
+    traceback.print_exc()
+    return _fail("This is a bug of ours. What was done is kept; please report the lines above.", 1)
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,62 @@
+"""What a run folder says of itself.  Imports no torch, so that `status` answers at once."""
+
+import fcntl
+from pathlib import Path
+from typing import Any
+
+from .errors import RecipeError
+from .files import folder_bytes, read_json
+from .pipeline import BEGUN, DONE
+
+ORDER = ("prepare", "plan", "teacher", "initial", "label", "train", "control", "evaluate", "report")
+"""The names of `stages.STAGES`; a test holds the two together."""
+
+
+def run_state(folder: Path) -> dict[str, Any]:
+    """Stage by stage: done, begun or waiting; what is next.  Raises: RecipeError if `folder` is no run."""
+    if not (folder / "recipe.json").exists():
+        raise RecipeError(f"{folder}: is no run folder; stillhouse run makes one in runs/<name>.")
+    plan = folder / "plan" / "plan.json"
+    predicted = read_json(plan)["seconds"] if plan.exists() else {}
+    stages: dict[str, dict[str, Any]] = {}
+    for name in ORDER:
+        place = folder / name
+        row: dict[str, Any] = {
+            "state": "waiting",
+            "detail": _detail(place),
+            "predicted_seconds": predicted.get(name),
+        }
+        if (place / DONE).exists():
+            row |= {"state": "done", "seconds": read_json(place / DONE)["seconds"]}
+        elif (place / BEGUN).exists():
+            row["state"] = "begun"
+        stages[name] = row
+    return {
+        "name": read_json(folder / "recipe.json")["name"],
+        "locked": _is_locked(folder),
+        "stages": stages,
+        "next": next((name for name, row in stages.items() if row["state"] != "done"), None),
+        "bytes": folder_bytes(folder),
+    }
+
+
+def _detail(place: Path) -> str:
+    """How far a stage got."""
+    saved = sorted(place.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    if saved:
+        return f"checkpoint at step {saved[-1].name.rpartition('-')[2]}"
+    for index in place.glob("targets-*/index.json"):
+        return f"{sum(shard['rows'] for shard in read_json(index)['shards']):,} examples labelled"
+    return ""
+
+
+def _is_locked(folder: Path) -> bool:
+    lock = folder / ".lock"
+    if not lock.exists():
+        return False
+    with lock.open("r", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
