@@ -77,30 +77,45 @@ def encode_text(
             sizes += lengths[at : at + take]
             at += take
             if len(ids) == max_length:
-                yield _packed(first, ids, sizes, starts)
+                yield from _packed(first, ids, sizes, starts)
                 ids, sizes, starts = [], [], []
-    if len(ids) > 1:
-        yield _packed(first, ids, sizes, starts)
+    yield from _packed(first, ids, sizes, starts)
 
 
-def _packed(row: str, ids: list[int], sizes: list[int], starts: list[int]) -> Example:
+def _packed(row: str, ids: list[int], sizes: list[int], starts: list[int]) -> Iterator[Example]:
+    """One example; none if nothing in it is counted."""
     begins = set(starts)
+    if len(begins) == len(ids):
+        return
     labels = [IGNORED if position in begins else token for position, token in enumerate(ids)]
     size = sum(length for position, length in enumerate(sizes) if position not in begins)
-    return _example(row, ids, labels, starts, size)
+    yield _example(row, ids, labels, starts, size)
 
 
 def _with_sizes(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """(token ids of a document with its end token, bytes of text that each stands for)."""
     encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
-    ids, sizes, before = list(encoded["input_ids"]), [], 0
-    for _, end in encoded["offset_mapping"]:
-        sizes.append(len(text[before:end].encode()) if end > before else 0)
-        before = max(before, end)
+    ids = list(encoded["input_ids"])
+    sizes = _sizes(text, ids, encoded["offset_mapping"], tokenizer)
     if tokenizer.eos_token_id is not None and (not ids or ids[-1] != tokenizer.eos_token_id):
         ids.append(tokenizer.eos_token_id)
         sizes.append(0)
     return ids, sizes
+
+
+def _sizes(
+    text: str, ids: list[int], offsets: list[tuple[int, int]], tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
+    """Bytes of text that each token stands for; a special token stands for none.
+
+    Byte-level tokenizers give each piece of a multi-byte character that whole character's place: its bytes are counted
+    once, at the first piece.
+    """
+    special, sizes, before = set(tokenizer.all_special_ids), [], 0
+    for token, (_, end) in zip(ids, offsets, strict=True):
+        sizes.append(len(text[before:end].encode()) if end > before and token not in special else 0)
+        before = max(before, end)
+    return sizes
 
 
 # ── chat and completions ────────────────────────────────────────────────────────────────────────────────────────────
@@ -166,18 +181,19 @@ def _spans_to_example(
     max_length: int,
     special: bool,
 ) -> Example | str:
-    """Tokens that begin inside one of the character `spans` are counted."""
+    """Tokens that overlap one of the character `spans` are counted, but the first of all: nothing predicts it."""
     encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=special, verbose=False)
-    ids = list(encoded["input_ids"])[:max_length]
-    labels, size = [], 0
-    for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=False):
-        inside = end > start and any(
-            low <= start < high or (low < end and start < low) for low, high in spans
-        )
-        labels.append(token if inside else IGNORED)
-        size += len(text[start:end].encode()) if inside else 0
-    if all(label == IGNORED for label in labels[1:]):
+    whole, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+    sizes = _sizes(text, whole, offsets, tokenizer)
+    ids = whole[:max_length]
+    inside = [
+        number > 0 and end > start and any(low < end and start < high for low, high in spans)
+        for number, (start, end) in enumerate(offsets[:max_length])
+    ]
+    if not any(inside):
         return "no answer within max_length"
+    labels = [token if counted else IGNORED for token, counted in zip(ids, inside, strict=True)]
+    size = sum(length for length, counted in zip(sizes, inside, strict=False) if counted)
     return _example(row, ids, labels, [0], size)
 
 

@@ -65,7 +65,7 @@ def by_autograd(loss: Callable[[Tensor, slice], Tensor]) -> ValueAndGradient:
             leaf = logits.detach().requires_grad_()
             nats = loss(leaf, positions)
             (gradient,) = torch.autograd.grad(nats.sum(), leaf)
-        return nats.detach(), gradient
+        return nats.detach(), gradient.contiguous()  # a gradient of equal numbers may be one number, expanded
 
     return value_and_gradient
 

@@ -53,6 +53,10 @@ class Task(Protocol):
         """The model in `folder`, ready for this task."""
         ...
 
+    def verify(self, model: PreTrainedModel) -> None:
+        """Raises: RecipeError if what this task computes from `model` is not what the model itself says."""
+        ...
+
     def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:
         """Rows -> (examples, rows dropped with "where" and "reason")."""
         ...

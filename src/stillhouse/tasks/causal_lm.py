@@ -15,7 +15,7 @@ from ..data.encode import IGNORED, Example, encode_chat, encode_completion, enco
 from ..losses.fused import chunks
 from ..measure import LM_METRICS
 from ..models.load import load_model
-from ..models.taps import hidden_at_head, language_head
+from ..models.taps import hidden_at_head, language_head, verify_head
 from .base import Batch, Scores, unwrap
 
 
@@ -38,7 +38,13 @@ class CausalLM:
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         """The model in `folder`, in eval mode."""
-        return load_model(folder, self.auto_class, dtype)
+        model = load_model(folder, self.auto_class, dtype)
+        self.verify(model)
+        return model
+
+    def verify(self, model: PreTrainedModel) -> None:
+        """See `models.taps.verify_head`."""
+        verify_head(model, self.outcomes)
 
     def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:
         """Plain text is packed; conversations and completions are one example each."""

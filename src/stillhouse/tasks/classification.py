@@ -45,6 +45,14 @@ class Classification:
             label2id={label: number for number, label in enumerate(self.labels)},
         )
 
+    def verify(self, model: PreTrainedModel) -> None:
+        """One output a label."""
+        if model.config.num_labels != self.outcomes:
+            raise RecipeError(
+                f"{type(model).__name__} has {model.config.num_labels} outputs for {self.outcomes} labels; "
+                "load it with num_labels of the data."
+            )
+
     def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:
         """One example a row, cut at max_length."""
         known, dropped, examples = set(self.labels), [], []

@@ -64,6 +64,10 @@ class Distiller(Trainer):
         )
         if self.objective.needs_teacher and self.teacher is None:
             raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
+        _refuse_shared(model, teacher)
+        for known in (model, teacher):
+            if isinstance(known, PreTrainedModel):
+                self.task.verify(known)
         args = args or TrainingArguments(output_dir="distiller", report_to=[])
         args.remove_unused_columns = False  # rows are Examples, and their keys find the kept targets
         args.logging_nan_inf_filter = False  # it hides NaN from the log
@@ -71,13 +75,14 @@ class Distiller(Trainer):
             model=model,
             args=args,
             data_collator=self.task.collate,
-            train_dataset=as_examples(train_dataset or [], self.task),
+            train_dataset=as_examples([] if train_dataset is None else train_dataset, self.task, say),
             processing_class=processing_class,
             **kwargs,
         )
         self.loss_is_scaled_for_ga = True  # by the step's count, in compute_loss
         self._say = say
         self._parts: list[Tensor] = []
+        self._steps = 0
         self._order = SeededOrder(len(self.train_dataset), args.seed)
         if isinstance(self.teacher, LocalTeacher):
             self.teacher.model.to(args.device)
@@ -91,6 +96,7 @@ class Distiller(Trainer):
     ) -> tuple[list[Batch], Tensor]:
         """The step's micro-batches, and how many positions they count on all ranks together."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._steps += 1
         total = torch.tensor(sum(int(self.task.counted(batch).sum()) for batch in batches), device=device)
         if self.args.world_size > 1:
             total = self.accelerator.gather(total).sum()
@@ -109,21 +115,17 @@ class Distiller(Trainer):
         total = num_items_in_batch if num_items_in_batch is not None else scores.hidden.shape[0]
         dtype = torch.bfloat16 if self.args.bf16 else None
         loss, parts = self.objective(scores, targets, total, dtype)
-        loss = (
-            loss * self.args.world_size
-        )  # DDP and FSDP average gradients over ranks; `total` counted them all
+        loss = loss * self.args.world_size  # DDP and FSDP average over ranks; `total` counted them all
         self._parts.append(parts.detach())
         return (loss, scores) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds each term's own value; stops a run that has diverged."""
         if "loss" in logs and self._parts:
-            steps = max(1, round(len(self._parts) / self.args.gradient_accumulation_steps))
-            for name, value in zip(
-                self.objective.names, (torch.stack(self._parts).sum(0) / steps).tolist(), strict=True
-            ):
+            sums: Any = self.accelerator.reduce(torch.stack(self._parts).sum(0), "sum")  # over all ranks
+            for name, value in zip(self.objective.names, (sums / self._steps).tolist(), strict=True):
                 logs[name] = value
-            self._parts = []
+            self._parts, self._steps = [], 0
         super().log(logs, start_time)
         if not math.isfinite(logs.get("loss", 0.0)):
             raise RecipeError(
@@ -139,7 +141,8 @@ class Distiller(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As Trainer.train; True resumes from the newest *sound* checkpoint, if there is one."""
         if resume_from_checkpoint is True:
-            found = checkpoints.newest_sound(Path(self.args.output_dir), self._say)
+            with self.args.main_process_first(local=False):  # it alone sets damaged ones aside
+                found = checkpoints.newest_sound(Path(self.args.output_dir), self._say)
             resume_from_checkpoint = str(found) if found else None
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
@@ -194,20 +197,41 @@ class _Randomness(TrainerCallback):
         torch.manual_seed(draw_seed(self.seed, "step", state.global_step, args.process_index))
 
 
-def as_examples(rows: Iterable[Any], task: Task) -> list[Example]:
-    """Examples as they are; anything else goes through the task's encoding.  Raises: RecipeError if none is left."""
+def as_examples(rows: Iterable[Any], task: Task, say: Callable[[str], None] = print) -> list[Example]:
+    """Examples as they are; anything else goes through the task's encoding.  A label may be its class's number.
+
+    Raises: RecipeError if none is left.
+    """
     rows = list(rows)
     if all(isinstance(row, Example) for row in rows):
         return rows
     named = [{"id": str(number), "where": f"row {number + 1}", **row} for number, row in enumerate(rows)]
     for row in named:
         if row.get("label") is not None:
-            row["label"] = str(row["label"])
+            row["label"] = _named_label(row["label"], task.labels)
     examples, dropped = task.encode(named)
     if not examples:
         reason = dropped[0]["reason"] if dropped else "it is empty"
         raise RecipeError(f"train_dataset: no row can be used: {reason}.")
+    if dropped:
+        say(f"train_dataset: {len(dropped)} of {len(rows)} rows dropped; {dropped[0]['where']}: {dropped[0]['reason']}")
     return examples
+
+
+def _named_label(label: Any, names: list[str]) -> str:
+    """The label as text; a number that is no label's name is a place among them."""
+    if isinstance(label, int) and str(label) not in names and 0 <= label < len(names):
+        return names[label]
+    return str(label)
+
+
+def _refuse_shared(model: nn.Module, teacher: Any) -> None:
+    """A teacher is frozen and in eval mode; a student that shares its weights would be as well."""
+    if not isinstance(teacher, nn.Module):
+        return
+    mine = {id(parameter) for parameter in model.parameters()}
+    if any(id(parameter) in mine for parameter in teacher.parameters()):
+        raise RecipeError("Distiller: teacher and student share weights; give copy.deepcopy(model) as the teacher.")
 
 
 def _task_of(model: PreTrainedModel, tokenizer: Any) -> Task:

@@ -1,0 +1,178 @@
+"""The fused path against dense logits and autograd in float64."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from stillhouse.losses import Head, forward_kl, forward_kl_topk, fused_loss, hard_cross_entropy, topk_log_probs
+from stillhouse.losses import fused as module
+from stillhouse.losses.divergences import forward_kl_gradient
+from stillhouse.losses.fused import by_autograd, chunks
+from stillhouse.losses.sequences import hard_cross_entropy_gradient
+from stillhouse.losses.sparse import forward_kl_topk_gradient
+
+N, H, V, PADDED = 23, 6, 17, 24
+
+
+def parts(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(N, H, generator=g),
+        torch.randn(PADDED, H, generator=g),
+        torch.randn(PADDED, generator=g),
+        torch.randn(N, V, generator=g) * 2,
+        torch.randint(V, (N,), generator=g),
+    )
+
+
+def dense(hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+    logits = hidden @ weight[:V].T
+    logits = logits if bias is None else logits + bias[:V]
+    logits = logits * scale
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+def reverse_kl(logits: Tensor, teacher: Tensor) -> Tensor:
+    """A loss without a closed form here."""
+    log_q = logits.log_softmax(-1)
+    return (log_q.exp() * (log_q - teacher.log_softmax(-1))).sum(-1)
+
+
+SHAPES = [(False, 1.0, None), (True, 1.0, None), (False, 0.25, None), (False, 1.0, 3.0), (True, 0.5, 2.0)]
+
+
+@pytest.mark.parametrize("positions_in_chunk", [1, 5, 23, 1000])
+@pytest.mark.parametrize(("with_bias", "scale", "softcap"), SHAPES)
+def test_fused_is_the_dense_loss_with_bias_scale_and_softcap_whatever_the_chunks(
+    monkeypatch, positions_in_chunk, with_bias, scale, softcap
+):
+    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * V * positions_in_chunk)
+    hidden, weight, bias, teacher, labels = parts()
+    labels[3] = -100
+    ids, log_p = topk_log_probs(teacher, 4, temperature=2.0)
+    leaves = [hidden.double().requires_grad_(), weight.double().requires_grad_(), bias.double().requires_grad_()]
+    logits = dense(leaves[0], leaves[1], leaves[2] if with_bias else None, scale, softcap)
+    nats = [
+        forward_kl(logits, teacher, temperature=1.5),
+        hard_cross_entropy(logits, labels, label_smoothing=0.1),
+        forward_kl_topk(logits, ids, log_p, temperature=2.0),
+        reverse_kl(logits, teacher),
+    ]
+    weights = [0.5, 0.2, 0.3, 0.7]
+    expected = sum(w * n.sum() for w, n in zip(weights, nats, strict=True)) / 40
+    expected.backward()
+
+    mine = [hidden.clone().requires_grad_(), weight.clone().requires_grad_(), bias.clone().requires_grad_()]
+    head = Head(mine[1], mine[2] if with_bias else None, V, scale, softcap)
+    terms = [
+        (0.5, lambda z, at: forward_kl_gradient(z, teacher[at], temperature=1.5)),
+        (0.2, lambda z, at: hard_cross_entropy_gradient(z, labels[at], label_smoothing=0.1)),
+        (0.3, lambda z, at: forward_kl_topk_gradient(z, ids[at], log_p[at], temperature=2.0)),
+        (0.7, by_autograd(lambda z, at: reverse_kl(z, teacher[at]))),
+    ]
+    loss, each = fused_loss(mine[0], head, terms, 40)
+    (3.0 * loss).backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(
+        each.double(), torch.stack([n.sum() / 40 for n in nats]).detach().double(), rtol=1e-5, atol=1e-6
+    )
+    for leaf, own in zip(leaves, mine, strict=True):
+        if leaf.grad is not None:
+            torch.testing.assert_close(own.grad.double(), 3.0 * leaf.grad, rtol=2e-5, atol=2e-6)
+
+
+def test_several_chunks_are_really_walked(monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * V * 5)
+    seen = []
+
+    def term(logits: Tensor, at: slice) -> tuple[Tensor, Tensor]:
+        seen.append((at.start, at.stop))
+        return logits[:, 0].clone(), torch.zeros_like(logits)
+
+    hidden, weight, *_ = parts()
+    fused_loss(hidden, Head(weight, None, V), [(1.0, term)], 1)
+    assert seen == [(0, 5), (5, 10), (10, 15), (15, 20), (20, 23)]
+    assert chunks(0, V) == []
+
+
+def test_padded_vocabulary_rows_get_no_gradient_and_change_nothing():
+    hidden, weight, bias, teacher, _ = parts()
+    results = []
+    for padding in (0.0, 1e4):
+        rows = torch.cat([weight[:V], torch.full_like(weight[V:], padding)]).requires_grad_()
+        offsets = torch.cat([bias[:V], torch.full_like(bias[V:], padding)]).requires_grad_()
+        states = hidden.clone().requires_grad_()
+        loss, _ = fused_loss(
+            states, Head(rows, offsets, V), [(1.0, lambda z, at: forward_kl_gradient(z, teacher[at]))], N
+        )
+        loss.backward()
+        assert not rows.grad[V:].any()
+        assert not offsets.grad[V:].any()
+        assert rows.grad[:V].abs().sum() > 0
+        results.append((loss.detach(), states.grad, rows.grad))
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_bfloat16_arithmetic_stays_near_the_exact_gradient():
+    hidden, weight, _, teacher, _ = parts()
+    found = {}
+    for dtype in (None, torch.bfloat16):
+        states, rows = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        term = [(1.0, lambda z, at: forward_kl_gradient(z, teacher[at]))]
+        loss, _ = fused_loss(states, Head(rows, None, V), term, N, dtype)
+        loss.backward()
+        assert states.grad.dtype == rows.grad.dtype == torch.float32
+        found[dtype] = (loss.item(), states.grad, rows.grad)
+    assert found[torch.bfloat16][0] == pytest.approx(found[None][0], rel=0.02)
+    for exact, rough in zip(found[None][1:], found[torch.bfloat16][1:], strict=True):
+        assert (rough - exact).norm() / exact.norm() < 0.03
+        assert not torch.equal(rough, exact)
+
+
+def test_an_all_masked_batch_gives_zero_and_zero_gradients_not_nan():
+    _, weight, bias, teacher, labels = parts()
+    states, rows, offsets = torch.zeros(0, H, requires_grad=True), weight.requires_grad_(), bias.requires_grad_()
+    terms = [
+        (1.0, lambda z, at: forward_kl_gradient(z, teacher[at])),
+        (1.0, lambda z, at: hard_cross_entropy_gradient(z, labels[at])),
+    ]
+    loss, each = fused_loss(states, Head(rows, offsets, V), terms, 0)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert each.tolist() == [0.0, 0.0]
+    assert not rows.grad.any()
+    assert not offsets.grad.any()
+
+
+def test_a_head_of_ready_logits_passes_the_gradient_through_and_leaves_padding_alone():
+    logits = torch.randn(N, V + 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    teacher = parts()[3]
+    loss, _ = fused_loss(
+        logits, Head(None, vocabulary=V), [(1.0, lambda z, at: forward_kl_gradient(z, teacher[at]))], N
+    )
+    loss.backward()
+    leaf = logits.detach().clone().requires_grad_()
+    (forward_kl(leaf[:, :V], teacher).sum() / N).backward()
+    torch.testing.assert_close(logits.grad, leaf.grad, rtol=1e-5, atol=1e-7)
+    assert not logits.grad[:, V:].any()
+
+
+def test_a_term_whose_gradient_is_one_expanded_number_is_scaled_and_not_refused():
+    hidden, weight, *_ = parts()
+    states = hidden.clone().requires_grad_()
+    loss, _ = fused_loss(states, Head(weight, None, V), [(2.0, by_autograd(lambda z, at: z.sum(-1)))], N)
+    loss.backward()
+    torch.testing.assert_close(states.grad, 2.0 / N * weight[:V].sum(0).expand(N, H), rtol=1e-5, atol=1e-6)
+
+
+def test_a_frozen_head_still_passes_the_gradient_to_the_hidden_states():
+    hidden, weight, _, teacher, _ = parts()
+    states = hidden.clone().requires_grad_()
+    head = replace(Head(weight, None, V), weight=weight)
+    loss, _ = fused_loss(states, head, [(1.0, lambda z, at: forward_kl_gradient(z, teacher[at]))], N)
+    loss.backward()
+    assert states.grad.abs().sum() > 0
+    assert weight.grad is None
