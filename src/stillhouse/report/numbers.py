@@ -91,7 +91,7 @@ def percent(share: Mapping[str, Any]) -> str:
     if value is None or not known(value):
         return MISSING
     if low is None or high is None or not (known(low) and known(high)):
-        return f"{number(100 * value, 0)} %"
+        return MISSING if share.get("note") else f"{number(100 * value, 0)} %"
     places = 0 if high - low >= 0.02 else 1
     bounds = [number(100 * bound, places) for bound in (low, high)]
     joint = " to " if low < 0 else "–"

@@ -46,7 +46,15 @@ def loss_curves(rows: Sequence[Mapping[str, Any]]) -> Chart | None:
                 style = "-" if key == "student" else (0, (4, 2))
                 axes.plot(steps, values, color=COLOURS[key], alpha=0.3, linewidth=0.8)
                 smooth = _running_mean(values)
-                axes.plot(steps, smooth, color=COLOURS[key], linewidth=1.8, linestyle=style, label=name)
+                axes.plot(
+                    steps,
+                    smooth,
+                    color=COLOURS[key],
+                    linewidth=1.8,
+                    linestyle=style,
+                    label=name,
+                    marker="o" if len(values) == 1 else None,
+                )
                 words.append(f"{name}, {label}: {number(smooth[0])} at step {steps[0]:.0f}, "
                              f"{number(smooth[-1])} at step {steps[-1]:.0f}")  # fmt: skip
             axes.set_title(label, loc="left")

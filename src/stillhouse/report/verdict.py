@@ -54,7 +54,7 @@ def _kept(results: Results) -> str:
     """What the student keeps of the teacher, and at what cost."""
     share = results.get("retention") or {}
     metric = metric_title(results, results["metric"])
-    if not known(share.get("value")):
+    if not known(share.get("value")) or (share.get("note") and not known(share.get("low"))):
         why = share.get("note") or "it was not measured"
         return f"How much of the teacher's {metric} the student keeps cannot be said: {why.rstrip('.')}."
     return f"The student keeps {percent(share)} of what the teacher knows in {metric}{_cost(results)}."

@@ -214,7 +214,9 @@ def as_examples(rows: Iterable[Any], task: Task, say: Callable[[str], None] = pr
         reason = dropped[0]["reason"] if dropped else "it is empty"
         raise RecipeError(f"train_dataset: no row can be used: {reason}.")
     if dropped:
-        say(f"train_dataset: {len(dropped)} of {len(rows)} rows dropped; {dropped[0]['where']}: {dropped[0]['reason']}")
+        say(
+            f"train_dataset: {len(dropped)} of {len(rows)} rows dropped; {dropped[0]['where']}: {dropped[0]['reason']}"
+        )
     return examples
 
 
@@ -231,7 +233,9 @@ def _refuse_shared(model: nn.Module, teacher: Any) -> None:
         return
     mine = {id(parameter) for parameter in model.parameters()}
     if any(id(parameter) in mine for parameter in teacher.parameters()):
-        raise RecipeError("Distiller: teacher and student share weights; give copy.deepcopy(model) as the teacher.")
+        raise RecipeError(
+            "Distiller: teacher and student share weights; give copy.deepcopy(model) as the teacher."
+        )
 
 
 def _task_of(model: PreTrainedModel, tokenizer: Any) -> Task:
