@@ -156,3 +156,37 @@ def language_recipe(folder: Path, **changes: object) -> dict[str, object]:
         "report": {"samples": 2},
     }
     return {**recipe, **changes}
+
+
+def arguments(folder: Path, **changes: object) -> TrainingArguments:
+    """TrainingArguments of a short run on the processor that logs each step."""
+    plain: dict[str, object] = {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "report_to": [],
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "seed": 7,
+    }
+    return TrainingArguments(**{**plain, **changes})
+
+
+def completions(rows: int, seed: int = 3) -> list[dict[str, str]]:
+    """Prompts with completions of very different lengths."""
+    lines = [text.split() for text in sentences(rows, seed)]
+    return [
+        {"prompt": " ".join(words[:2]), "completion": " " + " ".join(words[2 : 4 + (5 * number) % 9])}
+        for number, words in enumerate(lines)
+    ]
+
+
+def opinions(rows: int, seed: int = 4) -> list[dict[str, str]]:
+    """Labelled sentences."""
+    return [
+        {"text": text[:-1] + f" {label}", "label": label}
+        for number, text in enumerate(sentences(rows, seed))
+        for label in ["good" if number % 2 else "bad"]
+    ]

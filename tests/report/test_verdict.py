@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fixtures import classifier, language_model, measured
+from report_fixtures import classifier, language_model, measured
 
 from stillhouse.report.verdict import failed_claims, verdict
 

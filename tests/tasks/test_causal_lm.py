@@ -16,7 +16,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from stillhouse.data.encode import IGNORED, Example, encode_chat, encode_completion, encode_text
+from stillhouse.data.encode import IGNORED, Example, encode_chat, encode_completion, encode_text, read_examples, write_examples
 from stillhouse.errors import RecipeError
 from stillhouse.models.taps import verify_head
 from stillhouse.tasks import make_task
@@ -268,12 +268,12 @@ def test_the_bytes_of_packed_text_are_those_of_the_text_but_for_each_first_token
         examples = list(encode_text(rows(*texts), TOKENIZER, length))
         ids = [TOKENIZER(text)["input_ids"] + [END] for text in texts]
         assert sum((e.input_ids for e in examples), []) == sum(ids, [])
-        bytes_of = [piece_bytes(token) for e in examples for token in e.input_ids]
         firsts = [piece_bytes(e.input_ids[start]) for e in examples for start in e.starts]
-        assert sum(bytes_of) == whole
-        if all(len(TOKENIZER.decode([e.input_ids[s]]).encode()) == piece_bytes(e.input_ids[s]) for e in examples for s in e.starts):
-            assert sum(e.bytes for e in examples) == whole - sum(firsts)
-        assert sum(e.bytes for e in examples) <= whole
+        found = sum(e.bytes for e in examples)
+        # a cut may fall inside a character, which counts at its first piece: at most 3 more bytes for each cut
+        assert whole - sum(firsts) - 3 * len(firsts) <= found <= whole
+        if length == 1000:
+            assert found == whole - sum(firsts)
 
 
 def piece_bytes(token: int) -> int:
@@ -303,13 +303,10 @@ def test_the_key_tells_other_borders_and_other_counted_positions_apart():
     assert one.key != two.key
     same = next(encode_text([{"id": "elsewhere", "where": "", "text": ids}], TOKENIZER, 200))
     assert same.key == one.key
-    borders = [Example.__dataclass_fields__, one.starts, two.starts]
-    assert borders[1] != borders[2]
+    assert one.starts != two.starts
 
 
 def test_reading_back_gives_the_same_examples(tmp_path):
-    from stillhouse.data.encode import read_examples, write_examples
-
     examples, _ = TASK.encode([*rows(*tiny.sentences(6)), chat(("user", "why"), ("assistant", "good"))])
     counts = write_examples(tmp_path / "x.parquet", examples)
     assert read_examples(tmp_path / "x.parquet") == examples
