@@ -7,28 +7,8 @@ from typing import Any
 
 from .errors import MissingExtra, RecipeError
 
-EXTRAS = {
-    "openai": "api",
-    "lm_eval": "eval",
-    "sklearn": "eval",
-    "sacrebleu": "eval",
-    "rouge_score": "eval",
-    "optuna": "tune",
-    "peft": "peft",
-    "torchao": "quant",
-    "onnx": "export",
-    "onnxruntime": "export",
-    "gguf": "gguf",
-    "fastapi": "serve",
-    "uvicorn": "serve",
-    "ray": "scale",
-    "datasketch": "data",
-    "tensorboard": "track",
-    "trackio": "track",
-    "mlflow": "track",
-    "wandb": "track",
-}
-"""Top-level module -> the extra of this package that installs it."""
+EXTRAS = {"gguf": "gguf"}
+"""Top-level module -> the extra of this package that installs it; other optional packages are named as they are."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -75,4 +55,5 @@ def require(module: str, purpose: str) -> Any:
 
 def needs(module: str, purpose: str) -> str:
     """The sentence that says how to install what `purpose` needs."""
-    return f"{purpose} needs the package {module}: pip install 'stillhouse[{EXTRAS[module]}]'"
+    package = f"'stillhouse[{EXTRAS[module]}]'" if module in EXTRAS else module
+    return f"{purpose} needs the package {module}: pip install {package}"

@@ -1,5 +1,7 @@
 """`stillhouse init`: a commented recipe from a teacher, a task and a file of rows."""
 
+import json
+import re
 from pathlib import Path
 
 from .data.formats import detect
@@ -7,6 +9,7 @@ from .data.load import read_raw
 from .errors import RecipeError
 from .files import read_json
 from .shipped import run_name
+from .static import layer_count
 
 TASKS = {"chat": "causal_lm", "text": "causal_lm", "classification": "classification"}
 
@@ -60,17 +63,19 @@ def write_recipe(
     if student is not None and layers is not None:
         raise RecipeError("give --student or --layers, not both.")
     classify = task == "classification"
+    if not out.absolute().parent.is_dir():
+        raise RecipeError(f"{out.parent}: is no folder; make it first.")
     form = _detected(data, TASKS[task])
     text = TEMPLATE.format(
         file=out,
         name=run_name(out),
         task=TASKS[task],
-        teacher=teacher,
+        teacher=_quoted(teacher),
         finetune="  finetune: {epochs: 2}      # remove this if the teacher already knows your labels\n"
         if classify
         else "",
         student=_student(teacher, student, layers),
-        data=data,
+        data=_quoted(data),
         detected=f"{form} rows" if form else "JSONL, CSV, Parquet, .txt or a datasets folder",
         max_length=128 if classify else 512,
         top_k=2 if classify else 64,
@@ -94,12 +99,26 @@ def _detected(data: str, task: str) -> str | None:
 
 def _student(teacher: str, student: str | None, layers: int | None) -> str:
     if student is not None:
-        return f"  model: {student}"
+        return f"  model: {_quoted(student)}"
     if layers is None:
         config = Path(teacher) / "config.json"
         if not config.is_file():
             raise RecipeError(
                 "--layers: say how many of the teacher's layers to keep (its config is not on this disk)."
             )
-        layers = max(1, int(read_json(config)["num_hidden_layers"]) // 2)
+        have = layer_count(read_json(config))
+        if have is None:
+            raise RecipeError(
+                f"{config}: does not say how many layers it has; say with --layers how many to keep."
+            )
+        layers = max(1, have // 2)
     return f"  from_teacher: {{layers: {layers}, by: block_influence}}   # keep those that change the hidden state most"
+
+
+def _quoted(value: str) -> str:
+    """As YAML text, in quotes where a colon, a hash or the like would mean something else."""
+    return (
+        value
+        if re.fullmatch(r"[A-Za-z0-9./~][\w./~=-]*(:[\w./~=-]+)*", value)
+        else json.dumps(value, ensure_ascii=False)
+    )

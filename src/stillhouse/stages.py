@@ -31,8 +31,8 @@ from .teachers.labelling import label_examples
 def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
     models = prepare.fetch_models(recipe, watch)
-    rows = prepare.read_rows(recipe, place, watch)
-    return {**models, **prepare.encode_rows(recipe, rows, models, place)}
+    rows, licences = prepare.read_rows(recipe, watch)
+    return {**models, **prepare.encode_rows(recipe, rows, models, place), "licences": licences}
 
 
 def _plan(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:

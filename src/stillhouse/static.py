@@ -1,19 +1,28 @@
 """What can be said of a recipe without loading a model: files, columns, tokenizers, licences, disk.  Under 2 seconds."""
 
 import json
+import re
 import shutil
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from . import sources
-from .data.formats import Dropped, canonical, detect
+from .data.formats import Dropped, canonical, detect, value_of
 from .data.load import read_raw
-from .errors import DataError, RecipeError, ResourceError
+from .errors import DataError, RecipeError, ResourceError, TeacherError
 from .recipe import DataSet, Recipe
+from .registry import needs
 from .sources import cache_dir
 
 ROWS_READ = 20
 """Of each local data set: enough to know its columns."""
+TOKENIZERS = {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json"}
+OTHER_HEAD = re.compile(
+    r"For(SequenceClassification|TokenClassification|QuestionAnswering|MaskedLM|MultipleChoice)$"
+)
+CLASSIFIER = "SequenceClassification"
 DISK_NEEDED = 2_000_000_000
 """Bytes below which a run is not worth beginning."""
 
@@ -26,6 +35,8 @@ def static_checks(recipe: Recipe, where: Path) -> list[str]:
         if wanted.model is not None:
             said = sources.check(wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model")
             notes += [f"{role}: {note}" for note in said]
+            _model(role, Path(wanted.model), recipe)
+    _layers(recipe)
     named = {
         "data.train": recipe.data.train,
         "data.eval": recipe.data.eval,
@@ -34,15 +45,90 @@ def static_checks(recipe: Recipe, where: Path) -> list[str]:
     named |= {f"evaluate.also.{also.name}": also for also in recipe.evaluate.also}
     for name, one in named.items():
         if one is not None:
-            notes += [f"{name}: {note}" for note in _data(name, one, recipe.task)]
+            group = recipe.data.group if name == "data.train" else None
+            notes += [f"{name}: {note}" for note in _data(name, one, recipe.task, group)]
     notes += _tokenizers(recipe)
+    for tracker in recipe.train.report_to:
+        if find_spec(tracker) is None:
+            raise MissingExtra(needs(tracker, f"train.report_to: {tracker}"))
     if recipe.licence is None:
         notes.append("licence: not given, so the student's model card will say it is unknown")
     notes.append(_disk())
     return notes
 
 
-def _data(name: str, one: DataSet, task: str) -> list[str]:
+def _model(role: str, folder: Path, recipe: Recipe) -> None:
+    """What a folder on this disk must hold: a configuration, weights without pickles, a tokenizer, the right head."""
+    if not folder.is_dir():
+        return
+    names = {path.name for path in folder.iterdir()}
+    if "config.json" not in names:
+        raise RecipeError(
+            f"{role}.model: {folder} has no config.json; name the folder that save_pretrained wrote."
+        )
+    if not any(name.endswith(".safetensors") for name in names):
+        pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
+        found = f"only {pickles[0]}, a pickle, which could run code" if pickles else "none"
+        raise TeacherError(
+            f"{role}.model: {folder} has no *.safetensors weights ({found}); save it again with save_pretrained."
+        )
+    if not names & TOKENIZERS:
+        raise RecipeError(
+            f"{role}.model: {folder} holds no tokenizer (tokenizer.json); save it there with save_pretrained."
+        )
+    made_for = (_config(folder).get("architectures") or [""])[0]
+    if recipe.task == "causal_lm" and OTHER_HEAD.search(made_for):
+        raise RecipeError(
+            f"{role}.model: {folder} is a {made_for}, which cannot generate text; name a causal language model, or "
+            "set task: classification."
+        )
+    untrained = role == "teacher" and recipe.teacher.finetune is None
+    if (
+        recipe.task == "classification"
+        and untrained
+        and "SequenceClassification" not in (made_for or CLASSIFIER)
+    ):
+        raise RecipeError(
+            f"{role}.model: {folder} is a {made_for}, whose classifier is not trained yet; add teacher.finetune."
+        )
+
+
+def _layers(recipe: Recipe) -> None:
+    """Whether the teacher has the layers that the student is to keep."""
+    wanted, folder = recipe.student.from_teacher, Path(recipe.teacher.model)
+    if wanted is None or not (folder / "config.json").is_file():
+        return
+    have = layer_count(_config(folder))
+    needed = wanted.layers if isinstance(wanted.layers, int) else wanted.layers[-1] + 1
+    if have is not None and needed > have:
+        raise RecipeError(
+            f"student.from_teacher.layers: the teacher has only {have} layers (0 to {have - 1}); keep fewer."
+        )
+
+
+def layer_count(config: dict[str, Any]) -> int | None:
+    """Layers of the (text) model that a config.json describes, by the names that families use."""
+    inner = config.get("text_config")
+    for one in (inner if isinstance(inner, dict) else {}, config):
+        for name in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"):
+            if isinstance(one.get(name), int):
+                return int(one[name])
+    return None
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(
+            f"{folder / 'config.json'}: is not valid JSON ({error}); save the model again."
+        ) from error
+    if not isinstance(found, dict):
+        raise RecipeError(f"{folder / 'config.json'}: is no JSON object; save the model again.")
+    return found
+
+
+def _data(name: str, one: DataSet, task: str, group: str | None) -> list[str]:
     """Look at a source; if it lies here, read its first rows."""
     notes = sources.check(one.source, sha256=one.sha256, revision=one.revision, kind="data")
     path = Path(one.source)
@@ -50,8 +136,12 @@ def _data(name: str, one: DataSet, task: str) -> list[str]:
         return notes
     first = list(islice(read_raw(path), ROWS_READ))
     if not first:
-        raise DataError(f"{path}: holds no rows.")
-    columns = {str(ours): theirs for ours, theirs in one.columns.items()}
+        raise DataError(f"{path}: holds no rows; name another file.")
+    columns = {str(ours): theirs for ours, theirs in one.columns.items()} | (
+        {"group": group} if group else {}
+    )
+    for column in one.where:
+        value_of(first[0], column, "where")
     form = (
         one.format if one.format != "auto" else detect(first[0].fields, columns, task, first[0].where, name)
     )
@@ -82,6 +172,6 @@ def _disk() -> str:
     free = shutil.disk_usage(Path.cwd()).free
     if free < DISK_NEEDED:
         raise ResourceError(
-            f"only {free / 1e9:.1f} GB of disk are free in {Path.cwd()}; at least 2 are needed."
+            f"only {free / 1e9:.1f} GB of disk are free in {Path.cwd()}; at least 2 are needed; free some space."
         )
     return f"disk: {free / 1e9:.0f} GB free; downloads are kept in {cache_dir()}"

@@ -1,14 +1,15 @@
 """The command line: parse, call one function, print.  Nothing here imports torch before a command needs it."""
 
 import json
-import signal
+import os
 import sys
 import traceback
-from types import FrameType
+from itertools import pairwise
 from typing import Any
 
 import typer
 
+from .. import stopping
 from ..errors import StillhouseError
 from . import about, runs
 
@@ -41,42 +42,40 @@ def options(
 
 def main() -> None:
     """Run a command; a mistake of the user's is one sentence and its exit code, never a traceback."""
-    signal.signal(signal.SIGTERM, _stop)
+    stopping.install()
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except StillhouseError as error:
         code = _fail(f"error: {error}", error.exit_code)
-    except KeyboardInterrupt:
-        code = _fail("stopped; what was done is kept. Run the same command to go on.", 130)
-    except _Stopped:
-        code = _fail("stopped; what was done is kept. Run the same command to go on.", 143)
-    except (typer.Abort, BrokenPipeError):
-        code = 130
+    except stopping.Stopped as stop:
+        code = _fail(STOPPED, 128 + stop.number)
+    except BrokenPipeError:  # whoever read us has had enough; nothing may be flushed to them at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except MemoryError:
         code = _fail(
             "error: out of memory; lower train.batch_size or data.max_length. What was done is kept.", 5
         )
     except Exception as error:
         code = _unforeseen(error)
-    sys.stdout.flush()
     sys.exit(code or 0)
 
 
-class _Stopped(BaseException):
-    """SIGTERM."""
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise _Stopped
+STOPPED = "stopped; what was done is kept. Run the same command to go on."
 
 
 def _fail(sentence: str, code: int) -> int:
-    if "--format" in sys.argv and "json" in sys.argv:
+    if "--format=json" in sys.argv or ("--format", "json") in pairwise(sys.argv):
         sentence = json.dumps(
             {"error": sentence.removeprefix("error: "), "exit_code": code}, ensure_ascii=False
         )
     print(sentence, file=sys.stderr)
     return code
+
+
+_UNUSABLE = (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError)
+"""A path that somebody named is not what it must be."""
 
 
 def _unforeseen(error: Any) -> int:
@@ -86,6 +85,10 @@ def _unforeseen(error: Any) -> int:
     if isinstance(error, OSError) and error.errno == 28:
         return _fail(
             "error: the disk is full; free some space and run the same command. What was done is kept.", 5
+        )
+    if isinstance(error, _UNUSABLE):
+        return _fail(
+            f"error: {error.filename}: {error.strerror}; choose another place, or mend its permissions.", 5
         )
     if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
         return _fail(

@@ -44,7 +44,9 @@ def init(
     student: Annotated[
         str | None, typer.Option(help="A model of its own; without it, half of the teacher's layers.")
     ] = None,
-    layers: Annotated[int | None, typer.Option(help="How many of the teacher's layers to keep.")] = None,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="How many of the teacher's layers to keep.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("my.yaml"),
 ) -> None:
     """Write a commented recipe for your own teacher and data."""

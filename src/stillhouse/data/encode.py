@@ -214,16 +214,20 @@ def encode_labelled(
 # ── on disk ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_examples(path: Path, examples: list[Example]) -> dict[str, int]:
-    """Keep examples as Parquet.  Returns: how many, and how many tokens and counted positions they have."""
+def write_examples(path: Path, examples: list[Example]) -> dict[str, Any]:
+    """Keep examples as Parquet.  Returns: how many rows, tokens and counted positions, and a hash of the content."""
     columns: dict[str, list[Any]] = {name: [] for name in Example.__dataclass_fields__}
     for example in examples:
         for name, value in asdict(example).items():
             columns[name].append(value)
     with atomic(path) as part:
         pq.write_table(pa.table(columns, schema=_SCHEMA), part, compression="zstd")
-    tokens = sum(len(example.input_ids) for example in examples)
-    return {"rows": len(examples), "tokens": tokens, "counted": sum(example.counted for example in examples)}
+    return {
+        "rows": len(examples),
+        "tokens": sum(len(example.input_ids) for example in examples),
+        "counted": sum(example.counted for example in examples),
+        "content": hash_json([[example.key, example.labels[:1]] for example in examples]),
+    }
 
 
 def read_examples(path: Path) -> list[Example]:

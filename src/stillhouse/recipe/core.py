@@ -71,4 +71,22 @@ class Recipe(Section):
             )
         if self.gate.min_gain is not None and not self.evaluate.hard_only:
             raise ValueError("gate.min_gain: needs the control; set evaluate.hard_only: true")
+        if self.gate.min_gain is not None and self.temperature is None:
+            raise ValueError(
+                "gate.min_gain: no term of the objective uses the teacher, so the student is its own control; "
+                "remove the gate, or add a forward_kl term"
+            )
+        self._formats_fit()
         return self
+
+    def _formats_fit(self) -> None:
+        """A classifier reads labelled rows, and only a classifier does."""
+        named = {"data.train": self.data.train, "data.eval": self.data.eval}
+        named |= {f"evaluate.also[{number}]": also for number, also in enumerate(self.evaluate.also)}
+        for name, one in named.items():
+            if one is None or one.format == "auto":
+                continue
+            if (self.task == "classification") != (one.format == "labelled"):
+                raise ValueError(
+                    f"{name}.format: {one.format} does not fit task: {self.task}; set it to auto"
+                )

@@ -46,7 +46,7 @@ def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        faults = [_sentence(dict(fault), values) for fault in error.errors()]
+        faults = _sentences([dict(fault) for fault in error.errors()], values)
         if len(faults) == 1:
             raise RecipeError(f"{where}: {faults[0]}") from None
         raise RecipeError(f"{where} has {len(faults)} faults:\n  " + "\n  ".join(faults)) from None
@@ -73,29 +73,77 @@ def _set(values: dict[str, Any], change: str) -> None:
         raise RecipeError(
             f"--set {change!r}: write it as section.field=value, such as train.learning_rate=1e-4."
         )
+    value = parse_yaml(text, f"--set {key}") if text.strip() else None
     place: Any = values
-    for step in steps[:-1]:
-        if isinstance(place, list) and step.isdigit() and int(step) < len(place):
-            place = place[int(step)]
-            continue
-        if not isinstance(place, dict):
-            raise RecipeError(f"--set {change!r}: there is nothing below {step!r} to set.")
-        if place.get(step) is None:
-            place[step] = {}
-        place = place[step]
-    last, value = steps[-1], parse_yaml(text, f"--set {key}") if text.strip() else None
-    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
-        place[int(last)] = value
-    elif isinstance(place, dict):
-        place[last] = value
-    else:
-        raise RecipeError(f"--set {change!r}: there is nothing below {steps[-2]!r} to set.")
+    for number, step in enumerate(steps):
+        if isinstance(place, list) and step.isdecimal() and int(step) < len(place):
+            at: Any = int(step)
+        elif isinstance(place, dict):
+            at = step
+        else:
+            above = ".".join(steps[:number])
+            what = f"a list of {len(place)} (0 is the first)" if isinstance(place, list) else "no section"
+            raise RecipeError(f"--set {change!r}: {above} is {what}, so it has no {step!r} to set.")
+        if number == len(steps) - 1:
+            place[at] = value
+            return
+        if isinstance(place, dict) and place.get(at) is None:
+            place[at] = {}
+        place = place[at]
 
 
-def _sentence(fault: dict[str, Any], values: dict[str, Any]) -> str:
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "string": "text",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "a mapping (key: value)",
+    "model": "a section (key: value)",
+}
+"""The first word of pydantic's name for a wrong type -> what was wanted."""
+
+
+def _sentences(faults: list[dict[str, Any]], values: dict[str, Any]) -> list[str]:
+    """One sentence a field: what a field may be instead is joined, and a wrong type is said only if nothing nearer is."""
+    places = [_place(fault["loc"], values) for fault in faults]
+    types_wanted: dict[str, list[str]] = {}
+    others: dict[str, str] = {}
+    shown: dict[str, str] = {}
+    for fault, place in zip(faults, places, strict=True):
+        if wanted := _wanted_type(fault["type"]):
+            if wanted not in types_wanted.setdefault(place, []):
+                types_wanted[place].append(wanted)
+            shown[place] = _shown(fault.get("input"))
+        else:
+            others.setdefault(place, _sentence(fault, place))
+    said = dict(others)
+    for place, wanted_types in types_wanted.items():
+        if not any(other == place or other.startswith(f"{place}[") for other in others):
+            said[place] = f"{place}: must be {' or '.join(wanted_types)}, not {shown[place]}."
+    return [said[place] for place in dict.fromkeys(places) if place in said]
+
+
+def _wanted_type(kind: str) -> str | None:
+    first, _, rest = kind.partition("_")
+    return (
+        _WANTED.get(first) if rest in ("type", "parsing", "from_float", "attributes_type", "number") else None
+    )
+
+
+def _shown(given: Any) -> str:
+    text = json.dumps(given, default=str, ensure_ascii=False)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+def _sentence(fault: dict[str, Any], place: str) -> str:
     """One of pydantic's faults in words a recipe's author knows."""
-    place, message = _place(fault["loc"], values), fault["msg"].removeprefix("Value error, ")
-    given = fault.get("input")
+    message, given, more = (
+        fault["msg"].removeprefix("Value error, "),
+        fault.get("input"),
+        fault.get("ctx", {}),
+    )
     match fault["type"]:
         case "extra_forbidden":
             known = _known_keys(fault["loc"][:-1])
@@ -103,20 +151,32 @@ def _sentence(fault: dict[str, Any], values: dict[str, Any]) -> str:
             hint = did_you_mean(word, known) or (f" Known here: {', '.join(known)}." if known else "")
             return f"{place}: no such key.{hint}"
         case "missing":
-            return f"{place}: is required and not there."
+            return f"{place}: is required and not there; add it."
         case "union_tag_invalid":
-            kinds = [kind.strip(" '") for kind in fault["ctx"]["expected_tags"].split(",")]
-            return f"{place}.kind: unknown kind {fault['ctx']['tag']!r}.{did_you_mean(fault['ctx']['tag'], kinds)} Known: {', '.join(kinds)}."
+            kinds = [kind.strip(" '") for kind in more["expected_tags"].split(",")]
+            return f"{place}.kind: unknown kind {more['tag']!r}.{did_you_mean(more['tag'], kinds)} Known: {', '.join(kinds)}."
         case "union_tag_not_found":
             return f"{place}.kind: is required; such as `kind: forward_kl`."
         case "literal_error":
-            allowed = fault["ctx"]["expected"].replace("'", "")
+            allowed = more["expected"].replace("'", "")
             return f"{place}: must be {allowed}, not {given!r}.{did_you_mean(str(given), allowed.replace(' or ', ', ').split(', '))}"
+        case "too_short":
+            return f"{place}: must not be empty; add an entry, or remove the key."
+        case "string_pattern_mismatch" if place.endswith("sha256"):
+            return f"{place}: must be 64 hexadecimal digits in lower case, not {_shown(given)}."
+        case "string_pattern_mismatch":
+            return f"{place}: must match {more['pattern']}, not {_shown(given)}; letters, digits, '-' and '_' are fine."
         case "value_error":
-            return f"{place}: {message}." if place else f"{message}."
+            inner, colon, _ = message.partition(": ")
+            joint = "." if colon and inner.replace("_", "").isalpha() else ": "
+            return f"{place}{joint}{message}." if place else f"{message}."
         case _:
-            shown = json.dumps(given, default=str, ensure_ascii=False)
-            return f"{place}: {message[0].lower()}{message[1:]}, not {shown if len(shown) < 60 else shown[:57] + '...'}."
+            must = (
+                message.replace("Input should", "must")
+                .replace("String should", "must")
+                .replace("must have", "have")
+            )
+            return f"{place}: {must[0].lower()}{must[1:]}, not {_shown(given)}."
 
 
 def _place(loc: Iterable[int | str], values: Any) -> str:

@@ -23,8 +23,10 @@ class Evaluate(Section):
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [also.name for also in self.also]
-        if "eval" in names or len(set(names)) != len(names):
-            raise ValueError(f"also: names must differ from each other and from 'eval', not {names}")
+        if {"train", "eval", "unlabelled"} & set(names) or len(set(names)) != len(names):
+            raise ValueError(
+                f"also: names must differ from each other and from train, eval and unlabelled, not {', '.join(names)}"
+            )
         return self
 
 

@@ -7,5 +7,10 @@ class Section(BaseModel):
     """A piece of the recipe.  A key it does not know is an error, and it never changes once read."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        strict=True,  # the YAML reader knows numbers from words; a quoted number is a mistake
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
     )

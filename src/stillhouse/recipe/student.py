@@ -54,4 +54,6 @@ class Student(Section):
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
             raise ValueError(f"needs exactly one of from_teacher, from_config and model, and has {found}")
+        if self.model is None and (self.sha256 or self.revision):
+            raise ValueError("sha256 and revision pin a model, and none is named; remove them")
         return self

@@ -13,6 +13,7 @@ from ..errors import RecipeError
 
 MAX_DEPTH = 32
 MAX_ALIASES = 100
+MAX_VALUES = 20_000
 MAX_BYTES = 1_000_000
 
 
@@ -31,60 +32,97 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
+def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    """YAML 1.2 has no octal 012."""
+    return int(node.value.replace("_", ""))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
 def parse_yaml(text: str, where: str) -> Any:
-    """The value that `text` stands for; `where` names it in errors.  Raises: RecipeError."""
+    """The value that `text` stands for, no part of it shared; `where` names it in errors.  Raises: RecipeError."""
     if len(text.encode()) > MAX_BYTES:
         raise RecipeError(f"{where}: is larger than {MAX_BYTES:,} bytes; a recipe is a page of text.")
-    loader = _Loader(text)
     try:
+        _refuse_tokens(text, where)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             raise RecipeError(f"{where}: is empty; start from one with: stillhouse cp quickstart my.yaml")
-        _refuse(node, where, depth=0, path=())
-        _count_aliases(text, where)
-        return loader.construct_document(node)
+        _refuse(node, where, depth=0, path=(), seen=[0])
+        return _unshared(loader.construct_document(node))
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError(f"{where}{line}: is not valid YAML: {problem}.") from error
+        raise RecipeError(_not_yaml(error, where)) from error
     except ValueError as error:
-        raise RecipeError(f"{where}: {error}") from error
-    finally:
-        loader.dispose()
+        raise RecipeError(f"{where}: {error}; mend the number, or put it in quotes.") from error
 
 
-def _count_aliases(text: str, where: str) -> None:
-    aliases = sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader))
-    if aliases > MAX_ALIASES:
-        raise RecipeError(f"{where}: has {aliases} aliases, more than {MAX_ALIASES}; write the values out.")
+def _not_yaml(error: yaml.YAMLError, where: str) -> str:
+    """The parser's complaint as one sentence."""
+    mark = getattr(error, "problem_mark", None)
+    line = f":{mark.line + 1}" if mark else ""
+    said = [getattr(error, "context", None), getattr(error, "problem", None)]
+    problem = ", ".join(part for part in said if part) or str(error).splitlines()[0]
+    return (
+        f"{where}{line}: is not valid YAML ({problem}); mend the line (text with ': ', '#' or a leading "
+        "special character in it needs quotes)."
+    )
 
 
-def _refuse(node: yaml.Node, where: str, depth: int, path: tuple[int, ...]) -> None:
-    """Refuse what is too deep, refers to itself, carries a tag, or names a key twice."""
+def _refuse_tokens(text: str, where: str) -> None:
+    """Refuse depth, tags and crowds of aliases before anything recursive or quadratic looks at them."""
+    depth = aliases = 0
+    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+        aliases += isinstance(token, yaml.AliasToken)
+        at = f"{where}:{token.start_mark.line + 1}"
+        if depth > MAX_DEPTH:
+            raise RecipeError(f"{at}: is nested deeper than {MAX_DEPTH} levels; a recipe has five.")
+        if isinstance(token, yaml.TagToken):
+            tag = "".join(part for part in token.value if part)
+            raise RecipeError(f"{at}: the tag {tag} is not allowed; write plain values (quotes make text).")
+        if aliases > MAX_ALIASES:
+            raise RecipeError(f"{at}: has more than {MAX_ALIASES} aliases; write the values out.")
+
+
+_OPENING = (
+    yaml.BlockMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.FlowSequenceStartToken,
+)
+_CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which what an alias repeats is there twice, so that changing one leaves the other."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
+
+
+def _refuse(node: yaml.Node, where: str, depth: int, path: tuple[int, ...], seen: list[int]) -> None:
+    """Refuse what is too deep or too large once its aliases are followed, refers to itself, or names a key twice."""
     line = node.start_mark.line + 1
-    if depth > MAX_DEPTH:
-        raise RecipeError(f"{where}:{line}: is nested deeper than {MAX_DEPTH} levels.")
+    seen[0] += 1
     if id(node) in path:
-        raise RecipeError(f"{where}:{line}: an alias refers to itself.")
-    if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.rpartition(":")[2] in (
-        "timestamp",
-        "binary",
-        "set",
-    ):
-        raise RecipeError(f"{where}:{line}: the tag {node.tag} is not allowed; write plain values.")
+        raise RecipeError(f"{where}:{line}: an alias refers to itself; write the value out.")
+    if depth > MAX_DEPTH or seen[0] > MAX_VALUES:
+        raise RecipeError(f"{where}:{line}: its aliases unfold to too much; write the values out.")
     if isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
+        lines: dict[str, int] = {}
         for key, value in node.value:
             at = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise RecipeError(f"{where}:{at}: a key must be a plain word.")
-            if key.value in seen:
+                raise RecipeError(f"{where}:{at}: a key must be a plain word, such as name.")
+            if key.value in lines:
                 raise RecipeError(
-                    f"{where}:{at}: the key {key.value!r} was given before, on line {seen[key.value]}."
+                    f"{where}:{at}: the key {key.value!r} was given before, on line {lines[key.value]}; "
+                    "remove one of them."
                 )
-            seen[key.value] = at
-            _refuse(value, where, depth + 1, (*path, id(node)))
+            lines[key.value] = at
+            _refuse(value, where, depth + 1, (*path, id(node)), seen)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse(value, where, depth + 1, (*path, id(node)))
+            _refuse(value, where, depth + 1, (*path, id(node)), seen)

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import GateError
-from ..files import MANIFEST, atomic_folder, read_json, read_jsonl, write_json, write_text
+from ..files import MANIFEST, atomic_folder, read_json, read_jsonl, sweep_parts, write_json, write_text
 from ..models.machine import machine
 from ..pipeline import Results, Stage, stage_times
 from ..recipe import Recipe
@@ -34,7 +34,12 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,
         "machine": machine(),
-        "licence": {"student": recipe.licence, "teacher": facts["teacher"]["licence"], "data": None},
+        "base_model": _hub_id(facts["teacher"]["identity"]),
+        "licence": {
+            "student": recipe.licence,
+            "teacher": facts["teacher"]["licence"],
+            "data": facts["licences"]["train"],
+        },
         "metrics": {
             metric.name: {
                 "title": metric.title,
@@ -69,6 +74,11 @@ FLOORS = {
 }
 
 
+def _hub_id(identity: str) -> str | None:
+    """ "owner/name" of a teacher from the hub; other sources have no such name."""
+    return identity.removeprefix("hub:").partition("@")[0] if identity.startswith("hub:") else None
+
+
 def _data(facts: dict[str, Any]) -> dict[str, Any]:
     counts = facts["counts"]
     dropped: dict[str, int] = {}
@@ -100,6 +110,7 @@ def publish(found: dict[str, Any], run: Path, student: Path) -> None:
         recipe_text(Recipe.model_validate(read_json(run / "recipe.json"))),
         f"stillhouse run {found['name']}.yaml",
     )
+    sweep_parts(run)
     curves = [row for stage in ("train", "control") for row in _curves(run / stage / "metrics.jsonl")]
     with atomic_folder(run / "student") as part:
         for path in student.iterdir():
@@ -127,12 +138,18 @@ def check_gate(recipe: Recipe, found: dict[str, Any]) -> None:
     kept, gate = found["retention"], recipe.gate
     if gate.min_retention is not None and (kept["value"] is None or kept["value"] < gate.min_retention):
         raise GateError(
-            f"gate.min_retention: retention of {found['metric']} is {kept['value']}, below {gate.min_retention}."
+            f"gate.min_retention: retention of {found['metric']} is {_number(kept['value'])}, below "
+            f"{gate.min_retention}; train longer, give more data, or lower the bound."
         )
     if gate.min_gain is not None:
         sign = 1.0 if found["metrics"][found["metric"]]["higher_is_better"] else -1.0
         gain = sign * found["gain_over_hard_only"]["value"]
         if gain < gate.min_gain:
             raise GateError(
-                f"gate.min_gain: the gain over the control on {found['metric']} is {gain}, below {gate.min_gain}."
+                f"gate.min_gain: the gain over the control on {found['metric']} is {_number(gain)}, below "
+                f"{gate.min_gain}; the teacher adds too little here: change the objective, or lower the bound."
             )
+
+
+def _number(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.4g}"

@@ -64,14 +64,14 @@ def fetch_models(recipe: Any, watch: Watch) -> dict[str, Any]:
     return {**fetched, "bfloat16": bfloat16_pays()}
 
 
-def read_rows(recipe: Any, place: Path, watch: Watch) -> Prepared:
-    """Read, deduplicate and split every data set."""
-    paths = {}
+def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None]]:
+    """Read, deduplicate and split every data set.  Returns: the rows, and each set's licence."""
+    paths, licences = {}, {}
     for name, one in _data_sets(recipe).items():
         found = resolve(
             one.source, sha256=one.sha256, revision=one.revision, kind="data", progress=watch.note
         )
-        paths[name] = found.path
+        paths[name], licences[name] = found.path, found.licence
     rows = split_rows(recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths)
     for name, counts in rows.counts.items():
         left_out = ", ".join(f"{number:,} {reason}" for reason, number in counts["dropped"].items())
@@ -79,7 +79,7 @@ def read_rows(recipe: Any, place: Path, watch: Watch) -> Prepared:
             f"  {name}: {counts['format']} rows, {counts['kept']:,} kept"
             + (f"; left out: {left_out}" if left_out else "")
         )
-    return rows
+    return rows, licences
 
 
 def encode_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path) -> dict[str, Any]:

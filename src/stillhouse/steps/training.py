@@ -15,6 +15,7 @@ from ..models.machine import device
 from ..pipeline import Results
 from ..progress import Watch
 from ..recipe import Finetune, Hard, Term, Train
+from ..stopping import asked, good_moments
 from ..tasks import Task
 from ..teachers import Teacher
 from ..teachers.cache import CachedTeacher, SoftTargetCache
@@ -110,7 +111,8 @@ def _fit(
         callbacks=[curves],
         say=watch.note,
     )
-    distiller.train(resume_from_checkpoint=True)
+    with good_moments():
+        distiller.train(resume_from_checkpoint=True)
     curves.close()
     with atomic_folder(done) as part:
         distiller.save_model(str(part))
@@ -193,8 +195,11 @@ class Curves(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Move the bar."""
+        """Move the bar; if somebody asked to stop, save a checkpoint first."""
         self.watch.step(self.run, state.global_step, self.steps, self._loss)
+        if asked() and state.global_step < self.steps:
+            self.watch.note(f"  stopping after step {state.global_step}, which is saved")
+            control.should_save = control.should_training_stop = True
 
     def close(self) -> None:
         """Flush to disk."""

@@ -57,6 +57,7 @@ class Distiller(Trainer):
         say: Callable[[str], None] = print,
         **kwargs: Any,
     ) -> None:
+        _refuse_shared(model, teacher)
         self.objective = Objective(objective)
         self.task = task or _task_of(model, processing_class)
         self.teacher: Teacher | None = (
@@ -64,7 +65,6 @@ class Distiller(Trainer):
         )
         if self.objective.needs_teacher and self.teacher is None:
             raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
-        _refuse_shared(model, teacher)
         for known in (model, teacher):
             if isinstance(known, PreTrainedModel):
                 self.task.verify(known)
