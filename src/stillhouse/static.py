@@ -11,7 +11,7 @@ from typing import Any
 from . import sources
 from .data.formats import Dropped, canonical, detect, value_of
 from .data.load import read_raw
-from .errors import DataError, RecipeError, ResourceError, TeacherError
+from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
 from .recipe import DataSet, Recipe
 from .registry import needs
 from .sources import cache_dir

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from stillhouse.errors import RecipeError
-from stillhouse.recipe.yaml import MAX_ALIASES, MAX_BYTES, MAX_DEPTH, parse_yaml
+from stillhouse.recipe.yaml import MAX_ALIASES, MAX_BYTES, MAX_DEPTH, parse_yaml, write_yaml
 
 
 def refused(text: str) -> str:
@@ -30,7 +30,7 @@ def test_words_stay_words(word: str) -> None:
 
 @pytest.mark.parametrize("word", ["true", "True", "TRUE"])
 def test_true_is_the_only_word_for_true(word: str) -> None:
-    assert parse_yaml(f"a: {word}\nb: {word.replace('r', 'R', 1) if word == 'true' else 'false'}", "f")["a"] is True
+    assert parse_yaml(f"a: {word}", "my.yaml")["a"] is True
 
 
 @pytest.mark.parametrize("text", ["", "~", "null", "Null", "NULL"])
@@ -151,3 +151,13 @@ def test_a_number_too_long_for_python_is_refused_in_a_sentence() -> None:
 
 def test_a_file_that_is_no_page_of_text_is_refused() -> None:
     assert "larger" in refused("# " + "x" * MAX_BYTES)
+
+
+@pytest.mark.parametrize("text", ["1e-4", "no", "true", "null", "~", "", "012", "0x10", "2026-01-31", "12:30", "a: b", "# c", "- d", "*e", "&f", "!g", "é\n日本", "<<", "=", ".5", "1_000", " x "])
+def test_text_that_looks_like_something_else_is_written_so_that_it_stays_text(text: str) -> None:
+    assert parse_yaml(write_yaml({"a": text}), "my.yaml") == {"a": text}
+
+
+@pytest.mark.parametrize("value", [1e-6, 1e22, 5, -3, 0.5, True, None, [], {}, [1, "1"], {"x": {"y": [0.1]}}])
+def test_values_are_written_so_that_they_come_back(value: object) -> None:
+    assert parse_yaml(write_yaml({"a": value}), "my.yaml") == {"a": value}

@@ -1,12 +1,13 @@
 """A Recipe -> YAML text with only what its author set."""
 
-import yaml
-
 from .core import Recipe
+from .yaml import write_yaml
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """The recipe without the fields that have their defaults; `parse_recipe` reads it back to an equal one."""
-    return yaml.safe_dump(
-        recipe.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True, width=110
-    )
+    """The recipe without the fields that have their defaults; `load_recipe` reads it back to an equal one."""
+    values = recipe.model_dump(mode="json", exclude_defaults=True)
+    if "objective" in values:  # a term's kind is its default, and what tells it from the others
+        pairs = zip(recipe.objective, values["objective"], strict=True)
+        values["objective"] = [{"kind": term.kind, **knobs} for term, knobs in pairs]
+    return write_yaml(values)

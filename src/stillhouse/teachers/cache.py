@@ -64,7 +64,7 @@ class SoftTargetCache:
         self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
         self._files: dict[str, pq.ParquetFile] = {}
         if (folder / INDEX).exists():
-            saved = read_json(folder / INDEX)
+            saved = _read_index(folder / INDEX)
             if saved["meta"] != meta:
                 raise DataError(f"{folder}: holds soft targets of {saved['meta']}, not of {meta}.")
             self._open(saved["shards"])
@@ -153,6 +153,13 @@ class SoftTargetCache:
                 self._groups.popitem(last=False)
         self._groups.move_to_end(at)
         return self._groups[at]
+
+
+def _read_index(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise DataError(f"{path}: is damaged ({error}); remove the folder, and the teacher is asked again.") from error
 
 
 class CachedTeacher:

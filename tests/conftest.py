@@ -1,0 +1,37 @@
+"""One finished run of each task, shared by all tests that only look at it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tiny
+from typed import Said, hurried, stillhouse, write_recipe
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A recipe, the folder of its finished run, and what was said while it ran.  Copy it before changing it."""
+
+    inputs: Path
+    recipe: Path
+    folder: Path
+    said: Said
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The tiny language recipe, run whole by the command line with --format json."""
+    inputs = tmp_path_factory.mktemp("language")
+    recipe = write_recipe(inputs / "tiny.yaml", tiny.language_recipe(inputs))
+    with hurried():
+        said = stillhouse("run", recipe, "--folder", inputs / "run", "--format", "json")
+    assert said.code == 0, said.err
+    return Finished(inputs, recipe, inputs / "run", said)
+
+
+@pytest.fixture
+def hurry() -> Iterator[None]:
+    """See `typed.hurried`."""
+    with hurried():
+        yield

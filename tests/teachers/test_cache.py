@@ -1,0 +1,234 @@
+"""Kept soft targets: believed only when they are whole, found by content, asked for once."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from stillhouse.data.encode import Example
+from stillhouse.errors import DataError
+from stillhouse.files import read_json
+from stillhouse.models.load import load_tokenizer
+from stillhouse.progress import Silent
+from stillhouse.tasks import make_task
+from stillhouse.teachers import labelling
+from stillhouse.teachers.cache import CachedTeacher, Entry, SoftTargetCache
+from stillhouse.teachers.labelling import ask, label_examples
+from stillhouse.teachers.local import LocalTeacher
+from stillhouse.train.distiller import as_examples
+
+META = {"teacher": "tiny", "temperature": 2.0, "top_k": 16, "dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.save_language_model(tmp_path_factory.mktemp("teacher") / "model", layers=1)
+
+
+@pytest.fixture(scope="module")
+def task(folder):
+    return make_task("causal_lm", load_tokenizer(folder), 64)
+
+
+@pytest.fixture(scope="module")
+def examples(task):
+    return as_examples(tiny.completions(20), task)
+
+
+class Counting(LocalTeacher):
+    """Remembers which examples it was asked about."""
+
+    def __init__(self, model, task):
+        super().__init__(model, task)
+        self.asked: list[str] = []
+
+    def topk(self, batch, k, temperature):
+        self.asked += batch["keys"]
+        return super().topk(batch, k, temperature)
+
+
+@pytest.fixture
+def teacher(folder, task):
+    return Counting(task.load(folder), task)
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(labelling, "SHARD_POSITIONS", 30)
+
+
+def label(place: Path, teacher: Counting, task, examples: list[Example], said: list[str] | None = None) -> SoftTargetCache:
+    """Ask for what is missing, as the label stage does."""
+    cache = SoftTargetCache(place, META, (said if said is not None else []).append)
+    ask(cache, teacher, task, [e for e in examples if e.key not in cache], 4, Silent())
+    return cache
+
+
+def keys_in(place: Path, file: str) -> set[str]:
+    import pandas
+
+    return set(pandas.read_parquet(place / file)["key"])
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
+def test_a_bad_shard_is_found_at_opening_and_only_its_rows_are_asked_for_again(
+    tmp_path, teacher, task, examples, small_shards, damage
+):
+    cache = label(tmp_path, teacher, task, examples)
+    assert len(cache) == len(teacher.asked) == 20
+    shards = [shard["file"] for shard in read_json(tmp_path / "index.json")["shards"]]
+    assert len(shards) >= 3
+    lost = keys_in(tmp_path, shards[1])
+    before = {name: (tmp_path / name).read_bytes() for name in shards if name != shards[1]}
+    kept = {example.key: cache.get(example.key) for example in examples}
+
+    damage(tmp_path / shards[1])
+    teacher.asked.clear()
+    said: list[str] = []
+    cache = label(tmp_path, teacher, task, examples, said)
+    assert set(teacher.asked) == lost
+    assert len(teacher.asked) == len(lost)
+    assert len(said) == 1
+    assert shards[1] in said[0]
+    assert all((tmp_path / name).read_bytes() == content for name, content in before.items())
+    for example in examples:
+        assert len(cache.get(example.key)[0]) == example.counted
+        torch.testing.assert_close(cache.get(example.key)[1], kept[example.key][1], rtol=2e-3, atol=1e-3)
+
+
+def test_a_second_run_asks_for_nothing(tmp_path, teacher, task, examples):
+    label(tmp_path, teacher, task, examples)
+    teacher.asked.clear()
+    label(tmp_path, teacher, task, examples)
+    assert teacher.asked == []
+
+
+def test_the_teacher_is_not_even_loaded_when_nothing_is_missing(tmp_path, folder, task, examples):
+    label_examples(tmp_path / "c", META, folder, task, examples, 4, Silent())
+    nowhere = tmp_path / "no teacher here"
+    assert len(label_examples(tmp_path / "c", META, nowhere, task, examples, 4, Silent())) == 20
+
+
+def test_a_shard_that_is_not_in_the_index_does_not_exist(tmp_path, teacher, task, examples, small_shards):
+    """Killed between writing the shard and naming it."""
+    label(tmp_path, teacher, task, examples[:8])
+    index = (tmp_path / "index.json").read_bytes()
+    label(tmp_path, teacher, task, examples)
+    (tmp_path / "index.json").write_bytes(index)
+    (tmp_path / ".00009.parquet.0badf00d.part").write_bytes(b"half")
+    teacher.asked.clear()
+    cache = label(tmp_path, teacher, task, examples)
+    assert set(teacher.asked) == {example.key for example in examples[8:]}
+    assert len(cache) == 20
+    named = {shard["file"] for shard in read_json(tmp_path / "index.json")["shards"]}
+    assert {path.name for path in tmp_path.iterdir()} == named | {"index.json"}
+
+
+def test_a_run_killed_while_it_asks_goes_on_after_the_last_whole_shard(tmp_path, teacher, task, examples, small_shards):
+    class Killed(Counting):
+        def topk(self, batch, k, temperature):
+            if len(self.asked) >= 12:
+                raise KeyboardInterrupt
+            return super().topk(batch, k, temperature)
+
+    with pytest.raises(KeyboardInterrupt):
+        label(tmp_path, Killed(teacher.model, task), task, examples)
+    there = {e.key for e in examples if e.key in SoftTargetCache(tmp_path, META)}
+    assert there
+    cache = label(tmp_path, teacher, task, examples)
+    assert set(teacher.asked) == {example.key for example in examples} - there
+    assert len(cache) == 20
+
+
+def test_a_cache_of_other_targets_is_refused(tmp_path, teacher, task, examples):
+    label(tmp_path, teacher, task, examples)
+    for changed in ({"temperature": 1.0}, {"teacher": "other"}, {"top_k": 8}, {"dtype": "bfloat16"}):
+        with pytest.raises(DataError, match="holds soft targets of"):
+            SoftTargetCache(tmp_path, {**META, **changed})
+
+
+def test_an_unreadable_index_is_a_sentence_and_nothing_is_thrown_away(tmp_path, teacher, task, examples):
+    label(tmp_path, teacher, task, examples)
+    truncate(tmp_path / "index.json")
+    there = {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(DataError, match=r"index\.json.*remove the folder"):
+        SoftTargetCache(tmp_path, META)
+    assert {path.name for path in tmp_path.iterdir()} == there
+
+
+def test_an_example_that_was_never_labelled_is_an_error_and_not_zeros(tmp_path, teacher, task, examples):
+    cache = label(tmp_path, teacher, task, examples[:4])
+    with pytest.raises(DataError, match="no soft targets for the example"):
+        CachedTeacher(cache).signal(task.collate(examples[3:5]))
+
+
+def test_what_is_kept_is_the_teachers_log_probability_over_all_outcomes_within_float16(tmp_path, teacher, task, examples):
+    cache = label(tmp_path, teacher, task, examples)
+    for example in examples:
+        ids, log_p = cache.get(example.key)
+        with torch.no_grad():
+            logits = teacher.model(torch.tensor([example.input_ids])).logits[0, :, : task.outcomes].double()
+        at = [n - 1 for n, token in enumerate(example.labels) if n and token != -100]
+        exact = torch.log_softmax(logits[at] / 2.0, -1)
+        assert ids.shape == (len(at), 16)
+        own = exact.gather(1, ids)
+        assert ((log_p.double() - own).abs() <= 2**-11 * own.abs() + 1e-5).all()
+        torch.testing.assert_close(own, exact.topk(16).values, rtol=1e-4, atol=1e-4)
+        assert (log_p.exp().sum(-1) <= 1.0 + 1e-2).all()
+
+
+def test_pandas_reads_a_shard(tmp_path, teacher, task, examples):
+    import pandas
+
+    label(tmp_path, teacher, task, examples)
+    table = pandas.read_parquet(tmp_path / "00000.parquet")
+    assert list(table.columns) == ["key", "row", "positions", "ids", "log_p"]
+    assert len(table) == 20
+    assert all(len(row.ids) == len(row.log_p) == 16 * row.positions for row in table.itertuples())
+
+
+def test_rows_of_different_groups_and_lengths_come_back_as_they_went_in(tmp_path):
+    """More rows than one Parquet row group, and lists that share buffers."""
+    generator = np.random.default_rng(0)
+    entries = []
+    for number in range(21):
+        shape = (1 + number % 4, 3)
+        example = Example(f"key{number}", str(number), [1], [1], [0], 0)
+        entries.append(
+            Entry(example, generator.integers(0, 99, shape).astype(np.int32), generator.normal(size=shape).astype(np.float16))
+        )
+    cache = SoftTargetCache(tmp_path, META)
+    cache.add(entries[:13])
+    cache.add(entries[13:])
+    again = SoftTargetCache(tmp_path, META)
+    for entry in reversed(entries):
+        for opened in (cache, again):
+            ids, log_p = opened.get(entry.example.key)
+            assert (ids.numpy() == entry.ids).all()
+            assert (log_p.numpy() == entry.log_p.astype(np.float32)).all()
+
+
+def test_classifiers_are_kept_too(tmp_path):
+    folder = tiny.save_classifier(tmp_path / "model", layers=1)
+    task = make_task("classification", load_tokenizer(folder), 40, ["bad", "good"])
+    examples = as_examples(tiny.opinions(9), task)
+    teacher = Counting(task.load(folder), task)
+    cache = SoftTargetCache(tmp_path / "cache", {**META, "top_k": 16})
+    ask(cache, teacher, task, examples, 4, Silent())
+    batch = task.collate(examples[::-1])
+    kept, exact = CachedTeacher(cache).signal(batch), teacher.topk(batch, 16, 2.0)
+    assert torch.equal(kept.ids, exact.ids)
+    torch.testing.assert_close(kept.log_p, exact.log_p, rtol=2**-11, atol=1e-6)
