@@ -20,10 +20,41 @@ CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-WORDS = (
-    "the a small old red quiet river teacher student model learns reads writes keeps finds gives "
-    "house book night morning slowly well never always and but because under over near film good bad"
-).split()
+WORDS = [
+    "the",
+    "a",
+    "small",
+    "old",
+    "red",
+    "quiet",
+    "river",
+    "teacher",
+    "student",
+    "model",
+    "learns",
+    "reads",
+    "writes",
+    "keeps",
+    "finds",
+    "gives",
+    "house",
+    "book",
+    "night",
+    "morning",
+    "slowly",
+    "well",
+    "never",
+    "always",
+    "and",
+    "but",
+    "because",
+    "under",
+    "over",
+    "near",
+    "film",
+    "good",
+    "bad",
+]
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:

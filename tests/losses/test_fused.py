@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from stillhouse.losses import Head, forward_kl, forward_kl_topk, fused_loss, hard_cross_entropy, topk_log_probs
+from stillhouse.losses import (
+    Head,
+    forward_kl,
+    forward_kl_topk,
+    fused_loss,
+    hard_cross_entropy,
+    topk_log_probs,
+)
 from stillhouse.losses import fused as module
 from stillhouse.losses.divergences import forward_kl_gradient
 from stillhouse.losses.fused import by_autograd, chunks
@@ -52,7 +59,11 @@ def test_fused_is_the_dense_loss_with_bias_scale_and_softcap_whatever_the_chunks
     hidden, weight, bias, teacher, labels = parts()
     labels[3] = -100
     ids, log_p = topk_log_probs(teacher, 4, temperature=2.0)
-    leaves = [hidden.double().requires_grad_(), weight.double().requires_grad_(), bias.double().requires_grad_()]
+    leaves = [
+        hidden.double().requires_grad_(),
+        weight.double().requires_grad_(),
+        bias.double().requires_grad_(),
+    ]
     logits = dense(leaves[0], leaves[1], leaves[2] if with_bias else None, scale, softcap)
     nats = [
         forward_kl(logits, teacher, temperature=1.5),
@@ -134,7 +145,11 @@ def test_bfloat16_arithmetic_stays_near_the_exact_gradient():
 
 def test_an_all_masked_batch_gives_zero_and_zero_gradients_not_nan():
     _, weight, bias, teacher, labels = parts()
-    states, rows, offsets = torch.zeros(0, H, requires_grad=True), weight.requires_grad_(), bias.requires_grad_()
+    states, rows, offsets = (
+        torch.zeros(0, H, requires_grad=True),
+        weight.requires_grad_(),
+        bias.requires_grad_(),
+    )
     terms = [
         (1.0, lambda z, at: forward_kl_gradient(z, teacher[at])),
         (1.0, lambda z, at: hard_cross_entropy_gradient(z, labels[at])),

@@ -31,7 +31,9 @@ def naive_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     p = torch.softmax(teacher.double() / temperature, -1)
     q = z.exp() / z.exp().sum(-1, keepdim=True)
     terms = [
-        torch.stack([p[n, v] * (p[n, v].log() - q[n, v].log()) for v in range(p.shape[1]) if p[n, v] > 0]).sum()
+        torch.stack(
+            [p[n, v] * (p[n, v].log() - q[n, v].log()) for v in range(p.shape[1]) if p[n, v] > 0]
+        ).sum()
         for n in range(p.shape[0])
     ]
     return temperature**2 * torch.stack(terms)
@@ -44,7 +46,10 @@ def naive_topk(student: Tensor, teacher: Tensor, k: int, temperature: float) -> 
     kept = p.argsort(-1, descending=True)[:, :k]
     rows = []
     for n in range(p.shape[0]):
-        total = sum((p[n, v] * (p[n, v] / q[n, v]).log() for v in kept[n].tolist()), torch.zeros((), dtype=torch.float64))
+        total = sum(
+            (p[n, v] * (p[n, v] / q[n, v]).log() for v in kept[n].tolist()),
+            torch.zeros((), dtype=torch.float64),
+        )
         rest = [v for v in range(p.shape[1]) if v not in kept[n].tolist()]
         if rest and p[n, rest].sum() > 0:
             total = total + p[n, rest].sum() * (p[n, rest].sum() / q[n, rest].sum()).log()
@@ -120,7 +125,9 @@ def naive_topk_of_zeros(student: Tensor, teacher: Tensor, k: int) -> Tensor:
     own = torch.where(kept & (p > 0), p * (p.clamp_min(1e-300).log() - log_q), 0.0).sum(-1)
     p_rest = torch.where(kept, 0.0, p).sum(-1)
     q_rest = torch.where(kept, 0.0, log_q.exp()).sum(-1)
-    return own + torch.where(p_rest > 1e-7, p_rest * (p_rest.clamp_min(1e-300) / q_rest.clamp_min(1e-300)).log(), 0.0)
+    return own + torch.where(
+        p_rest > 1e-7, p_rest * (p_rest.clamp_min(1e-300) / q_rest.clamp_min(1e-300)).log(), 0.0
+    )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -133,7 +140,9 @@ def test_hard_targets_are_torchs_cross_entropy_with_and_without_smoothing(smooth
         )
 
     expected = value_and_autograd(reference, student.double())
-    by_autograd = value_and_autograd(lambda z: hard_cross_entropy(z, labels, label_smoothing=smoothing), student)
+    by_autograd = value_and_autograd(
+        lambda z: hard_cross_entropy(z, labels, label_smoothing=smoothing), student
+    )
     closed = hard_cross_entropy_gradient(student, labels, label_smoothing=smoothing)
     for found in (by_autograd, closed):
         close(found[0], expected[0])
@@ -205,7 +214,9 @@ def test_the_soft_gradient_does_not_fade_with_the_square_of_the_temperature():
     student, teacher = draw(64, 20), draw(64, 20, seed=1)
     for gradient_of in (
         lambda t: forward_kl_gradient(student, teacher, temperature=t)[1],
-        lambda t: forward_kl_topk_gradient(student, *topk_log_probs(teacher, 5, temperature=t), temperature=t)[1],
+        lambda t: forward_kl_topk_gradient(
+            student, *topk_log_probs(teacher, 5, temperature=t), temperature=t
+        )[1],
     ):
         small, large = gradient_of(20.0).norm(), gradient_of(80.0).norm()
         assert large / small == pytest.approx(1.0, abs=0.35)  # without T² it would be 1/16

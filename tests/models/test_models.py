@@ -1,7 +1,6 @@
 """Students made from teachers, and what is read from inside a model."""
 
 import pytest
-import tiny
 import torch
 from transformers import (
     BertConfig,
@@ -16,6 +15,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+import tiny
 from stillhouse.errors import RecipeError, TeacherError
 from stillhouse.models.load import load_model, load_tokenizer, parameters, same_tokenizer
 from stillhouse.models.shrink import (
@@ -48,7 +48,9 @@ FAMILIES = {
         Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=4, layer_types=KINDS * 3)
     ),
     "gemma2": lambda: Gemma2ForCausalLM(
-        Gemma2Config(**SMALL, head_dim=8, sliding_window=4, layer_types=KINDS * 3, attn_implementation="eager")
+        Gemma2Config(
+            **SMALL, head_dim=8, sliding_window=4, layer_types=KINDS * 3, attn_implementation="eager"
+        )
     ),
     "gpt2": lambda: GPT2LMHeadModel(
         GPT2Config(vocab_size=96, n_embd=32, n_layer=6, n_head=4, n_positions=64, initializer_range=0.2)
@@ -118,7 +120,8 @@ def test_a_student_of_some_layers_says_what_those_layers_of_the_teacher_say(name
 def test_a_student_of_some_layers_generates_with_its_cache_as_without(tmp_path):
     student = keep_layers(family("gemma2"), [0, 3, 5])
     cached, plain = (
-        student.generate(IDS[:1], max_new_tokens=12, do_sample=False, use_cache=use_cache) for use_cache in (True, False)
+        student.generate(IDS[:1], max_new_tokens=12, do_sample=False, use_cache=use_cache)
+        for use_cache in (True, False)
     )
     assert torch.equal(cached, plain)
 
@@ -171,7 +174,12 @@ def test_block_influence_is_the_naive_one_over_the_counted_positions_of_all_batc
     batches = []
     for seed, length in ((1, 9), (2, 5)):
         g = torch.Generator().manual_seed(seed)
-        batches.append(({"input_ids": torch.randint(1, 96, (3, length), generator=g)}, torch.rand(3, length, generator=g) > 0.4))
+        batches.append(
+            (
+                {"input_ids": torch.randint(1, 96, (3, length), generator=g)},
+                torch.rand(3, length, generator=g) > 0.4,
+            )
+        )
     found = block_influence(model, iter(batches))
     assert found[:5].tolist() == pytest.approx(naive_influence(model, batches), abs=1e-5)
     assert found[5] > 0
@@ -207,7 +215,10 @@ def test_a_random_student_follows_from_its_seed_and_leaves_the_global_generator_
     torch.manual_seed(5)
     one = from_config(config, "AutoModelForCausalLM", 1)
     assert torch.equal(torch.rand(3), expected)
-    again, other = from_config(config, "AutoModelForCausalLM", 1), from_config(config, "AutoModelForCausalLM", 2)
+    again, other = (
+        from_config(config, "AutoModelForCausalLM", 1),
+        from_config(config, "AutoModelForCausalLM", 2),
+    )
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True))
     assert not torch.equal(one.lm_head.weight, other.lm_head.weight)
 

@@ -1,7 +1,6 @@
 """Language models: what is read, what is counted, and that the loss sees the model's own logits."""
 
 import pytest
-import tiny
 import torch
 from transformers import (
     CohereConfig,
@@ -16,7 +15,16 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from stillhouse.data.encode import IGNORED, Example, encode_chat, encode_completion, encode_text, read_examples, write_examples
+import tiny
+from stillhouse.data.encode import (
+    IGNORED,
+    Example,
+    encode_chat,
+    encode_completion,
+    encode_text,
+    read_examples,
+    write_examples,
+)
 from stillhouse.errors import RecipeError
 from stillhouse.models.taps import verify_head
 from stillhouse.tasks import make_task
@@ -31,7 +39,11 @@ def rows(*texts: str) -> list[dict]:
 
 
 def chat(*turns: tuple[str, str]) -> dict:
-    return {"id": "0", "where": "row 1", "messages": [{"role": role, "content": text} for role, text in turns]}
+    return {
+        "id": "0",
+        "where": "row 1",
+        "messages": [{"role": role, "content": text} for role, text in turns],
+    }
 
 
 SMALL = {
@@ -94,7 +106,9 @@ def test_packed_documents_beside_a_short_padded_row_do_not_see_each_other(llama)
     together, apart = packed_and_apart()
     both = TASK.scores(llama, TASK.collate([apart[1], together]))
     mine = both.hidden[both.rows == 1]
-    torch.testing.assert_close(mine, TASK.scores(llama, TASK.collate([together])).hidden, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        mine, TASK.scores(llama, TASK.collate([together])).hidden, rtol=1e-5, atol=1e-5
+    )
     torch.testing.assert_close(
         both.hidden[both.rows == 0], TASK.scores(llama, TASK.collate([apart[1]])).hidden, rtol=1e-5, atol=1e-5
     )
@@ -126,7 +140,9 @@ def test_padding_on_the_right_changes_nothing(llama):
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_scores_are_the_models_own_logits_at_the_counted_positions_with_scale_and_soft_cap(name):
     model = family(name)
-    row = chat(("user", "the old house"), ("assistant", "finds a river"), ("user", "why"), ("assistant", "good"))
+    row = chat(
+        ("user", "the old house"), ("assistant", "finds a river"), ("user", "why"), ("assistant", "good")
+    )
     examples = [encode_chat(row, TOKENIZER, 64), next(encode_text(rows(tiny.sentences(1)[0]), TOKENIZER, 64))]
     batch = TASK.collate(examples)
     with torch.no_grad():
@@ -189,7 +205,9 @@ def test_in_a_chat_of_two_turns_exactly_the_assistants_words_and_ends_of_turn_ar
     example = encode_chat(row, TOKENIZER, 200)
     counted = [token for token in example.labels if token != IGNORED]
     assert TOKENIZER.decode(counted) == "finds a river<|im_end|>because night<|im_end|>"
-    assert all(label in (IGNORED, token) for label, token in zip(example.labels, example.input_ids, strict=True))
+    assert all(
+        label in (IGNORED, token) for label, token in zip(example.labels, example.input_ids, strict=True)
+    )
 
 
 def test_the_position_that_predicts_the_first_word_is_counted_and_one_past_the_end_is_not(llama):
@@ -245,7 +263,9 @@ def test_a_row_whose_answer_is_cut_off_is_dropped_with_a_reason():
 
 
 def test_the_first_token_of_a_row_is_never_counted_for_nothing_predicts_it():
-    example = encode_completion({"id": "0", "where": "row 1", "prompt": "", "completion": "good night"}, TOKENIZER, 64)
+    example = encode_completion(
+        {"id": "0", "where": "row 1", "prompt": "", "completion": "good night"}, TOKENIZER, 64
+    )
     assert example.labels[0] == IGNORED
     assert example.bytes == len("good night") - len(TOKENIZER.decode(example.input_ids[:1]))
     assert example.counted == sum(label != IGNORED for label in example.labels)
@@ -296,8 +316,12 @@ def test_the_key_tells_other_borders_and_other_counted_positions_apart():
     ids = "good night " * 4
     (one,) = encode_text(rows(ids), TOKENIZER, 200)
     two = list(encode_text(rows(ids[:11], ids[11:]), TOKENIZER, 200))[0]
-    chatty = encode_completion({"id": "0", "where": "", "prompt": "good", "completion": " night"}, TOKENIZER, 64)
-    other = encode_completion({"id": "0", "where": "", "prompt": "good night", "completion": ""}, TOKENIZER, 64)
+    chatty = encode_completion(
+        {"id": "0", "where": "", "prompt": "good", "completion": " night"}, TOKENIZER, 64
+    )
+    other = encode_completion(
+        {"id": "0", "where": "", "prompt": "good night", "completion": ""}, TOKENIZER, 64
+    )
     assert chatty.input_ids == other.input_ids
     assert chatty.key != other.key
     assert one.key != two.key

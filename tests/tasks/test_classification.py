@@ -1,9 +1,9 @@
 """Classifiers: pairs, labels, and the order of the outputs."""
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from stillhouse.errors import RecipeError
 from stillhouse.models.load import load_tokenizer
 from stillhouse.tasks import make_task
@@ -46,7 +46,9 @@ def test_a_batchs_logits_are_those_of_each_pair_read_alone_by_the_plain_model(ta
         together = task.scores(model, task.collate(examples))
         for number, (a, b) in enumerate(PAIRS):
             alone = model(**task.tokenizer(a, b, return_tensors="pt")).logits[0]
-            torch.testing.assert_close(together.head.logits(together.hidden)[number], alone, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                together.head.logits(together.hidden)[number], alone, rtol=1e-5, atol=1e-5
+            )
 
 
 def test_the_key_does_not_depend_on_the_label_but_on_where_the_second_text_begins(task):
@@ -55,7 +57,10 @@ def test_the_key_does_not_depend_on_the_label_but_on_where_the_second_text_begin
     (unlabelled,), _ = task.encode([row("the house")])
     assert unlabelled.labels == [-100]
     assert unlabelled.counted == 1
-    examples = [task.encode([row(a, pair=b, label="good")])[0][0] for a, b in (("the old", "house"), ("the", "old house"))]
+    examples = [
+        task.encode([row(a, pair=b, label="good")])[0][0]
+        for a, b in (("the old", "house"), ("the", "old house"))
+    ]
     assert examples[0].key != examples[1].key
 
 

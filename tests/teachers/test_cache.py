@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
+import tiny
 from stillhouse.data.encode import Example
 from stillhouse.errors import DataError
 from stillhouse.files import read_json
@@ -60,7 +60,9 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(labelling, "SHARD_POSITIONS", 30)
 
 
-def label(place: Path, teacher: Counting, task, examples: list[Example], said: list[str] | None = None) -> SoftTargetCache:
+def label(
+    place: Path, teacher: Counting, task, examples: list[Example], said: list[str] | None = None
+) -> SoftTargetCache:
     """Ask for what is missing, as the label stage does."""
     cache = SoftTargetCache(place, META, (said if said is not None else []).append)
     ask(cache, teacher, task, [e for e in examples if e.key not in cache], 4, Silent())
@@ -137,7 +139,9 @@ def test_a_shard_that_is_not_in_the_index_does_not_exist(tmp_path, teacher, task
     assert {path.name for path in tmp_path.iterdir()} == named | {"index.json"}
 
 
-def test_a_run_killed_while_it_asks_goes_on_after_the_last_whole_shard(tmp_path, teacher, task, examples, small_shards):
+def test_a_run_killed_while_it_asks_goes_on_after_the_last_whole_shard(
+    tmp_path, teacher, task, examples, small_shards
+):
     class Killed(Counting):
         def topk(self, batch, k, temperature):
             if len(self.asked) >= 12:
@@ -175,7 +179,9 @@ def test_an_example_that_was_never_labelled_is_an_error_and_not_zeros(tmp_path, 
         CachedTeacher(cache).signal(task.collate(examples[3:5]))
 
 
-def test_what_is_kept_is_the_teachers_log_probability_over_all_outcomes_within_float16(tmp_path, teacher, task, examples):
+def test_what_is_kept_is_the_teachers_log_probability_over_all_outcomes_within_float16(
+    tmp_path, teacher, task, examples
+):
     cache = label(tmp_path, teacher, task, examples)
     for example in examples:
         ids, log_p = cache.get(example.key)
@@ -208,7 +214,11 @@ def test_rows_of_different_groups_and_lengths_come_back_as_they_went_in(tmp_path
         shape = (1 + number % 4, 3)
         example = Example(f"key{number}", str(number), [1], [1], [0], 0)
         entries.append(
-            Entry(example, generator.integers(0, 99, shape).astype(np.int32), generator.normal(size=shape).astype(np.float16))
+            Entry(
+                example,
+                generator.integers(0, 99, shape).astype(np.int32),
+                generator.normal(size=shape).astype(np.float16),
+            )
         )
     cache = SoftTargetCache(tmp_path, META)
     cache.add(entries[:13])

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
+import tiny
 from stillhouse import Distiller
 from stillhouse import objectives as kd
 from stillhouse.models.load import load_tokenizer
@@ -41,12 +41,20 @@ def folders(tmp_path_factory):
     }
 
 
-def fresh(folders, place: Path, stop: int | None = None, said: list[str] | None = None, **changes) -> Distiller:
+def fresh(
+    folders, place: Path, stop: int | None = None, said: list[str] | None = None, **changes
+) -> Distiller:
     """Everything anew, as in a new process; the global generator is somewhere else each time."""
     torch.seed()
     student = AutoModelForSequenceClassification.from_pretrained(folders["student"])
     assert student.config.hidden_dropout_prob > 0
-    plain = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2, "max_steps": STEPS, "warmup_steps": 3}
+    plain = {
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "save_total_limit": 2,
+        "max_steps": STEPS,
+        "warmup_steps": 3,
+    }
     return Distiller(
         model=student,
         teacher=AutoModelForSequenceClassification.from_pretrained(folders["teacher"]),
@@ -157,7 +165,8 @@ def test_a_damaged_newest_checkpoint_is_noticed_named_and_passed_over(interrupte
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"), [("model.safetensors", "flipped"), ("optimizer.safetensors", "deleted"), ("MANIFEST.json", "truncated")]
+    ("name", "damage"),
+    [("model.safetensors", "flipped"), ("optimizer.safetensors", "deleted"), ("MANIFEST.json", "truncated")],
 )
 def test_after_a_damaged_checkpoint_the_run_still_ends_with_the_same_bits(
     folders, interrupted, uninterrupted, tmp_path, name, damage
@@ -202,7 +211,9 @@ def test_older_checkpoints_are_kept_while_the_newest_is_not_sound(interrupted, t
     assert [path.name for path in all_checkpoints(tmp_path / "run")] == ["checkpoint-6"]
 
 
-def test_nothing_that_is_saved_is_a_pickle_and_no_teacher_hides_in_the_student(folders, uninterrupted, tmp_path):
+def test_nothing_that_is_saved_is_a_pickle_and_no_teacher_hides_in_the_student(
+    folders, uninterrupted, tmp_path
+):
     place, trained = uninterrupted
     made = fresh(folders, tmp_path, max_steps=1)
     made.train()
@@ -236,5 +247,7 @@ def test_the_saved_student_loads_where_stillhouse_is_not_installed(folders, tmp_
     ).stdout  # fmt: skip
     logits, labels = json.loads(out.splitlines()[-1])
     tokens = load_tokenizer(folders["student"])("a good river", return_tensors="pt")
-    torch.testing.assert_close(torch.tensor(logits), made.model.eval()(**tokens).logits.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        torch.tensor(logits), made.model.eval()(**tokens).logits.detach(), rtol=1e-5, atol=1e-5
+    )
     assert labels == {"0": "bad", "1": "good"}

@@ -4,19 +4,24 @@ import copy
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaForCausalLM, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaForCausalLM,
+    TrainerCallback,
+)
 
+import tiny
 from stillhouse import Distiller
 from stillhouse import objectives as kd
 from stillhouse.errors import RecipeError
 from stillhouse.models.load import load_tokenizer
+from stillhouse.progress import Silent
 from stillhouse.tasks import make_task
 from stillhouse.teachers.cache import CachedTeacher, SoftTargetCache
 from stillhouse.teachers.labelling import ask
 from stillhouse.teachers.local import LocalTeacher
-from stillhouse.progress import Silent
 from stillhouse.train.distiller import as_examples
 from stillhouse.train.order import SeededOrder
 
@@ -47,7 +52,9 @@ class Gradients(TrainerCallback):
         self.steps: list[torch.Tensor] = []
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **_):
-        self.steps.append(torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None]))
+        self.steps.append(
+            torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
+        )
 
 
 def distiller(folders, place, *, teacher="teacher", objective=BOTH, rows=None, student="student", **changes):
@@ -85,14 +92,18 @@ def test_the_gradient_and_the_logged_loss_do_not_depend_on_how_a_step_is_accumul
         assert parts.state.log_history[0][name] == pytest.approx(whole.state.log_history[0][name], rel=1e-5)
 
 
-def test_a_mean_of_each_micro_batch_would_give_another_gradient_so_the_lengths_are_ragged_enough(folders, tmp_path):
+def test_a_mean_of_each_micro_batch_would_give_another_gradient_so_the_lengths_are_ragged_enough(
+    folders, tmp_path
+):
     examples = as_examples(tiny.completions(8), make_task("causal_lm", load_tokenizer(folders["student"])))
     counts = [example.counted for example in examples]
     assert max(counts) > 2 * min(counts)
 
 
 def test_the_gradient_is_that_of_the_plain_dense_loss(folders, tmp_path):
-    found = train(folders, tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=4).gradients.steps[0]
+    found = train(
+        folders, tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=4
+    ).gradients.steps[0]
     student, teacher = model(folders, "student").eval(), model(folders, "teacher").eval()
     task = make_task("causal_lm", load_tokenizer(folders["student"]))
     examples = as_examples(tiny.completions(8), task)
@@ -112,7 +123,9 @@ def test_the_gradient_is_that_of_the_plain_dense_loss(folders, tmp_path):
     assert (found - expected).norm() / expected.norm() < 1e-5
 
 
-def test_the_logged_terms_add_up_to_the_loss_also_when_accumulation_does_not_divide_the_epoch(folders, tmp_path):
+def test_the_logged_terms_add_up_to_the_loss_also_when_accumulation_does_not_divide_the_epoch(
+    folders, tmp_path
+):
     made = train(
         folders, tmp_path, rows=tiny.completions(9), max_steps=7, per_device_train_batch_size=1,
         gradient_accumulation_steps=4, logging_steps=3,
@@ -150,7 +163,9 @@ def test_the_temperature_reaches_the_loss_and_its_gradient_does_not_fade(folders
 
 
 def test_the_weights_of_the_terms_reach_the_gradient(folders, tmp_path):
-    hard, soft = (train(folders, tmp_path, objective=[term]) for term in (kd.hard(), kd.forward_kl(temperature=2.0)))
+    hard, soft = (
+        train(folders, tmp_path, objective=[term]) for term in (kd.hard(), kd.forward_kl(temperature=2.0))
+    )
     both = train(folders, tmp_path)
     mixed = 0.3 * hard.gradients.steps[0] + 0.7 * soft.gradients.steps[0]
     assert (both.gradients.steps[0] - mixed).norm() / mixed.norm() < 1e-5
@@ -190,7 +205,13 @@ def test_a_model_that_treats_its_logits_in_an_unknown_way_is_refused_before_trai
 def test_the_teacher_stays_in_eval_mode_without_gradients_and_says_the_same_twice(folders, tmp_path):
     teacher = model(folders, "classifier").train()
     made = train(
-        folders, tmp_path, teacher=teacher, student="small", rows=tiny.opinions(12), max_steps=3, learning_rate=0.1
+        folders,
+        tmp_path,
+        teacher=teacher,
+        student="small",
+        rows=tiny.opinions(12),
+        max_steps=3,
+        learning_rate=0.1,
     )
     assert not teacher.training
     assert all(not parameter.requires_grad and parameter.grad is None for parameter in teacher.parameters())
@@ -219,7 +240,10 @@ def test_the_students_wrapper_is_called_and_not_bypassed(folders):
             self.calls += 1
             return self.module(*args, **kwargs)
 
-    for name, kind, rows in (("student", "causal_lm", tiny.completions(3)), ("small", "classification", tiny.opinions(3))):
+    for name, kind, rows in (
+        ("student", "causal_lm", tiny.completions(3)),
+        ("small", "classification", tiny.opinions(3)),
+    ):
         task = make_task(kind, load_tokenizer(folders[name]), labels=["bad", "good"])
         wrapped = Wrapper(model(folders, name).eval())
         task.scores(wrapped, task.collate(as_examples(rows, task)))
@@ -272,9 +296,9 @@ def test_kept_targets_of_another_temperature_are_refused(folders, tmp_path, cach
 def test_a_teacher_that_saw_other_tokens_is_refused(folders, tmp_path):
     class Short:
         def signal(self, batch):
-            return LocalTeacher(model(folders, "teacher"), make_task("causal_lm", load_tokenizer(folders["teacher"]))).signal(
-                {**batch, "labels": batch["labels"][:1], "input_ids": batch["input_ids"][:1]}
-            )
+            return LocalTeacher(
+                model(folders, "teacher"), make_task("causal_lm", load_tokenizer(folders["teacher"]))
+            ).signal({**batch, "labels": batch["labels"][:1], "input_ids": batch["input_ids"][:1]})
 
     with pytest.raises(RecipeError, match="do not see the same tokens"):
         train(folders, tmp_path, teacher=Short())
@@ -282,13 +306,19 @@ def test_a_teacher_that_saw_other_tokens_is_refused(folders, tmp_path):
 
 # ── plain rows, and what is refused ─────────────────────────────────────────────────────────────────────────────────
 
-MESSAGES = [{"messages": [{"role": "user", "content": t}, {"role": "assistant", "content": t[2:9]}]} for t in tiny.sentences(6)]
+MESSAGES = [
+    {"messages": [{"role": "user", "content": t}, {"role": "assistant", "content": t[2:9]}]}
+    for t in tiny.sentences(6)
+]
 PLAIN = {
     "text": ("student", [{"text": text} for text in tiny.sentences(12)]),
     "messages": ("student", MESSAGES),
     "prompt and completion": ("student", tiny.completions(6)),
     "text and label": ("small", tiny.opinions(6)),
-    "text and the label's number": ("small", [{**row, "label": int(row["label"] == "good")} for row in tiny.opinions(6)]),
+    "text and the label's number": (
+        "small",
+        [{**row, "label": int(row["label"] == "good")} for row in tiny.opinions(6)],
+    ),
 }
 
 
@@ -303,7 +333,12 @@ def test_plain_rows_train_without_any_recipe(folders, tmp_path, kind):
 
 def test_a_labels_number_is_its_place_among_the_models_labels(folders, tmp_path):
     named, numbered = (
-        [example.labels for example in distiller(folders, tmp_path, student="small", teacher="classifier", rows=rows).train_dataset]
+        [
+            example.labels
+            for example in distiller(
+                folders, tmp_path, student="small", teacher="classifier", rows=rows
+            ).train_dataset
+        ]
         for rows in (PLAIN["text and label"][1], PLAIN["text and the label's number"][1])
     )
     assert named == numbered

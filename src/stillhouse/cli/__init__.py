@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import traceback
 from itertools import pairwise
@@ -11,6 +12,7 @@ import typer
 
 from .. import stopping
 from ..errors import StillhouseError
+from ..registry import did_you_mean
 from . import about, runs
 
 app = typer.Typer(
@@ -28,16 +30,21 @@ for command in (
     app.command()(command)
 
 
-@app.callback()
-def options(
-    version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
-) -> None:
-    """Distil a large language model into a small one, with proof of what was kept."""
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         from .. import __version__
 
         print(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", is_eager=True, callback=_version
+    ),
+) -> None:
+    """Distil a large language model into a small one, with proof of what was kept."""
 
 
 def main() -> None:
@@ -74,6 +81,17 @@ def _fail(sentence: str, code: int) -> int:
     return code
 
 
+def _misused(said: str) -> int:
+    """What the parser did not understand; without any command, it says how to use this."""
+    if said.startswith("Usage:"):
+        print(said, file=sys.stderr)
+        return 2
+    word = re.search(r"No such command '(.*)'", said)
+    names = [command.callback.__name__ for command in app.registered_commands if command.callback]
+    hint = did_you_mean(word[1], names) if word else ""
+    return _fail(f"error: {said.replace('Value error, ', '').rstrip('.')}.{hint} Try: stillhouse --help", 2)
+
+
 _UNUSABLE = (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError)
 """A path that somebody named is not what it must be."""
 
@@ -81,7 +99,7 @@ _UNUSABLE = (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryE
 def _unforeseen(error: Any) -> int:
     """A usage error of the parser, a full disk, or a bug of ours."""
     if hasattr(error, "format_message"):  # click's usage errors, whichever click typer carries
-        return _fail(f"error: {error.format_message()} Try: stillhouse --help", 2)
+        return _misused(error.format_message())
     if isinstance(error, OSError) and error.errno == 28:
         return _fail(
             "error: the disk is full; free some space and run the same command. What was done is kept.", 5

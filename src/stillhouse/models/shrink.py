@@ -52,9 +52,11 @@ def keep_layers(model: PreTrainedModel, keep: list[int]) -> PreTrainedModel:
         if old in renamed:
             weights[renamed[old] + key.removeprefix(old)] = value
     student.load_state_dict(weights, strict=True)
-    if model.generation_config is not None:
+    if model.can_generate():
         student.generation_config = copy.deepcopy(model.generation_config)
-    return student.to(model.dtype).eval()
+    for parameter in student.parameters():  # not .to(dtype): that would round the rotary frequencies as well
+        parameter.data = parameter.data.to(model.dtype)
+    return student.eval()
 
 
 def changed_config(config: Any, changes: dict[str, Any]) -> Any:

@@ -32,8 +32,11 @@ from ..tasks import Batch
 from .targets import TopK
 
 INDEX = "index.json"
-ROWS_IN_GROUP = 8
+GROUP_POSITIONS = 2048
+"""Positions in a row group, about: what is decoded to find one row of a cache that does not fit in memory."""
 GROUPS_IN_MEMORY = 64
+BYTES_IN_MEMORY = 256 * 2**20
+"""A cache whose shards are smaller than this together (on disk) is kept decoded in memory once read."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class SoftTargetCache:
         sweep_parts(folder)
         self.shards: list[dict[str, Any]] = []
         self._where: dict[str, tuple[str, int]] = {}
-        self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
+        self._in_group: dict[str, int] = {}
+        self._blocks: OrderedDict[tuple[str, int | None], _Block] = OrderedDict()
         self._files: dict[str, pq.ParquetFile] = {}
         if (folder / INDEX).exists():
             saved = _read_index(folder / INDEX)
@@ -76,6 +80,10 @@ class SoftTargetCache:
     def temperature(self) -> float:
         """At which the targets were taken."""
         return float(self.meta["temperature"])
+
+    @property
+    def _bytes(self) -> int:
+        return sum(shard["bytes"] for shard in self.shards)
 
     def __contains__(self, key: str) -> bool:
         return key in self._where
@@ -99,6 +107,7 @@ class SoftTargetCache:
 
     def _admit(self, shard: dict[str, Any]) -> None:
         self.shards.append(shard)
+        self._in_group[shard["file"]] = shard["rows_in_group"]
         keys = pq.read_table(self.folder / shard["file"], columns=["key"]).column("key").to_pylist()
         self._where.update({key: (shard["file"], number) for number, key in enumerate(keys)})
 
@@ -116,11 +125,13 @@ class SoftTargetCache:
             "ids": pa.array([entry.ids.ravel() for entry in entries], pa.list_(pa.int32())),
             "log_p": pa.array([entry.log_p.ravel() for entry in entries], pa.list_(pa.float16())),
         }
+        in_group = max(1, GROUP_POSITIONS * len(entries) // max(1, sum(len(entry.ids) for entry in entries)))
         with atomic(path) as part:
-            pq.write_table(pa.table(columns), part, compression="zstd", row_group_size=ROWS_IN_GROUP)
+            pq.write_table(pa.table(columns), part, compression="zstd", row_group_size=in_group)
         shard = {
             "file": path.name,
             "rows": len(entries),
+            "rows_in_group": in_group,
             "bytes": path.stat().st_size,
             "sha256": hash_file(path),
         }
@@ -134,32 +145,62 @@ class SoftTargetCache:
                 f"{self.folder}: has no soft targets for the example {key}; run the label stage again."
             )
         file, number = self._where[key]
-        row = self._group(file, number // ROWS_IN_GROUP).slice(number % ROWS_IN_GROUP, 1)
-        positions = row.column("positions")[0].as_py()
-        ids = row.column("ids").combine_chunks().flatten()
-        log_p = row.column("log_p").combine_chunks().flatten()
+        if self._bytes <= BYTES_IN_MEMORY:
+            block, row = self._block(file, None), number
+        else:
+            in_group = self._in_group[file]
+            block, row = self._block(file, number // in_group), number % in_group
+        start, end = block.offsets[row], block.offsets[row + 1]
+        positions = block.positions[row]
         return (
-            torch.from_numpy(ids.to_numpy().reshape(positions, -1).astype(np.int64)),
-            torch.from_numpy(log_p.to_numpy().reshape(positions, -1).astype(np.float32)),
+            torch.from_numpy(block.ids[start:end].astype(np.int64).reshape(positions, -1)),
+            torch.from_numpy(block.log_p[start:end].astype(np.float32).reshape(positions, -1)),
         )
 
-    def _group(self, file: str, number: int) -> pa.Table:
-        at = (file, number)
-        if at not in self._groups:
+    def _block(self, file: str, group: int | None) -> "_Block":
+        """A shard, or one row group of it, decoded; a small cache stays in memory, of a large one what was used last."""
+        at = (file, group)
+        if at not in self._blocks:
             if file not in self._files:
                 self._files[file] = pq.ParquetFile(self.folder / file)
-            self._groups[at] = self._files[file].read_row_group(number)
-            if len(self._groups) > GROUPS_IN_MEMORY:
-                self._groups.popitem(last=False)
-        self._groups.move_to_end(at)
-        return self._groups[at]
+            open_file = self._files[file]
+            self._blocks[at] = _decoded(
+                open_file.read() if group is None else open_file.read_row_group(group)
+            )
+            if group is not None and len(self._blocks) > GROUPS_IN_MEMORY:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(at)
+        return self._blocks[at]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some rows as flat arrays; row r is [offsets[r]:offsets[r + 1]], reshaped to [positions[r], K]."""
+
+    offsets: np.ndarray[Any, Any]
+    positions: np.ndarray[Any, Any]
+    ids: np.ndarray[Any, Any]
+    log_p: np.ndarray[Any, Any]
+
+
+def _decoded(table: pa.Table) -> _Block:
+    ids, log_p = (table.column(name).combine_chunks() for name in ("ids", "log_p"))
+    positions = table.column("positions").to_numpy()
+    return _Block(
+        offsets=ids.offsets.to_numpy(),
+        positions=positions,
+        ids=ids.values.to_numpy(),
+        log_p=log_p.values.to_numpy(),
+    )
 
 
 def _read_index(path: Path) -> Any:
     try:
         return read_json(path)
     except ValueError as error:
-        raise DataError(f"{path}: is damaged ({error}); remove the folder, and the teacher is asked again.") from error
+        raise DataError(
+            f"{path}: is damaged ({error}); remove the folder, and the teacher is asked again."
+        ) from error
 
 
 class CachedTeacher:
