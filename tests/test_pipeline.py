@@ -105,8 +105,8 @@ def test_a_stage_sees_what_it_declared_and_nothing_else(tmp_path):
     with pytest.raises(AttributeError, match="learning_rate"):
         run_pipeline(recipe(), stages, tmp_path, Silent())
     assert seen == [(5, 1, ["two"])]
+    stages[2] = replace(stages[2], run=lambda r, p, s, w: {"x": r.name})
     with pytest.raises(AttributeError, match="name"):
-        stages[2] = replace(stages[2], run=lambda r, p, s, w: {"x": r.name})
         run_pipeline(recipe(), stages, tmp_path, Silent())
 
 

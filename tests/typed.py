@@ -30,7 +30,7 @@ def stillhouse(*words: object) -> Said:
     """`stillhouse WORDS` through the real entry point, in this process."""
     from stillhouse.cli import main
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with (
         mock.patch.object(sys, "argv", ["stillhouse", *map(str, words)]),
         redirect_stdout(io.StringIO()) as out,
@@ -42,7 +42,8 @@ def stillhouse(*words: object) -> Said:
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 0
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     return Said(code, out.getvalue(), err.getvalue())
 
 

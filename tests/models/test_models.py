@@ -1,5 +1,7 @@
 """Students made from teachers, and what is read from inside a model."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from transformers import (
@@ -146,7 +148,7 @@ def test_every_nth_keeps_that_many_different_layers_evenly_with_both_ends(have):
         assert found == sorted(found)
         assert found[0] == 0
         assert keep == 1 or found[-1] == have - 1
-        gaps = [b - a for a, b in zip(found, found[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(found)]
         assert not gaps or max(gaps) - min(gaps) <= 1
 
 

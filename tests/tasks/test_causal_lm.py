@@ -210,6 +210,14 @@ def test_in_a_chat_of_two_turns_exactly_the_assistants_words_and_ends_of_turn_ar
     )
 
 
+def test_an_assistant_who_speaks_first_learns_its_words_and_not_the_templates_header():
+    example = encode_chat(
+        chat(("assistant", "good night"), ("user", "why"), ("assistant", "because")), TOKENIZER, 200
+    )
+    counted = [token for token in example.labels if token != IGNORED]
+    assert TOKENIZER.decode(counted) == "good night<|im_end|>because<|im_end|>"
+
+
 def test_the_position_that_predicts_the_first_word_is_counted_and_one_past_the_end_is_not(llama):
     example = encode_chat(chat(("user", "the old house"), ("assistant", "finds a river")), TOKENIZER, 200)
     batch = TASK.collate([example])
@@ -287,7 +295,7 @@ def test_the_bytes_of_packed_text_are_those_of_the_text_but_for_each_first_token
     for length in (7, 30, 1000):
         examples = list(encode_text(rows(*texts), TOKENIZER, length))
         ids = [TOKENIZER(text)["input_ids"] + [END] for text in texts]
-        assert sum((e.input_ids for e in examples), []) == sum(ids, [])
+        assert [t for e in examples for t in e.input_ids] == [t for document in ids for t in document]
         firsts = [piece_bytes(e.input_ids[start]) for e in examples for start in e.starts]
         found = sum(e.bytes for e in examples)
         # a cut may fall inside a character, which counts at its first piece: at most 3 more bytes for each cut
@@ -315,7 +323,7 @@ def test_the_bytes_of_an_answer_are_its_utf8_bytes_however_its_characters_are_cu
 def test_the_key_tells_other_borders_and_other_counted_positions_apart():
     ids = "good night " * 4
     (one,) = encode_text(rows(ids), TOKENIZER, 200)
-    two = list(encode_text(rows(ids[:11], ids[11:]), TOKENIZER, 200))[0]
+    two = next(encode_text(rows(ids[:11], ids[11:]), TOKENIZER, 200))
     chatty = encode_completion(
         {"id": "0", "where": "", "prompt": "good", "completion": " night"}, TOKENIZER, 64
     )

@@ -364,7 +364,7 @@ def test_a_loss_of_nan_stops_the_run_with_a_sentence_and_is_not_filtered_from_th
 def test_reading_data_draws_nothing_and_the_order_follows_from_seed_and_epoch_alone(folders):
     torch.manual_seed(3)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    order = SeededOrder(50, 7)
+    order = SeededOrder([5] * 50, 4, 7)
     first = list(order)
     order.epoch = 1
     second = list(order)
@@ -373,5 +373,15 @@ def test_reading_data_draws_nothing_and_the_order_follows_from_seed_and_epoch_al
     assert torch.equal(before, torch.get_rng_state())
     assert (numpy_before == np.random.get_state()[1]).all()
     assert sorted(first) == sorted(second) == list(range(50))
-    assert first != second != list(SeededOrder(50, 8))
-    assert first == list(SeededOrder(50, 7))
+    assert first != second != list(SeededOrder([5] * 50, 4, 8))
+    assert first == list(SeededOrder([5] * 50, 4, 7))
+
+
+def test_bfloat16_gives_nearly_the_gradient_of_float32_and_the_students_weights_stay_float32(
+    folders, tmp_path
+):
+    exact, rough = (train(folders, tmp_path, bf16=bf16) for bf16 in (False, True))
+    one, other = exact.gradients.steps[0], rough.gradients.steps[0]
+    assert 1e-5 < (one - other).norm() / one.norm() < 0.05
+    assert rough.state.log_history[0]["loss"] == pytest.approx(exact.state.log_history[0]["loss"], rel=0.02)
+    assert {parameter.dtype for parameter in rough.model.parameters()} == {torch.float32}

@@ -51,7 +51,7 @@ def main() -> None:
     """Run a command; a mistake of the user's is one sentence and its exit code, never a traceback."""
     stopping.install()
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="stillhouse")
         sys.stdout.flush()
     except StillhouseError as error:
         code = _fail(f"error: {error}", error.exit_code)

@@ -138,8 +138,12 @@ def encode_chat(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len
     for number, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before = _render(messages[:number], tokenizer, row, prompt=True) if number else ""
         after = _render(messages[: number + 1], tokenizer, row)
+        before = (
+            _render(messages[:number], tokenizer, row, prompt=True)
+            if number
+            else _opening(after, tokenizer, row)
+        )
         if not (after.startswith(before) and text.startswith(after)):
             raise DataError(
                 f"{row['where']}: the chat template rewrites earlier turns, so the assistant's words cannot be told "
@@ -147,6 +151,14 @@ def encode_chat(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len
             )
         spans.append((len(before), len(after.rstrip())))
     return _spans_to_example(row["id"], text, spans, tokenizer, max_length, special=False)
+
+
+def _opening(conversation: str, tokenizer: PreTrainedTokenizerBase, row: dict[str, Any]) -> str:
+    """What stands before the words of an assistant who speaks first, such as "<|im_start|>assistant"."""
+    asked = [{"role": "user", "content": "?"}]
+    role = _render(asked, tokenizer, row, prompt=True).removeprefix(_render(asked, tokenizer, row))
+    at = conversation.find(role)
+    return conversation[: at + len(role)] if at >= 0 else ""
 
 
 def encode_completion(

@@ -83,7 +83,9 @@ class Distiller(Trainer):
         self._say = say
         self._parts: list[Tensor] = []
         self._steps = 0
-        self._order = SeededOrder(len(self.train_dataset), args.seed)
+        self._order = SeededOrder(
+            [len(row.input_ids) for row in self.train_dataset], args.train_batch_size, args.seed
+        )
         if isinstance(self.teacher, LocalTeacher):
             self.teacher.model.to(args.device)
         self.add_callback(_Randomness(self._order, args.seed))

@@ -1,10 +1,13 @@
 """Order and randomness as functions of (seed, epoch, index), so that a run can stop anywhere and go on bit for bit."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def draw_seed(seed: int, *what: int | str) -> int:
@@ -14,14 +17,36 @@ def draw_seed(seed: int, *what: int | str) -> int:
 
 
 class SeededOrder(torch.utils.data.Sampler[int]):
-    """All rows once an epoch, in an order that depends on the seed and the epoch alone."""
+    """All rows once an epoch, in an order that depends on the seed, the epoch and the rows' lengths alone.
 
-    def __init__(self, rows: int, seed: int) -> None:
-        self.rows, self.seed, self.epoch = rows, seed, 0
+    Rows of like length come together, so that little of a batch is padding: a permutation is cut into windows of some
+    batches, each window is sorted by length, and its batches come in a drawn order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
 
     def __len__(self) -> int:
-        return self.rows
+        return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
         generator = np.random.default_rng(draw_seed(self.seed, "order", self.epoch))
-        return iter(generator.permutation(self.rows).tolist())
+        order = generator.permutation(len(self.lengths))
+        if len(set(self.lengths.tolist())) > 1:
+            order = self._grouped(order, generator)
+        return iter(order.tolist())
+
+    def _grouped(self, order: IntArray, generator: np.random.Generator) -> IntArray:
+        """The same rows, with batches of like length; a last, incomplete batch stays last."""
+        whole = len(order) // self.batch_size * self.batch_size
+        window = WINDOW_BATCHES * self.batch_size
+        pieces = [order[start : min(start + window, whole)] for start in range(0, whole, window)]
+        alike = [piece[np.argsort(self.lengths[piece], kind="stable")] for piece in pieces]
+        batches = np.concatenate(alike or [order[:0]]).reshape(-1, self.batch_size)
+        drawn = batches[generator.permutation(len(batches))].ravel()
+        return np.concatenate([drawn, order[whole:]])
+
+
+WINDOW_BATCHES = 32
+"""Batches among which rows are sorted by length: enough for little padding, few enough that batches stay random."""

@@ -1,0 +1,47 @@
+"""Order: every row once, like lengths together, a function of seed and epoch."""
+
+import numpy as np
+
+from stillhouse.train.order import SeededOrder, draw_seed
+
+
+def _lengths(rows: int = 1003) -> list[int]:
+    return np.random.default_rng(0).integers(5, 65, rows).tolist()
+
+
+def test_grouping_by_length_loses_and_repeats_no_row():
+    order = SeededOrder(_lengths(), 16, seed=3)
+    assert sorted(order) == list(range(1003))
+
+
+def test_grouping_by_length_saves_most_of_the_padding():
+    lengths = np.asarray(_lengths(1024))
+
+    def padded(order: list[int]) -> int:
+        return sum(int(lengths[order[at : at + 16]].max()) * 16 for at in range(0, 1024, 16))
+
+    grouped, plain = list(SeededOrder(lengths.tolist(), 16, seed=3)), list(range(1024))
+    assert padded(grouped) - lengths.sum() < 0.25 * (padded(plain) - lengths.sum())
+
+
+def test_batches_do_not_come_in_order_of_length():
+    """A curriculum from short to long would be a change of method, not of speed."""
+    lengths = np.asarray(_lengths(1024))
+    order = list(SeededOrder(lengths.tolist(), 16, seed=3))
+    means = [lengths[order[at : at + 16]].mean() for at in range(0, 512, 16)]
+    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.5
+
+
+def test_order_changes_with_the_epoch_and_the_seed_and_comes_again():
+    order = SeededOrder(_lengths(), 16, seed=3)
+    first = list(order)
+    order.epoch = 1
+    second = list(order)
+    order.epoch = 0
+    assert first == list(order)
+    assert first != second
+    assert first != list(SeededOrder(_lengths(), 16, seed=4))
+
+
+def test_seeds_of_different_purposes_do_not_collide():
+    assert len({draw_seed(0, "order", 1), draw_seed(0, "step", 1), draw_seed(1, "order", 1), draw_seed(0, "order", 11)}) == 4
