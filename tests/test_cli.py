@@ -80,7 +80,9 @@ def test_commands_that_only_look_never_import_torch(finished: Finished, tmp_path
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    said = process(script=f"import sys, stillhouse, stillhouse.recipe\nprint([m for m in {HEAVY} if m in sys.modules])")
+    said = process(
+        script=f"import sys, stillhouse, stillhouse.recipe\nprint([m for m in {HEAVY} if m in sys.modules])"
+    )
     assert said.out == "[]\n"
 
 
@@ -98,7 +100,9 @@ def test_every_json_answer_is_one_json_value(finished: Finished, tmp_path: Path)
 def test_doctor_says_what_is_there_and_what_is_to_be_done() -> None:
     said = stillhouse("doctor", "--format", "json")
     checks = json.loads(said.out)["checks"]
-    assert {"python", "torch", "transformers", "device", "disk", "memory", "cache"} <= {row["what"] for row in checks}
+    assert {"python", "torch", "transformers", "device", "disk", "memory", "cache"} <= {
+        row["what"] for row in checks
+    }
     assert all(row["remedy"] for row in checks if not row["ok"])
     assert said.code == (0 if all(row["ok"] for row in checks) else 5)
 
@@ -106,7 +110,9 @@ def test_doctor_says_what_is_there_and_what_is_to_be_done() -> None:
 def test_run_as_json_gives_the_results_and_progress_as_json_lines(finished: Finished) -> None:
     results = json.loads(finished.said.out)
     assert results["name"] == "tiny" and results["retention"]
-    assert results == json.loads((finished.folder / "results.json").read_text()) | {"stages": results["stages"]}
+    assert results == json.loads((finished.folder / "results.json").read_text()) | {
+        "stages": results["stages"]
+    }
     assert all(json.loads(line) for line in finished.said.err.splitlines())
 
 
@@ -143,10 +149,17 @@ def test_a_copied_recipe_is_named_after_its_file_and_loads(tmp_path: Path) -> No
 @pytest.mark.parametrize("task", ["text", "chat", "classification"])
 def test_init_writes_a_recipe_that_is_valid(task: str, tmp_path: Path) -> None:
     if task == "classification":
-        teacher, data = tiny.save_classifier(tmp_path / "teacher"), tiny.labelled_file(tmp_path / "it's #1: rows.csv")
+        teacher, data = (
+            tiny.save_classifier(tmp_path / "teacher"),
+            tiny.labelled_file(tmp_path / "it's #1: rows.csv"),
+        )
     else:
         teacher = tiny.save_language_model(tmp_path / "teacher")
-        data = tiny.text_file(tmp_path / "rows.jsonl") if task == "text" else _conversations(tmp_path / "rows.jsonl")
+        data = (
+            tiny.text_file(tmp_path / "rows.jsonl")
+            if task == "text"
+            else _conversations(tmp_path / "rows.jsonl")
+        )
     out = tmp_path / "mine.yaml"
     said = stillhouse("init", "--task", task, "--teacher", teacher, "--data", data, "--out", out)
     assert said.code == 0, said.err
@@ -190,7 +203,9 @@ def test_the_second_run_does_nothing(finished: Finished, copied: Path) -> None:
     assert "what it costs to run" in said.out
 
 
-def test_until_stops_and_the_same_command_without_it_goes_on(finished: Finished, tmp_path: Path, hurry: None) -> None:
+def test_until_stops_and_the_same_command_without_it_goes_on(
+    finished: Finished, tmp_path: Path, hurry: None
+) -> None:
     folder = tmp_path / "run"
     said = stillhouse("run", finished.recipe, "--folder", folder, "--until", "label")
     assert said.code == 0 and "stopped after label" in said.out
@@ -202,7 +217,9 @@ def test_until_stops_and_the_same_command_without_it_goes_on(finished: Finished,
     assert said.code == 0, said.err
     assert _written(folder).items() >= before.items()
     same = "student/model.safetensors"
-    assert (folder / same).read_bytes() == (finished.folder / same).read_bytes(), "stopping changed the student"
+    assert (folder / same).read_bytes() == (finished.folder / same).read_bytes(), (
+        "stopping changed the student"
+    )
 
 
 def test_until_as_json_says_nothing_on_standard_output(finished: Finished, copied: Path) -> None:
@@ -227,9 +244,13 @@ def test_fresh_forgets_everything(finished: Finished, copied: Path, hurry: None)
     assert not (copied / "left-over.txt").exists() and not (copied / "label").exists()
 
 
-def test_another_learning_rate_trains_again_and_never_asks_the_teacher_again(finished: Finished, copied: Path, hurry: None) -> None:
+def test_another_learning_rate_trains_again_and_never_asks_the_teacher_again(
+    finished: Finished, copied: Path, hurry: None
+) -> None:
     before = _written(copied)
-    said = stillhouse("run", finished.recipe, "--folder", copied, "--until", "train", "--set", "train.learning_rate=2e-3")
+    said = stillhouse(
+        "run", finished.recipe, "--folder", copied, "--until", "train", "--set", "train.learning_rate=2e-3"
+    )
     assert said.code == 0, said.err
     after = _written(copied)
     assert after[str(copied / "train" / "DONE.json")] != before[str(copied / "train" / "DONE.json")]
@@ -241,7 +262,9 @@ def test_another_learning_rate_trains_again_and_never_asks_the_teacher_again(fin
 
 
 @pytest.mark.parametrize("gate", ["min_retention", "min_gain"])
-def test_a_missed_gate_is_code_6_and_nothing_is_deleted(finished: Finished, copied: Path, hurry: None, gate: str) -> None:
+def test_a_missed_gate_is_code_6_and_nothing_is_deleted(
+    finished: Finished, copied: Path, hurry: None, gate: str
+) -> None:
     for _ in range(2):
         said = stillhouse("run", finished.recipe, "--folder", copied, "--set", f"gate.{gate}=1e6")
         assert said.code == 6, said.err
@@ -260,7 +283,14 @@ def test_a_kept_gate_is_code_0(finished: Finished, copied: Path, hurry: None) ->
 
 
 def test_piped_output_has_no_escape_codes(finished: Finished, copied: Path) -> None:
-    for words in (["run", finished.recipe, "--folder", copied], ["status", copied], ["ls"], ["--help"], ["doctor"], ["nonsense"]):
+    for words in (
+        ["run", finished.recipe, "--folder", copied],
+        ["status", copied],
+        ["ls"],
+        ["--help"],
+        ["doctor"],
+        ["nonsense"],
+    ):
         said = process(*words) if words[0] in ("status", "nonsense") else stillhouse(*words)
         assert ESCAPE not in said.out + said.err, words
 
@@ -274,7 +304,13 @@ def test_no_color_is_honoured_on_a_terminal(finished: Finished) -> None:
 def _on_a_terminal(words: list[str], more: dict[str, str]) -> str:
     """What a command prints to a terminal of its own."""
     ours, theirs = os.openpty()
-    running = start(*words, stdout=theirs, stderr=theirs, stdin=theirs, env={**ENVIRONMENT, "TERM": "xterm-256color", **more})
+    running = start(
+        *words,
+        stdout=theirs,
+        stderr=theirs,
+        stdin=theirs,
+        env={**ENVIRONMENT, "TERM": "xterm-256color", **more},
+    )
     os.close(theirs)
     said = b""
     while True:
@@ -345,7 +381,9 @@ def _wait_for(there: Callable[[], bool], running: "subprocess.Popen[str]") -> No
 
 
 def _conversations(path: Path) -> Path:
-    rows = [{"messages": [{"role": "user", "content": f"what is {n}?"}, {"role": "assistant", "content": text}]} for n, text in enumerate(tiny.sentences(40))]
+    rows = [
+        {"messages": [{"role": "user", "content": f"what is {n}?"}, {"role": "assistant", "content": text}]}
+        for n, text in enumerate(tiny.sentences(40))
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
-

@@ -20,6 +20,7 @@ RECIPE, DATA, TEACHER, RESOURCES = 2, 3, 4, 5
 REMEDY = re.compile(
     r"[Dd]id you mean|Known|must|needs|add|remove|mend|rename|name |write|save|use |set |choose|give|keep|start from|lower"
     r"|is required|Try:|wait|make|get it|run that first|say which|only for|shows|tells|no such key|pin|Stages:|label|fewer"
+    r"|is written|expected an|put fields|compress|the columns are|raise|copy"
 )
 Change = Callable[[Path, dict[str, Any]], None]
 
@@ -89,7 +90,6 @@ def spoil(change: Callable[[Path], object], of: str = "teacher") -> Change:
         values["teacher"]["model"] = str(copy)
 
     return spoilt
-
 
 
 def check(said: Said, code: int, *parts: str) -> None:
@@ -188,7 +188,9 @@ def test_a_file_that_is_no_recipe_fails_in_validate(case: str, tmp_path: Path) -
 # ── data ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 TEXT = "".join(json.dumps({"text": text}) + "\n" for text in tiny.sentences(30))
-CSV = "text,label\n" + "".join(f"{text.replace(',', '')},{'ab'[n % 2]}\n" for n, text in enumerate(tiny.sentences(30)))
+CSV = "text,label\n" + "".join(
+    f"{text.replace(',', '')},{'ab'[n % 2]}\n" for n, text in enumerate(tiny.sentences(30))
+)
 
 STATIC_DATA: dict[str, tuple[Change, int, tuple[str, ...]]] = {
     "missing file": (put("data.train.source", "/nowhere/rows.jsonl"), DATA, ("/nowhere/rows.jsonl", "no such file")),
@@ -276,6 +278,11 @@ def _only_pickles(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
+def _cut(folder: Path, size: int) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+
+
 def _without_tokenizer(folder: Path) -> None:
     for path in folder.glob("tokenizer*"):
         path.unlink()
@@ -286,6 +293,9 @@ STATIC_MODELS: dict[str, tuple[Change, int, tuple[str, ...]]] = {
     "a config that is no JSON": (spoil(lambda f: (f / "config.json").write_text("{")), RECIPE, ("config.json", "JSON")),
     "no weights": (spoil(lambda f: (f / "model.safetensors").unlink()), TEACHER, ("teacher.model", "safetensors", "save_pretrained")),
     "weights as pickles only": (spoil(_only_pickles), TEACHER, ("teacher.model", "pytorch_model.bin", "pickle")),
+    "a header cut short": (spoil(lambda f: _cut(f, 500)), TEACHER, ("model.safetensors", "not whole")),
+    "weights cut short": (spoil(lambda f: _cut(f, -100)), TEACHER, ("model.safetensors", "bytes instead of")),
+    "a tokenizer that is no tokenizer": (spoil(lambda f: (f / "tokenizer.json").write_text("{}")), RECIPE, ("tokenizer.json", "save")),
     "no tokenizer": (spoil(_without_tokenizer), RECIPE, ("teacher.model", "tokenizer", "save")),
     "a classifier as a language model": (spoil(lambda f: None, of="classifier"), RECIPE, ("BertForSequenceClassification", "classification")),
     "an empty folder": (lambda f, v: put("teacher.model", str(f))(f, v), RECIPE, ("config.json",)),
@@ -311,10 +321,17 @@ def _other_tokenizer(folder: Path, values: dict[str, Any]) -> None:
     values["student"] = {"model": str(folder / "student")}
 
 
-def test_a_student_of_the_same_width_but_another_tokenizer_fails_in_validate(shop: Path, tmp_path: Path) -> None:
+def test_a_student_of_the_same_width_but_another_tokenizer_fails_in_validate(
+    shop: Path, tmp_path: Path
+) -> None:
     values = language(shop)
     _other_tokenizer(tmp_path, values)
-    check(stillhouse("validate", write_recipe(tmp_path / "my.yaml", values)), RECIPE, "student.model", "tokenizer")
+    check(
+        stillhouse("validate", write_recipe(tmp_path / "my.yaml", values)),
+        RECIPE,
+        "student.model",
+        "tokenizer",
+    )
 
 
 LATER_MODELS: dict[str, tuple[Change, int, tuple[str, ...]]] = {
@@ -325,9 +342,7 @@ LATER_MODELS: dict[str, tuple[Change, int, tuple[str, ...]]] = {
     "no layers": (put("student", {"from_config": {"config": {"num_attention_heads": 0}}}), RECIPE, ("student.from_config.config",)),
     "wider than the teacher": (put("student", {"from_config": {"config": {"hidden_size": 64}}}), RECIPE, ("student.from_config.embeddings", "random")),
     "another vocabulary": (put("student", {"from_config": {"config": {"hidden_size": 16, "vocab_size": 10}}}), RECIPE, ("student.from_config",)),
-    "weights cut short": (spoil(lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:500])), TEACHER, ("spoilt",)),
-    "a config of an unknown family": (spoil(lambda f: (f / "config.json").write_text('{"model_type": "nonesuch"}')), RECIPE, ("spoilt", "nonesuch")),
-    "a tokenizer that is no tokenizer": (spoil(lambda f: (f / "tokenizer.json").write_text("{}")), RECIPE, ("spoilt", "tokenizer")),
+    "a config of an unknown family": (spoil(lambda f: (f / "config.json").write_text('{"model_type": "nonesuch"}')), TEACHER, ("spoilt", "nonesuch")),
 }  # fmt: skip
 
 
@@ -386,12 +401,19 @@ def test_a_run_folder_at_which_another_process_works_is_left_alone(shop: Path, t
     folder.mkdir()
     with (folder / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        check(stillhouse("run", recipe, "--folder", folder, "--fresh"), RESOURCES, str(folder), "another stillhouse")
+        check(
+            stillhouse("run", recipe, "--folder", folder, "--fresh"),
+            RESOURCES,
+            str(folder),
+            "another stillhouse",
+        )
     assert not (folder / "prepare").exists()
 
 
 @pytest.mark.parametrize("case", ["validate", "run", "parser"])
-def test_real_processes_answer_with_the_same_codes_and_sentences(case: str, shop: Path, tmp_path: Path) -> None:
+def test_real_processes_answer_with_the_same_codes_and_sentences(
+    case: str, shop: Path, tmp_path: Path
+) -> None:
     values = language(shop)
     if case == "run":
         values["data"]["split"] = 5000

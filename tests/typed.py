@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import yaml
-
 SRC = Path(__file__).parents[1] / "src"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
@@ -50,7 +48,13 @@ def stillhouse(*words: object) -> Said:
 def start(*words: object, script: str | None = None, **options: object) -> "subprocess.Popen[str]":
     """`python -m stillhouse WORDS` (or `python -c SCRIPT WORDS`) as a process of its own, running."""
     how = ["-m", "stillhouse"] if script is None else ["-c", script]
-    settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT, **options}
+    settings = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "env": ENVIRONMENT,
+        **options,
+    }
     return subprocess.Popen([sys.executable, *how, *map(str, words)], **settings)  # type: ignore[call-overload]
 
 
@@ -63,7 +67,9 @@ def process(*words: object, script: str | None = None, **options: object) -> Sai
 
 def write_recipe(path: Path, values: dict[str, object]) -> Path:
     """`values` as a recipe in `path`."""
-    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    from stillhouse.recipe.yaml import write_yaml
+
+    path.write_text(write_yaml(values), encoding="utf-8")
     return path
 
 

@@ -144,19 +144,22 @@ def write_manifest(folder: Path) -> None:
 def manifest_fault(folder: Path) -> str | None:
     """What is wrong with `folder` by its manifest ("optimizer.safetensors: 3 bytes short"), or None."""
     try:
-        listing = read_json(folder / MANIFEST)["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        listing = {
+            name: (int(saved["bytes"]), str(saved["sha256"]))
+            for name, saved in read_json(folder / MANIFEST)["files"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is missing or unreadable"
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     if extra := sorted(there - set(listing) - {MANIFEST}):
         return f"{extra[0]} was not there when it was written"
-    for name, saved in listing.items():
+    for name, (size, sha256) in listing.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != saved["bytes"]:
-            return f"{name} has {path.stat().st_size:,} bytes instead of {saved['bytes']:,}"
-        if hash_file(path) != saved["sha256"]:
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
+        if hash_file(path) != sha256:
             return f"{name} does not have the content that was written"
     return None
 

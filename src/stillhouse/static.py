@@ -72,9 +72,18 @@ def _model(role: str, folder: Path, recipe: Recipe) -> None:
         raise TeacherError(
             f"{role}.model: {folder} has no *.safetensors weights ({found}); save it again with save_pretrained."
         )
+    for path in sorted(folder.glob("*.safetensors")):
+        if why := _cut_short(path):
+            raise TeacherError(f"{role}.model: {path} is not whole ({why}); copy, download or save it again.")
     if not names & TOKENIZERS:
         raise RecipeError(
             f"{role}.model: {folder} holds no tokenizer (tokenizer.json); save it there with save_pretrained."
+        )
+    if (folder / "tokenizer.json").is_file() and not {"model", "added_tokens"} <= set(
+        _json(folder / "tokenizer.json")
+    ):
+        raise RecipeError(
+            f"{role}.model: {folder / 'tokenizer.json'} is no tokenizer; save the tokenizer again."
         )
     made_for = (_config(folder).get("architectures") or [""])[0]
     if recipe.task == "causal_lm" and OTHER_HEAD.search(made_for):
@@ -91,6 +100,22 @@ def _model(role: str, folder: Path, recipe: Recipe) -> None:
         raise RecipeError(
             f"{role}.model: {folder} is a {made_for}, whose classifier is not trained yet; add teacher.finetune."
         )
+
+
+def _cut_short(path: Path) -> str | None:
+    """Why a safetensors file cannot be whole, by its header alone; None if nothing speaks against it."""
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        if length + 8 > size:
+            return "its header is longer than the file"
+        try:
+            header = json.loads(handle.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            return f"its header cannot be read: {error}"
+    expected = 8 + length + max(ends, default=0)
+    return None if size == expected else f"it has {size:,} bytes instead of {expected:,}"
 
 
 def _layers(recipe: Recipe) -> None:
@@ -117,14 +142,18 @@ def layer_count(config: dict[str, Any]) -> int | None:
 
 
 def _config(folder: Path) -> dict[str, Any]:
+    return _json(folder / "config.json")
+
+
+def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RecipeError(
-            f"{folder / 'config.json'}: is not valid JSON ({error}); save the model again."
+            f"{path}: is not valid JSON ({error}); save it again with save_pretrained."
         ) from error
     if not isinstance(found, dict):
-        raise RecipeError(f"{folder / 'config.json'}: is no JSON object; save the model again.")
+        raise RecipeError(f"{path}: is no JSON object; save it again with save_pretrained.")
     return found
 
 
@@ -156,9 +185,7 @@ def _tokenizers(recipe: Recipe) -> list[str]:
     files = [folder / "tokenizer.json" for folder in (teacher, student)]
     if recipe.student.model is None or not all(file.is_file() for file in files):
         return []
-    one, other = (
-        json.loads(file.read_text(encoding="utf-8")).get("model", {}).get("vocab") for file in files
-    )
+    one, other = (_json(file).get("model", {}).get("vocab") for file in files)
     if one != other:
         raise RecipeError(
             "student.model: its tokenizer is not the teacher's (their pieces differ); soft targets need the same one. "

@@ -85,7 +85,9 @@ def test_a_key_that_resembles_nothing_lists_what_there_is() -> None:
 
 
 def test_an_unknown_kind_says_what_was_meant() -> None:
-    assert "objective[0].kind: unknown kind 'forwardkl'. Did you mean 'forward_kl'?" in refused(objective=[{"kind": "forwardkl"}])
+    assert "objective[0].kind: unknown kind 'forwardkl'. Did you mean 'forward_kl'?" in refused(
+        objective=[{"kind": "forwardkl"}]
+    )
 
 
 # ── wrong values ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -95,7 +97,12 @@ def test_several_faults_come_in_one_message_a_line_each() -> None:
     said = refused(tsk=1, train__steps="many", data__split=1.5, seed=-1)
     assert said.startswith("my.yaml has 4 faults:\n")
     lines = said.splitlines()[1:]
-    assert sorted(line.split(":")[0].strip() for line in lines) == ["data.split", "seed", "train.steps", "tsk"]
+    assert sorted(line.split(":")[0].strip() for line in lines) == [
+        "data.split",
+        "seed",
+        "train.steps",
+        "tsk",
+    ]
 
 
 @pytest.mark.parametrize(("field", "value", "wanted"), [
@@ -110,8 +117,13 @@ def test_a_field_with_two_forms_is_one_fault_and_not_one_a_form(field: str, valu
 
 
 def test_the_nearer_of_two_complaints_about_one_field_is_made() -> None:
-    assert refused(student__from_teacher__layers=0) == "my.yaml: student.from_teacher.layers: must be greater than 0, not 0."
-    assert "layers[0]: must be greater than or equal to 0, not -1" in refused(student__from_teacher__layers=[-1, 2])
+    assert (
+        refused(student__from_teacher__layers=0)
+        == "my.yaml: student.from_teacher.layers: must be greater than 0, not 0."
+    )
+    assert "layers[0]: must be greater than or equal to 0, not -1" in refused(
+        student__from_teacher__layers=[-1, 2]
+    )
 
 
 @pytest.mark.parametrize(("field", "value"), [
@@ -124,7 +136,12 @@ def test_a_value_of_another_type_is_never_bent_until_it_fits(field: str, value: 
 
 
 def test_whole_numbers_are_numbers() -> None:
-    assert parse_recipe(values(train__max_grad_norm=1, objective=[{"kind": "hard", "weight": 2}])).train.max_grad_norm == 1.0
+    assert (
+        parse_recipe(
+            values(train__max_grad_norm=1, objective=[{"kind": "hard", "weight": 2}])
+        ).train.max_grad_norm
+        == 1.0
+    )
 
 
 @pytest.mark.parametrize(("changes", "said"), [
@@ -189,7 +206,11 @@ def test_later_changes_win_and_the_file_stays_as_it_was(tmp_path: Path) -> None:
 
 def test_set_of_a_field_that_an_alias_shares_changes_that_field_alone(tmp_path: Path) -> None:
     path = written(tmp_path)
-    path.write_text(path.read_text().replace("train:\n    source: rows.jsonl", "train: &rows {source: rows.jsonl}\n  eval: *rows"))
+    path.write_text(
+        path.read_text().replace(
+            "train:\n    source: rows.jsonl", "train: &rows {source: rows.jsonl}\n  eval: *rows"
+        )
+    )
     recipe = load_recipe(path, ["data.train.limit=3"])
     assert recipe.data.eval is not None
     assert (recipe.data.train.limit, recipe.data.eval.limit) == (3, None)
@@ -201,7 +222,18 @@ def test_set_without_a_key_or_value_shows_how_to_write_it(tmp_path: Path, change
         load_recipe(written(tmp_path), [change])
 
 
-@pytest.mark.parametrize("change", ["name.x=1", "name.x.y=1", "objective.7.weight=1", "objective.-1.weight=1", "objective.weight=1", "objective.²=1", "train.steps.x=1"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "name.x=1",
+        "name.x.y=1",
+        "objective.7.weight=1",
+        "objective.-1.weight=1",
+        "objective.weight=1",
+        "objective.²=1",
+        "train.steps.x=1",
+    ],
+)
 def test_set_below_what_is_no_section_is_refused(tmp_path: Path, change: str) -> None:
     with pytest.raises(RecipeError, match="to set"):
         load_recipe(written(tmp_path), [change])
@@ -225,7 +257,12 @@ def test_paths_beside_the_recipe_are_found_from_anywhere(tmp_path: Path) -> None
 def test_files_that_are_no_recipe_are_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
     (tmp_path / "list.yaml").write_text("- a")
-    for path, said in (("none.yaml", "no such recipe"), ("", "is a folder"), ("latin.yaml", "UTF-8"), ("list.yaml", "mapping of sections")):
+    for path, said in (
+        ("none.yaml", "no such recipe"),
+        ("", "is a folder"),
+        ("latin.yaml", "UTF-8"),
+        ("list.yaml", "mapping of sections"),
+    ):
         with pytest.raises(RecipeError, match=said):
             load_recipe(tmp_path / path)
 
@@ -235,7 +272,12 @@ def test_files_that_are_no_recipe_are_refused_in_a_sentence(tmp_path: Path) -> N
 
 def test_a_recipe_never_changes_once_read() -> None:
     recipe = parse_recipe(values())
-    for section, field in ((recipe, "seed"), (recipe.train, "steps"), (recipe.objective[0], "weight"), (recipe.data.train, "limit")):
+    for section, field in (
+        (recipe, "seed"),
+        (recipe.train, "steps"),
+        (recipe.objective[0], "weight"),
+        (recipe.data.train, "limit"),
+    ):
         with pytest.raises(ValidationError, match="frozen"):
             setattr(section, field, 1)
 

@@ -23,7 +23,9 @@ def test_every_spelling_of_a_small_number_is_a_number_and_not_text(text: str) ->
     assert value == pytest.approx(1e-4)
 
 
-@pytest.mark.parametrize("word", ["no", "yes", "on", "off", "No", "YES", "y", "n", "e5", "1e", "1.5.2", "0x10", "0o7", "+", "="])
+@pytest.mark.parametrize(
+    "word", ["no", "yes", "on", "off", "No", "YES", "y", "n", "e5", "1e", "1.5.2", "0x10", "0o7", "+", "="]
+)
 def test_words_stay_words(word: str) -> None:
     assert parse_yaml(f"a: {word}", "my.yaml") == {"a": word}
 
@@ -48,7 +50,11 @@ def test_dates_and_times_stay_text(text: str) -> None:
 
 
 def test_quotes_make_text_of_anything() -> None:
-    assert parse_yaml("a: '1e-4'\nb: \"null\"\nc: 'true'", "my.yaml") == {"a": "1e-4", "b": "null", "c": "true"}
+    assert parse_yaml("a: '1e-4'\nb: \"null\"\nc: 'true'", "my.yaml") == {
+        "a": "1e-4",
+        "b": "null",
+        "c": "true",
+    }
 
 
 def test_infinities_and_nan_are_numbers_so_that_the_schema_can_refuse_them() -> None:
@@ -56,7 +62,10 @@ def test_infinities_and_nan_are_numbers_so_that_the_schema_can_refuse_them() -> 
     assert parse_yaml("a: .nan", "my.yaml")["a"] != parse_yaml("a: .nan", "my.yaml")["a"]
 
 
-@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "s:\n  x: 1\n  x: 2", "s: {x: 1, x: 2}", "l:\n  - {x: 1, x: 1}", '"a": 1\na: 2'])
+@pytest.mark.parametrize(
+    "text",
+    ["a: 1\nb: 2\na: 3", "s:\n  x: 1\n  x: 2", "s: {x: 1, x: 2}", "l:\n  - {x: 1, x: 1}", '"a": 1\na: 2'],
+)
 def test_the_second_of_two_equal_keys_does_not_win_in_silence(text: str) -> None:
     assert "was given before, on line" in refused(text)
 
@@ -66,7 +75,22 @@ def test_a_duplicate_key_is_named_with_both_lines() -> None:
     assert said.startswith("my.yaml:3:") and "'a'" in said and "line 1" in said
 
 
-@pytest.mark.parametrize("tag", ["!!python/name:os.system", "!!python/object/apply:os.system", "!thing", "!!bool", "!!int", "!!str", "!!omap", "!!set", "!!binary", "!!timestamp", "!"])
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "!!python/name:os.system",
+        "!!python/object/apply:os.system",
+        "!thing",
+        "!!bool",
+        "!!int",
+        "!!str",
+        "!!omap",
+        "!!set",
+        "!!binary",
+        "!!timestamp",
+        "!",
+    ],
+)
 def test_tags_are_refused_before_anything_is_built(tag: str) -> None:
     said = refused(f"x: 1\na: {tag} [1]")
     assert said.startswith("my.yaml:2:") and "tag" in said
@@ -126,7 +150,18 @@ def test_a_second_document_is_not_dropped_in_silence(text: str) -> None:
     assert "document" in refused(text)
 
 
-@pytest.mark.parametrize(("text", "line"), [("a: 1\nb: [1, 2", 2), ('a: "x', 1), ("a: b: c", 1), ("a: 1\n\tb: 2", 2), ("a: @x", 1), ("x: 1\na: *nobody", 2), ("a: 1\n b: 2", 2)])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: 1\nb: [1, 2", 2),
+        ('a: "x', 1),
+        ("a: b: c", 1),
+        ("a: 1\n\tb: 2", 2),
+        ("a: @x", 1),
+        ("x: 1\na: *nobody", 2),
+        ("a: 1\n b: 2", 2),
+    ],
+)
 def test_what_is_not_yaml_is_named_with_its_line_and_how_to_mend_it(text: str, line: int) -> None:
     said = refused(text)
     assert said.startswith(f"my.yaml:{line}:") and "not valid YAML" in said and "mend" in said
@@ -153,7 +188,33 @@ def test_a_file_that_is_no_page_of_text_is_refused() -> None:
     assert "larger" in refused("# " + "x" * MAX_BYTES)
 
 
-@pytest.mark.parametrize("text", ["1e-4", "no", "true", "null", "~", "", "012", "0x10", "2026-01-31", "12:30", "a: b", "# c", "- d", "*e", "&f", "!g", "é\n日本", "<<", "=", ".5", "1_000", " x "])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e-4",
+        "no",
+        "true",
+        "null",
+        "~",
+        "",
+        "012",
+        "0x10",
+        "2026-01-31",
+        "12:30",
+        "a: b",
+        "# c",
+        "- d",
+        "*e",
+        "&f",
+        "!g",
+        "é\n日本",
+        "<<",
+        "=",
+        ".5",
+        "1_000",
+        " x ",
+    ],
+)
 def test_text_that_looks_like_something_else_is_written_so_that_it_stays_text(text: str) -> None:
     assert parse_yaml(write_yaml({"a": text}), "my.yaml") == {"a": text}
 

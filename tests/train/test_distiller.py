@@ -385,3 +385,49 @@ def test_bfloat16_gives_nearly_the_gradient_of_float32_and_the_students_weights_
     assert 1e-5 < (one - other).norm() / one.norm() < 0.05
     assert rough.state.log_history[0]["loss"] == pytest.approx(exact.state.log_history[0]["loss"], rel=0.02)
     assert {parameter.dtype for parameter in rough.model.parameters()} == {torch.float32}
+
+
+def test_each_epoch_reads_every_row_once_and_in_an_order_of_its_own(folders, tmp_path):
+    class Recording(LocalTeacher):
+        read: list[str] = []
+
+        def signal(self, batch):
+            self.read += batch["keys"]
+            return super().signal(batch)
+
+    task = make_task("causal_lm", load_tokenizer(folders["student"]))
+    teacher = Recording(model(folders, "teacher"), task)
+    made = train(folders, tmp_path, teacher=teacher, max_steps=4)  # two steps of four rows each an epoch
+    first, second = teacher.read[:8], teacher.read[8:]
+    assert set(first) == set(second) == {example.key for example in made.train_dataset}
+    assert len(set(first)) == 8
+    assert first != second
+
+
+def test_the_trainers_own_evaluation_reads_plain_rows_and_needs_no_logits(folders, tmp_path):
+    made = Distiller(
+        model=model(folders, "student"),
+        teacher=model(folders, "teacher"),
+        objective=BOTH,
+        args=tiny.arguments(tmp_path, max_steps=2, eval_strategy="steps", eval_steps=1),
+        train_dataset=tiny.completions(8),
+        eval_dataset=tiny.completions(3),
+        processing_class=load_tokenizer(folders["student"]),
+    )
+    made.train()
+    losses = [row["eval_loss"] for row in made.state.log_history if "eval_loss" in row]
+    assert len(losses) == 2
+    assert all(0 < loss < 20 for loss in losses)
+
+
+def test_fp16_is_refused_because_its_scaler_would_not_survive_a_resume(folders, tmp_path):
+    arguments = tiny.arguments(tmp_path)
+    arguments.fp16 = True
+    with pytest.raises(RecipeError, match="fp16"):
+        Distiller(
+            model(folders, "student"),
+            model(folders, "teacher"),
+            [kd.forward_kl()],
+            arguments,
+            processing_class=load_tokenizer(folders["student"]),
+        )

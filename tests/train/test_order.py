@@ -44,4 +44,14 @@ def test_order_changes_with_the_epoch_and_the_seed_and_comes_again():
 
 
 def test_seeds_of_different_purposes_do_not_collide():
-    assert len({draw_seed(0, "order", 1), draw_seed(0, "step", 1), draw_seed(1, "order", 1), draw_seed(0, "order", 11)}) == 4
+    assert (
+        len(
+            {
+                draw_seed(0, "order", 1),
+                draw_seed(0, "step", 1),
+                draw_seed(1, "order", 1),
+                draw_seed(0, "order", 11),
+            }
+        )
+        == 4
+    )

@@ -33,6 +33,13 @@ class FromConfig(Section):
     embeddings: Literal["random", "teacher"] = "teacher"
     """Start from the teacher's token embeddings, projected to the student's width by their principal axes, or from noise."""
 
+    @model_validator(mode="after")
+    def _sizes_are_sizes(self) -> Self:
+        for name, value in self.config.items():
+            if name.endswith(("_size", "_heads", "_layers")) and isinstance(value, int) and value < 1:
+                raise ValueError(f"config: {name} must be at least 1, not {value}")
+        return self
+
 
 class Student(Section):
     """Exactly one of `from_teacher`, `from_config` and `model`."""

@@ -96,7 +96,9 @@ def _refuse_tokens(text: str, where: str) -> None:
         aliases += isinstance(token, yaml.AliasToken)
         at = f"{where}:{token.start_mark.line + 1}"
         if depth > MAX_DEPTH:
-            raise RecipeError(f"{at}: is nested deeper than {MAX_DEPTH} levels; a recipe has five.")
+            raise RecipeError(
+                f"{at}: is nested deeper than {MAX_DEPTH} levels; a recipe needs no more than five."
+            )
         if isinstance(token, yaml.TagToken):
             tag = "".join(part for part in token.value if part)
             raise RecipeError(f"{at}: the tag {tag} is not allowed; write plain values (quotes make text).")

@@ -97,7 +97,10 @@ def encode_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path
         if name != "train" and recipe.evaluate.rows:
             examples = examples[: recipe.evaluate.rows]
         if not examples:
-            raise DataError(f"{name}: no row is left to use; see the reasons in {place / 'dropped.jsonl'}.")
+            why = ", ".join(sorted({row["reason"] for row in refused})) or "too short to learn from"
+            raise DataError(
+                f"{name}: no row is left to use of {len(some):,} ({why}); raise data.max_length, or give it other rows."
+            )
         shown = shown or _shown(examples[0], task)
         sizes[name] = write_examples(place / f"{name}.parquet", examples)
     write_jsonl(place / "dropped.jsonl", dropped)

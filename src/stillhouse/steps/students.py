@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -107,14 +108,28 @@ def _from_config(
     wanted: FromConfig, seed: int, task: Task, teacher: Path
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     changes = dict(wanted.config)
+    if "vocab_size" in changes:
+        raise RecipeError(
+            "student.from_config.config: the student reads with the teacher's tokenizer; remove vocab_size."
+        )
     if task.labels:
         changes |= {
             "id2label": dict(enumerate(task.labels)),
             "label2id": {label: number for number, label in enumerate(task.labels)},
         }
-    model = from_config(
-        changed_config(load_config(teacher), changes), task.auto_class, draw_seed(seed, "student") % 2**32
-    )
+    model = _shaped(load_config(teacher), changes, task.auto_class, draw_seed(seed, "student") % 2**32)
     if wanted.embeddings == "teacher":
         project_embeddings(model, task.load(teacher))
     return model, {"config": wanted.config, "embeddings": wanted.embeddings}
+
+
+def _shaped(config: Any, changes: dict[str, Any], auto_class: str, seed: int) -> PreTrainedModel:
+    """The family's model in the shape asked for.  Raises: RecipeError if there can be none, whatever the family raises."""
+    try:
+        return from_config(changed_config(config, changes), auto_class, seed)
+    except (StrictDataclassError, ArithmeticError, AssertionError, LookupError) as error:
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise RecipeError(
+            f"student.from_config.config: no {type(config).__name__} has this shape ({reason[0].strip()}); "
+            "mend those fields."
+        ) from error

@@ -37,6 +37,8 @@ class Distiller(Trainer):
         objective: terms from `stillhouse.objectives`.
         args: TrainingArguments, as for any Trainer.
         train_dataset: rows with `text`, `messages`, `prompt` and `completion`, or `text` and `label`; or Examples.
+            Rows are cut at 256 tokens, unless a `task` made with another `max_length` is given.
+        eval_dataset: the same, for the Trainer's own evaluation of the loss.
         processing_class: the tokenizer of student and teacher.
         task: what the models do; by default what the student's class does.
         say: told in a line when a damaged checkpoint is passed over.
@@ -52,6 +54,7 @@ class Distiller(Trainer):
         objective: Sequence[Term] = (),
         args: TrainingArguments | None = None,
         train_dataset: Iterable[Any] | None = None,
+        eval_dataset: Iterable[Any] | None = None,
         processing_class: Any = None,
         task: Task | None = None,
         say: Callable[[str], None] = print,
@@ -69,6 +72,10 @@ class Distiller(Trainer):
             if isinstance(known, PreTrainedModel):
                 self.task.verify(known)
         args = args or TrainingArguments(output_dir="distiller", report_to=[])
+        if args.fp16:
+            raise RecipeError(
+                "Distiller: fp16 is not supported (its scaler is not in our checkpoints); use bf16=True."
+            )
         args.remove_unused_columns = False  # rows are Examples, and their keys find the kept targets
         args.logging_nan_inf_filter = False  # it hides NaN from the log
         super().__init__(
@@ -76,6 +83,7 @@ class Distiller(Trainer):
             args=args,
             data_collator=self.task.collate,
             train_dataset=as_examples([] if train_dataset is None else train_dataset, self.task, say),
+            eval_dataset=None if eval_dataset is None else as_examples(eval_dataset, self.task, say),
             processing_class=processing_class,
             **kwargs,
         )
@@ -118,8 +126,21 @@ class Distiller(Trainer):
         dtype = torch.bfloat16 if self.args.bf16 else None
         loss, parts = self.objective(scores, targets, total, dtype)
         loss = loss * self.args.world_size  # DDP and FSDP average over ranks; `total` counted them all
-        self._parts.append(parts.detach())
+        if model.training:
+            self._parts.append(parts.detach())
         return (loss, scores) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor, None, None]:
+        """The objective on one held-out batch, per counted position; full logits are not made here either."""
+        with torch.no_grad():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs)) / self.args.world_size
+        return loss.detach(), None, None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds each term's own value; stops a run that has diverged."""
