@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 import tiny
 from typed import Said, hurried, stillhouse, write_recipe
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 import tiny
 from conftest import Finished
 from typed import ENVIRONMENT, process, start, stillhouse, write_recipe
@@ -47,24 +48,29 @@ def copied(finished: Finished, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("word", ["--help", "-h"])
 def test_help_names_every_command(word: str) -> None:
     said = stillhouse(word)
-    assert said.code == 0 and said.err == ""
+    assert said.code == 0
+    assert said.err == ""
     assert all(re.search(rf"^\s+{command}\b", said.out, re.MULTILINE) for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_says_what_it_does(command: str) -> None:
     said = stillhouse(command, "-h")
-    assert said.code == 0 and "Usage: stillhouse" in said.out and "--help" in said.out
+    assert said.code == 0
+    assert "Usage: stillhouse" in said.out
+    assert "--help" in said.out
 
 
 def test_nothing_typed_is_answered_with_help_and_code_2() -> None:
     said = stillhouse()
-    assert said.code == 2 and said.err.startswith("Usage:")
+    assert said.code == 2
+    assert said.err.startswith("Usage:")
 
 
 def test_version() -> None:
     said = stillhouse("--version")
-    assert said.code == 0 and re.fullmatch(r"\d+\.\d+\.\d+\S*\n", said.out)
+    assert said.code == 0
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", said.out)
 
 
 def test_commands_that_only_look_never_import_torch(finished: Finished, tmp_path: Path) -> None:
@@ -109,7 +115,8 @@ def test_doctor_says_what_is_there_and_what_is_to_be_done() -> None:
 
 def test_run_as_json_gives_the_results_and_progress_as_json_lines(finished: Finished) -> None:
     results = json.loads(finished.said.out)
-    assert results["name"] == "tiny" and results["retention"]
+    assert results["name"] == "tiny"
+    assert results["retention"]
     assert results == json.loads((finished.folder / "results.json").read_text()) | {
         "stages": results["stages"]
     }
@@ -119,13 +126,16 @@ def test_run_as_json_gives_the_results_and_progress_as_json_lines(finished: Fini
 def test_plan_as_json(finished: Finished, copied: Path) -> None:
     said = stillhouse("plan", finished.recipe, "--folder", copied, "--format", "json")
     found = json.loads(said.out)
-    assert said.code == 0 and found["total_seconds"] > 0 and found["money"] == 0.0
+    assert said.code == 0
+    assert found["total_seconds"] > 0
+    assert found["money"] == 0.0
 
 
 def test_an_error_as_json(finished: Finished) -> None:
     for how in (["--format", "json"], ["--format=json"]):
         said = stillhouse("validate", finished.recipe, "--set", "train.stesp=1", *how)
-        assert said.code == 2 and said.out == ""
+        assert said.code == 2
+        assert said.out == ""
         assert json.loads(said.err) == {"error": json.loads(said.err)["error"], "exit_code": 2}
 
 
@@ -134,7 +144,9 @@ def test_an_error_as_json(finished: Finished) -> None:
 
 def test_ls_shows_what_each_recipe_distils() -> None:
     said = stillhouse("ls")
-    assert "quickstart" in said.out and "takes" in said.out and "reached" in said.out
+    assert "quickstart" in said.out
+    assert "takes" in said.out
+    assert "reached" in said.out
 
 
 def test_a_copied_recipe_is_named_after_its_file_and_loads(tmp_path: Path) -> None:
@@ -142,7 +154,8 @@ def test_a_copied_recipe_is_named_after_its_file_and_loads(tmp_path: Path) -> No
 
     for row in json.loads(stillhouse("ls", "--format", "json").out):
         said = stillhouse("cp", row["name"], tmp_path / f"{row['name']}-mine.yaml")
-        assert said.code == 0 and "stillhouse validate" in said.out
+        assert said.code == 0
+        assert "stillhouse validate" in said.out
         assert load_recipe(tmp_path / f"{row['name']}-mine.yaml").name == f"{row['name']}-mine"
 
 
@@ -170,7 +183,9 @@ def test_init_writes_a_recipe_that_is_valid(task: str, tmp_path: Path) -> None:
 
 def test_validate_names_what_it_found(finished: Finished) -> None:
     said = stillhouse("validate", finished.recipe)
-    assert said.code == 0 and "text rows" in said.out and said.out.endswith(f"{finished.recipe}: valid\n")
+    assert said.code == 0
+    assert "text rows" in said.out
+    assert said.out.endswith(f"{finished.recipe}: valid\n")
 
 
 # ── status and report ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -178,14 +193,16 @@ def test_validate_names_what_it_found(finished: Finished) -> None:
 
 def test_status_of_a_finished_run(finished: Finished) -> None:
     found = json.loads(stillhouse("status", finished.folder, "--format", "json").out)
-    assert found["next"] is None and not found["locked"]
+    assert found["next"] is None
+    assert not found["locked"]
     assert all(row["state"] == "done" for row in found["stages"].values())
     assert "nothing: the run is finished" in stillhouse("status", finished.folder).out
 
 
 def test_report_prints_where_the_page_is(finished: Finished) -> None:
     said = stillhouse("report", finished.folder)
-    assert said.code == 0 and Path(said.out.strip()) == finished.folder / "report.html"
+    assert said.code == 0
+    assert Path(said.out.strip()) == finished.folder / "report.html"
 
 
 # ── run again, in parts, anew ───────────────────────────────────────────────────────────────────────────────────────
@@ -198,7 +215,8 @@ def _written(folder: Path) -> dict[str, int]:
 def test_the_second_run_does_nothing(finished: Finished, copied: Path) -> None:
     before = _written(copied)
     said = stillhouse("run", finished.recipe, "--folder", copied)
-    assert said.code == 0 and _written(copied) == before
+    assert said.code == 0
+    assert _written(copied) == before
     assert "train" not in said.err, "no stage is announced"
     assert "what it costs to run" in said.out
 
@@ -208,10 +226,12 @@ def test_until_stops_and_the_same_command_without_it_goes_on(
 ) -> None:
     folder = tmp_path / "run"
     said = stillhouse("run", finished.recipe, "--folder", folder, "--until", "label")
-    assert said.code == 0 and "stopped after label" in said.out
+    assert said.code == 0
+    assert "stopped after label" in said.out
     assert not (folder / "train").exists()
     state = json.loads(stillhouse("status", folder, "--format", "json").out)
-    assert state["next"] == "train" and state["stages"]["label"]["state"] == "done"
+    assert state["next"] == "train"
+    assert state["stages"]["label"]["state"] == "done"
     before = _written(folder)
     said = stillhouse("run", finished.recipe, "--folder", folder)
     assert said.code == 0, said.err
@@ -224,7 +244,8 @@ def test_until_stops_and_the_same_command_without_it_goes_on(
 
 def test_until_as_json_says_nothing_on_standard_output(finished: Finished, copied: Path) -> None:
     said = stillhouse("run", finished.recipe, "--folder", copied, "--until", "label", "--format", "json")
-    assert said.code == 0 and said.out == ""
+    assert said.code == 0
+    assert said.out == ""
 
 
 def test_only_runs_one_stage_and_needs_those_before_it(finished: Finished, copied: Path, hurry: None) -> None:
@@ -234,14 +255,16 @@ def test_only_runs_one_stage_and_needs_those_before_it(finished: Finished, copie
     assert set(_written(copied)) - set(before) == {str(copied / "report" / "DONE.json")}
     shutil.rmtree(copied / "label")
     said = stillhouse("run", finished.recipe, "--folder", copied, "--only", "evaluate")
-    assert said.code == 2 and "'label'" in said.err
+    assert said.code == 2
+    assert "'label'" in said.err
 
 
 def test_fresh_forgets_everything(finished: Finished, copied: Path, hurry: None) -> None:
     (copied / "left-over.txt").write_text("x")
     said = stillhouse("run", finished.recipe, "--folder", copied, "--fresh", "--until", "plan")
     assert said.code == 0, said.err
-    assert not (copied / "left-over.txt").exists() and not (copied / "label").exists()
+    assert not (copied / "left-over.txt").exists()
+    assert not (copied / "label").exists()
 
 
 def test_another_learning_rate_trains_again_and_never_asks_the_teacher_again(
@@ -269,9 +292,11 @@ def test_a_missed_gate_is_code_6_and_nothing_is_deleted(
         said = stillhouse("run", finished.recipe, "--folder", copied, "--set", f"gate.{gate}=1e6")
         assert said.code == 6, said.err
         last = said.err.splitlines()[-1]
-        assert last.startswith(f"error: gate.{gate}:") and "1000000" in last
+        assert last.startswith(f"error: gate.{gate}:")
+        assert "1000000" in last
         assert "what it costs to run" in said.out, "the numbers are shown before the verdict"
-    assert (copied / "results.json").exists() and (copied / "student" / "model.safetensors").exists()
+    assert (copied / "results.json").exists()
+    assert (copied / "student" / "model.safetensors").exists()
 
 
 def test_a_kept_gate_is_code_0(finished: Finished, copied: Path, hurry: None) -> None:
@@ -328,11 +353,13 @@ def _on_a_terminal(words: list[str], more: dict[str, str]) -> str:
 
 def test_a_reader_who_has_had_enough_causes_no_traceback() -> None:
     running = start("schema")
-    assert running.stdout is not None and running.stderr is not None
+    assert running.stdout is not None
+    assert running.stderr is not None
     running.stdout.close()
     error = running.stderr.read()
     running.wait(timeout=60)
-    assert "Traceback" not in error and "Exception" not in error
+    assert "Traceback" not in error
+    assert "Exception" not in error
 
 
 # ── stopping ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -354,8 +381,10 @@ def test_a_stopped_run_says_so_keeps_its_state_and_goes_on(
     assert "Traceback" not in error
     assert error.splitlines()[-1] == "stopped; what was done is kept. Run the same command to go on."
     state = json.loads(stillhouse("status", folder, "--format", "json").out)
-    assert state["stages"]["label"]["state"] == "done" and state["stages"]["train"]["state"] == "begun"
-    assert state["stages"]["train"]["detail"].startswith("checkpoint at step") and not state["locked"]
+    assert state["stages"]["label"]["state"] == "done"
+    assert state["stages"]["train"]["state"] == "begun"
+    assert state["stages"]["train"]["detail"].startswith("checkpoint at step")
+    assert not state["locked"]
     if number == signal.SIGTERM:
         return  # going on is the same after both
     said = stillhouse("run", long, "--folder", folder, "--until", "train")

@@ -16,13 +16,16 @@ RECIPES = sorted(FOLDER.rglob("*.yaml"))
 
 def test_there_are_recipes_and_ls_shows_them_all() -> None:
     assert RECIPES
-    assert {one.path for one in shipped().values()} == {path for path in RECIPES if path.name == "recipe.yaml"}
+    assert {one.path for one in shipped().values()} == {
+        path for path in RECIPES if path.name == "recipe.yaml"
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(FOLDER).as_posix())
 def test_the_recipe_is_read_and_written_back(path: Path, tmp_path: Path) -> None:
     recipe = load_recipe(path)
-    assert recipe.description and recipe.licence, "shipped recipes say what they are and under which licence"
+    assert recipe.description, "shipped recipes say what they are"
+    assert recipe.licence, "shipped recipes say under which licence the student is"
     (tmp_path / "again.yaml").write_text(recipe_text(recipe), encoding="utf-8")
     assert load_recipe(tmp_path / "again.yaml") == recipe
 
@@ -33,7 +36,8 @@ def test_its_readme_says_what_it_takes_and_what_it_reached(path: Path) -> None:
     assert about.is_file(), f"{path}: has no README.md beside it"
     for what in ("Takes", "Reached"):
         said = re.search(rf"^\*\*{what}:\*\* (.+)$", about.read_text(encoding="utf-8"), re.MULTILINE)
-        assert said and re.search(r"\d", said[1]), f"{about}: has no line **{what}:** with a number in it"
+        assert said, f"{about}: has no line **{what}:**"
+        assert re.search(r"\d", said[1]), f"{about}: has no line **{what}:** with a number in it"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(FOLDER).as_posix())

@@ -83,6 +83,6 @@ def hurried() -> Iterator[None]:
         mock.patch.object(plan, "SECONDS", 0.01),
         mock.patch.object(cost, "REPEATS", 1),
         mock.patch.object(cost, "NEW_TOKENS", 4),
-        mock.patch.object(cost, "fresh_peak", lambda *_: 1),
+        mock.patch.object(cost, "fresh_peak", return_value=1),
     ):
         yield

@@ -76,7 +76,8 @@ def test_a_misspelt_key_in_a_list_is_found_with_its_place() -> None:
 
 def test_a_knob_of_another_term_is_no_knob_of_this_one() -> None:
     said = refused(objective=[{"kind": "hard", "temperature": 2.0}])
-    assert "objective[0].temperature: no such key." in said and "label_smoothing" in said
+    assert "objective[0].temperature: no such key." in said
+    assert "label_smoothing" in said
 
 
 def test_a_key_that_resembles_nothing_lists_what_there_is() -> None:
@@ -113,7 +114,8 @@ def test_several_faults_come_in_one_message_a_line_each() -> None:
 ])  # fmt: skip
 def test_a_field_with_two_forms_is_one_fault_and_not_one_a_form(field: str, value: Any, wanted: str) -> None:
     said = refused(**{field: value})
-    assert "\n" not in said and f"must be {wanted}" in said
+    assert "\n" not in said
+    assert f"must be {wanted}" in said
 
 
 def test_the_nearer_of_two_complaints_about_one_field_is_made() -> None:
@@ -194,7 +196,8 @@ def test_set_changes_a_field_wherever_it_is(tmp_path: Path, change: str, path: s
 @pytest.mark.parametrize("nothing", ["", "null", "~"])
 def test_set_to_nothing_takes_a_value_back(tmp_path: Path, nothing: str) -> None:
     recipe = load_recipe(written(tmp_path), [f"train.steps={nothing}", "train.epochs=2.0"])
-    assert recipe.train.steps is None and recipe.train.epochs == 2.0
+    assert recipe.train.steps is None
+    assert recipe.train.epochs == 2.0
 
 
 def test_later_changes_win_and_the_file_stays_as_it_was(tmp_path: Path) -> None:
@@ -218,7 +221,7 @@ def test_set_of_a_field_that_an_alias_shares_changes_that_field_alone(tmp_path: 
 
 @pytest.mark.parametrize("change", ["train.steps", "=3", "a..b=1", ".=1", ""])
 def test_set_without_a_key_or_value_shows_how_to_write_it(tmp_path: Path, change: str) -> None:
-    with pytest.raises(RecipeError, match="write it as section.field=value"):
+    with pytest.raises(RecipeError, match="write it as section"):
         load_recipe(written(tmp_path), [change])
 
 
@@ -240,7 +243,7 @@ def test_set_below_what_is_no_section_is_refused(tmp_path: Path, change: str) ->
 
 
 def test_set_of_an_unknown_key_says_what_was_meant(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="train.learning_rat: no such key. Did you mean 'learning_rate'"):
+    with pytest.raises(RecipeError, match=r"no such key\. Did you mean 'learning_rate'"):
         load_recipe(written(tmp_path), ["train.learning_rat=1"])
 
 

@@ -12,7 +12,8 @@ def refused(text: str) -> str:
     with pytest.raises(RecipeError) as caught:
         parse_yaml(text, "my.yaml")
     said = str(caught.value)
-    assert said.startswith("my.yaml") and "\n" not in said
+    assert said.startswith("my.yaml")
+    assert "\n" not in said
     return said
 
 
@@ -72,7 +73,9 @@ def test_the_second_of_two_equal_keys_does_not_win_in_silence(text: str) -> None
 
 def test_a_duplicate_key_is_named_with_both_lines() -> None:
     said = refused("a: 1\nb: 2\na: 3")
-    assert said.startswith("my.yaml:3:") and "'a'" in said and "line 1" in said
+    assert said.startswith("my.yaml:3:")
+    assert "'a'" in said
+    assert "line 1" in said
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,8 @@ def test_a_duplicate_key_is_named_with_both_lines() -> None:
 )
 def test_tags_are_refused_before_anything_is_built(tag: str) -> None:
     said = refused(f"x: 1\na: {tag} [1]")
-    assert said.startswith("my.yaml:2:") and "tag" in said
+    assert said.startswith("my.yaml:2:")
+    assert "tag" in said
 
 
 def test_a_self_referring_alias_is_refused() -> None:
@@ -142,7 +146,8 @@ def test_an_empty_file_says_how_to_start(text: str) -> None:
     if text == "---\n":
         assert parse_yaml(text, "my.yaml") is None
     else:
-        assert "is empty" in refused(text) and "stillhouse cp" in refused(text)
+        assert "is empty" in refused(text)
+        assert "stillhouse cp" in refused(text)
 
 
 @pytest.mark.parametrize("text", ["a: 1\n---\nb: 2\n", "a: 1\n...\n---\nb: 2\n", "a: 1\n...\nb: 2\n"])
@@ -164,7 +169,9 @@ def test_a_second_document_is_not_dropped_in_silence(text: str) -> None:
 )
 def test_what_is_not_yaml_is_named_with_its_line_and_how_to_mend_it(text: str, line: int) -> None:
     said = refused(text)
-    assert said.startswith(f"my.yaml:{line}:") and "not valid YAML" in said and "mend" in said
+    assert said.startswith(f"my.yaml:{line}:")
+    assert "not valid YAML" in said
+    assert "mend" in said
 
 
 def test_control_characters_are_refused_in_a_sentence() -> None:
