@@ -65,7 +65,9 @@ def test_imports_go_down_only(path: Path) -> None:
         theirs = module.split(".")[1]
         if theirs == mine or theirs not in LEVEL:  # a name of the package itself, such as __version__
             continue
-        assert LEVEL[theirs] < LEVEL[mine], f"{path.relative_to(SRC)}:{line} imports {theirs}, which is not below {mine}"
+        assert LEVEL[theirs] < LEVEL[mine], (
+            f"{path.relative_to(SRC)}:{line} imports {theirs}, which is not below {mine}"
+        )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
@@ -97,7 +99,9 @@ def test_every_name_in_all_exists() -> None:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             targets = node.targets if isinstance(node, ast.Assign) else []
             if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
-                dotted = ".".join(["stillhouse", *path.relative_to(SRC).with_suffix("").parts]).removesuffix(".__init__")
+                dotted = ".".join(["stillhouse", *path.relative_to(SRC).with_suffix("").parts]).removesuffix(
+                    ".__init__"
+                )
                 module = importlib.import_module(dotted)
                 missing = [name for name in module.__all__ if not hasattr(module, name)]
                 assert not missing, f"{dotted}: {missing}"
@@ -118,12 +122,16 @@ def test_a_stage_names_only_earlier_stages() -> None:
         assert set(stage.after) <= set(names[:number]), stage.name
 
 
-@pytest.mark.parametrize("path", [SRC / "__init__.py", *FILES], ids=lambda path: path.relative_to(SRC).as_posix())
+@pytest.mark.parametrize(
+    "path", [SRC / "__init__.py", *FILES], ids=lambda path: path.relative_to(SRC).as_posix()
+)
 def test_no_file_outgrows_a_reader(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
-@pytest.mark.parametrize("path", [SRC / "__init__.py", *FILES], ids=lambda path: path.relative_to(SRC).as_posix())
+@pytest.mark.parametrize(
+    "path", [SRC / "__init__.py", *FILES], ids=lambda path: path.relative_to(SRC).as_posix()
+)
 def test_nothing_unsafe_gets_in(path: Path) -> None:
     """No pickles, no code of others, no shell: read from the syntax, so that comments may speak of them."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -133,8 +141,18 @@ def test_nothing_unsafe_gets_in(path: Path) -> None:
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        assert called not in ("eval", "exec", "torch.load", "torch.save", "os.system", "yaml.load", "__import__"), f"{path.name}:{node.lineno}"
+        assert called not in (
+            "eval",
+            "exec",
+            "torch.load",
+            "torch.save",
+            "os.system",
+            "yaml.load",
+            "__import__",
+        ), f"{path.name}:{node.lineno}"
         for word in node.keywords:
             true = isinstance(word.value, ast.Constant) and word.value.value is True
-            assert not (word.arg in ("trust_remote_code", "shell", "allow_pickle") and true), f"{path.name}:{node.lineno}"
+            assert not (word.arg in ("trust_remote_code", "shell", "allow_pickle") and true), (
+                f"{path.name}:{node.lineno}"
+            )
             assert not (word.arg == "weights_only" and not true), f"{path.name}:{node.lineno}"

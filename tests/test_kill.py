@@ -79,13 +79,19 @@ def one_kill(words: list[object], folder: Path, moment: str, delay: float, scrip
     return hit
 
 
-def test_a_run_killed_while_labelling_training_and_saving_gives_the_same_student(finished: Finished, tmp_path: Path) -> None:
+def test_a_run_killed_while_labelling_training_and_saving_gives_the_same_student(
+    finished: Finished, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     for done in ("prepare", "plan", "teacher", "initial"):
         shutil.copytree(finished.folder / done, folder / done)
     words: list[object] = ["run", finished.recipe, "--folder", folder]
     draw = random.Random(1)
-    plan = [("a shard is written", 0.02), ("a later checkpoint is written", 0.01), ("a checkpoint of the control is written", 0.01)]
+    plan = [
+        ("a shard is written", 0.02),
+        ("a later checkpoint is written", 0.01),
+        ("a checkpoint of the control is written", 0.01),
+    ]
     hits = [one_kill(words, folder, moment, draw.uniform(0, most), SMALL_SHARDS) for moment, most in plan]
     assert any(hits)
     last = process(*words, script=SMALL_SHARDS)
@@ -100,19 +106,33 @@ def test_thirty_runs_killed_at_random_moments_all_give_the_same_student(tmp_path
     """Each of 30 kills (-9) hits a real `python -m stillhouse run`; a folder is finished and compared after every third."""
     values = tiny.language_recipe(tmp_path)
     tiny.text_file(tmp_path / "text.jsonl", rows=1400)
-    train = {"steps": 40, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 3, "precision": "float32"}
+    train = {
+        "steps": 40,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "checkpoint_every": 3,
+        "precision": "float32",
+    }
     recipe = write_recipe(tmp_path / "tiny.yaml", {**values, "train": train, "report": {"samples": 0}})
     whole = tmp_path / "whole"
     said = process("run", recipe, "--folder", whole)
     assert said.code == 0, said.err
     draw = random.Random(2026)
-    weights = {"a checkpoint is written": 4, "a later checkpoint is written": 4, "a shard is written": 4, "train": 3, "label": 3}
+    weights = {
+        "a checkpoint is written": 4,
+        "a later checkpoint is written": 4,
+        "a shard is written": 4,
+        "train": 3,
+        "label": 3,
+    }
     names = list(moments(whole))
     kills, attempt, report = 0, 0, []
     while kills < 30:
         folder = tmp_path / f"run-{attempt}"
         attempt += 1
-        for moment in sorted(draw.choices(names, [weights.get(name, 1) for name in names], k=3), key=names.index):
+        for moment in sorted(
+            draw.choices(names, [weights.get(name, 1) for name in names], k=3), key=names.index
+        ):
             delay = draw.choice([draw.uniform(0, 0.01), draw.uniform(0, 0.3)])
             hit = one_kill(["run", recipe, "--folder", folder], folder, moment, delay)
             kills += hit
@@ -128,6 +148,8 @@ def test_thirty_runs_killed_at_random_moments_all_give_the_same_student(tmp_path
 
 def test_a_kill_leaves_no_lock(finished: Finished, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    running = start("run", finished.recipe, "--folder", folder, start_new_session=True, stdout=subprocess.DEVNULL)
+    running = start(
+        "run", finished.recipe, "--folder", folder, start_new_session=True, stdout=subprocess.DEVNULL
+    )
     assert killed(running, lambda: (folder / "recipe.json").exists(), 0.0)
     assert stillhouse("run", finished.recipe, "--folder", folder, "--until", "prepare").code == 0

@@ -16,7 +16,9 @@ RECIPES = sorted(FOLDER.rglob("*.yaml"))
 
 def test_there_are_recipes_and_ls_shows_them_all() -> None:
     assert RECIPES
-    assert {one.path for one in shipped().values()} == {path for path in RECIPES if path.name == "recipe.yaml"}
+    assert {one.path for one in shipped().values()} == {
+        path for path in RECIPES if path.name == "recipe.yaml"
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(FOLDER).as_posix())
