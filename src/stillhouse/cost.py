@@ -20,9 +20,10 @@ from .data.encode import Example, read_examples
 from .errors import StillhouseError
 from .files import folder_bytes
 from .models.load import load_tokenizer, parameters
+from .models.machine import device, synchronise
 from .pipeline import peak_memory
 from .progress import Watch
-from .tasks import Task, make_task
+from .tasks import Task, make_task, on_device
 
 REPEATS = 5
 PREFILL_ROWS, PROMPT_TOKENS, NEW_TOKENS, CLASSIFY_ROWS = 4, 32, 48, 32
@@ -36,7 +37,7 @@ def costs(
     The controls have the student's shape, so they have its speed and memory too; measuring them again would only
     add noise.
     """
-    measured = {name: task.load(folders[name]) for name in ("teacher", "student")}
+    measured = {name: task.load(folders[name]).to(device()) for name in ("teacher", "student")}
     watch.note("  measuring speed and memory")
     found = {name: size(folders[name], model) for name, model in measured.items()}
     fast = speeds(measured, task, examples)
@@ -64,6 +65,7 @@ def speeds(
             for kind, (_, action) in kinds.items():
                 start = time.perf_counter()
                 action()
+                synchronise()
                 if repeat:  # the first is the warm-up
                     times[name][kind].append(time.perf_counter() - start)
     return {
@@ -82,10 +84,10 @@ def _work(
     model.eval()
     if task.name == "classification":
         rows = examples[:CLASSIFY_ROWS]
-        batch = task.collate(rows)
+        batch = on_device(task.collate(rows))
         return {"rows": (float(len(rows)), _quiet(lambda: task.scores(model, batch)))}
     longest = sorted(examples, key=lambda example: -len(example.input_ids))[:PREFILL_ROWS]
-    ids = task.collate(longest)["input_ids"]
+    ids = task.collate(longest)["input_ids"].to(device())
     prompt = ids[:1, :PROMPT_TOKENS]
     return {
         "prefill": (
@@ -137,7 +139,7 @@ def fresh_peak(folder: Path, task: Task, examples: Path) -> int | None:
         {"folder": str(folder), "task": task.name, "labels": task.labels, "examples": str(examples)}
     )
     made = subprocess.run(
-        [sys.executable, "-m", "stillhouse.cost", ask], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-m", "stillhouse.cost", ask], capture_output=True, text=True, check=False
     )
     if made.returncode:
         last = (made.stderr.strip().splitlines() or ["no output"])[-1]
@@ -149,7 +151,7 @@ def fresh_peak(folder: Path, task: Task, examples: Path) -> int | None:
 def _main(ask: dict[str, Any]) -> None:
     folder = Path(ask["folder"])
     task = make_task(ask["task"], load_tokenizer(folder), labels=ask["labels"])
-    model = task.load(folder)
+    model = task.load(folder).to(device())
     for _, action in _work(model, task, read_examples(Path(ask["examples"]))[:CLASSIFY_ROWS]).values():
         action()
     print(json.dumps({"peak_memory_bytes": peak_memory()}))

@@ -5,24 +5,23 @@ teacher reads them once; what it said is kept as hidden states and projected aga
 distribution.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 from transformers import PreTrainedModel
 
 from .data.encode import Example
 from .files import atomic
 from .losses import Head
-from .measure import Rows, difference, interval, retention
+from .measure import Rows, bars, difference, interval, retention
 from .models.machine import device
 from .progress import Watch
-from .tasks import Scores, Task
+from .tasks import Scores, Task, on_device
 
 
 class Evaluation:
@@ -41,7 +40,7 @@ class Evaluation:
         self.rows[name] = {}
         for kind, examples in self.sets.items():
             kept = self.folder / f"rows-{name}-{kind}.safetensors"
-            if not kept.exists() or (name == "teacher" and not self._memory(kind).exists()):
+            if not kept.exists() or (name == "teacher" and not self._remembers(kind)):
                 rows = self._statistics(name, model, kind, examples)
                 with atomic(kept) as part:
                     save_file(rows, part)
@@ -49,51 +48,45 @@ class Evaluation:
         if name == "teacher":
             self._teacher_head = self._head(model)
 
-    def _memory(self, kind: str) -> Path:
-        return self.folder / f"teacher-{kind}.safetensors"
+    def forget(self) -> None:
+        """Remove what the teacher said; the rows' statistics stay."""
+        for path in self.folder.glob("teacher-*.safetensors"):
+            path.unlink()
+
+    def _memory(self, kind: str, number: int) -> Path:
+        return self.folder / f"teacher-{kind}-{number:06d}.safetensors"
+
+    def _remembers(self, kind: str) -> bool:
+        """Whether what the teacher said about a set is still there, or not needed any more."""
+        batches = -(-len(self.sets[kind]) // self.batch_size)
+        return self._memory(kind, batches - 1).exists()
 
     def _head(self, model: PreTrainedModel) -> Head:
         example = next(iter(self.sets.values()))[:1]
         with torch.inference_mode():
-            return self.task.scores(model, self._batch(example)).head.detached()
-
-    def _batch(self, examples: list[Example]) -> dict[str, Any]:
-        batch = self.task.collate(examples)
-        return {
-            key: value.to(device()) if isinstance(value, torch.Tensor) else value
-            for key, value in batch.items()
-        }
-
-    def _batches(self, examples: list[Example]) -> Iterator[list[Example]]:
-        for start in range(0, len(examples), self.batch_size):
-            yield examples[start : start + self.batch_size]
+            return self.task.scores(model, on_device(self.task.collate(example))).head.detached()
 
     @torch.no_grad()
     def _statistics(
         self, name: str, model: PreTrainedModel, kind: str, examples: list[Example]
     ) -> dict[str, Any]:
         parts: list[dict[str, torch.Tensor]] = []
-        memory: dict[str, torch.Tensor] = {}
-        for number, batch in enumerate(self._batches(examples)):
-            mine = self.task.scores(model, self._batch(batch))
+        for number, start in enumerate(range(0, len(examples), self.batch_size)):
+            batch = examples[start : start + self.batch_size]
+            mine = self.task.scores(model, on_device(self.task.collate(batch)))
             if name == "teacher":
-                memory[str(number)] = mine.hidden.float().cpu().contiguous()
+                with atomic(self._memory(kind, number)) as part:
+                    save_tensors({"hidden": mine.hidden.float().cpu().contiguous()}, part)
                 teacher = mine
             else:
                 teacher = self._remember(kind, number, mine)
             parts.append(self.task.statistics(mine, teacher, batch))
-            self.watch.step(
-                f"{name} reads {kind}", min((number + 1) * self.batch_size, len(examples)), len(examples)
-            )
-        if name == "teacher":
-            with atomic(self._memory(kind)) as part:
-                save_tensors(memory, part)
+            self.watch.step(f"{name} reads {kind}", start + len(batch), len(examples))
         return {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
 
     def _remember(self, kind: str, number: int, mine: Scores) -> Scores:
         assert self._teacher_head is not None, "the teacher reads first"
-        with safe_open(self._memory(kind), framework="pt") as memory:
-            hidden = memory.get_tensor(str(number)).to(mine.hidden.device)
+        hidden = load_tensors(self._memory(kind, number))["hidden"].to(mine.hidden.device)
         return Scores(hidden, self._teacher_head, mine.labels, mine.rows)
 
     # ── numbers ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -127,7 +120,10 @@ class Evaluation:
         if "bin_count" not in self.rows["teacher"]["eval"]:
             return None
         return {
-            name: _bins(rows["eval"]) for name, rows in self.rows.items() if name in ("teacher", "student")
+            name: bars(
+                *(self.rows[name]["eval"][column].sum(0) for column in ("bin_count", "bin_conf", "bin_acc"))
+            )
+            for name in ("teacher", "student")
         }
 
     def retentions(
@@ -152,19 +148,3 @@ class Evaluation:
                 if set(known.columns) <= set(floor)
             }
         return kept, floors
-
-
-def _bins(rows: Rows) -> list[dict[str, Any]]:
-    """Equal-width bins of confidence: how sure, and how often right."""
-    count, sure, right = (rows[name].sum(0) for name in ("bin_count", "bin_conf", "bin_acc"))
-    width = 1.0 / len(count)
-    return [
-        {
-            "low": number * width,
-            "high": (number + 1) * width,
-            "count": int(count[number]),
-            "confidence": float(sure[number] / count[number]) if count[number] else None,
-            "accuracy": float(right[number] / count[number]) if count[number] else None,
-        }
-        for number in range(len(count))
-    ]

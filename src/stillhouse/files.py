@@ -55,7 +55,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield part
         write_manifest(part)
         if path.exists():
-            old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+            old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
             path.rename(old)
             part.rename(path)
             shutil.rmtree(old)
@@ -67,7 +67,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def sweep_parts(folder: Path) -> None:
-    """Remove what a killed process left half-written directly in `folder`."""
+    """Remove what a killed process left half-written directly in `folder`.
+
+    A folder that was about to be replaced is put back where its successor did not arrive.
+    """
+    for old in folder.glob(".*.old"):
+        place = folder / old.name[1:].rsplit(".", 2)[0]
+        shutil.rmtree(old) if place.exists() else old.rename(place)
     for part in folder.glob(".*.part"):
         shutil.rmtree(part) if part.is_dir() else part.unlink()
 

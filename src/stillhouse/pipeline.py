@@ -45,11 +45,13 @@ class Stage:
     reads: tuple[str, ...]
     """Recipe fields that `run` gets to see, such as "train" or "evaluate.rows"."""
     after: tuple[str, ...] = ()
-    """Earlier stages whose results it gets to see."""
+    """Earlier stages whose results it gets to see, or parts of them, such as "prepare.labels"."""
     version: int = 1
     """Raise it when the code changes what is written for the same recipe."""
     stamp: Callable[[Any], Any] | None = None
     """What else its result depends on, beyond the recipe: the state of files that the recipe names."""
+    intact: Callable[[Path, dict[str, Any]], str | None] | None = None
+    """(its folder, its result) -> what of its output is damaged or gone, or None; looked at before it is skipped."""
     content_keyed: bool = False
     """What lies in its folder is found by content; it stays when the recipe changes."""
 
@@ -79,13 +81,17 @@ def run_pipeline(
             )
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        if fresh:
-            _empty(folder)
+        if fresh:  # only what a run makes: somebody's thesis may lie in the folder that was named
+            _empty(folder, names)
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         results: Results = {}
         for stage in stages:
             mark = _fingerprint(stage, recipe, results)
-            if only is not None and stage.name != only and not _is_done(folder / stage.name, mark):
+            if (
+                only is not None
+                and stage.name != only
+                and not _is_done(stage, folder / stage.name, mark, watch)
+            ):
                 raise RecipeError(
                     f"--only {only}: the stage {stage.name!r} before it is not done; run that first."
                 )
@@ -98,17 +104,41 @@ def run_pipeline(
 def _fingerprint(stage: Stage, recipe: Recipe, results: Results) -> str:
     settings = {field: _plain(_field(recipe, field)) for field in stage.reads}
     stamp = stage.stamp(_view(recipe, stage.reads)) if stage.stamp else None
-    return hash_json([stage.name, stage.version, settings, stamp, [results[name] for name in stage.after]])
+    seen = _without_places(_results_view(results, stage.after))
+    return hash_json([stage.name, stage.version, settings, stamp, seen])
+
+
+def _results_view(results: Results, after: Sequence[str]) -> Results:
+    """The earlier results as a stage sees them: what it did not declare is a KeyError."""
+    view: Results = {}
+    for path in after:
+        name, *steps = path.split(".")
+        place: Any = view.setdefault(name, {})
+        value: Any = results[name]
+        for step in steps[:-1]:
+            place, value = place.setdefault(step, {}), value[step]
+        if steps:
+            place[steps[-1]] = value[steps[-1]]
+        else:
+            view[name] = value
+    return view
+
+
+def _without_places(value: Any) -> Any:
+    """A result without its `folder` entries: where a thing lies changes nothing, and its identity stands beside it."""
+    if isinstance(value, dict):
+        return {key: _without_places(inner) for key, inner in value.items() if key != "folder"}
+    return value
 
 
 def _run_once(
     stage: Stage, recipe: Recipe, place: Path, mark: str, results: Results, watch: Watch
 ) -> dict[str, Any]:
-    if _is_done(place, mark):
+    if _is_done(stage, place, mark, watch):
         done: dict[str, Any] = read_json(place / DONE)["result"]
         return done
     _make_room(stage, place, mark, watch)
-    if _is_done(place, mark):
+    if _is_done(stage, place, mark, watch):
         watch.note(f"{stage.name}: taken back from an earlier run of the same recipe")
         done = read_json(place / DONE)["result"]
         return done
@@ -119,10 +149,10 @@ def _run_once(
     write_json(place / BEGUN, {"fingerprint": mark})
     reset_peak()
     start = time.perf_counter()
-    result = stage.run(
-        _view(recipe, stage.reads), place, {name: results[name] for name in stage.after}, watch
-    )
-    watch.end()
+    try:
+        result = stage.run(_view(recipe, stage.reads), place, _results_view(results, stage.after), watch)
+    finally:
+        watch.end()
     seconds = round(time.perf_counter() - start, 3)
     write_json(
         place / DONE,
@@ -131,8 +161,18 @@ def _run_once(
     return result
 
 
-def _is_done(place: Path, mark: str) -> bool:
-    return (place / DONE).exists() and read_json(place / DONE).get("fingerprint") == mark
+def _is_done(stage: Stage, place: Path, mark: str, watch: Watch) -> bool:
+    """Whether it was done from the same inputs, and its output is still what it was."""
+    if not (place / DONE).exists():
+        return False
+    saved = read_json(place / DONE)
+    if saved.get("fingerprint") != mark:
+        return False
+    fault = stage.intact(place, saved["result"]) if stage.intact else None
+    if fault:
+        watch.note(f"{stage.name}: {fault}; what is missing is made again")
+        (place / DONE).unlink()
+    return fault is None
 
 
 def _make_room(stage: Stage, place: Path, mark: str, watch: Watch) -> None:
@@ -185,10 +225,13 @@ def _view(recipe: Recipe, reads: Sequence[str]) -> SimpleNamespace:
     return view
 
 
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.name != ".lock":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+def _empty(folder: Path, stages: Sequence[str]) -> None:
+    """Remove what a run makes, and nothing else that may lie there."""
+    for name in (*stages, SHELF, "student"):
+        if (folder / name).is_dir() and not (folder / name).is_symlink():
+            shutil.rmtree(folder / name)
+    for name in ("recipe.json", "machine.json", "results.json", "report.html"):
+        (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager

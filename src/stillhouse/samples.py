@@ -8,8 +8,9 @@ import torch
 from .cost import generate
 from .data.encode import Example
 from .files import read_jsonl
+from .models.machine import device
 from .progress import Watch
-from .tasks import Task
+from .tasks import Task, on_device
 
 PROMPT_TOKENS, NEW_TOKENS, ROWS_SEARCHED = 24, 32, 200
 
@@ -33,10 +34,10 @@ def _continued(
     prompts = [_prompt(example) for example in long_enough]
     found = [{"prompt": task.tokenizer.decode(prompt)} for prompt in prompts]
     for name, folder in folders.items():
-        model = task.load(folder)
+        model = task.load(folder).to(device())
         for number, prompt in enumerate(prompts):
             watch.step(f"samples of {name}", number + 1, len(prompts))
-            made = generate(model, task, torch.tensor([prompt]), NEW_TOKENS)
+            made = generate(model, task, torch.tensor([prompt], device=device()), NEW_TOKENS)
             found[number][name] = task.tokenizer.decode(made, skip_special_tokens=True)
     return found
 
@@ -61,9 +62,9 @@ def _classified(
         for e in some
     ]
     for name, folder in folders.items():
-        model = task.load(folder)
+        model = task.load(folder).to(device())
         for start in range(0, len(some), 32):
-            scores = task.scores(model, task.collate(some[start : start + 32]))
+            scores = task.scores(model, on_device(task.collate(some[start : start + 32])))
             for number, shares in enumerate(scores.head.logits(scores.hidden).softmax(-1)):
                 best = int(shares.argmax())
                 found[start + number][name] = f"{task.labels[best]} ({float(shares[best]):.2f})"

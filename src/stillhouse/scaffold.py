@@ -16,7 +16,7 @@ TASKS = {"chat": "causal_lm", "text": "causal_lm", "classification": "classifica
 TEMPLATE = """\
 # Everything about one run.  Check it:  stillhouse validate {file}
 # What it will take:  stillhouse plan {file}      Run it:  stillhouse run {file}
-name: {name}
+name: "{name}"
 task: {task}
 # licence: apache-2.0        # of the student, for its model card
 

@@ -46,7 +46,7 @@ def copy(name: str, target: Path) -> None:
         raise RecipeError(f"{target.parent}: is no folder; make it first.")
     text = known[name].path.read_text(encoding="utf-8")
     target.write_text(
-        re.sub(r"^name: .*$", f"name: {run_name(target)}", text, count=1, flags=re.MULTILINE),
+        re.sub(r"^name: .*$", f'name: "{run_name(target)}"', text, count=1, flags=re.MULTILINE),
         encoding="utf-8",
     )
 

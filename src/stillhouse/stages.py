@@ -19,18 +19,20 @@ from typing import Any
 from .cost import costs
 from .data.encode import read_examples
 from .evaluate import Evaluation
-from .files import folder_bytes, hash_json, hash_path
+from .files import hash_json, hash_path, manifest_fault
 from .pipeline import Results, Stage
 from .progress import Watch
+from .recipe import Recipe
 from .samples import samples
 from .steps import finish, prepare, students, training
 from .steps.plan import measure_plan
+from .teachers.cache import cache_fault
 from .teachers.labelling import label_examples
 
 
 def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
-    models = prepare.fetch_models(recipe, watch)
+    models = prepare.fetch_models(recipe, place, watch)
     rows, licences = prepare.read_rows(recipe, watch)
     return {**models, **prepare.encode_rows(recipe, rows, models, place), "licences": licences}
 
@@ -87,7 +89,7 @@ def _train(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
 
 def _control(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """The same student without the teacher: hard targets alone."""
-    if not recipe.evaluate.hard_only or recipe.temperature is None:
+    if not recipe.evaluate.hard_only or not recipe.has_teacher:
         return {"folder": None}
     return _trained(recipe, training.HARD_ONLY, None, place, results, watch)
 
@@ -118,6 +120,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     evaluation = Evaluation(task, sets, place, recipe.label.batch_size, watch)
     for name, folder in folders.items():
         evaluation.read(name, task.load(folder))
+    evaluation.forget()
     with_numbers = (recipe.evaluate.resamples, recipe.seed)
     retentions, floors = evaluation.retentions(read_examples(kept / "train.parquet"), *with_numbers)
     return {
@@ -137,7 +140,7 @@ def _report(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[st
     """What a person sees, and what is handed over."""
     found = finish.collect(recipe, place.parent, results, STAGES)
     finish.publish(found, place.parent, prepare.located(results["train"]["folder"], place))
-    return {"retention": found["retention"], "bytes": folder_bytes(place.parent / "student")}
+    return {"retention": found["retention"]}
 
 
 def _inside(folder: Path, place: Path) -> str:
@@ -145,8 +148,31 @@ def _inside(folder: Path, place: Path) -> str:
     return folder.relative_to(place.parent).as_posix()
 
 
+def _model_fault(place: Path, result: dict[str, Any]) -> str | None:
+    """What is wrong with a model folder that a stage made; one that lies elsewhere must only be there."""
+    if result.get("folder") is None:
+        return None
+    folder = prepare.located(result["folder"], place)
+    if not folder.is_dir():
+        return f"{folder} is gone"
+    return manifest_fault(folder) if folder.is_relative_to(place) else None
+
+
+def _cache_fault(place: Path, result: dict[str, Any]) -> str | None:
+    """What is wrong with the kept soft targets."""
+    return cache_fault(prepare.located(result["cache"], place)) if result["cache"] is not None else None
+
+
+def _report_fault(place: Path, result: dict[str, Any]) -> str | None:
+    """What a person would miss."""
+    wanted = ("student/config.json", "report.html", "results.json")
+    missing = [name for name in wanted if not (place.parent / name).exists()]
+    return f"{missing[0]} is gone" if missing else None
+
+
 _SOURCES = ("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune")
 _LEARNING = ("seed", "task", "train", "data.max_length")
+_TASK = ("prepare.teacher", "prepare.labels")
 
 STAGES = [
     Stage(
@@ -162,6 +188,7 @@ STAGES = [
             "evaluate.rows",
         ),
         stamp=prepare.files_stamp,
+        intact=prepare.fault,
     ),
     Stage(
         "plan",
@@ -182,44 +209,53 @@ STAGES = [
         after=("prepare",),
     ),
     Stage(
-        "teacher", _teacher, reads=("seed", "task", "teacher.finetune", "data.max_length"), after=("prepare",)
+        "teacher",
+        _teacher,
+        reads=("seed", "task", "teacher.finetune", "data.max_length"),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train"),
+        intact=_model_fault,
     ),
     Stage(
         "initial",
         _initial,
         reads=("seed", "task", "student", "data.max_length"),
-        after=("prepare", "teacher"),
+        after=(*_TASK, "prepare.student", "prepare.sets.train", "teacher"),
+        intact=_model_fault,
     ),
     Stage(
         "label",
         _label,
         reads=("task", "label", "temperature", "teacher.dtype", "data.max_length"),
-        after=("prepare", "teacher"),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher"),
+        intact=_cache_fault,
         content_keyed=True,
     ),
     Stage(
         "train",
         _train,
         reads=(*_LEARNING, "objective", "label.online", "teacher.dtype"),
-        after=("prepare", "teacher", "initial", "label"),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
+        intact=_model_fault,
     ),
     Stage(
         "control",
         _control,
-        reads=(*_LEARNING, "evaluate.hard_only", "temperature"),
-        after=("prepare", "initial"),
+        reads=(*_LEARNING, "evaluate.hard_only", "has_teacher"),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "initial"),
+        intact=_model_fault,
     ),
     Stage(
         "evaluate",
         _evaluate,
         reads=("seed", "task", "data.max_length", "label.batch_size", "evaluate.resamples", "report.samples"),
-        after=("prepare", "teacher", "initial", "train", "control"),
+        after=(*_TASK, "prepare.sets", "prepare.evaluated", "teacher", "initial", "train", "control"),
     ),
     Stage(
         "report",
         _report,
-        reads=("name", "description", "task", "licence", "data", "evaluate", "student", "temperature"),
+        reads=tuple(Recipe.model_fields),
         after=("prepare", "plan", "teacher", "initial", "label", "train", "control", "evaluate"),
+        intact=_report_fault,
     ),
 ]
 """In this order.  What a stage does not name here it cannot see."""

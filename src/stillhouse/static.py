@@ -27,8 +27,8 @@ DISK_NEEDED = 2_000_000_000
 """Bytes below which a run is not worth beginning."""
 
 
-def static_checks(recipe: Recipe, where: Path) -> list[str]:
-    """Notes for a person.  Raises: RecipeError, DataError or ResourceError for what would stop the run later."""
+def static_checks(recipe: Recipe, place: Path) -> list[str]:
+    """Notes for a person; `place` is where the run will lie.  Raises: RecipeError, DataError or ResourceError for what would stop the run later."""
     notes = []
     for role in ("teacher", "student"):
         wanted = getattr(recipe, role)
@@ -53,7 +53,7 @@ def static_checks(recipe: Recipe, where: Path) -> list[str]:
             raise MissingExtra(needs(tracker, f"train.report_to: {tracker}"))
     if recipe.licence is None:
         notes.append("licence: not given, so the student's model card will say it is unknown")
-    notes.append(_disk())
+    notes.append(_disk(place))
     return notes
 
 
@@ -194,11 +194,13 @@ def _tokenizers(recipe: Recipe) -> list[str]:
     return ["tokenizers: the same"]
 
 
-def _disk() -> str:
-    """Room for the run, and for what is fetched."""
-    free = shutil.disk_usage(Path.cwd()).free
+def _disk(place: Path) -> str:
+    """Room for the run."""
+    there = next(path for path in (place, *place.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
     if free < DISK_NEEDED:
         raise ResourceError(
-            f"only {free / 1e9:.1f} GB of disk are free in {Path.cwd()}; at least 2 are needed; free some space."
+            f"only {free / 1e9:.1f} GB of disk are free in {there}, and at least 2 are needed; "
+            "free some, or name another place with --folder."
         )
     return f"disk: {free / 1e9:.0f} GB free; downloads are kept in {cache_dir()}"

@@ -6,6 +6,10 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from ..report.numbers import duration, size
+
+__all__ = ["Format", "as_json", "duration", "result", "size", "stages", "table"]
+
 Format = Literal["auto", "json"]
 
 
@@ -25,27 +29,6 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         drawn.add_row(*row)
     console.print(drawn)
-
-
-def duration(seconds: float | None) -> str:
-    """ "3 min 20 s"."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def size(count: float | None) -> str:
-    """ "1.2 GB"."""
-    if count is None:
-        return "–"
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count:.0f} B"
 
 
 def result(found: dict[str, Any], folder: Any) -> None:

@@ -27,7 +27,8 @@ def validate(recipe: RecipePath, changes: Changes = None, shown: Shown = "auto")
     """Check RECIPE without loading any model: schema, files, columns, tokenizers, licences, disk."""
     from ..static import static_checks
 
-    notes = static_checks(_load(recipe, changes), recipe)
+    loaded = _load(recipe, changes)
+    notes = static_checks(loaded, Path("runs") / loaded.name)
     if shown == "json":
         output.as_json({"valid": True, "notes": notes})
         return
@@ -140,7 +141,7 @@ def _run(loaded: "Recipe", place: Path, shown: Format, **options: Any) -> dict[s
     from ..progress import watch_for
     from ..static import static_checks
 
-    static_checks(loaded, place / "recipe.json")
+    static_checks(loaded, place)
     import transformers
 
     transformers.utils.logging.disable_progress_bar()

@@ -170,7 +170,11 @@ def _read(
         _cut(found, sentences, group_by_document=True)
     elif found.format == "text":
         alone = to_split and len({found.group(row) for row in found.rows}) < 2
-        _cut(found, lambda text: blocks(text) if alone or len(text) > LONG_DOCUMENT else [text])
+        _cut(
+            found,
+            lambda text: blocks(text) if alone or len(text) > LONG_DOCUMENT else [text],
+            group_by_document=not alone,
+        )
     _refuse_empty(found)
     return found
 
@@ -240,7 +244,7 @@ def _cut(found: _Set, cut: Callable[[str], list[str]], group_by_document: bool =
     rows: list[Row] = []
     for row in found.rows:
         pieces = cut(row["text"])
-        if pieces == [row["text"]] and not group_by_document:
+        if pieces == [row["text"]]:  # a document of its own on whichever side it falls
             rows.append(row)
             continue
         if not pieces:

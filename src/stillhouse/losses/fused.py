@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .reduction import share, total_mean
+
 CHUNK_BYTES = 64 * 2**20
 """Of float32 logits in one chunk: large enough for full speed of the products, small against any model."""
 
@@ -43,6 +45,13 @@ class Head:
         """The same head without gradients."""
         weight = None if self.weight is None else self.weight.detach()
         return replace(self, weight=weight, bias=None if self.bias is None else self.bias.detach())
+
+    def float(self) -> "Head":
+        """The same head with float32 weights, of the real vocabulary only; converted once instead of for each chunk."""
+        if self.weight is None:
+            return self
+        bias = None if self.bias is None else self.bias[: self.vocabulary].float()
+        return replace(self, weight=self.weight[: self.vocabulary].float(), bias=bias)
 
     def logits(self, hidden: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """[n, H] -> [n, V], float32; `dtype` is the arithmetic of the product."""
@@ -129,8 +138,8 @@ class _Fused(torch.autograd.Function):
             d_logits = None
             for number, (factor, term) in enumerate(terms):
                 nats, gradient = term(logits, positions)
-                parts[number] += nats.sum()
-                gradient.mul_(factor / max(total, 1.0))
+                parts[number] += total_mean(nats, total)
+                gradient.mul_(factor * share(total))
                 d_logits = gradient if d_logits is None else d_logits.add_(gradient)
             if d_logits is None:
                 continue
@@ -145,7 +154,6 @@ class _Fused(torch.autograd.Function):
             None if weight is None else weight.dtype,
             None if bias is None else bias.dtype,
         )
-        parts = parts / max(total, 1.0)
         loss = sum(
             (factor * part for (factor, _), part in zip(terms, parts, strict=True)),
             hidden.new_zeros(()).float(),

@@ -11,4 +11,9 @@ def total_mean(nats_N: Tensor, total: Tensor | float) -> Tensor:
 
     Returns: scalar; 0 for N = 0.
     """
-    return nats_N.sum() / max(float(total), 1.0)
+    return nats_N.sum() * share(total)
+
+
+def share(total: Tensor | float) -> float:
+    """What one counted position weighs in the step; the gradient of `total_mean`.  1 if none counts."""
+    return 1.0 / max(float(total), 1.0)

@@ -1,6 +1,6 @@
 """Predictions in, numbers with intervals out.  numpy only."""
 
-from .calibration import best_temperature, reliability
+from .calibration import bars, best_temperature, reliability
 from .intervals import Difference, Interval, bootstrap_weights, difference, interval, retention
 from .metrics import (
     CLASSIFICATION_METRICS,
@@ -20,6 +20,7 @@ __all__ = [
     "Interval",
     "Metric",
     "Rows",
+    "bars",
     "best_temperature",
     "bootstrap_weights",
     "class_prior_rows",

@@ -39,15 +39,24 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = ECE_BIN
     counts = np.bincount(bin_N, minlength=bins)
     confidences = np.bincount(bin_N, weights=confidence_N, minlength=bins)
     hits = np.bincount(bin_N, weights=table_NC.argmax(axis=1) == truth_N, minlength=bins)
+    return bars(counts, confidences, hits)
+
+
+def bars(counts: ArrayLike, confidences: ArrayLike, hits: ArrayLike) -> list[Bin]:
+    """The chart from what falls into each of K equal-width bins: how many, their summed confidence, how many right."""
+    count_K, sure_K, right_K = (
+        np.asarray(values, dtype=np.float64) for values in (counts, confidences, hits)
+    )
+    bins = len(count_K)
     return [
         {
             "low": k / bins,
             "high": (k + 1) / bins,
-            "count": int(count),
-            "confidence": float(confidences[k] / count) if count else None,
-            "accuracy": float(hits[k] / count) if count else None,
+            "count": int(count_K[k]),
+            "confidence": float(sure_K[k] / count_K[k]) if count_K[k] else None,
+            "accuracy": float(right_K[k] / count_K[k]) if count_K[k] else None,
         }
-        for k, count in enumerate(counts)
+        for k in range(bins)
     ]
 
 

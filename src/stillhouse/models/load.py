@@ -26,7 +26,7 @@ def as_folder(path: Path, cache: Path, auto_class: str, say: Say) -> Path:
     if path.suffix != ".gguf":
         raise RecipeError(f"{path}: is no model folder and no .gguf file.")
     require("gguf", "reading a .gguf model")
-    folder = cache / "gguf" / f"{path.stem}-{hash_file(path)[:12]}"
+    folder = cache / "gguf" / f"{path.stem}-{auto_class}-{hash_file(path)[:12]}"
     if folder.exists():
         fault = manifest_fault(folder)
         if fault is None:
@@ -57,22 +57,40 @@ def load_config(folder: Path) -> Any:
 
 
 def load_model(
-    folder: Path, auto_class: str, dtype: torch.dtype = torch.float32, **changes: Any
+    folder: Path,
+    auto_class: str,
+    dtype: torch.dtype = torch.float32,
+    head_seed: int | None = None,
+    **changes: Any,
 ) -> PreTrainedModel:
-    """The model in `folder`, in eval mode; safetensors only.  `changes` override fields of its configuration."""
+    """The model in `folder`, in eval mode; safetensors only.  `changes` override fields of its configuration.
+
+    Args: head_seed: weights that the folder does not have are drawn from this seed, and a head of another size is
+        replaced; without it that is refused, for a teacher must not say random things.
+    Raises: TeacherError in a sentence, whatever the library raised.
+    """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.random.fork_rng():
             warnings.simplefilter("ignore")
-            model = getattr(transformers, auto_class).from_pretrained(
+            torch.manual_seed(head_seed or 0)
+            model, found = getattr(transformers, auto_class).from_pretrained(
                 str(folder),
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
                 dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=head_seed is not None,
                 **changes,
             )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # safetensors, tokenizers and torch each raise their own
         raise TeacherError(f"{folder}: no {auto_class} can be loaded from it: {_first(error)}") from error
+    if found["missing_keys"] and head_seed is None:
+        names = ", ".join(sorted(found["missing_keys"])[:3])
+        raise TeacherError(
+            f"{folder}: its weights have no {names}, which a {auto_class} needs; "
+            "it is a model for something else, or an incomplete copy."
+        )
     loaded: PreTrainedModel = model.eval()
     return loaded
 
@@ -81,7 +99,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in `folder`, with a padding token (its end token, if it has none of its own)."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers library raises plain Exceptions
         raise RecipeError(f"{folder}: holds no tokenizer that transformers reads: {_first(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

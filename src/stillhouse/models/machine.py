@@ -14,6 +14,12 @@ def device() -> torch.device:
     return accelerator or torch.device("cpu")
 
 
+def synchronise() -> None:
+    """Wait until the accelerator has done what it was given, so that a clock means something."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
 def bfloat16_pays(size: int = 768, repeats: int = 12) -> bool:
     """Whether matrix products are at least 1.5 times as fast in bfloat16 as in float32, measured in some 100 ms."""
     place = device()

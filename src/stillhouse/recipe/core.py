@@ -46,6 +46,11 @@ class Recipe(Section):
     """What is demanded of it."""
 
     @property
+    def has_teacher(self) -> bool:
+        """Whether any term of the objective compares with a teacher."""
+        return self.temperature is not None
+
+    @property
     def temperature(self) -> float | None:
         """The temperature of the soft targets, or None if no term needs them."""
         return next((term.temperature for term in self.objective if isinstance(term, ForwardKL)), None)

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -107,49 +108,60 @@ def stage_rows(run: Path, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
 def publish(found: dict[str, Any], run: Path, student: Path) -> None:
     """Write results.json, report.html and the student's folder, each of them whole or not at all."""
     text, command = (
-        recipe_text(Recipe.model_validate(read_json(run / "recipe.json"))),
+        _portable(recipe_text(Recipe.model_validate(read_json(run / "recipe.json")))),
         f"stillhouse run {found['name']}.yaml",
     )
     sweep_parts(run)
     curves = [row for stage in ("train", "control") for row in _curves(run / stage / "metrics.jsonl")]
     with atomic_folder(run / "student") as part:
-        for path in student.iterdir():
-            if path.name != MANIFEST:
-                _link(path, part / path.name)
+        shutil.copytree(
+            student, part, copy_function=_link, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True
+        )
         (part / "README.md").write_text(render_card(found, text), encoding="utf-8")
     write_text(run / "report.html", render_html(found, text, command, curves))
     write_json(run / "results.json", found)
+
+
+def _portable(text: str) -> str:
+    """The recipe's text with paths from the working directory, not from the root of this machine."""
+    return text.replace(f"{Path.cwd()}/", "")
 
 
 def _curves(path: Path) -> list[dict[str, Any]]:
     return read_jsonl(path) if path.exists() else []
 
 
-def _link(path: Path, target: Path) -> None:
-    """The same file under a second name, or a copy where the disk has no such thing."""
-    try:
-        os.link(path, target)
-    except OSError:
-        shutil.copyfile(path, target)
+def _link(path: str, target: str) -> None:
+    """Weights under a second name, where the disk has such a thing; what people edit is copied."""
+    if path.endswith(".safetensors"):
+        with suppress(OSError):
+            os.link(path, target)
+            return
+    shutil.copyfile(path, target)
 
 
 def check_gate(recipe: Recipe, found: dict[str, Any]) -> None:
-    """Raises: GateError that names the metric, its value and the bound."""
-    kept, gate = found["retention"], recipe.gate
-    if gate.min_retention is not None and (kept["value"] is None or kept["value"] < gate.min_retention):
-        raise GateError(
-            f"gate.min_retention: retention of {found['metric']} is {_number(kept['value'])}, below "
-            f"{gate.min_retention}; train longer, give more data, or lower the bound."
-        )
+    """Raises: GateError that names the metric, its value and the bound; what cannot be said does not pass."""
+    kept, gate, metric = found["retention"], recipe.gate, found["metric"]
+    if gate.min_retention is not None:
+        if kept["value"] is None or (kept.get("note") and kept["low"] is None):
+            raise GateError(
+                f"gate.min_retention: {kept.get('note') or 'retention was not measured'}; measure on more rows."
+            )
+        if kept["value"] < gate.min_retention:
+            raise GateError(
+                f"gate.min_retention: retention of {metric} is {kept['value']:.4f}, below {gate.min_retention}; "
+                "train longer or on more data, keep more layers, or lower the gate."
+            )
     if gate.min_gain is not None:
-        sign = 1.0 if found["metrics"][found["metric"]]["higher_is_better"] else -1.0
-        gain = sign * found["gain_over_hard_only"]["value"]
+        gained = (found["gain_over_hard_only"] or {}).get("value")
+        if gained is None:
+            raise GateError(
+                "gate.min_gain: there is no gain to judge; the objective needs a term with a teacher."
+            )
+        gain = gained if found["metrics"][metric]["higher_is_better"] else -gained
         if gain < gate.min_gain:
             raise GateError(
-                f"gate.min_gain: the gain over the control on {found['metric']} is {_number(gain)}, below "
-                f"{gate.min_gain}; the teacher adds too little here: change the objective, or lower the bound."
+                f"gate.min_gain: the gain over the control on {metric} is {gain:.4f}, below {gate.min_gain}; "
+                "see the report for where the teacher helps."
             )
-
-
-def _number(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.4g}"

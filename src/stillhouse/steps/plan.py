@@ -15,7 +15,7 @@ from ..models.machine import device
 from ..pipeline import peak_memory
 from ..progress import Watch
 from ..recipe import Finetune, Term, Train
-from ..tasks import Batch, Task
+from ..tasks import Task, on_device
 from ..teachers import SoftTargets
 from ..teachers.local import LocalTeacher
 from ..train.objective import Objective
@@ -87,22 +87,28 @@ def _teacher_speeds(
 ) -> tuple[dict[str, Any], SoftTargets | None]:
     """Seconds a token, and the soft targets of `rows` for the student's turn; the teacher's memory is free after it."""
     found: dict[str, Any] = {}
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        teacher = task.load(base).to(device())
+    teacher = task.load(base, head_seed=recipe.seed if recipe.teacher.finetune else None).to(device())
     found["teacher_read"] = _per_token(lambda: _read(teacher, task, reading), reading)
     if recipe.teacher.finetune is not None:
         some = train[: recipe.teacher.finetune.batch_size]
         found["teacher_learn"] = _learning(teacher, task, some, Train(), HARD_ONLY, None, facts)
     if recipe.temperature is None:
         return found, None
+    if recipe.label.online:
+        beside = LocalTeacher(teacher.to(getattr(torch, dtype_name(recipe.teacher.dtype, facts))), task)
+
+        def say() -> SoftTargets:
+            return beside.signal(on_device(task.collate(reading)))
+
+        found["teacher_label"] = _per_token(say, reading)
+        return found, beside.signal(on_device(task.collate(rows)))
     quick = LocalTeacher(teacher.to(getattr(torch, dtype_name(recipe.teacher.dtype, facts))), task)
 
     def label() -> SoftTargets:
-        return quick.topk(_batch(task, reading), recipe.label.top_k, recipe.temperature)
+        return quick.topk(on_device(task.collate(reading)), recipe.label.top_k, recipe.temperature)
 
     found["teacher_label"] = _per_token(label, reading)
-    return found, quick.topk(_batch(task, rows), recipe.label.top_k, recipe.temperature)
+    return found, quick.topk(on_device(task.collate(rows)), recipe.label.top_k, recipe.temperature)
 
 
 def _predict(
@@ -179,7 +185,7 @@ def _learning(
     objective = Objective(terms)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     bfloat16 = dtype_name(train.precision, facts) == "bfloat16"
-    batch = _batch(task, rows)
+    batch = on_device(task.collate(rows))
 
     def step() -> None:
         with torch.autocast(device().type, torch.bfloat16, enabled=bfloat16):
@@ -197,7 +203,7 @@ def _learning(
 
 @torch.inference_mode()
 def _read(model: PreTrainedModel, task: Task, rows: list[Example]) -> None:
-    scores = task.scores(model, _batch(task, rows))
+    scores = task.scores(model, on_device(task.collate(rows)))
     scores.head.logits(scores.hidden[:512])
 
 
@@ -209,10 +215,6 @@ def _per_token(action: Callable[[], Any], rows: list[Example]) -> float:
         action()
         times += 1
     return (time.perf_counter() - start) / times / max(1, _tokens(rows))
-
-
-def _batch(task: Task, rows: list[Example]) -> Batch:
-    return {n: v.to(device()) if isinstance(v, torch.Tensor) else v for n, v in task.collate(rows).items()}
 
 
 def _tokens(examples: list[Example]) -> int:

@@ -7,8 +7,8 @@ from ..data.encode import Example, write_examples
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
 from ..errors import DataError, RecipeError
-from ..files import write_jsonl
-from ..models.load import as_folder, load_tokenizer, same_tokenizer
+from ..files import read_json, write_json, write_jsonl
+from ..models.load import as_folder, load_config, load_tokenizer, same_tokenizer
 from ..models.machine import bfloat16_pays
 from ..progress import Watch
 from ..recipe import DataSet
@@ -36,7 +36,7 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
     return stamps
 
 
-def fetch_models(recipe: Any, watch: Watch) -> dict[str, Any]:
+def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     """Teacher (and student, if it is a model of its own) as local folders; refuses two different tokenizers."""
     fetched: dict[str, Any] = {"student": None}
     for role in ("teacher", "student"):
@@ -52,7 +52,7 @@ def fetch_models(recipe: Any, watch: Watch) -> dict[str, Any]:
             "folder": str(folder),
             "identity": found.identity,
             "licence": found.licence,
-            "name": _name(found.path),
+            "name": _name(wanted.model, found.path),
         }
     if fetched["student"]:
         mine, theirs = (load_tokenizer(Path(fetched[role]["folder"])) for role in ("student", "teacher"))
@@ -61,7 +61,7 @@ def fetch_models(recipe: Any, watch: Watch) -> dict[str, Any]:
                 f"student.model: its tokenizer is not the teacher's ({why}); soft targets need the same one. "
                 "Make the student from the teacher, or choose one of its family."
             )
-    return {**fetched, "bfloat16": bfloat16_pays()}
+    return {**fetched, "bfloat16": _decided(place)}
 
 
 def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None]]:
@@ -86,6 +86,8 @@ def encode_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path
     """Rows -> examples on disk.  Returns: what the later stages must know of them."""
     teacher = Path(models["teacher"]["folder"])
     labels = _labels(recipe, rows, teacher)
+    if labels and models["student"]:
+        _check_student(Path(models["student"]["folder"]), labels)
     task = make_task(recipe.task, load_tokenizer(teacher), recipe.data.max_length, labels)
     train = rows.train + rows.unlabelled
     sets = {"train": train, "eval": rows.eval, **rows.also}
@@ -113,6 +115,13 @@ def encode_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path
         "counts": rows.counts,
         "example": shown,
     }
+
+
+def fault(place: Path, result: dict[str, Any]) -> str | None:
+    """What of the prepared files, or of the fetched models, is gone."""
+    models = [Path(result[role]["folder"]) for role in ("teacher", "student") if result[role]]
+    wanted = [*models, *(place / f"{name}.parquet" for name in result["sets"])]
+    return next((f"{path} is gone" for path in wanted if not path.exists()), None)
 
 
 def task_of(recipe: Any, facts: dict[str, Any]) -> Task:
@@ -145,6 +154,17 @@ def _labels(recipe: Any, rows: Prepared, teacher: Path) -> list[str]:
     return labels if recipe.teacher.finetune else label_order(teacher, labels)
 
 
+def _check_student(folder: Path, labels: list[str]) -> None:
+    """Refuse a student that was trained on these labels in another order: it would be measured upside down."""
+    named = load_config(folder).id2label or {}
+    names = [str(named[number]) for number in sorted(named, key=int)]
+    if sorted(names) == sorted(labels) and names != labels:
+        raise RecipeError(
+            f"student.model: its labels are in the order {', '.join(names)}, and the teacher's {', '.join(labels)}; "
+            "swap them in the student's config.json and its head, or start from a student without a head."
+        )
+
+
 def _shown(example: Example, task: Task) -> str:
     text = str(task.tokenizer.decode(example.input_ids))
     label = f"  →  {task.labels[example.labels[0]]}" if task.labels and example.labels[0] >= 0 else ""
@@ -155,5 +175,18 @@ def _auto_class(task: str) -> str:
     return str(pick(TASKS, task, "task").auto_class)
 
 
-def _name(path: Path) -> str:
-    return path.stem if path.is_file() else path.name
+def _name(source: str, path: Path) -> str:
+    """What people call a model: its repository, its package, its file."""
+    if source.startswith("pypi:") and path.is_dir():
+        return source.removeprefix("pypi:").partition("==")[0]
+    if Path(source).exists() or source.startswith("pypi:"):
+        return path.stem if path.is_file() else path.name
+    return source.removeprefix("hub:")
+
+
+def _decided(place: Path) -> bool:
+    """Whether bfloat16 is used where the recipe says auto: measured once a run, for a busy machine may answer otherwise."""
+    kept = place.parent / "machine.json"
+    if not kept.exists():
+        write_json(kept, {"bfloat16": bfloat16_pays()})
+    return bool(read_json(kept)["bfloat16"])

@@ -43,7 +43,8 @@ def make_student(
     elif wanted.from_config is not None:
         model, how = _from_config(wanted.from_config, seed, task, teacher)
     else:
-        model, how = task.load(Path(facts["student"]["folder"])), {"from": facts["student"]["identity"]}
+        model = task.load(Path(facts["student"]["folder"]), head_seed=draw_seed(seed, "student") % 2**32)
+        how = {"from": facts["student"]["identity"]}
     with atomic_folder(folder) as part:
         model.save_pretrained(part)
         task.tokenizer.save_pretrained(part)
@@ -53,7 +54,7 @@ def make_student(
 def shape_of(wanted: Student, task: Task, teacher: Path, facts: dict[str, Any]) -> PreTrainedModel:
     """A student of the shape that `make_student` will give, with whatever weights: enough to measure its speed."""
     if wanted.model is not None:
-        return task.load(Path(facts["student"]["folder"]))
+        return task.load(Path(facts["student"]["folder"]), head_seed=0)
     if wanted.from_config is not None:
         return _from_config(wanted.from_config.model_copy(update={"embeddings": "random"}), 0, task, teacher)[
             0

@@ -20,6 +20,7 @@ from ..tasks import Task
 from ..teachers import Teacher
 from ..teachers.cache import CachedTeacher, SoftTargetCache
 from ..teachers.local import LocalTeacher
+from ..train import checkpoints
 from ..train.distiller import Distiller
 from .prepare import located, task_of
 
@@ -76,7 +77,9 @@ def finetune(
     )
     steps = steps_of(train, len(examples))
     base = Path(facts["teacher"]["folder"])
-    return _fit(train, steps, seed, HARD_ONLY, None, task, base, examples, facts, place, watch)
+    return _fit(
+        train, steps, seed, HARD_ONLY, None, task, base, examples, facts, place, watch, head_seed=seed
+    )
 
 
 def _fit(
@@ -91,14 +94,22 @@ def _fit(
     facts: dict[str, Any],
     place: Path,
     watch: Watch,
+    head_seed: int | None = None,
 ) -> Path:
     """Train from `start` until `steps`, going on from the newest sound checkpoint in `place`."""
     done = place / "model"
     if done.exists() and manifest_fault(done) is None:
         return done
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # a classifier's new head is drawn while it is loaded
-        student = task.load(start)
+    reached = checkpoints.newest_sound(place / "checkpoints", watch.note)
+    if (
+        reached is not None and checkpoints.step_of(reached) >= steps
+    ):  # it stopped between the last step and here
+        student = task.load(reached)
+        with atomic_folder(done) as part:
+            student.save_pretrained(part)
+            task.tokenizer.save_pretrained(part)
+        return done
+    student = task.load(start, head_seed=head_seed)
     curves = Curves(place / "metrics.jsonl", place.name, watch, steps)
     distiller = Distiller(
         model=student,
@@ -112,7 +123,7 @@ def _fit(
         say=watch.note,
     )
     with good_moments():
-        distiller.train(resume_from_checkpoint=True)
+        distiller.train(resume_from_checkpoint=str(reached) if reached else None)
     curves.close()
     with atomic_folder(done) as part:
         distiller.save_model(str(part))

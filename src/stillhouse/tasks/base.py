@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.encode import Example
 from ..losses import Head
 from ..measure import Metric
+from ..models.machine import device
 
 Batch = dict[str, Any]
 """Tensors by name, as a Trainer moves them about; `keys` and `targets` ride along."""
@@ -44,13 +45,13 @@ class Task(Protocol):
     tokenizer: PreTrainedTokenizerBase
     labels: list[str]
 
-    @property
-    def outcomes(self) -> int:
-        """V: the real vocabulary, or the classes."""
-        ...
+    outcomes: int
+    """V: the real vocabulary, or the classes."""
 
-    def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-        """The model in `folder`, ready for this task."""
+    def load(
+        self, folder: Path, dtype: torch.dtype = torch.float32, head_seed: int | None = None
+    ) -> PreTrainedModel:
+        """The model in `folder`, ready for this task; see `models.load.load_model` for `head_seed`."""
         ...
 
     def verify(self, model: PreTrainedModel) -> None:
@@ -80,6 +81,11 @@ class Task(Protocol):
     def floor(self, train: list[Example], evaluated: list[Example]) -> dict[str, Any]:
         """The same statistics for who knows nothing but the training rows' frequencies."""
         ...
+
+
+def on_device(batch: Batch) -> Batch:
+    """The batch with its tensors where the models are."""
+    return {name: value.to(device()) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 def unwrap(model: nn.Module) -> PreTrainedModel:

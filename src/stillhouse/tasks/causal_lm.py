@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.encode import IGNORED, Example, encode_chat, encode_completion, encode_text
+from ..losses import forward_kl, hard_cross_entropy
 from ..losses.fused import chunks
 from ..measure import LM_METRICS
 from ..models.load import load_model
@@ -30,14 +31,13 @@ class CausalLM:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: list[str]) -> None:
         self.tokenizer, self.max_length, self.labels = tokenizer, max_length, labels
-
-    @property
-    def outcomes(self) -> int:
+        self.outcomes = int(max(tokenizer.get_vocab().values())) + 1
         """The real vocabulary: what the tokenizer can say, without the rows that pad the head."""
-        return int(max(self.tokenizer.get_vocab().values())) + 1
 
-    def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-        """The model in `folder`, in eval mode."""
+    def load(
+        self, folder: Path, dtype: torch.dtype = torch.float32, head_seed: int | None = None
+    ) -> PreTrainedModel:
+        """The model in `folder`, in eval mode; its head is its own, always."""
         model = load_model(folder, self.auto_class, dtype)
         self.verify(model)
         return model
@@ -108,15 +108,15 @@ class CausalLM:
         names = ("nll", "correct", "agree", "kl")
         sums = {name: torch.zeros(len(examples), dtype=torch.float64) for name in names}
         for piece in chunks(mine.hidden.shape[0], self.outcomes):
-            log_q = mine.head.logits(mine.hidden[piece]).log_softmax(-1)
-            log_p = teacher.head.logits(teacher.hidden[piece]).log_softmax(-1)
+            student = mine.head.logits(mine.hidden[piece])
+            knows = teacher.head.logits(teacher.hidden[piece])
             labels, rows = mine.labels[piece], mine.rows[piece].cpu()
-            best = log_q.argmax(-1)
+            best = student.argmax(-1)
             values = {
-                "nll": -log_q.gather(-1, labels.unsqueeze(-1)).squeeze(-1),
+                "nll": hard_cross_entropy(student, labels),
                 "correct": best == labels,
-                "agree": best == log_p.argmax(-1),
-                "kl": (log_p.exp() * (log_p - log_q)).sum(-1),
+                "agree": best == knows.argmax(-1),
+                "kl": forward_kl(student, knows),
             }
             for name, value in values.items():
                 sums[name].index_add_(0, rows, value.double().cpu())
@@ -125,8 +125,8 @@ class CausalLM:
         return sums
 
     def floor(self, train: list[Example], evaluated: list[Example]) -> dict[str, Any]:
-        """Who only knows how frequent each token is in the training rows (with one more of each)."""
-        counts = Counter(token for example in train for token in example.input_ids)
+        """Who only knows how frequent each counted token is in the training rows (with one more of each)."""
+        counts = Counter(label for example in train for label in example.labels[1:] if label != IGNORED)
         size = sum(counts.values()) + self.outcomes
         nll, correct, tokens = [], [], []
         favourite = counts.most_common(1)[0][0] if counts else 0

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.encode import Example, encode_labelled
 from ..errors import RecipeError
 from ..losses import Head
-from ..measure import CLASSIFICATION_METRICS, classification_rows
+from ..measure import CLASSIFICATION_METRICS, class_prior_rows, classification_rows
 from ..models.load import load_config, load_model
 from .base import Batch, Scores
 
@@ -28,22 +28,25 @@ class Classification:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: list[str]) -> None:
         self.tokenizer, self.max_length, self.labels = tokenizer, max_length, labels
-
-    @property
-    def outcomes(self) -> int:
+        self.outcomes = len(labels)
         """C: the classes."""
-        return len(self.labels)
 
-    def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    def load(
+        self, folder: Path, dtype: torch.dtype = torch.float32, head_seed: int | None = None
+    ) -> PreTrainedModel:
         """The model in `folder`, in eval mode, with its outputs in the order of `labels`."""
-        return load_model(
+        model = load_model(
             folder,
             self.auto_class,
             dtype,
+            head_seed,
             num_labels=len(self.labels),
             id2label=dict(enumerate(self.labels)),
             label2id={label: number for number, label in enumerate(self.labels)},
         )
+        if model.config.pad_token_id is None:  # a decoder finds the last real token of a row by it
+            model.config.pad_token_id = self.tokenizer.pad_token_id
+        return model
 
     def verify(self, model: PreTrainedModel) -> None:
         """One output a label."""
@@ -110,9 +113,8 @@ class Classification:
 
     def floor(self, train: list[Example], evaluated: list[Example]) -> dict[str, Any]:
         """Who always says the majority class of the training rows, with the classes' shares as probabilities."""
-        shares = np.bincount([e.labels[0] for e in train if e.labels[0] >= 0], minlength=self.outcomes) + 1.0
-        probabilities = np.tile(shares / shares.sum(), (len(evaluated), 1))
-        return dict(classification_rows(probabilities, np.asarray([e.labels[0] for e in evaluated]), None))
+        counts = np.bincount([e.labels[0] for e in train if e.labels[0] >= 0], minlength=self.outcomes) + 1.0
+        return dict(class_prior_rows(counts, np.asarray([e.labels[0] for e in evaluated])))
 
 
 def label_order(folder: Path, labels: list[str]) -> list[str]:
@@ -121,8 +123,9 @@ def label_order(folder: Path, labels: list[str]) -> list[str]:
     names = [str(named[number]) for number in sorted(named, key=int)]
     if sorted(names) == sorted(labels):
         return names
-    if len(names) == len(labels) and [f"LABEL_{label}" for label in sorted(labels)] == names:
-        return sorted(labels)
+    numbered = [str(number) for number in range(len(labels))]
+    if names == [f"LABEL_{number}" for number in numbered] and sorted(labels) == sorted(numbered):
+        return numbered
     raise RecipeError(
         f"teacher.model: its labels are {', '.join(names)}, and the data's are {', '.join(labels)}; "
         "rename the data's labels, or add teacher.finetune to train it on them."

@@ -35,6 +35,7 @@ INDEX = "index.json"
 GROUP_POSITIONS = 2048
 """Positions in a row group, about: what is decoded to find one row of a cache that does not fit in memory."""
 GROUPS_IN_MEMORY = 64
+FILES_OPEN = 64
 BYTES_IN_MEMORY = 256 * 2**20
 """A cache whose shards are smaller than this together (on disk) is kept decoded in memory once read."""
 
@@ -65,8 +66,9 @@ class SoftTargetCache:
         self.shards: list[dict[str, Any]] = []
         self._where: dict[str, tuple[str, int]] = {}
         self._in_group: dict[str, int] = {}
+        self._bytes = 0
         self._blocks: OrderedDict[tuple[str, int | None], _Block] = OrderedDict()
-        self._files: dict[str, pq.ParquetFile] = {}
+        self._files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
         if (folder / INDEX).exists():
             saved = _read_index(folder / INDEX)
             if saved["meta"] != meta:
@@ -81,10 +83,6 @@ class SoftTargetCache:
         """At which the targets were taken."""
         return float(self.meta["temperature"])
 
-    @property
-    def _bytes(self) -> int:
-        return sum(shard["bytes"] for shard in self.shards)
-
     def __contains__(self, key: str) -> bool:
         return key in self._where
 
@@ -93,20 +91,17 @@ class SoftTargetCache:
 
     def _open(self, shards: list[dict[str, Any]]) -> None:
         for shard in shards:
-            path = self.folder / shard["file"]
-            if not path.is_file():
-                fault = "is missing"
-            elif path.stat().st_size != shard["bytes"] or hash_file(path) != shard["sha256"]:
-                fault = "is damaged"
-            else:
+            fault = _shard_fault(self.folder, shard)
+            if fault is None:
                 self._admit(shard)
                 continue
-            self._say(f"soft targets: {path.name} {fault}; its {shard['rows']} rows will be asked for again")
+            self._say(f"soft targets: {fault}; its {shard['rows']} rows will be asked for again")
         if len(self.shards) < len(shards):
             self._write_index()
 
     def _admit(self, shard: dict[str, Any]) -> None:
         self.shards.append(shard)
+        self._bytes += shard["bytes"]
         self._in_group[shard["file"]] = shard["rows_in_group"]
         keys = pq.read_table(self.folder / shard["file"], columns=["key"]).column("key").to_pylist()
         self._where.update({key: (shard["file"], number) for number, key in enumerate(keys)})
@@ -172,6 +167,14 @@ class SoftTargetCache:
         self._blocks.move_to_end(at)
         return self._blocks[at]
 
+    def _open_file(self, file: str) -> pq.ParquetFile:
+        if file not in self._files:
+            self._files[file] = pq.ParquetFile(self.folder / file)
+            if len(self._files) > FILES_OPEN:
+                self._files.popitem(last=False)[1].close()
+        self._files.move_to_end(file)
+        return self._files[file]
+
 
 @dataclass(frozen=True)
 class _Block:
@@ -192,6 +195,24 @@ def _decoded(table: pa.Table) -> _Block:
         ids=ids.values.to_numpy(),
         log_p=log_p.values.to_numpy(),
     )
+
+
+def _shard_fault(folder: Path, shard: dict[str, Any]) -> str | None:
+    """What is wrong with one shard, or None."""
+    path = folder / shard["file"]
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if path.stat().st_size != shard["bytes"] or hash_file(path) != shard["sha256"]:
+        return f"{path.name} is damaged"
+    return None
+
+
+def cache_fault(folder: Path) -> str | None:
+    """What is wrong with the soft targets in `folder`, or None; nothing is changed."""
+    if not (folder / INDEX).exists():
+        return f"{folder / INDEX} is gone"
+    faults = (_shard_fault(folder, shard) for shard in _read_index(folder / INDEX)["shards"])
+    return next((fault for fault in faults if fault), None)
 
 
 def _read_index(path: Path) -> Any:

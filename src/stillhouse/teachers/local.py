@@ -21,16 +21,15 @@ class LocalTeacher:
         """Everything the teacher thinks; its logits are projected when a loss asks for them."""
         self.model.eval()
         scores = self.task.scores(self.model, batch)
-        return Dense(scores.hidden, scores.head.detached())
+        return Dense(scores.hidden, scores.head.detached().float())
 
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, temperature: float) -> TopK:
-        """The K best of it, for keeping.  The head's product is float32: bfloat16 logits have only 3 digits."""
+        """The K best of it, for keeping."""
         dense = self.signal(batch)
         ids, log_p = [], []
         for positions in chunks(len(dense), self.task.outcomes):
-            logits = dense.head.logits(dense.hidden[positions], torch.float32)
-            best, values = topk_log_probs(logits, k, temperature=temperature)
+            best, values = topk_log_probs(dense.logits(positions), k, temperature=temperature)
             ids.append(best)
             log_p.append(values)
         width = min(k, self.task.outcomes)

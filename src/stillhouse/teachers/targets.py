@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..losses import Head
@@ -16,8 +17,8 @@ class Dense:
     head: Head
 
     def logits(self, positions: slice) -> Tensor:
-        """[n, V], float32."""
-        return self.head.logits(self.hidden[positions])
+        """[n, V], float32 throughout: bfloat16 logits have only 3 digits, and kept targets are float32 too."""
+        return self.head.logits(self.hidden[positions], torch.float32)
 
     def __len__(self) -> int:
         return self.hidden.shape[0]

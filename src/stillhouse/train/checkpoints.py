@@ -24,7 +24,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..files import atomic_folder, manifest_fault, read_json, sweep_parts
+from ..files import MANIFEST, atomic_folder, manifest_fault, read_json, sweep_parts
 
 _NAME = re.compile(r"checkpoint-(\d+)$")
 
@@ -32,18 +32,22 @@ _NAME = re.compile(r"checkpoint-(\d+)$")
 def all_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints in `folder`, oldest first, sound or not."""
     found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and _NAME.search(path.name)]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step after which it was written."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def newest_sound(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint whose manifest holds; damaged ones are named, set aside and passed over."""
+    """The newest checkpoint whose manifest holds; damaged ones are named and passed over, and nothing is removed."""
     sweep_parts(folder)
     for path in reversed(all_checkpoints(folder)):
         fault = manifest_fault(path)
         if fault is None:
             return path
         say(f"{path.name} is damaged ({fault}); going back to the one before")
-        shutil.rmtree(path)
     return None
 
 
@@ -67,10 +71,10 @@ def write_checkpoint(
         save_state(str(part / "trainer_state.json"))
 
 
-def rotate(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep`, once the newest is known to be sound."""
-    found = all_checkpoints(folder)
-    if found and manifest_fault(found[-1]) is None:
+def rotate(folder: Path, keep: int | None) -> None:
+    """Remove all but the newest `keep` of those we wrote, once the newest is known to be sound; None keeps all."""
+    found = [path for path in all_checkpoints(folder) if (path / MANIFEST).exists()]
+    if keep and found and manifest_fault(found[-1]) is None:
         for path in found[:-keep]:
             shutil.rmtree(path)
 

@@ -78,6 +78,9 @@ class Distiller(Trainer):
             )
         args.remove_unused_columns = False  # rows are Examples, and their keys find the kept targets
         args.logging_nan_inf_filter = False  # it hides NaN from the log
+        args._n_gpu = min(
+            args.n_gpu, 1
+        )  # nn.DataParallel would cut a batch behind the task's back; use torchrun
         super().__init__(
             model=model,
             args=args,
@@ -181,7 +184,7 @@ class Distiller(Trainer):
             checkpoints.write_checkpoint(
                 target, self._save, self.state.save_to_json, self.optimizer, self.lr_scheduler
             )
-            checkpoints.rotate(folder, self.args.save_total_limit or 2)
+            checkpoints.rotate(folder, self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
