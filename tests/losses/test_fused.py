@@ -17,8 +17,9 @@ from stillhouse.losses import (
 from stillhouse.losses import fused as module
 from stillhouse.losses.divergences import forward_kl_gradient
 from stillhouse.losses.fused import by_autograd, chunks
-from stillhouse.losses.sequences import hard_cross_entropy_gradient
-from stillhouse.losses.sparse import forward_kl_topk_gradient
+from stillhouse.losses.parts import SoftmaxTerm
+from stillhouse.losses.sequences import hard_cross_entropy_parts
+from stillhouse.losses.sparse import forward_kl_topk_parts
 
 N, H, V, PADDED = 23, 6, 17, 24
 
@@ -79,8 +80,8 @@ def test_fused_is_the_dense_loss_with_bias_scale_and_softcap_whatever_the_chunks
     head = Head(mine[1], mine[2] if with_bias else None, V, scale, softcap)
     terms = [
         (0.5, lambda z, at: forward_kl_gradient(z, teacher[at], temperature=1.5)),
-        (0.2, lambda z, at: hard_cross_entropy_gradient(z, labels[at], label_smoothing=0.1)),
-        (0.3, lambda z, at: forward_kl_topk_gradient(z, ids[at], log_p[at], temperature=2.0)),
+        (0.2, SoftmaxTerm(1.0, lambda q, at: hard_cross_entropy_parts(q, labels[at], label_smoothing=0.1))),
+        (0.3, SoftmaxTerm(2.0, lambda q, at: forward_kl_topk_parts(q, ids[at], log_p[at], temperature=2.0))),
         (0.7, by_autograd(lambda z, at: reverse_kl(z, teacher[at]))),
     ]
     loss, each = fused_loss(mine[0], head, terms, 40)
@@ -152,7 +153,7 @@ def test_an_all_masked_batch_gives_zero_and_zero_gradients_not_nan():
     )
     terms = [
         (1.0, lambda z, at: forward_kl_gradient(z, teacher[at])),
-        (1.0, lambda z, at: hard_cross_entropy_gradient(z, labels[at])),
+        (1.0, SoftmaxTerm(1.0, lambda q, at: hard_cross_entropy_parts(q, labels[at]))),
     ]
     loss, each = fused_loss(states, Head(rows, offsets, V), terms, 0)
     loss.backward()
@@ -191,3 +192,25 @@ def test_a_frozen_head_still_passes_the_gradient_to_the_hidden_states():
     loss.backward()
     assert states.grad.abs().sum() > 0
     assert weight.grad is None
+
+
+def test_terms_of_one_temperature_share_a_softmax_and_still_add_up():
+    torch.manual_seed(4)
+    hidden, weight = torch.randn(9, 6, requires_grad=True), torch.randn(12, 6, requires_grad=True)
+    labels, teacher = torch.randint(12, (9,)), torch.randn(9, 12)
+    ids, log_p = topk_log_probs(teacher, 4)
+    terms = [
+        (0.4, SoftmaxTerm(1.0, lambda q, at: hard_cross_entropy_parts(q, labels[at]))),
+        (0.6, SoftmaxTerm(1.0, lambda q, at: forward_kl_topk_parts(q, ids[at], log_p[at]))),
+    ]
+    loss, sums = fused_loss(hidden, Head(weight), terms, 9)
+    logits = hidden @ weight.T
+    naive = [hard_cross_entropy(logits, labels).sum() / 9, forward_kl_topk(logits, ids, log_p).sum() / 9]
+    expected = 0.4 * naive[0] + 0.6 * naive[1]
+    assert torch.allclose(sums, torch.stack(naive), atol=1e-6)
+    for mine, theirs in zip(
+        torch.autograd.grad(loss, [hidden, weight]),
+        torch.autograd.grad(expected, [hidden, weight]),
+        strict=True,
+    ):
+        assert torch.allclose(mine, theirs, atol=1e-6)

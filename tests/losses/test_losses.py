@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from closed_form import forward_kl_topk_gradient, hard_cross_entropy_gradient
 from stillhouse.losses import (
     forward_kl,
     forward_kl_topk,
@@ -14,8 +15,6 @@ from stillhouse.losses import (
     total_mean,
 )
 from stillhouse.losses.divergences import forward_kl_gradient
-from stillhouse.losses.sequences import hard_cross_entropy_gradient
-from stillhouse.losses.sparse import forward_kl_topk_gradient
 
 
 def draw(*shape: int, seed: int = 0, spread: float = 3.0) -> Tensor:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import yaml
-from report_fixtures import RECIPE, classifier, language_model
 
+from report_fixtures import RECIPE, classifier, language_model
 from stillhouse.report.card import fenced, render_card
 from stillhouse.report.verdict import failed_claims
 

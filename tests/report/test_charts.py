@@ -5,8 +5,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from report_fixtures import classifier, curves, language_model
 
+from report_fixtures import classifier, curves, language_model
 from stillhouse.report.charts import gain_forest, quality_and_size, quality_and_speed, reliability
 from stillhouse.report.svg import Chart
 from stillhouse.report.timeline import loss_curves, stage_times

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from report_fixtures import RECIPE, classifier, curves, language_model
 
+from report_fixtures import RECIPE, classifier, curves, language_model
 from stillhouse.report.html import render_html
 from stillhouse.report.verdict import verdict_parts
 

@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from report_fixtures import classifier, language_model
 
+from report_fixtures import classifier, language_model
 from stillhouse.report.numbers import MISSING, count, duration, number, percent, size, with_interval
 from stillhouse.report.table import result_table
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from report_fixtures import classifier, language_model, measured
-
 from stillhouse.report.verdict import failed_claims, verdict
 
 

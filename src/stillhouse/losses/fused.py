@@ -4,7 +4,7 @@ For each chunk: project the hidden states to logits, let every term say its nats
 gradient at once into the gradients of the hidden states and of the head.  Three matrix products in all, which is the
 floor for any training step, and nothing is computed twice; memory is one chunk of logits instead of all.
 
-This is the path of the closed-form and of the autograd terms alike; what differs is only `value_and_gradient`.
+Closed-form and autograd terms take the same path; those whose gradient is nearly a softmax share one (see `parts`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .parts import Parts, SoftmaxTerm, gradient
 from .reduction import share, total_mean
 
 CHUNK_BYTES = 64 * 2**20
@@ -21,6 +22,9 @@ CHUNK_BYTES = 64 * 2**20
 
 ValueAndGradient = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """(logits [n, V], which of the N positions they are) -> (nats [n], gradient on the logits [n, V])."""
+
+Term = SoftmaxTerm | ValueAndGradient
+"""What plugs in: a loss whose gradient is nearly a softmax, or any other."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def by_autograd(loss: Callable[[Tensor, slice], Tensor]) -> ValueAndGradient:
 def fused_loss(
     hidden: Tensor,
     head: Head,
-    terms: Sequence[tuple[float, ValueAndGradient]],
+    terms: Sequence[tuple[float, Term]],
     total: Tensor | float,
     dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -91,7 +95,7 @@ def fused_loss(
     Args:
         hidden: [N, H], the counted positions only.
         head: of the student.
-        terms: (weight, value_and_gradient) each.
+        terms: (weight, term) each.
         total: counted positions of the whole optimiser step (see `reduction.total_mean`).
         dtype: arithmetic of the three products; None = the weight's.
 
@@ -118,7 +122,7 @@ class _Fused(torch.autograd.Function):
         weight: Tensor | None,
         bias: Tensor | None,
         head: Head,
-        terms: tuple[tuple[float, ValueAndGradient], ...],
+        terms: tuple[tuple[float, Term], ...],
         total: float,
         dtype: torch.dtype | None,
     ) -> tuple[Tensor, Tensor]:
@@ -135,12 +139,7 @@ class _Fused(torch.autograd.Function):
         parts = hidden.new_zeros(len(terms), dtype=torch.float32)
         for positions in chunks(hidden.shape[0], outcomes):
             logits = slim.logits(hidden[positions], dtype)
-            d_logits = None
-            for number, (factor, term) in enumerate(terms):
-                nats, gradient = term(logits, positions)
-                parts[number] += total_mean(nats, total)
-                gradient.mul_(factor * share(total))
-                d_logits = gradient if d_logits is None else d_logits.add_(gradient)
+            d_logits = _terms(logits, positions, terms, total, parts)
             if d_logits is None:
                 continue
             if slim.softcap:
@@ -168,6 +167,36 @@ class _Fused(torch.autograd.Function):
             for saved, kind in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
         return (*scaled, None, None, None, None)
+
+
+def _terms(
+    logits: Tensor,
+    positions: slice,
+    terms: tuple[tuple[float, Term], ...],
+    total: float,
+    sums: Tensor,
+) -> Tensor | None:
+    """All terms on one chunk: adds their nats to `sums`; returns the gradient on the logits (None without terms)."""
+    d_logits: Tensor | None = None
+    shared: dict[float, tuple[Tensor, list[tuple[float, Parts]]]] = {}
+    for number, (factor, term) in enumerate(terms):
+        if isinstance(term, SoftmaxTerm):
+            if term.temperature not in shared:
+                scaled = logits if term.temperature == 1.0 else logits / term.temperature
+                shared[term.temperature] = (torch.log_softmax(scaled, dim=-1), [])
+            log_q, found = shared[term.temperature]
+            part = term.parts(log_q, positions)
+            nats = part.nats
+            found.append((factor * share(total), part))
+        else:
+            nats, dense = term(logits, positions)
+            dense.mul_(factor * share(total))
+            d_logits = dense if d_logits is None else d_logits.add_(dense)
+        sums[number] += total_mean(nats, total)
+    for log_q, found in shared.values():
+        folded = gradient(log_q.exp_(), found)
+        d_logits = folded if d_logits is None else d_logits.add_(folded)
+    return d_logits
 
 
 def _fold(

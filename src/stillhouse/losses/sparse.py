@@ -8,6 +8,8 @@ learn that what was not kept cannot happen.
 import torch
 from torch import Tensor
 
+from .parts import Parts
+
 
 def topk_log_probs(teacher_logits: Tensor, k: int, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """The K largest log-probabilities of softmax(teacher_logits / T) over the whole vocabulary.
@@ -30,39 +32,33 @@ def forward_kl_topk(
     when all are kept.
 
     Args: student_logits: [N, V]; ids, log_p: [N, K], distinct ids in each row.
-    Returns: [N], nats times T², >= 0.
+    Returns: [N], nats times T², >= 0 (to the rounding of the kept probabilities).
     """
-    log_q_all = torch.log_softmax(student_logits.float() / temperature, dim=-1)
-    log_q, log_p = log_q_all.gather(-1, ids), log_p.float()
-    p, p_tail, q_tail = _tails(log_p, log_q, student_logits.shape[-1])
-    kept = (p * torch.where(p > 0, log_p - log_q, 0.0)).sum(-1)
-    tail = torch.where(
-        p_tail > 0, p_tail * (p_tail.clamp_min(_TINY).log() - q_tail.clamp_min(_TINY).log()), 0.0
-    )
-    return temperature**2 * (kept + tail)
+    log_q = torch.log_softmax(student_logits.float() / temperature, dim=-1)
+    return forward_kl_topk_parts(log_q, ids, log_p, temperature=temperature).nats
 
 
-def forward_kl_topk_gradient(
-    student_logits: Tensor, ids: Tensor, log_p: Tensor, *, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """`forward_kl_topk` with its gradient in closed form.
+def forward_kl_topk_parts(
+    log_q_all: Tensor, ids: Tensor, log_p: Tensor, *, temperature: float = 1.0
+) -> Parts:
+    """`forward_kl_topk` with its gradient in closed form, given the student's log-probabilities at T, [N, V].
 
     With q the student's softmax, and p_t, q_t the tails: d/dz = T·(q − p) on the kept outcomes and T·q·(1 − p_t/q_t) on
     the others: the tail's target is spread over them in the student's own proportions.
-
-    Returns: ([N] nats, [N, V] gradient on the student's logits).
     """
-    log_q_all = torch.log_softmax(student_logits.float() / temperature, dim=-1)
     log_q, log_p = log_q_all.gather(-1, ids), log_p.float()
-    p, p_tail, q_tail = _tails(log_p, log_q, student_logits.shape[-1])
+    p, p_tail, q_tail = _tails(log_p, log_q, log_q_all.shape[-1])
     kept = (p * torch.where(p > 0, log_p - log_q, 0.0)).sum(-1)
     tail = torch.where(
         p_tail > 0, p_tail * (p_tail.clamp_min(_TINY).log() - q_tail.clamp_min(_TINY).log()), 0.0
     )
-    coefficient = 1.0 - p_tail / q_tail.clamp_min(_TINY)
-    gradient = log_q_all.exp_().mul_(coefficient.unsqueeze(-1))
-    gradient.scatter_(-1, ids, log_q.exp() - p)
-    return temperature**2 * (kept + tail), gradient.mul_(temperature)
+    ratio = p_tail / q_tail.clamp_min(_TINY)
+    return Parts(
+        nats=temperature**2 * (kept + tail),
+        share=temperature * (1.0 - ratio),
+        ids=ids,
+        extra=temperature * (log_q.exp() * ratio.unsqueeze(-1) - p),
+    )
 
 
 _TINY = torch.finfo(torch.float32).eps

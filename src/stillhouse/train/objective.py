@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from ..errors import RecipeError
+from ..losses import fused
 from ..losses.divergences import forward_kl_gradient
-from ..losses.fused import ValueAndGradient, fused_loss
-from ..losses.sequences import hard_cross_entropy_gradient
-from ..losses.sparse import forward_kl_topk_gradient
+from ..losses.fused import fused_loss
+from ..losses.parts import Parts, SoftmaxTerm
+from ..losses.sequences import hard_cross_entropy_parts
+from ..losses.sparse import forward_kl_topk_parts
 from ..recipe import ForwardKL, Hard, Term
 from ..tasks import Scores
 from ..teachers import Dense, SoftTargets, TopK
@@ -58,14 +60,14 @@ class Objective:
         return fused_loss(scores.hidden, scores.head, terms, total, dtype)
 
 
-def _hard(term: Hard, scores: Scores, _: SoftTargets | None) -> ValueAndGradient:
-    def value_and_gradient(logits: Tensor, at: slice) -> tuple[Tensor, Tensor]:
-        return hard_cross_entropy_gradient(logits, scores.labels[at], label_smoothing=term.label_smoothing)
+def _hard(term: Hard, scores: Scores, _: SoftTargets | None) -> fused.Term:
+    def parts(log_q: Tensor, at: slice) -> Parts:
+        return hard_cross_entropy_parts(log_q, scores.labels[at], label_smoothing=term.label_smoothing)
 
-    return value_and_gradient
+    return SoftmaxTerm(1.0, parts)
 
 
-def _forward_kl(term: ForwardKL, _: Scores, targets: SoftTargets | None) -> ValueAndGradient:
+def _forward_kl(term: ForwardKL, _: Scores, targets: SoftTargets | None) -> fused.Term:
     match targets:
         case Dense():
 
@@ -80,14 +82,14 @@ def _forward_kl(term: ForwardKL, _: Scores, targets: SoftTargets | None) -> Valu
                     f"taken at {temperature}; label again, or use label.online: true."
                 )
 
-            def topk(logits: Tensor, at: slice) -> tuple[Tensor, Tensor]:
-                return forward_kl_topk_gradient(logits, ids[at], log_p[at], temperature=temperature)
+            def topk(log_q: Tensor, at: slice) -> Parts:
+                return forward_kl_topk_parts(log_q, ids[at], log_p[at], temperature=temperature)
 
-            return topk
+            return SoftmaxTerm(temperature, topk)
     raise RecipeError("objective: forward_kl needs a teacher, and there is none.")
 
 
-TERMS: dict[str, Callable[[Any, Scores, SoftTargets | None], ValueAndGradient]] = {
+TERMS: dict[str, Callable[[Any, Scores, SoftTargets | None], fused.Term]] = {
     "hard": _hard,
     "forward_kl": _forward_kl,
 }
