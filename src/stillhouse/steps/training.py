@@ -110,6 +110,7 @@ def _fit(
             task.tokenizer.save_pretrained(part)
         return done
     student = task.load(start, head_seed=head_seed)
+    _attend_fast(student, examples)
     curves = Curves(place / "metrics.jsonl", place.name, watch, steps)
     distiller = Distiller(
         model=student,
@@ -128,6 +129,16 @@ def _fit(
     with atomic_folder(done) as part:
         distiller.save_model(str(part))
     return done
+
+
+def _attend_fast(model: Any, examples: list[Example]) -> None:
+    """On a processor, short rows learn faster with attention written out: its fused backward pass is slow there."""
+    if device().type == "cpu" and max(len(example.input_ids) for example in examples) <= SHORT:
+        model.set_attn_implementation("eager")
+
+
+SHORT = 128
+"""Tokens; measured at 28 tokens, bfloat16, 2 layers of 96: 39 ms a step written out, 69 ms fused."""
 
 
 def arguments(train: Train, steps: int, seed: int, place: Path, facts: dict[str, Any]) -> TrainingArguments:
