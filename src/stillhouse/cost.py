@@ -26,7 +26,7 @@ from .progress import Watch
 from .tasks import Task, make_task, on_device
 
 REPEATS = 5
-PREFILL_ROWS, PROMPT_TOKENS, NEW_TOKENS, CLASSIFY_ROWS = 4, 32, 48, 32
+PREFILL_ROWS, PROMPT_TOKENS, NEW_TOKENS, CLASSIFY_ROWS = 4, 32, 24, 32
 
 
 def costs(

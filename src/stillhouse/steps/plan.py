@@ -152,7 +152,7 @@ def _trying_out(recipe: Any, task: Task, speed: dict[str, Any]) -> float:
     if task.name == "classification":
         return 6.0 * 32 * 40 * float(speed["teacher_read"] + speed["student_read"])
     one_by_one = 8.0  # a single token costs the reading of all weights; a batch shares it
-    passes = (6 * 48 + recipe.report.samples * 32) * one_by_one + 6 * 4 * 256
+    passes = (6 * 24 + recipe.report.samples * 32) * one_by_one + 6 * 4 * 256
     return float(passes * (speed["teacher_read"] + 1.5 * speed["student_read"]))
 
 
