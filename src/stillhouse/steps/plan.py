@@ -21,7 +21,7 @@ from ..teachers.local import LocalTeacher
 from ..train.objective import Objective
 from .prepare import task_of
 from .students import shape_of
-from .training import HARD_ONLY, dtype_name, labelled, steps_of
+from .training import HARD_ONLY, attend_fast, dtype_name, labelled, steps_of
 
 SECONDS = 2.0
 """Spent on each measurement, about."""
@@ -63,7 +63,7 @@ def _speeds(
     recipe: Any, task: Task, base: Path, train: list[Example], facts: dict[str, Any], watch: Watch
 ) -> dict[str, Any]:
     """Seconds for each token read or learned, by teacher and student."""
-    reading, rows = train[: recipe.label.batch_size], train[: recipe.train.batch_size]
+    reading, rows = _typical(train, recipe.label.batch_size), _typical(train, recipe.train.batch_size)
     watch.note("  measuring the teacher")
     found, targets = _teacher_speeds(recipe, task, base, labelled(train), reading, rows, facts)
     watch.note("  measuring the student")
@@ -71,7 +71,7 @@ def _speeds(
     found["parameters"] = parameters(student)
     found["student_read"] = _per_token(lambda: _read(student, task, reading), reading)
     found["student_learn"] = _learning(student, task, rows, recipe.train, recipe.objective, targets, facts)
-    hard = labelled(train)[: recipe.train.batch_size]
+    hard = _typical(labelled(train), recipe.train.batch_size)
     found["control_learn"] = _learning(student, task, hard, recipe.train, HARD_ONLY, None, facts)
     return found
 
@@ -90,7 +90,7 @@ def _teacher_speeds(
     teacher = task.load(base, head_seed=recipe.seed if recipe.teacher.finetune else None).to(device())
     found["teacher_read"] = _per_token(lambda: _read(teacher, task, reading), reading)
     if recipe.teacher.finetune is not None:
-        some = train[: recipe.teacher.finetune.batch_size]
+        some = _typical(train, recipe.teacher.finetune.batch_size)
         found["teacher_learn"] = _learning(teacher, task, some, Train(), HARD_ONLY, None, facts)
     if recipe.temperature is None:
         return found, None
@@ -195,6 +195,7 @@ def _learning(
         optimizer.step()
         optimizer.zero_grad()
 
+    attend_fast(model, rows)
     model.train().requires_grad_(True)
     seconds = _per_token(step, rows)
     model.eval()
@@ -215,6 +216,13 @@ def _per_token(action: Callable[[], Any], rows: list[Example]) -> float:
         action()
         times += 1
     return (time.perf_counter() - start) / times / max(1, _tokens(rows))
+
+
+def _typical(examples: list[Example], count: int) -> list[Example]:
+    """`count` examples of middling length: batches are made of rows of like length."""
+    ordered = sorted(examples, key=lambda example: len(example.input_ids))
+    first = max(0, (len(ordered) - count) // 2)
+    return ordered[first : first + count]
 
 
 def _tokens(examples: list[Example]) -> int:

@@ -110,7 +110,7 @@ def _fit(
             task.tokenizer.save_pretrained(part)
         return done
     student = task.load(start, head_seed=head_seed)
-    _attend_fast(student, examples)
+    attend_fast(student, examples)
     curves = Curves(place / "metrics.jsonl", place.name, watch, steps)
     distiller = Distiller(
         model=student,
@@ -131,7 +131,7 @@ def _fit(
     return done
 
 
-def _attend_fast(model: Any, examples: list[Example]) -> None:
+def attend_fast(model: Any, examples: list[Example]) -> None:
     """On a processor, short rows learn faster with attention written out: its fused backward pass is slow there."""
     if device().type == "cpu" and max(len(example.input_ids) for example in examples) <= SHORT:
         model.set_attn_implementation("eager")
