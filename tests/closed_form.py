@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from stillhouse.losses import forward_kl
 from stillhouse.losses.parts import Parts, gradient
 from stillhouse.losses.sequences import hard_cross_entropy_parts
-from stillhouse.losses.sparse import forward_kl_topk_parts
+from stillhouse.losses.sparse import divergence_topk_parts
 
 
 def _written_out(log_q: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
@@ -23,4 +24,4 @@ def forward_kl_topk_gradient(
     logits: Tensor, ids: Tensor, log_p: Tensor, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     log_q = torch.log_softmax(logits.float() / temperature, -1)
-    return _written_out(log_q, forward_kl_topk_parts(log_q, ids, log_p, temperature=temperature))
+    return _written_out(log_q, divergence_topk_parts(log_q, ids, log_p, forward_kl, temperature=temperature))

@@ -10,7 +10,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "stillhouse"
 FLOORS = (
     {"errors"},
-    {"registry", "files", "progress", "stopping"},
+    {"registry", "files", "progress", "seeds", "stopping"},
     {"recipe", "losses", "measure", "report", "shipped"},
     {"sources", "pipeline"},
     {"data", "models"},

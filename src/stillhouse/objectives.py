@@ -2,23 +2,135 @@
 
     objective=[kd.hard(0.2), kd.forward_kl(0.8, temperature=2.0)]
 
-What they return is what a recipe's `objective:` holds; each loss is in `stillhouse.losses`.
+What they return is what a recipe's `objective:` holds; each loss is in `stillhouse.losses`, with its source.  A weight or
+a temperature may be a `schedule`.
 """
 
-from .recipe import ForwardKL, Hard
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from . import recipe as kinds
+from .recipe import Schedule
+
+Number = float | Schedule
+LayerMap = Literal["uniform", "last", "skip"] | Mapping[int, int]
+Distance = Literal["mse", "cosine", "normalised"]
 
 
-def hard(weight: float = 1.0, *, label_smoothing: float = 0.0) -> Hard:
+def schedule(
+    start: float, end: float, *, over: float = 1.0, curve: Literal["linear", "cosine"] = "linear"
+) -> Schedule:
+    """A weight or temperature that goes from `start` to `end` while the share `over` of all steps is done."""
+    return Schedule(start=start, end=end, over=over, curve=curve)
+
+
+def hard(weight: Number = 1.0, *, label_smoothing: float = 0.0) -> kinds.Hard:
     """Cross-entropy on the hard targets, in nats; see `losses.hard_cross_entropy`."""
-    return Hard(weight=weight, label_smoothing=label_smoothing)
+    return kinds.Hard(weight=weight, label_smoothing=label_smoothing)
 
 
-def forward_kl(weight: float = 1.0, *, temperature: float = 1.0) -> ForwardKL:
-    """T²·KL(teacher/T ‖ student/T), in nats times T²; see `losses.forward_kl` and, for kept targets, `losses.forward_kl_topk`.
+def forward_kl(weight: Number = 1.0, *, temperature: Number = 1.0) -> kinds.ForwardKL:
+    """T²·KL(teacher/T ‖ student/T); see `losses.forward_kl`, and `forward_kl_topk` and `forward_kl_sampled` for kept targets.
 
     Source: Hinton et al. 2015, arXiv:1503.02531.
     """
-    return ForwardKL(weight=weight, temperature=temperature)
+    return kinds.ForwardKL(weight=weight, temperature=temperature)
 
 
-__all__ = ["forward_kl", "hard"]
+def reverse_kl(weight: Number = 1.0, *, temperature: Number = 1.0) -> kinds.ReverseKL:
+    """T²·KL(student/T ‖ teacher/T); see `losses.reverse_kl`.  Source: Gu et al. 2023, arXiv:2306.08543."""
+    return kinds.ReverseKL(weight=weight, temperature=temperature)
+
+
+def js(weight: Number = 1.0, *, beta: float = 0.5, temperature: Number = 1.0) -> kinds.JS:
+    """Generalised Jensen–Shannon divergence; see `losses.js`.  Source: Agarwal et al. 2023, arXiv:2306.13649."""
+    return kinds.JS(weight=weight, beta=beta, temperature=temperature)
+
+
+def skew_forward_kl(
+    weight: Number = 1.0, *, alpha: float = 0.1, temperature: Number = 1.0
+) -> kinds.SkewForwardKL:
+    """KL(teacher ‖ α·teacher + (1−α)·student); see `losses.skew_forward_kl`.  Source: Ko et al. 2024, arXiv:2402.03898."""
+    return kinds.SkewForwardKL(weight=weight, alpha=alpha, temperature=temperature)
+
+
+def skew_reverse_kl(
+    weight: Number = 1.0, *, alpha: float = 0.1, temperature: Number = 1.0
+) -> kinds.SkewReverseKL:
+    """KL(student ‖ α·student + (1−α)·teacher); see `losses.skew_reverse_kl`.  Source: Ko et al. 2024, arXiv:2402.03898."""
+    return kinds.SkewReverseKL(weight=weight, alpha=alpha, temperature=temperature)
+
+
+def adaptive_kl(weight: Number = 1.0, *, mu: float = 0.5, temperature: Number = 1.0) -> kinds.AdaptiveKL:
+    """Forward and reverse KL by where the gap lies; see `losses.adaptive_kl`.  Source: Wu et al. 2024, arXiv:2404.02657."""
+    return kinds.AdaptiveKL(weight=weight, mu=mu, temperature=temperature)
+
+
+def total_variation(weight: Number = 1.0, *, temperature: Number = 1.0) -> kinds.TotalVariation:
+    """T²·½·Σ|p − q|; see `losses.total_variation`.  Source: Wen et al. 2023, arXiv:2307.15190."""
+    return kinds.TotalVariation(weight=weight, temperature=temperature)
+
+
+def alpha_beta(
+    weight: Number = 1.0, *, alpha: float = 0.2, beta: float = 0.7, temperature: Number = 1.0
+) -> kinds.AlphaBeta:
+    """α-β divergence; see `losses.alpha_beta`.  Source: Wang et al. 2025, arXiv:2505.04560."""
+    return kinds.AlphaBeta(weight=weight, alpha=alpha, beta=beta, temperature=temperature)
+
+
+def custom(
+    target: str, weight: Number = 1.0, *, temperature: Number = 1.0, options: Mapping[str, Any] | None = None
+) -> kinds.Custom:
+    """Your own loss: "package.module:function", (student_logits [N, V], teacher_logits [N, V], *, temperature) -> nats [N]."""
+    return kinds.Custom(target=target, weight=weight, temperature=temperature, options=dict(options or {}))
+
+
+def hidden(weight: Number = 1.0, *, layers: LayerMap = "uniform", distance: Distance = "mse") -> kinds.Hidden:
+    """Hidden states of mapped layers through a learned projector; see `losses.features`.
+
+    Sources: Romero et al. 2014, arXiv:1412.6550; Sun et al. 2019, arXiv:1908.09355.
+    """
+    return kinds.Hidden(weight=weight, layers=_layers(layers), distance=distance)
+
+
+def embeddings(weight: Number = 1.0, *, distance: Distance = "mse") -> kinds.Embeddings:
+    """What the first layer reads, through a learned projector.  Source: Jiao et al. 2019, arXiv:1909.10351."""
+    return kinds.Embeddings(weight=weight, distance=distance)
+
+
+def attention(
+    weight: Number = 1.0, *, layers: LayerMap = "uniform", distance: Literal["kl", "mse"] = "kl"
+) -> kinds.Attention:
+    """Attention maps of mapped layers; both models write attention out.  Source: Jiao et al. 2019, arXiv:1909.10351."""
+    return kinds.Attention(weight=weight, layers=_layers(layers), distance=distance)
+
+
+def relations(
+    weight: Number = 1.0,
+    *,
+    of: Sequence[Literal["q", "k", "v"]] = ("q", "k", "v"),
+    heads: int | None = None,
+    student_layer: int | None = None,
+    teacher_layer: int | None = None,
+) -> kinds.Relations:
+    """Q-Q, K-K and V-V relations of one layer; see `losses.features.relation_kl`.  Source: Wang et al. 2020, arXiv:2012.15828."""
+    return kinds.Relations(
+        weight=weight, of=list(of), heads=heads, student_layer=student_layer, teacher_layer=teacher_layer
+    )
+
+
+def similarity(
+    weight: Number = 1.0, *, by: Literal["gram", "rkd_distance", "rkd_angle", "cka"] = "gram"
+) -> kinds.Similarity:
+    """How alike the rows of a micro-batch are; see `losses.features`.  Sources: arXiv:1907.09682, 1904.05068, 1905.00414."""
+    return kinds.Similarity(weight=weight, by=by)
+
+
+def _layers(wanted: LayerMap) -> Any:
+    return wanted if isinstance(wanted, str) else dict(wanted)
+
+
+__all__ = [
+    "adaptive_kl", "alpha_beta", "attention", "custom", "embeddings", "forward_kl", "hard", "hidden", "js", "relations",
+    "reverse_kl", "schedule", "similarity", "skew_forward_kl", "skew_reverse_kl", "total_variation",
+]  # fmt: skip

@@ -27,7 +27,7 @@ from .samples import samples
 from .steps import finish, prepare, students, training
 from .steps.plan import measure_plan
 from .teachers.cache import cache_fault
-from .teachers.labelling import label_examples
+from .teachers.labelling import label_examples, label_settings
 
 
 def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -63,18 +63,20 @@ def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
 
 def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """The teacher's soft targets for every training example, asked for once."""
-    if recipe.label.online or recipe.temperature is None:
+    if recipe.temperature is None:
         return {"cache": None}
     facts, teacher = results["prepare"], results["teacher"]
     meta = {
         "teacher": teacher["identity"],
         "task": recipe.task,
         "temperature": recipe.temperature,
-        "top_k": recipe.label.top_k,
+        **label_settings(recipe.label),
+        "seed": None if recipe.label.samples is None else recipe.seed,
         "dtype": training.dtype_name(recipe.teacher.dtype, facts),
     }
-    cache = place / f"targets-{hash_json(meta)[:12]}"
     task = prepare.task_of(recipe, facts)
+    meta["outcomes"] = task.outcomes
+    cache = place / f"targets-{hash_json(meta)[:12]}"
     examples = read_examples(place.parent / "prepare" / "train.parquet")
     folder = prepare.located(teacher["folder"], place)
     label_examples(cache, meta, folder, task, examples, recipe.label.batch_size, watch)
@@ -225,7 +227,7 @@ STAGES = [
     Stage(
         "label",
         _label,
-        reads=("task", "label", "temperature", "teacher.dtype", "data.max_length"),
+        reads=("task", "seed", "label", "temperature", "teacher.dtype", "data.max_length"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher"),
         intact=_cache_fault,
         content_keyed=True,

@@ -19,7 +19,7 @@ from stillhouse.losses.divergences import forward_kl_gradient
 from stillhouse.losses.fused import by_autograd, chunks
 from stillhouse.losses.parts import SoftmaxTerm
 from stillhouse.losses.sequences import hard_cross_entropy_parts
-from stillhouse.losses.sparse import forward_kl_topk_parts
+from stillhouse.losses.sparse import divergence_topk_parts
 
 N, H, V, PADDED = 23, 6, 17, 24
 
@@ -81,7 +81,12 @@ def test_fused_is_the_dense_loss_with_bias_scale_and_softcap_whatever_the_chunks
     terms = [
         (0.5, lambda z, at: forward_kl_gradient(z, teacher[at], temperature=1.5)),
         (0.2, SoftmaxTerm(1.0, lambda q, at: hard_cross_entropy_parts(q, labels[at], label_smoothing=0.1))),
-        (0.3, SoftmaxTerm(2.0, lambda q, at: forward_kl_topk_parts(q, ids[at], log_p[at], temperature=2.0))),
+        (
+            0.3,
+            SoftmaxTerm(
+                2.0, lambda q, at: divergence_topk_parts(q, ids[at], log_p[at], forward_kl, temperature=2.0)
+            ),
+        ),
         (0.7, by_autograd(lambda z, at: reverse_kl(z, teacher[at]))),
     ]
     loss, each = fused_loss(mine[0], head, terms, 40)
@@ -201,7 +206,7 @@ def test_terms_of_one_temperature_share_a_softmax_and_still_add_up():
     ids, log_p = topk_log_probs(teacher, 4)
     terms = [
         (0.4, SoftmaxTerm(1.0, lambda q, at: hard_cross_entropy_parts(q, labels[at]))),
-        (0.6, SoftmaxTerm(1.0, lambda q, at: forward_kl_topk_parts(q, ids[at], log_p[at]))),
+        (0.6, SoftmaxTerm(1.0, lambda q, at: divergence_topk_parts(q, ids[at], log_p[at], forward_kl))),
     ]
     loss, sums = fused_loss(hidden, Head(weight), terms, 9)
     logits = hidden @ weight.T

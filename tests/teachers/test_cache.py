@@ -20,7 +20,9 @@ from stillhouse.teachers.labelling import ask, label_examples
 from stillhouse.teachers.local import LocalTeacher
 from stillhouse.train.distiller import as_examples
 
-META = {"teacher": "tiny", "temperature": 2.0, "top_k": 16, "dtype": "float32"}
+META = {
+    "teacher": "tiny", "temperature": 2.0, "top_k": 16, "samples": None, "outcomes": 448, "dtype": "float32",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +109,10 @@ def test_a_bad_shard_is_found_at_opening_and_only_its_rows_are_asked_for_again(
     assert shards[1] in said[0]
     assert all((tmp_path / name).read_bytes() == content for name, content in before.items())
     for example in examples:
-        assert len(cache.get(example.key)[0]) == example.counted
-        torch.testing.assert_close(cache.get(example.key)[1], kept[example.key][1], rtol=2e-3, atol=1e-3)
+        assert len(cache.get(example.key)) == example.counted
+        torch.testing.assert_close(
+            cache.get(example.key).log_p, kept[example.key].log_p, rtol=2e-3, atol=1e-3
+        )
 
 
 def test_a_second_run_asks_for_nothing(tmp_path, teacher, task, examples):
@@ -184,7 +188,8 @@ def test_what_is_kept_is_the_teachers_log_probability_over_all_outcomes_within_f
 ):
     cache = label(tmp_path, teacher, task, examples)
     for example in examples:
-        ids, log_p = cache.get(example.key)
+        found = cache.get(example.key)
+        ids, log_p = found.ids, found.log_p
         with torch.no_grad():
             logits = teacher.model(torch.tensor([example.input_ids])).logits[0, :, : task.outcomes].double()
         at = [n - 1 for n, token in enumerate(example.labels) if n and token != -100]
@@ -212,23 +217,22 @@ def test_rows_of_different_groups_and_lengths_come_back_as_they_went_in(tmp_path
     entries = []
     for number in range(21):
         shape = (1 + number % 4, 3)
-        example = Example(f"key{number}", str(number), [1], [1], [0], 0)
-        entries.append(
-            Entry(
-                example,
-                generator.integers(0, 99, shape).astype(np.int32),
-                generator.normal(size=shape).astype(np.float16),
-            )
-        )
+        example = Example(f"key{number}", str(number), [1], [-100] + [1] * shape[0], [0], 0)
+        columns = {
+            "ids": generator.integers(0, 99, shape).astype(np.uint16).ravel(),
+            "log_p": generator.normal(size=shape).astype(np.float16).ravel(),
+        }
+        entries.append(Entry(example, columns))
     cache = SoftTargetCache(tmp_path, META)
     cache.add(entries[:13])
     cache.add(entries[13:])
     again = SoftTargetCache(tmp_path, META)
     for entry in reversed(entries):
         for opened in (cache, again):
-            ids, log_p = opened.get(entry.example.key)
-            assert (ids.numpy() == entry.ids).all()
-            assert (log_p.numpy() == entry.log_p.astype(np.float32)).all()
+            found = opened.get(entry.example.key)
+            assert found.ids.shape == (entry.positions, 3)
+            assert (found.ids.numpy().ravel() == entry.columns["ids"]).all()
+            assert (found.log_p.numpy().ravel() == entry.columns["log_p"].astype(np.float32)).all()
 
 
 def test_classifiers_are_kept_too(tmp_path):
@@ -236,7 +240,7 @@ def test_classifiers_are_kept_too(tmp_path):
     task = make_task("classification", load_tokenizer(folder), 40, ["bad", "good"])
     examples = as_examples(tiny.opinions(9), task)
     teacher = Counting(task.load(folder), task)
-    cache = SoftTargetCache(tmp_path / "cache", {**META, "top_k": 16})
+    cache = SoftTargetCache(tmp_path / "cache", {**META, "top_k": 16, "outcomes": 2})
     ask(cache, teacher, task, examples, 4, Silent())
     batch = task.collate(examples[::-1])
     kept, exact = CachedTeacher(cache).signal(batch), teacher.topk(batch, 16, 2.0)

@@ -257,7 +257,9 @@ def test_the_students_wrapper_is_called_and_not_bypassed(folders):
 def cached(folders, tmp_path):
     """A cache of all outcomes of the completions of the tests."""
     task = make_task("causal_lm", load_tokenizer(folders["teacher"]))
-    cache = SoftTargetCache(tmp_path / "cache", {"temperature": 2.0, "top_k": task.outcomes})
+    cache = SoftTargetCache(
+        tmp_path / "cache", {"temperature": 2.0, "top_k": "all", "samples": None, "outcomes": task.outcomes}
+    )
     examples = as_examples(tiny.completions(12), task)
     ask(cache, LocalTeacher(model(folders, "teacher"), task), task, examples, 5, Silent())
     return CachedTeacher(cache), examples, task

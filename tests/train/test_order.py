@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from stillhouse.train.order import SeededOrder, draw_seed
+from stillhouse.seeds import draw_seed
+from stillhouse.train.order import SeededOrder
 
 
 def _lengths(rows: int = 1003) -> list[int]:

@@ -8,12 +8,23 @@ Temperature means the same everywhere (Hinton et al. 2015, arXiv:1503.02531): bo
 the loss, and the loss is multiplied by T², so that its gradient keeps its size when T changes.
 """
 
-from .divergences import forward_kl
+from .divergences import (
+    adaptive_kl,
+    alpha_beta,
+    forward_kl,
+    js,
+    reverse_kl,
+    skew_forward_kl,
+    skew_reverse_kl,
+    total_variation,
+)
 from .fused import Head, fused_loss
 from .reduction import total_mean
 from .sequences import hard_cross_entropy
-from .sparse import forward_kl_topk, topk_log_probs
+from .sparse import divergence_topk, forward_kl_sampled, forward_kl_topk, topk_log_probs
 
 __all__ = [
-    "Head", "forward_kl", "forward_kl_topk", "fused_loss", "hard_cross_entropy", "topk_log_probs", "total_mean",
+    "Head", "adaptive_kl", "alpha_beta", "divergence_topk", "forward_kl", "forward_kl_sampled", "forward_kl_topk",
+    "fused_loss", "hard_cross_entropy", "js", "reverse_kl", "skew_forward_kl", "skew_reverse_kl", "topk_log_probs",
+    "total_mean", "total_variation",
 ]  # fmt: skip

@@ -45,6 +45,10 @@ class Head:
     softcap: float | None = None
     """c·tanh(logits / c), after the scale (Gemma 2)."""
 
+    def outcomes(self, hidden: Tensor) -> int:
+        """V: real outcomes of this head on such hidden states."""
+        return self.vocabulary or (hidden.shape[-1] if self.weight is None else self.weight.shape[0])
+
     def detached(self) -> "Head":
         """The same head without gradients."""
         weight = None if self.weight is None else self.weight.detach()
@@ -128,16 +132,14 @@ class _Fused(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         wants = ctx.needs_input_grad
         head = replace(head, weight=weight, bias=bias).detached()
-        outcomes = (
-            head.vocabulary or (hidden if weight is None else weight).shape[0 if weight is not None else -1]
-        )
+        outcomes = head.outcomes(hidden)
         cast = None if weight is None else weight.detach()[:outcomes].to(dtype or weight.dtype)
         slim = replace(head, weight=cast, bias=None if bias is None else bias[:outcomes], vocabulary=outcomes)
         d_hidden = torch.zeros_like(hidden) if wants[0] else None
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if weight is not None and wants[1] else None
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants[2] else None
         parts = hidden.new_zeros(len(terms), dtype=torch.float32)
-        for positions in chunks(hidden.shape[0], outcomes):
+        for positions in chunks(hidden.shape[0], outcomes) if terms else []:
             logits = slim.logits(hidden[positions], dtype)
             d_logits = _terms(logits, positions, terms, total, parts)
             if d_logits is None:

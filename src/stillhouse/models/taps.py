@@ -3,7 +3,7 @@
 By hooks on the modules, so that any transformers model works, wrapped by DDP or not, and with fused attention on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -116,3 +116,100 @@ def block_influence(model: PreTrainedModel, batches: Iterator[tuple[dict[str, Te
         for handle in handles:
             handle.remove()
     return sums / max(count, 1)
+
+
+@contextmanager
+def tapped(model: PreTrainedModel, points: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """While this is open, a forward pass leaves what its layers hand on in the dict, by point.
+
+    Points, layers counted from 1:
+        hidden.N            [B, T, H], the output of layer N; hidden.0 is what the first layer reads, the embeddings
+        attention.N         [B, h, T, T], if attention is written out (see `write_out_attention`)
+        q.N, k.N, v.N       [B, T, width], queries, keys and values before any rotation
+
+    Raises: RecipeError for a layer that is not there, or a family whose parts have other names.
+    """
+    caught: dict[str, Tensor] = {}
+    layers = layers_of(model)[1] if points else nn.ModuleList()
+    handles = [handle for point in points for handle in _tap(layers, point, caught)]
+    try:
+        yield caught
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def write_out_attention(model: PreTrainedModel) -> None:
+    """Make the model compute its attention maps; fused attention never has them."""
+    model.set_attn_implementation("eager")
+
+
+def _tap(layers: nn.ModuleList, point: str, caught: dict[str, Tensor]) -> list[Any]:
+    what, _, number = point.partition(".")
+    if int(number) > len(layers):
+        raise RecipeError(f"objective: {what} asks for layer {number} of a model with {len(layers)}.")
+
+    def keep(found: Tensor) -> None:
+        caught[point] = found
+
+    if what == "hidden" and number == "0":
+
+        def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            keep(args[0] if args else kwargs["hidden_states"])
+
+        return [layers[0].register_forward_pre_hook(read, with_kwargs=True)]
+    layer = layers[int(number) - 1]
+    if what == "hidden":
+        return [
+            layer.register_forward_hook(lambda _, __, out: keep(out[0] if isinstance(out, tuple) else out))
+        ]
+    if what == "attention":
+
+        def look(_: nn.Module, __: Any, out: Any) -> None:
+            if isinstance(out, tuple) and len(out) > 1 and isinstance(out[1], Tensor) and out[1].dim() == 4:
+                caught.setdefault(point, out[1])
+
+        return [module.register_forward_hook(look) for module in layer.modules()]
+    found = [m for name, m in layer.named_modules() if name.rpartition(".")[2] in PROJECTIONS[what]]
+    if not found:
+        raise RecipeError(
+            f"objective: {type(layer).__name__} has no part named {' or '.join(PROJECTIONS[what])}; relations of this "
+            "family are not known here, use hidden or similarity instead."
+        )
+    return [found[0].register_forward_hook(lambda _, __, out: keep(out))]
+
+
+PROJECTIONS = {
+    "q": ("q_proj", "query", "q_lin", "q"),
+    "k": ("k_proj", "key", "k_lin", "k"),
+    "v": ("v_proj", "value", "v_lin", "v"),
+}
+"""What families call the parts that make queries, keys and values."""
+
+
+def layer_map(wanted: str | dict[int, int], student: int, teacher: int) -> dict[int, int]:
+    """Student layer -> teacher layer, counted from 1.
+
+    uniform: evenly, the last onto the last; last: the teacher's last `student` layers; skip: every k-th from the k-th
+    on, k = ⌊teacher ÷ student⌋ (Sun et al. 2019, arXiv:1908.09355, call these two PKD-last and PKD-skip).
+
+    Raises: RecipeError for layers that are not there.
+    """
+    mine = range(1, student + 1)
+    if isinstance(wanted, dict):
+        if wrong := [pair for pair in wanted.items() if pair[0] > student or pair[1] > teacher]:
+            raise RecipeError(
+                f"objective: layers: {wrong[0][0]}: {wrong[0][1]} is out of range; the student has {student} layers and "
+                f"the teacher {teacher}."
+            )
+        return dict(wanted)
+    if wanted == "uniform":
+        return {layer: max(1, round(layer * teacher / student)) for layer in mine}
+    if student > teacher:
+        raise RecipeError(
+            f"objective: layers: {wanted} needs a teacher with at least the student's {student} layers, and it has "
+            f"{teacher}; use uniform."
+        )
+    if wanted == "last":
+        return {layer: teacher - student + layer for layer in mine}
+    return {layer: layer * (teacher // student) for layer in mine}

@@ -3,13 +3,35 @@
 from .core import Recipe
 from .data import Also, Data, DataSet
 from .load import load_recipe, parse_recipe
-from .objective import ForwardKL, Hard, Term
+from .objective import (
+    JS,
+    AdaptiveKL,
+    AlphaBeta,
+    Attention,
+    Custom,
+    Embeddings,
+    FeatureTerm,
+    ForwardKL,
+    Hard,
+    Hidden,
+    Relations,
+    ReverseKL,
+    Schedule,
+    Similarity,
+    SkewForwardKL,
+    SkewReverseKL,
+    SoftTerm,
+    Term,
+    TotalVariation,
+)
 from .outputs import Evaluate, Gate, Report
 from .student import FromConfig, FromTeacher, Student
 from .teacher import Finetune, Label, Teacher
 from .train import Train
 
 __all__ = [
-    "Also", "Data", "DataSet", "Evaluate", "Finetune", "ForwardKL", "FromConfig", "FromTeacher", "Gate", "Hard",
-    "Label", "Recipe", "Report", "Student", "Teacher", "Term", "Train", "load_recipe", "parse_recipe",
+    "JS", "AdaptiveKL", "AlphaBeta", "Also", "Attention", "Custom", "Data", "DataSet", "Embeddings", "Evaluate",
+    "FeatureTerm", "Finetune", "ForwardKL", "FromConfig", "FromTeacher", "Gate", "Hard", "Hidden", "Label", "Recipe",
+    "Relations", "Report", "ReverseKL", "Schedule", "Similarity", "SkewForwardKL", "SkewReverseKL", "SoftTerm", "Student",
+    "Teacher", "Term", "TotalVariation", "Train", "load_recipe", "parse_recipe",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from .data import Data
-from .objective import ForwardKL, Hard, Term
+from .objective import AdaptiveKL, AlphaBeta, Custom, ForwardKL, Hard, Schedule, SoftTerm, Term
 from .outputs import Evaluate, Gate, Report
 from .section import Section
 from .student import Student
@@ -48,21 +48,20 @@ class Recipe(Section):
     @property
     def has_teacher(self) -> bool:
         """Whether any term of the objective compares with a teacher."""
-        return self.temperature is not None
+        return any(not isinstance(term, Hard) for term in self.objective)
 
     @property
     def temperature(self) -> float | None:
-        """The temperature of the soft targets, or None if no term needs them."""
-        return next((term.temperature for term in self.objective if isinstance(term, ForwardKL)), None)
+        """The temperature of the soft targets that are kept on disk; None if none are."""
+        if self.label.online:
+            return None
+        found = (term.temperature for term in self.objective if isinstance(term, SoftTerm))
+        return next((value for value in found if not isinstance(value, Schedule)), None)
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        temperatures = sorted({term.temperature for term in self.objective if isinstance(term, ForwardKL)})
-        if len(temperatures) > 1 and not self.label.online:
-            raise ValueError(
-                f"objective: terms ask for temperatures {temperatures}, but soft targets kept on disk have one; "
-                "use one temperature, or label.online: true"
-            )
+        if not self.label.online:
+            self._targets_can_be_kept()
         if self.task != "classification":
             if self.data.unlabelled is not None:
                 raise ValueError(
@@ -70,19 +69,53 @@ class Recipe(Section):
                 )
             if self.teacher.finetune is not None:
                 raise ValueError("teacher.finetune: only for task: classification")
-        if self.data.unlabelled is not None and self.temperature is None:
+        if self.data.unlabelled is not None and not self.has_teacher:
             raise ValueError(
                 "data.unlabelled: no term of the objective uses the teacher; add a forward_kl term"
             )
         if self.gate.min_gain is not None and not self.evaluate.hard_only:
             raise ValueError("gate.min_gain: needs the control; set evaluate.hard_only: true")
-        if self.gate.min_gain is not None and self.temperature is None:
+        if self.gate.min_gain is not None and not self.has_teacher:
             raise ValueError(
                 "gate.min_gain: no term of the objective uses the teacher, so the student is its own control; "
                 "remove the gate, or add a forward_kl term"
             )
         self._formats_fit()
         return self
+
+    def _targets_can_be_kept(self) -> None:
+        """What the terms compare with must be something that lies on disk."""
+        soft = [term for term in self.objective if isinstance(term, SoftTerm)]
+        for term in self.objective:
+            if not isinstance(term, (Hard, SoftTerm)):
+                raise ValueError(
+                    f"objective: {term.kind} compares layers, which are not kept on disk; set label.online: true"
+                )
+        for term in soft:
+            if isinstance(term.temperature, Schedule):
+                raise ValueError(
+                    f"objective: {term.kind} changes its temperature, but soft targets kept on disk have one; "
+                    "set label.online: true"
+                )
+            if self.label.samples is not None and not isinstance(term, ForwardKL):
+                raise ValueError(
+                    f"objective: {term.kind} cannot be estimated from sampled targets; use forward_kl, label.top_k, or "
+                    "label.online: true"
+                )
+            whole = self.label.top_k == "all" or self.task == "classification"
+            if isinstance(term, (AdaptiveKL, AlphaBeta, Custom)) and not whole:
+                raise ValueError(
+                    f"objective: {term.kind} needs every outcome's probability, and label.top_k keeps "
+                    f"{self.label.top_k}; set label.online: true"
+                )
+        temperatures = sorted(
+            {term.temperature for term in soft if not isinstance(term.temperature, Schedule)}
+        )
+        if len(temperatures) > 1:
+            raise ValueError(
+                f"objective: terms ask for temperatures {temperatures}, but soft targets kept on disk have one; "
+                "use one temperature, or label.online: true"
+            )
 
     def _formats_fit(self) -> None:
         """A classifier reads labelled rows, and only a classifier does."""

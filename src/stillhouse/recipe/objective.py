@@ -1,15 +1,36 @@
 """`objective:`: a weighted list of terms.  Each kind holds only its own knobs."""
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from .section import Section
 
 
+class Schedule(Section):
+    """A number that changes while the student learns."""
+
+    start: NonNegativeFloat
+    """At the first step."""
+    end: NonNegativeFloat
+    """When `over` of the steps are done, and from then on."""
+    over: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of all steps."""
+    curve: Literal["linear", "cosine"] = "linear"
+    """linear, or cosine: slow at both ends."""
+
+    def at(self, progress: float) -> float:
+        """The value when `progress` (0 to 1) of all steps are done."""
+        done = min(progress / self.over, 1.0)
+        if self.curve == "cosine":
+            done = 0.5 - 0.5 * math.cos(math.pi * done)
+        return self.start + (self.end - self.start) * done
+
+
 class _Term(Section):
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    """Factor on the term; weights are not normalised."""
+    weight: NonNegativeFloat | Schedule = 1.0
+    """Factor on the term, or a schedule for it; weights are not normalised.  While it is 0 the term costs nothing."""
 
 
 class Hard(_Term):
@@ -20,12 +41,140 @@ class Hard(_Term):
     """Probability spread evenly over all classes or tokens."""
 
 
-class ForwardKL(_Term):
-    """KL(teacher ‖ student), Hinton et al. 2015 (arXiv:1503.02531)."""
+class SoftTerm(_Term):
+    """A comparison with the teacher's distribution."""
 
-    kind: Literal["forward_kl"] = "forward_kl"
-    temperature: PositiveFloat = 1.0
+    temperature: PositiveFloat | Schedule = 1.0
     """Divides both models' logits; the term is multiplied by its square, so that its gradient keeps its size."""
 
 
-Term = Annotated[Hard | ForwardKL, Field(discriminator="kind")]
+class ForwardKL(SoftTerm):
+    """KL(teacher ‖ student), Hinton et al. 2015 (arXiv:1503.02531)."""
+
+    kind: Literal["forward_kl"] = "forward_kl"
+
+
+class ReverseKL(SoftTerm):
+    """KL(student ‖ teacher), Gu et al. 2023 (arXiv:2306.08543)."""
+
+    kind: Literal["reverse_kl"] = "reverse_kl"
+
+
+class JS(SoftTerm):
+    """Generalised Jensen–Shannon divergence, Agarwal et al. 2023 (arXiv:2306.13649)."""
+
+    kind: Literal["js"] = "js"
+    beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The teacher's share of the mixture."""
+
+
+class SkewForwardKL(SoftTerm):
+    """KL(teacher ‖ α·teacher + (1−α)·student), Ko et al. 2024 (arXiv:2402.03898)."""
+
+    kind: Literal["skew_forward_kl"] = "skew_forward_kl"
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """How much of the first distribution is mixed into the second."""
+
+
+class SkewReverseKL(SoftTerm):
+    """KL(student ‖ α·student + (1−α)·teacher), Ko et al. 2024 (arXiv:2402.03898)."""
+
+    kind: Literal["skew_reverse_kl"] = "skew_reverse_kl"
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """How much of the first distribution is mixed into the second."""
+
+
+class AdaptiveKL(SoftTerm):
+    """Forward and reverse KL, weighed by where the gap lies, Wu et al. 2024 (arXiv:2404.02657)."""
+
+    kind: Literal["adaptive_kl"] = "adaptive_kl"
+    mu: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Probability that the head of the teacher's distribution holds."""
+
+
+class TotalVariation(SoftTerm):
+    """Half the summed difference of the probabilities, Wen et al. 2023 (arXiv:2307.15190)."""
+
+    kind: Literal["total_variation"] = "total_variation"
+
+
+class AlphaBeta(SoftTerm):
+    """α-β divergence, Wang et al. 2025 (arXiv:2505.04560)."""
+
+    kind: Literal["alpha_beta"] = "alpha_beta"
+    alpha: NonNegativeFloat = 0.2
+    """Exponent of the teacher: larger weighs what the teacher is sure of."""
+    beta: NonNegativeFloat = 0.7
+    """Exponent of the student: larger weighs what the student is sure of."""
+
+
+class Custom(SoftTerm):
+    """Your own loss on logits, without changing this package."""
+
+    kind: Literal["custom"] = "custom"
+    target: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    """package.module:function, (student_logits [N, V], teacher_logits [N, V], *, temperature, **options) -> nats [N]."""
+    options: dict[str, Any] = {}
+    """Keyword arguments of the function."""
+
+
+class FeatureTerm(_Term):
+    """A comparison of what the two models' layers hand on; needs the teacher beside the student (label.online)."""
+
+    layers: Literal["uniform", "last", "skip"] | dict[NonNegativeInt, NonNegativeInt] = "uniform"
+    """Which layer of the teacher each layer of the student follows: uniform (evenly), last (the last k), skip (every
+    k-th from the first), or student layer: teacher layer, counted from 1 (0 = the embeddings)."""
+
+
+class Hidden(FeatureTerm):
+    """Hidden states through a learned projector, Romero et al. 2014 (arXiv:1412.6550), Sun et al. 2019 (arXiv:1908.09355)."""
+
+    kind: Literal["hidden"] = "hidden"
+    distance: Literal["mse", "cosine", "normalised"] = "mse"
+    """Mean squared difference; 1 − cosine; or mean squared difference of the states scaled to length 1."""
+
+
+class Embeddings(_Term):
+    """The embeddings' output through a learned projector, Jiao et al. 2019 (arXiv:1909.10351)."""
+
+    kind: Literal["embeddings"] = "embeddings"
+    distance: Literal["mse", "cosine", "normalised"] = "mse"
+    """As for hidden."""
+
+
+class Attention(FeatureTerm):
+    """Attention maps, Jiao et al. 2019 (arXiv:1909.10351); both models write attention out, which takes memory."""
+
+    kind: Literal["attention"] = "attention"
+    distance: Literal["kl", "mse"] = "kl"
+    """KL(teacher ‖ student) of each position's attention, or mean squared difference."""
+
+
+class Relations(_Term):
+    """Q-Q, K-K and V-V relations of one layer, Wang et al. 2020 (MiniLMv2, arXiv:2012.15828)."""
+
+    kind: Literal["relations"] = "relations"
+    of: list[Literal["q", "k", "v"]] = Field(default=["q", "k", "v"], min_length=1)
+    """Which of the queries, keys and values."""
+    heads: PositiveInt | None = None
+    """Relation heads; None = as many as the teacher has key-value heads, where the student's width allows it."""
+    student_layer: PositiveInt | None = None
+    """Counted from 1; None = the last."""
+    teacher_layer: PositiveInt | None = None
+    """Counted from 1; None = the last."""
+
+
+class Similarity(_Term):
+    """How alike the rows of a batch are to one another, in both models."""
+
+    kind: Literal["similarity"] = "similarity"
+    by: Literal["gram", "rkd_distance", "rkd_angle", "cka"] = "gram"
+    """Gram matrix (Tung & Mori 2019, arXiv:1907.09682), distances or angles (Park et al. 2019, arXiv:1904.05068), or
+    1 − CKA (Kornblith et al. 2019, arXiv:1905.00414).  Depends on which rows share a micro-batch."""
+
+
+Term = Annotated[
+    Hard | ForwardKL | ReverseKL | JS | SkewForwardKL | SkewReverseKL | AdaptiveKL | TotalVariation | AlphaBeta
+    | Custom | Hidden | Embeddings | Attention | Relations | Similarity,
+    Field(discriminator="kind"),
+]  # fmt: skip

@@ -1,8 +1,8 @@
 """`teacher:` and `label:`: who knows, and how what it knows is kept."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from .data import Sha256
 from .section import Section
@@ -39,7 +39,10 @@ class Label(Section):
 
     online: bool = False
     """Run the teacher beside the student in every step instead of keeping its targets on disk."""
-    top_k: PositiveInt = 64
-    """Most probable tokens kept for each position; all other tokens together are one more outcome."""
+    top_k: PositiveInt | Literal["all"] = 64
+    """Most probable tokens (or classes) kept for each position; all others together are one more outcome."""
+    samples: Annotated[PositiveInt, Field(le=255)] | None = None
+    """Instead of the most probable tokens keep this many drawn from the teacher's distribution: a third of the space,
+    unbiased, and for forward_kl only."""
     batch_size: PositiveInt = 8
     """Rows the teacher reads at once."""

@@ -17,6 +17,8 @@ from ..progress import Watch
 from ..recipe import Finetune, Term, Train
 from ..tasks import Task, on_device
 from ..teachers import SoftTargets
+from ..teachers.codec import bytes_a_position
+from ..teachers.labelling import ask_batch, label_settings
 from ..teachers.local import LocalTeacher
 from ..train.objective import Objective
 from .prepare import task_of
@@ -46,7 +48,7 @@ def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) 
         "peak_memory_bytes": peak_memory(),
         "disk_bytes": _disk(recipe, task, train, speed["parameters"], teacher_bytes),
         "tokens": {
-            "labelled": 0 if recipe.label.online or recipe.temperature is None else _tokens(train),
+            "labelled": 0 if recipe.temperature is None else _tokens(train),
             "trained": steps_of(recipe.train, len(train))
             * recipe.train.batch_size
             * recipe.train.accumulate
@@ -92,7 +94,7 @@ def _teacher_speeds(
     if recipe.teacher.finetune is not None:
         some = _typical(train, recipe.teacher.finetune.batch_size)
         found["teacher_learn"] = _learning(teacher, task, some, Train(), HARD_ONLY, None, facts)
-    if recipe.temperature is None:
+    if not recipe.has_teacher:
         return found, None
     if recipe.label.online:
         beside = LocalTeacher(teacher.to(getattr(torch, dtype_name(recipe.teacher.dtype, facts))), task)
@@ -104,11 +106,13 @@ def _teacher_speeds(
         return found, beside.signal(on_device(task.collate(rows)))
     quick = LocalTeacher(teacher.to(getattr(torch, dtype_name(recipe.teacher.dtype, facts))), task)
 
-    def label() -> SoftTargets:
-        return quick.topk(on_device(task.collate(reading)), recipe.label.top_k, recipe.temperature)
+    meta = {"seed": recipe.seed, "temperature": recipe.temperature, **label_settings(recipe.label)}
 
-    found["teacher_label"] = _per_token(label, reading)
-    return found, quick.topk(on_device(task.collate(rows)), recipe.label.top_k, recipe.temperature)
+    def label(some: list[Example]) -> SoftTargets:
+        return ask_batch(quick, task, some, meta)
+
+    found["teacher_label"] = _per_token(lambda: label(reading), reading)
+    return found, label(rows)
 
 
 def _predict(
@@ -120,7 +124,7 @@ def _predict(
     saves = (steps // recipe.train.checkpoint_every) * 3 * weights / WRITTEN_PER_SECOND
     learning = steps * in_a_step * _mean(train)
     held_tokens = sum(_tokens(examples) for examples in held.values())
-    students = 3 if recipe.evaluate.hard_only and recipe.temperature is not None else 2
+    students = 3 if recipe.evaluate.hard_only and recipe.has_teacher else 2
     wanted = recipe.student.from_teacher
     by_influence = wanted is not None and isinstance(wanted.layers, int) and wanted.by == "block_influence"
     probed = _tokens(train[: wanted.rows]) if by_influence else 0
@@ -136,7 +140,7 @@ def _predict(
         + _trying_out(recipe, task, speed),
         "report": 3.0,
     }
-    if recipe.temperature is not None:
+    if recipe.has_teacher:
         if recipe.label.online:
             seconds["train"] += learning * speed["teacher_label"]
         else:
@@ -165,8 +169,8 @@ def _finetuning(wanted: Finetune | None, train: list[Example], speed: dict[str, 
 def _disk(recipe: Any, task: Task, train: list[Example], student: int, teacher_bytes: int) -> int:
     """Bytes: kept soft targets, checkpoints with Adam's two moments, and the students."""
     kept = 0
-    if recipe.temperature is not None and not recipe.label.online:
-        kept = sum(example.counted for example in train) * min(int(recipe.label.top_k), task.outcomes) * 5
+    if recipe.temperature is not None:
+        kept = int(sum(example.counted for example in train) * bytes_a_position(recipe.label, task.outcomes))
     runs = 2 if recipe.evaluate.hard_only else 1
     checkpoints = runs * int(recipe.train.keep_checkpoints) * 12 * student
     return kept + checkpoints + (runs + 2) * 4 * student + (teacher_bytes if recipe.teacher.finetune else 0)

@@ -25,8 +25,8 @@ from ..models.shrink import (
 from ..models.taps import block_influence, layers_of
 from ..progress import Watch
 from ..recipe import FromConfig, FromTeacher, Student
+from ..seeds import draw_seed
 from ..tasks import Task
-from ..train.order import draw_seed
 
 ROWS_AT_ONCE = 8
 

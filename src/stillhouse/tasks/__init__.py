@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..registry import pick
-from .base import Batch, Scores, Task, on_device
+from .base import Batch, Layout, Scores, Task, on_device, unwrap
 
 TASKS = {
     "causal_lm": "stillhouse.tasks.causal_lm:CausalLM",
@@ -32,4 +32,4 @@ def make_task(
     return task
 
 
-__all__ = ["TASKS", "Batch", "Scores", "Task", "make_task", "on_device"]
+__all__ = ["TASKS", "Batch", "Layout", "Scores", "Task", "make_task", "on_device", "unwrap"]

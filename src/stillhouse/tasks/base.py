@@ -31,6 +31,30 @@ class Scores:
     """[N] which example of the batch each position belongs to."""
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How the tokens of a batch [B, T] belong to its N counted positions, for what compares layers."""
+
+    tokens: Tensor
+    """[B, T] mask of the M tokens whose layers are compared."""
+    at: Tensor
+    """[M] the counted position that each of them belongs to."""
+    groups: Tensor
+    """[B, T] number of the text that a token is of within its row, −1 for padding."""
+    rows: Tensor
+    """[N] row of each counted position."""
+
+    def by_position(self, values: Tensor) -> Tensor:
+        """[M] values of tokens -> [N], the mean over each position's tokens."""
+        sums = values.new_zeros(len(self.rows)).index_add(0, self.at, values)
+        return sums / torch.bincount(self.at, minlength=len(self.rows)).clamp_min(1)
+
+    def row_means(self, hidden: Tensor) -> Tensor:
+        """[B, T, H] -> [B, H], over the tokens that are no padding."""
+        real = (self.groups >= 0).unsqueeze(-1).to(hidden.dtype)
+        return (hidden * real).sum(1) / real.sum(1).clamp_min(1.0)
+
+
 class Task(Protocol):
     """One thing that models do."""
 
@@ -68,6 +92,10 @@ class Task(Protocol):
 
     def counted(self, batch: Batch) -> Tensor:
         """Mask over `labels` of the positions that a loss counts."""
+        ...
+
+    def layout(self, batch: Batch) -> Layout:
+        """Which tokens belong to which counted position."""
         ...
 
     def scores(self, model: nn.Module, batch: Batch) -> Scores:

@@ -17,7 +17,7 @@ from ..losses.fused import chunks
 from ..measure import LM_METRICS
 from ..models.load import load_model
 from ..models.taps import hidden_at_head, language_head, verify_head
-from .base import Batch, Scores, unwrap
+from .base import Batch, Layout, Scores, unwrap
 
 
 class CausalLM:
@@ -77,7 +77,12 @@ class CausalLM:
         for number, example in enumerate(examples):
             ids[number, : len(example.input_ids)] = torch.tensor(example.input_ids)
             labels[number, : len(example.labels)] = torch.tensor(example.labels)
-        batch: Batch = {"input_ids": ids, "labels": labels, "keys": [example.key for example in examples]}
+        batch: Batch = {
+            "input_ids": ids,
+            "labels": labels,
+            "lengths": torch.tensor([len(example.input_ids) for example in examples]),
+            "keys": [example.key for example in examples],
+        }
         if any(len(example.starts) > 1 for example in examples):
             batch["position_ids"] = torch.stack([_positions(example, length) for example in examples])
         return batch
@@ -86,6 +91,18 @@ class CausalLM:
         """[B, T-1]: whether the token after each position has a label."""
         mask: Tensor = batch["labels"][:, 1:] != IGNORED
         return mask
+
+    def layout(self, batch: Batch) -> Layout:
+        """A counted position is the token there."""
+        counted = self.counted(batch)
+        tokens = torch.nn.functional.pad(counted, (0, 1))
+        length = tokens.shape[1]
+        at = torch.arange(length, device=tokens.device).expand_as(tokens)
+        places = batch.get("position_ids", at)
+        groups = (places == 0).long().cumsum(1) - 1
+        groups = groups.masked_fill(at >= batch["lengths"].unsqueeze(1), -1)
+        rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1).expand_as(tokens)[tokens]
+        return Layout(tokens, torch.arange(len(rows), device=tokens.device), groups, rows)
 
     def scores(self, model: nn.Module, batch: Batch) -> Scores:
         """Hidden states at the counted positions only; the head's product is left to the loss."""

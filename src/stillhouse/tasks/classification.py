@@ -14,7 +14,7 @@ from ..errors import RecipeError
 from ..losses import Head
 from ..measure import CLASSIFICATION_METRICS, class_prior_rows, classification_rows
 from ..models.load import load_config, load_model
-from .base import Batch, Scores
+from .base import Batch, Layout, Scores
 
 
 class Classification:
@@ -93,6 +93,13 @@ class Classification:
     def counted(self, batch: Batch) -> Tensor:
         """[B]: every row."""
         return torch.ones_like(batch["labels"], dtype=torch.bool)
+
+    def layout(self, batch: Batch) -> Layout:
+        """Every token of a row belongs to the row."""
+        tokens = batch["attention_mask"].bool()
+        rows = torch.arange(len(tokens), device=tokens.device)
+        at = rows.unsqueeze(1).expand_as(tokens)[tokens]
+        return Layout(tokens, at, tokens.long() - 1, rows)
 
     def scores(self, model: nn.Module, batch: Batch) -> Scores:
         """The logits are few; they are their own hidden states."""

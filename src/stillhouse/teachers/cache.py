@@ -8,8 +8,7 @@ only its rows are asked for again.
     key        the example's key
     row        id of the row it was made from
     positions  N, its counted positions
-    ids        N·K token ids, position by position, most probable first
-    log_p      N·K log-probabilities over the whole vocabulary as float16: |error| ≤ 2⁻¹¹ of the value
+    …          the targets of these positions as lists (see `codec`)
 
 Source of keeping targets of a fixed teacher: Hinton et al. 2015, arXiv:1503.02531.
 """
@@ -23,15 +22,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from ..data.encode import Example
 from ..errors import DataError
 from ..files import atomic, hash_file, read_json, sweep_parts, write_json
 from ..tasks import Batch
-from .targets import TopK
+from .codec import Arrays, decoded, schema
+from .targets import Kept, joined
 
 INDEX = "index.json"
+FORMAT = 2
 GROUP_POSITIONS = 2048
 """Positions in a row group, about: what is decoded to find one row of a cache that does not fit in memory."""
 GROUPS_IN_MEMORY = 64
@@ -45,10 +45,13 @@ class Entry:
     """What is kept of one example."""
 
     example: Example
-    ids: np.ndarray[Any, np.dtype[np.int32]]
-    """[N, K]"""
-    log_p: np.ndarray[Any, np.dtype[np.float16]]
-    """[N, K]"""
+    columns: Arrays
+    """As `codec.encoded` gives them."""
+
+    @property
+    def positions(self) -> int:
+        """N: how many positions it has targets for."""
+        return self.example.counted
 
 
 class SoftTargetCache:
@@ -57,7 +60,7 @@ class SoftTargetCache:
     def __init__(self, folder: Path, meta: dict[str, Any], say: Callable[[str], None] = print) -> None:
         """Open `folder`, or begin it.
 
-        Args: meta: what the targets depend on (teacher, temperature, k, …); a folder that holds other ones is refused.
+        Args: meta: what the targets depend on (teacher, temperature, top_k or samples, outcomes, …); a folder that holds other ones is refused.
         Raises: DataError if the folder belongs to other targets.
         """
         self.folder, self.meta, self._say = folder, meta, say
@@ -107,7 +110,7 @@ class SoftTargetCache:
         self._where.update({key: (shard["file"], number) for number, key in enumerate(keys)})
 
     def _write_index(self) -> None:
-        write_json(self.folder / INDEX, {"format": 1, "meta": self.meta, "shards": self.shards})
+        write_json(self.folder / INDEX, {"format": FORMAT, "meta": self.meta, "shards": self.shards})
 
     def add(self, entries: list[Entry]) -> None:
         """Write one shard and then name it in the index."""
@@ -116,11 +119,11 @@ class SoftTargetCache:
         columns = {
             "key": pa.array([entry.example.key for entry in entries]),
             "row": pa.array([entry.example.row for entry in entries]),
-            "positions": pa.array([entry.ids.shape[0] for entry in entries], pa.int32()),
-            "ids": pa.array([entry.ids.ravel() for entry in entries], pa.list_(pa.int32())),
-            "log_p": pa.array([entry.log_p.ravel() for entry in entries], pa.list_(pa.float16())),
+            "positions": pa.array([entry.positions for entry in entries], pa.int32()),
         }
-        in_group = max(1, GROUP_POSITIONS * len(entries) // max(1, sum(len(entry.ids) for entry in entries)))
+        for name, kind in schema(self.meta).items():
+            columns[name] = pa.array([entry.columns[name] for entry in entries], kind)
+        in_group = max(1, GROUP_POSITIONS * len(entries) // max(1, sum(entry.positions for entry in entries)))
         with atomic(path) as part:
             pq.write_table(pa.table(columns), part, compression="zstd", row_group_size=in_group)
         shard = {
@@ -133,8 +136,8 @@ class SoftTargetCache:
         self._admit(shard)
         self._write_index()
 
-    def get(self, key: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """(ids [N, K], log_p [N, K]) of an example.  Raises: DataError if nobody labelled it."""
+    def get(self, key: str) -> Kept:
+        """The targets of an example's N positions.  Raises: DataError if nobody labelled it."""
         if key not in self._where:
             raise DataError(
                 f"{self.folder}: has no soft targets for the example {key}; run the label stage again."
@@ -145,23 +148,14 @@ class SoftTargetCache:
         else:
             in_group = self._in_group[file]
             block, row = self._block(file, number // in_group), number % in_group
-        start, end = block.offsets[row], block.offsets[row + 1]
-        positions = block.positions[row]
-        return (
-            torch.from_numpy(block.ids[start:end].astype(np.int64).reshape(positions, -1)),
-            torch.from_numpy(block.log_p[start:end].astype(np.float32).reshape(positions, -1)),
-        )
+        return decoded(block.row(row), int(block.positions[row]), self.meta)
 
     def _block(self, file: str, group: int | None) -> "_Block":
         """A shard, or one row group of it, decoded; a small cache stays in memory, of a large one what was used last."""
         at = (file, group)
         if at not in self._blocks:
-            if file not in self._files:
-                self._files[file] = pq.ParquetFile(self.folder / file)
-            open_file = self._files[file]
-            self._blocks[at] = _decoded(
-                open_file.read() if group is None else open_file.read_row_group(group)
-            )
+            opened = self._open_file(file)
+            self._blocks[at] = _Block.of(opened.read() if group is None else opened.read_row_group(group))
             if group is not None and len(self._blocks) > GROUPS_IN_MEMORY:
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(at)
@@ -178,23 +172,27 @@ class SoftTargetCache:
 
 @dataclass(frozen=True)
 class _Block:
-    """Some rows as flat arrays; row r is [offsets[r]:offsets[r + 1]], reshaped to [positions[r], K]."""
+    """Some rows as flat arrays: of each column, row r is values[offsets[r]:offsets[r + 1]]."""
 
-    offsets: np.ndarray[Any, Any]
     positions: np.ndarray[Any, Any]
-    ids: np.ndarray[Any, Any]
-    log_p: np.ndarray[Any, Any]
+    columns: dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
+    """name -> (offsets, values)"""
 
+    @classmethod
+    def of(cls, table: pa.Table) -> "_Block":
+        lists = {
+            name: table.column(name).combine_chunks()
+            for name in table.column_names
+            if pa.types.is_list(table.schema.field(name).type)
+        }
+        flat = {name: (column.offsets.to_numpy(), column.values.to_numpy()) for name, column in lists.items()}
+        return cls(table.column("positions").to_numpy(), flat)
 
-def _decoded(table: pa.Table) -> _Block:
-    ids, log_p = (table.column(name).combine_chunks() for name in ("ids", "log_p"))
-    positions = table.column("positions").to_numpy()
-    return _Block(
-        offsets=ids.offsets.to_numpy(),
-        positions=positions,
-        ids=ids.values.to_numpy(),
-        log_p=log_p.values.to_numpy(),
-    )
+    def row(self, number: int) -> Arrays:
+        return {
+            name: values[offsets[number] : offsets[number + 1]]
+            for name, (offsets, values) in self.columns.items()
+        }
 
 
 def _shard_fault(folder: Path, shard: dict[str, Any]) -> str | None:
@@ -230,10 +228,6 @@ class CachedTeacher:
     def __init__(self, cache: SoftTargetCache) -> None:
         self.cache = cache
 
-    def signal(self, batch: Batch) -> TopK:
+    def signal(self, batch: Batch) -> Kept:
         """By the examples' keys, so that shuffling, accumulation, several ranks and resuming change nothing."""
-        parts = [self.cache.get(key) for key in batch["keys"]]
-        place = batch["labels"].device
-        ids = torch.cat([ids for ids, _ in parts]).to(place)
-        log_p = torch.cat([log_p for _, log_p in parts]).to(place)
-        return TopK(ids, log_p, self.cache.temperature)
+        return joined([self.cache.get(key) for key in batch["keys"]], batch["labels"].device)

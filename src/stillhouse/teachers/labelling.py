@@ -4,15 +4,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from ..data.encode import Example
 from ..models.machine import device
 from ..progress import Watch
+from ..recipe import Label
+from ..seeds import draw_seed
 from ..tasks import Task
 from .cache import Entry, SoftTargetCache
+from .codec import encoded
 from .local import LocalTeacher
+from .targets import Kept
 
 SHARD_POSITIONS = 32_768
 """Counted positions in a shard, about: some megabytes on disk, and minutes of a slow teacher at most."""
@@ -51,33 +55,50 @@ def ask(
 ) -> None:
     """Label `examples` into `cache`: batches of like length, a shard at a time."""
     examples = sorted(examples, key=lambda example: (-len(example.input_ids), example.key))
-    k, temperature = int(cache.meta["top_k"]), float(cache.meta["temperature"])
     waiting: list[Entry] = []
     positions, start = 0, time.perf_counter()
     for at in range(0, len(examples), batch_size):
         batch = examples[at : at + batch_size]
-        made = label_batch(teacher, task, batch, k, temperature)
+        made = label_batch(teacher, task, batch, cache.meta)
         waiting += made
-        positions += sum(len(entry.ids) for entry in made)
+        positions += sum(entry.positions for entry in made)
         rate = f"{positions / (time.perf_counter() - start):,.0f} positions/s"
         watch.step("labelling", at + len(batch), len(examples), rate)
-        if sum(len(entry.ids) for entry in waiting) >= SHARD_POSITIONS:
+        if sum(entry.positions for entry in waiting) >= SHARD_POSITIONS:
             cache.add(waiting)
             waiting = []
     if waiting:
         cache.add(waiting)
 
 
-def label_batch(
-    teacher: LocalTeacher, task: Task, batch: list[Example], k: int, temperature: float
-) -> list[Entry]:
+def label_batch(teacher: LocalTeacher, task: Task, batch: list[Example], meta: dict[str, Any]) -> list[Entry]:
     """What the teacher says about each example of one batch."""
-    tensors = task.collate(batch)
-    place = next(teacher.model.parameters()).device
+    targets = ask_batch(teacher, task, batch, meta)
+    columns = encoded(targets, [example.counted for example in batch], meta)
+    return [Entry(*parts) for parts in zip(batch, columns, strict=True)]
+
+
+def ask_batch(teacher: LocalTeacher, task: Task, batch: list[Example], meta: dict[str, Any]) -> Kept:
+    """The teacher's targets for the counted positions of one batch, in the form that `meta` names."""
     moved = {
-        name: value.to(place) if isinstance(value, torch.Tensor) else value for name, value in tensors.items()
+        name: value.to(teacher.place) if isinstance(value, Tensor) else value
+        for name, value in task.collate(batch).items()
     }
-    targets = teacher.topk(moved, k, temperature)
-    ids, log_p = targets.ids.cpu().numpy().astype(np.int32), targets.log_p.cpu().numpy().astype(np.float16)
-    ends = np.cumsum([example.counted for example in batch])[:-1]
-    return [Entry(*parts) for parts in zip(batch, np.split(ids, ends), np.split(log_p, ends), strict=True)]
+    temperature = float(meta["temperature"])
+    if meta["samples"] is None:
+        return teacher.topk(
+            moved, task.outcomes if meta["top_k"] == "all" else int(meta["top_k"]), temperature
+        )
+    uniform = torch.cat([draws_of(example, int(meta["seed"])) for example in batch])
+    return teacher.sampled(moved, uniform.to(teacher.place), int(meta["samples"]), temperature)
+
+
+def label_settings(label: Label) -> dict[str, Any]:
+    """What of `label:` decides the targets, as a cache's `meta` has it: `top_k` or `samples`, the other None."""
+    return {"top_k": None if label.samples else label.top_k, "samples": label.samples}
+
+
+def draws_of(example: Example, seed: int) -> Tensor:
+    """[N] in [0, 1): what decides an example's draws, whatever batch it is in and whenever it is labelled."""
+    generator = torch.Generator().manual_seed(draw_seed(seed, "sampled", example.key))
+    return torch.rand(example.counted, generator=generator)

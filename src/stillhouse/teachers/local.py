@@ -1,12 +1,16 @@
 """A model on this machine as the teacher."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..losses import topk_log_probs
 from ..losses.fused import chunks
-from ..tasks import Batch, Task
-from .targets import Dense, TopK
+from ..losses.sparse import draw_sampled
+from ..models.taps import tapped
+from ..tasks import Batch, Task, unwrap
+from .targets import Dense, Sampled, TopK
 
 
 class LocalTeacher:
@@ -16,24 +20,62 @@ class LocalTeacher:
         self.model, self.task = model, task
         model.requires_grad_(False)
 
+    @property
+    def place(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
     @torch.no_grad()
-    def signal(self, batch: Batch) -> Dense:
-        """Everything the teacher thinks; its logits are projected when a loss asks for them."""
+    def signal(self, batch: Batch, points: Sequence[str] = ()) -> Dense:
+        """Everything the teacher thinks; its logits are projected when a loss asks for them.
+
+        Args: points: what of its layers to hand on as well (see `models.taps.tapped`).
+        """
         self.model.eval()
-        scores = self.task.scores(self.model, batch)
-        return Dense(scores.hidden, scores.head.detached().float())
+        with tapped(unwrap(self.model), points) as features:
+            scores = self.task.scores(self.model, batch)
+        return Dense(scores.hidden, scores.head.detached().float(), features)
 
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, temperature: float) -> TopK:
         """The K best of it, for keeping."""
         dense = self.signal(batch)
-        ids, log_p = [], []
-        for positions in chunks(len(dense), self.task.outcomes):
-            best, values = topk_log_probs(dense.logits(positions), k, temperature=temperature)
-            ids.append(best)
-            log_p.append(values)
-        width = min(k, self.task.outcomes)
-        if not ids:
-            empty = dense.hidden.new_zeros((0, width))
+        found = [
+            topk_log_probs(dense.logits(positions), k, temperature=temperature)
+            for positions in chunks(len(dense), self.task.outcomes)
+        ]
+        if not found:
+            empty = dense.hidden.new_zeros((0, min(k, self.task.outcomes)))
             return TopK(empty.long(), empty.float(), temperature)
-        return TopK(torch.cat(ids), torch.cat(log_p), temperature)
+        return TopK(
+            torch.cat([ids for ids, _ in found]), torch.cat([log_p for _, log_p in found]), temperature
+        )
+
+    @torch.no_grad()
+    def sampled(self, batch: Batch, uniform: Tensor, draws: int, temperature: float) -> Sampled:
+        """`draws` outcomes at each position, for keeping.
+
+        Args: uniform: [N], in [0, 1): one number for each position decides its draws.
+        """
+        dense = self.signal(batch)
+        ids, entropy = [], []
+        for positions in chunks(len(dense), self.task.outcomes):
+            log_p = torch.log_softmax(dense.logits(positions) / temperature, dim=-1)
+            ids.append(draw_sampled(log_p, uniform[positions], draws))
+            entropy.append(-(log_p.exp() * log_p.clamp_min(-1e30)).sum(-1))
+        if not ids:
+            empty = dense.hidden.new_zeros((0, 1)).float()
+            return Sampled(empty.long(), empty, empty[:, 0], temperature)
+        places, shares = _tallied(torch.cat(ids), draws)
+        return Sampled(places, shares, torch.cat(entropy), temperature)
+
+
+def _tallied(ids: Tensor, draws: int) -> tuple[Tensor, Tensor]:
+    """Sorted draws with repeats [N, draws] -> (different ids [N, n], their shares [N, n], 0 at the end of short rows)."""
+    new = torch.ones_like(ids, dtype=torch.bool)
+    new[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    place = new.cumsum(-1) - 1
+    width = int(place.max()) + 1
+    counts = ids.new_zeros((len(ids), width)).scatter_add_(1, place, torch.ones_like(ids))
+    unique = ids.new_zeros((len(ids), width)).scatter_(1, place, ids)
+    return unique, counts.float() / draws

@@ -1,6 +1,7 @@
 """What a teacher says, in the forms that the terms of an objective know."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ class Dense:
     hidden: Tensor
     """[N, H]"""
     head: Head
+    features: dict[str, Tensor] = field(default_factory=dict)
+    """What its layers handed on, by point (see `models.taps.tapped`)."""
 
     def logits(self, positions: slice) -> Tensor:
         """[n, V], float32 throughout: bfloat16 logits have only 3 digits, and kept targets are float32 too."""
@@ -38,4 +41,44 @@ class TopK:
         return self.ids.shape[0]
 
 
-SoftTargets = Dense | TopK
+@dataclass(frozen=True)
+class Sampled:
+    """Outcomes drawn from the teacher's distribution at one temperature, each once with its share of the draws."""
+
+    ids: Tensor
+    """[N, n]"""
+    shares: Tensor
+    """[N, n], adding up to 1; 0 at places that are not used."""
+    entropy: Tensor
+    """[N], nats."""
+    temperature: float
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+
+SoftTargets = Dense | TopK | Sampled
+Kept = TopK | Sampled
+"""What can lie on disk."""
+
+
+def joined(parts: Sequence[Kept], place: torch.device) -> Kept:
+    """Several examples' targets as one, in order."""
+    first = parts[0]
+    if isinstance(first, TopK):
+        some = [part for part in parts if isinstance(part, TopK)]
+        ids, log_p = (
+            torch.cat([getattr(part, name) for part in some]).to(place) for name in ("ids", "log_p")
+        )
+        return TopK(ids, log_p, first.temperature)
+    drawn = [part for part in parts if isinstance(part, Sampled)]
+    width = max(part.ids.shape[1] for part in drawn)
+    ids, shares = (
+        torch.cat([_widened(getattr(part, name), width) for part in drawn]).to(place)
+        for name in ("ids", "shares")
+    )
+    return Sampled(ids, shares, torch.cat([part.entropy for part in drawn]).to(place), first.temperature)
+
+
+def _widened(values: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(values, (0, width - values.shape[1]))

@@ -19,13 +19,15 @@ from transformers import (
 
 from ..data.encode import Example
 from ..errors import RecipeError
+from ..models.taps import tapped
 from ..recipe import Term
-from ..tasks import Batch, Task, make_task
-from ..teachers import Teacher
+from ..seeds import draw_seed
+from ..tasks import Batch, Scores, Task, make_task, unwrap
+from ..teachers import SoftTargets, Teacher
 from ..teachers.local import LocalTeacher
 from . import checkpoints
-from .objective import Objective
-from .order import SeededOrder, draw_seed
+from .objective import Layers, Objective
+from .order import SeededOrder
 
 
 class Distiller(Trainer):
@@ -91,6 +93,10 @@ class Distiller(Trainer):
             **kwargs,
         )
         self.loss_is_scaled_for_ga = True  # by the step's count, in compute_loss
+        beside = unwrap(self.teacher.model) if isinstance(self.teacher, LocalTeacher) else None
+        self.objective.attach(unwrap(model), beside, args.seed)
+        if self.objective.features is not None:
+            self.objective.features.to(args.device)
         self._say = say
         self._parts: list[Tensor] = []
         self._steps = 0
@@ -123,15 +129,40 @@ class Distiller(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The objective on one micro-batch."""
-        targets = self.teacher.signal(inputs) if self.teacher and self.objective.needs_teacher else None
-        scores = self.task.scores(model, inputs)
+        targets, scores, layers = self._read(model, inputs)
         total = num_items_in_batch if num_items_in_batch is not None else scores.hidden.shape[0]
         dtype = torch.bfloat16 if self.args.bf16 else None
-        loss, parts = self.objective(scores, targets, total, dtype)
+        progress = self.state.global_step / max(1, self.state.max_steps)
+        loss, parts = self.objective(scores, targets, total, dtype, progress, layers)
         loss = loss * self.args.world_size  # DDP and FSDP average over ranks; `total` counted them all
         if model.training:
             self._parts.append(parts.detach())
         return (loss, scores) if return_outputs else loss
+
+    def _read(self, model: nn.Module, inputs: Batch) -> tuple[SoftTargets | None, Scores, Layers | None]:
+        """What teacher and student say, and what their layers hand on if a term compares them."""
+        features = self.objective.features
+        if features is None:
+            teacher = self.teacher if self.objective.needs_teacher else None
+            return teacher.signal(inputs) if teacher else None, self.task.scores(model, inputs), None
+        assert isinstance(self.teacher, LocalTeacher)
+        targets = self.teacher.signal(inputs, features.teacher_points)
+        with tapped(unwrap(model), features.student_points) as mine:
+            scores = self.task.scores(model, inputs)
+        return targets, scores, Layers(mine, targets.features, self.task.layout(inputs))
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """As the Trainer's, with the projectors of terms that compare layers."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        learned = list(self.objective.features.parameters()) if self.objective.features else []
+        if learned and len(optimizer.param_groups) < 3:
+            optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
+            optimizer.register_step_post_hook(
+                lambda *_: _forget_gradients(learned)
+            )  # the Trainer's are the student's
+            if self.args.world_size > 1:  # DDP wraps the student alone
+                optimizer.register_step_pre_hook(lambda *_: _average_gradients(learned, self.args.world_size))
+        return optimizer
 
     def prediction_step(
         self,
@@ -182,7 +213,7 @@ class Distiller(Trainer):
             target = folder / f"checkpoint-{self.state.global_step}"
             assert self.optimizer is not None
             checkpoints.write_checkpoint(
-                target, self._save, self.state.save_to_json, self.optimizer, self.lr_scheduler
+                target, self._save_all, self.state.save_to_json, self.optimizer, self.lr_scheduler
             )
             checkpoints.rotate(folder, self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
@@ -191,6 +222,14 @@ class Distiller(Trainer):
         if checkpoint is not None:
             assert self.optimizer is not None
             checkpoints.load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
+            if self.objective.features is not None and self.objective.features.state_dict():
+                self.objective.features.restore(str(Path(checkpoint) / PROJECTORS))
+
+    def _save_all(self, folder: str) -> None:
+        """The student, and beside it the projectors, which a finished student does not have."""
+        self._save(folder)
+        if self.objective.features is not None and self.objective.features.state_dict():
+            self.objective.features.save(str(Path(folder) / PROJECTORS))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load: each step seeds the generators from (seed, step, rank)."""
@@ -202,6 +241,22 @@ class Distiller(Trainer):
         inner.save_pretrained(folder, state_dict=state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
+
+
+PROJECTORS = "projectors.safetensors"
+
+
+def _forget_gradients(parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def _average_gradients(parameters: list[nn.Parameter], ranks: int) -> None:
+    """Over all ranks, as DDP does for the student."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            torch.distributed.all_reduce(parameter.grad)
+            parameter.grad.div_(ranks)
 
 
 class _Randomness(TrainerCallback):

@@ -1,21 +1,49 @@
 """The objective: a weighted list of terms, each comparing the student with soft or hard targets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from .. import losses
 from ..errors import RecipeError
 from ..losses import fused
 from ..losses.divergences import forward_kl_gradient
-from ..losses.fused import fused_loss
+from ..losses.fused import by_autograd, fused_loss
 from ..losses.parts import Parts, SoftmaxTerm
+from ..losses.reduction import total_mean
 from ..losses.sequences import hard_cross_entropy_parts
-from ..losses.sparse import forward_kl_topk_parts
-from ..recipe import ForwardKL, Hard, Term
-from ..tasks import Scores
-from ..teachers import Dense, SoftTargets, TopK
+from ..losses.sparse import divergence_topk_parts, forward_kl_sampled_parts
+from ..recipe import Custom, Hard, Schedule, Term
+from ..registry import load
+from ..tasks import Layout, Scores
+from ..teachers import Dense, Sampled, SoftTargets, TopK
+from .features import FEATURES, FeatureTerms
+
+DIVERGENCES: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
+    "forward_kl": (losses.forward_kl, ()),
+    "reverse_kl": (losses.reverse_kl, ()),
+    "js": (losses.js, ("beta",)),
+    "skew_forward_kl": (losses.skew_forward_kl, ("alpha",)),
+    "skew_reverse_kl": (losses.skew_reverse_kl, ("alpha",)),
+    "adaptive_kl": (losses.adaptive_kl, ("mu",)),
+    "total_variation": (losses.total_variation, ()),
+    "alpha_beta": (losses.alpha_beta, ("alpha", "beta")),
+}
+"""Kind of term -> (loss, its knobs): what a recipe's `kind:` calls."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What the layers of both models handed on for one micro-batch."""
+
+    mine: Mapping[str, Tensor]
+    theirs: Mapping[str, Tensor]
+    layout: Layout
 
 
 class Objective:
@@ -28,6 +56,20 @@ class Objective:
         kinds = [term.kind for term in self.terms]
         self.names = [f"{kind}_{n}" if kinds.count(kind) > 1 else kind for n, kind in enumerate(kinds)]
 
+        self.features: FeatureTerms | None = None
+        """What compares layers, once `attach` has seen both models."""
+
+    def attach(self, student: PreTrainedModel, teacher: PreTrainedModel | None, seed: int) -> None:
+        """Look at both models, for terms that compare their layers.  Raises: RecipeError without a model beside the student."""
+        wanted = {number: term for number, term in enumerate(self.terms) if isinstance(term, FEATURES)}
+        if wanted and teacher is None:
+            kind = next(iter(wanted.values())).kind
+            raise RecipeError(
+                f"objective: {kind} compares layers, which needs the teacher's model beside the student (label.online)."
+            )
+        if wanted and teacher is not None:
+            self.features = FeatureTerms(wanted, student, teacher, seed)
+
     @property
     def needs_teacher(self) -> bool:
         """Whether any term compares with soft targets."""
@@ -39,6 +81,8 @@ class Objective:
         targets: SoftTargets | None,
         total: Tensor | float,
         dtype: torch.dtype | None = None,
+        progress: float = 0.0,
+        layers: Layers | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Σ weight·nats ÷ total.
 
@@ -47,8 +91,10 @@ class Objective:
             targets: the teacher's soft targets at the same positions; None if no term needs them.
             total: counted positions of the whole optimiser step.
             dtype: arithmetic of the head's products.
+            progress: share of all steps that are done, for schedules.
+            layers: what both models' layers handed on; None if no term compares them.
 
-        Returns: (scalar, [terms] unweighted nats ÷ total, detached).
+        Returns: (scalar, [terms] unweighted nats ÷ total, detached; 0 for a term that weighs nothing now).
         Raises: RecipeError where targets and positions do not match.
         """
         if targets is not None and len(targets) != scores.hidden.shape[0]:
@@ -56,40 +102,97 @@ class Objective:
                 f"the teacher gave targets for {len(targets)} positions and the student counts {scores.hidden.shape[0]}; "
                 "teacher and student do not see the same tokens."
             )
-        terms = [(term.weight, TERMS[term.kind](term, scores, targets)) for term in self.terms]
-        return fused_loss(scores.hidden, scores.head, terms, total, dtype)
+        weights = [now(term.weight, progress) for term in self.terms]
+        live = [number for number, weight in enumerate(weights) if weight > 0]
+        logit_terms = [n for n in live if not isinstance(self.terms[n], FEATURES)]
+        terms = [(weights[n], _term(self.terms[n], scores, targets, progress)) for n in logit_terms]
+        loss, found = fused_loss(scores.hidden, scores.head, terms, total, dtype)
+        parts = found.new_zeros(len(self.terms))
+        parts[logit_terms] = found
+        for n in set(live) - set(logit_terms):
+            assert self.features is not None
+            assert layers is not None
+            value = total_mean(self.features.value(n, layers.mine, layers.theirs, layers.layout), total)
+            loss = loss + weights[n] * value
+            parts[n] = value.detach()
+        return loss, parts
 
 
-def _hard(term: Hard, scores: Scores, _: SoftTargets | None) -> fused.Term:
+def now(value: float | Schedule, progress: float) -> float:
+    """A number of the recipe at this share of all steps."""
+    return value.at(progress) if isinstance(value, Schedule) else value
+
+
+def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: float) -> fused.Term:
+    """A recipe's term against these targets, as `fused_loss` takes it."""
+    if isinstance(term, Hard):
+        return _hard(term, scores)
+    temperature = now(term.temperature, progress)
+    divergence = _divergence(term)
+    match targets:
+        case Dense():
+            if term.kind == "forward_kl":
+                return lambda z, at: forward_kl_gradient(z, targets.logits(at), temperature=temperature)
+            return by_autograd(lambda z, at: divergence(z, targets.logits(at), temperature=temperature))
+        case TopK(ids, log_p, kept_at):
+            _same_temperature(term, temperature, kept_at)
+            if not _coarsens(term) and ids.shape[-1] < scores.head.outcomes(scores.hidden):
+                raise RecipeError(
+                    f"objective: {term.kind} means something else on the most probable outcomes alone; use "
+                    "label.online: true, or label.top_k: all."
+                )
+
+            def topk(log_q: Tensor, at: slice) -> Parts:
+                return divergence_topk_parts(log_q, ids[at], log_p[at], divergence, temperature=kept_at)
+
+            return SoftmaxTerm(kept_at, topk)
+        case Sampled(ids, shares, entropy, kept_at):
+            _same_temperature(term, temperature, kept_at)
+            if term.kind != "forward_kl":
+                raise RecipeError(
+                    f"objective: {term.kind} cannot be estimated from sampled targets; use forward_kl, or label.top_k."
+                )
+
+            def sampled(log_q: Tensor, at: slice) -> Parts:
+                return forward_kl_sampled_parts(log_q, ids[at], shares[at], entropy[at], temperature=kept_at)
+
+            return SoftmaxTerm(kept_at, sampled)
+    raise RecipeError(f"objective: {term.kind} needs a teacher, and there is none.")
+
+
+def _hard(term: Hard, scores: Scores) -> fused.Term:
     def parts(log_q: Tensor, at: slice) -> Parts:
         return hard_cross_entropy_parts(log_q, scores.labels[at], label_smoothing=term.label_smoothing)
 
     return SoftmaxTerm(1.0, parts)
 
 
-def _forward_kl(term: ForwardKL, _: Scores, targets: SoftTargets | None) -> fused.Term:
-    match targets:
-        case Dense():
-
-            def dense(logits: Tensor, at: slice) -> tuple[Tensor, Tensor]:
-                return forward_kl_gradient(logits, targets.logits(at), temperature=term.temperature)
-
-            return dense
-        case TopK(ids, log_p, temperature):
-            if temperature != term.temperature:
-                raise RecipeError(
-                    f"objective: forward_kl asks for temperature {term.temperature}, but the kept soft targets were "
-                    f"taken at {temperature}; label again, or use label.online: true."
-                )
-
-            def topk(log_q: Tensor, at: slice) -> Parts:
-                return forward_kl_topk_parts(log_q, ids[at], log_p[at], temperature=temperature)
-
-            return SoftmaxTerm(temperature, topk)
-    raise RecipeError("objective: forward_kl needs a teacher, and there is none.")
+def _divergence(term: Any) -> Callable[..., Tensor]:
+    """The loss that a term names, its knobs set: (student_logits, teacher_logits, *, temperature) -> nats [n]."""
+    if isinstance(term, Custom):
+        return partial(_checked, load(term.target), term)
+    loss, knobs = DIVERGENCES[term.kind]
+    return partial(loss, **{knob: getattr(term, knob) for knob in knobs})
 
 
-TERMS: dict[str, Callable[[Any, Scores, SoftTargets | None], fused.Term]] = {
-    "hard": _hard,
-    "forward_kl": _forward_kl,
-}
+def _checked(loss: Any, term: Custom, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    nats: Tensor = loss(student, teacher, temperature=temperature, **term.options)
+    if not isinstance(nats, Tensor) or nats.shape != student.shape[:1]:
+        got = tuple(nats.shape) if isinstance(nats, Tensor) else type(nats).__name__
+        raise RecipeError(
+            f"objective: {term.target} must return nats of the shape ({student.shape[0]},), and gave {got}."
+        )
+    return nats
+
+
+def _coarsens(term: Any) -> bool:
+    """Whether the divergence on K outcomes and their tail is a bound of the one on all."""
+    return term.kind not in ("adaptive_kl", "alpha_beta", "custom")
+
+
+def _same_temperature(term: Any, wanted: float, kept: float) -> None:
+    if wanted != kept:
+        raise RecipeError(
+            f"objective: {term.kind} asks for temperature {wanted}, but the kept soft targets were taken at {kept}; "
+            "label again, or use label.online: true."
+        )

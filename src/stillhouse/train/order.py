@@ -1,19 +1,14 @@
 """Order and randomness as functions of (seed, epoch, index), so that a run can stop anywhere and go on bit for bit."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..seeds import draw_seed
+
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
-
-
-def draw_seed(seed: int, *what: int | str) -> int:
-    """A seed of its own for everything that draws; 63 bits."""
-    text = ":".join(map(str, (seed, *what)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class SeededOrder(torch.utils.data.Sampler[int]):

@@ -1,0 +1,154 @@
+"""The objective's terms about layers: what to tap, through which projectors, and into which positions the values go."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..losses import features as losses
+from ..models.taps import layer_map, layers_of, write_out_attention
+from ..recipe import Attention, Embeddings, Hidden, Relations, Similarity
+from ..seeds import draw_seed
+from ..tasks import Layout
+
+HIDDEN = {"mse": losses.hidden_mse, "cosine": losses.hidden_cosine, "normalised": losses.hidden_normalised}
+MAPS = {"kl": losses.attention_kl, "mse": losses.attention_mse}
+ALIKE = {
+    "gram": losses.gram,
+    "rkd_distance": losses.rkd_distance,
+    "rkd_angle": losses.rkd_angle,
+    "cka": losses.cka,
+}
+FEATURES = (Hidden, Embeddings, Attention, Relations, Similarity)
+
+Tapped = Mapping[str, Tensor]
+Value = Callable[[Tapped, Tapped, Layout], Tensor]
+"""(the student's taps, the teacher's, how tokens lie in the batch) -> [N], one number a counted position."""
+
+
+class FeatureTerms(nn.Module):
+    """Everything that compares layers in an objective.  Its projectors learn with the student and never become part of it."""
+
+    def __init__(
+        self, terms: Mapping[int, Any], student: PreTrainedModel, teacher: PreTrainedModel, seed: int
+    ) -> None:
+        """Args: terms: place in the objective -> term."""
+        super().__init__()
+        self.projectors = nn.ModuleDict()
+        self._models, self._seed = (student, teacher), seed  # in a tuple: they are not parts of this module
+        self._pairs: set[tuple[str, str]] = set()
+        self._values = {number: self._prepared(number, term) for number, term in terms.items()}
+
+    @property
+    def student_points(self) -> list[str]:
+        """What to tap of the student."""
+        return sorted({mine for mine, _ in self._pairs})
+
+    @property
+    def teacher_points(self) -> list[str]:
+        """What to tap of the teacher."""
+        return sorted({theirs for _, theirs in self._pairs})
+
+    def value(self, number: int, mine: Tapped, theirs: Tapped, layout: Layout) -> Tensor:
+        """[N]: the term at place `number` of the objective, at each counted position."""
+        return self._values[number](mine, theirs, layout)
+
+    def save(self, path: str) -> None:
+        """The projectors, as safetensors."""
+        save_file({name: value.contiguous() for name, value in self.projectors.state_dict().items()}, path)
+
+    def restore(self, path: str) -> None:
+        """What `save` wrote."""
+        self.projectors.load_state_dict(load_file(path))
+
+    def _prepared(self, number: int, term: Any) -> Value:
+        own, whose = (len(layers_of(model)[1]) for model in self._models)
+        match term:
+            case Hidden():
+                layers = layer_map(term.layers, own, whose)
+                return self._hidden(number, HIDDEN[term.distance], self._tap("hidden", layers))
+            case Embeddings():
+                return self._hidden(number, HIDDEN[term.distance], self._tap("hidden", {0: 0}))
+            case Attention():
+                for model in self._models:
+                    write_out_attention(model)
+                return _attention(
+                    MAPS[term.distance], self._tap("attention", layer_map(term.layers, own, whose))
+                )
+            case Relations():
+                layers = layer_map({term.student_layer or own: term.teacher_layer or whose}, own, whose)
+                pairs = [pair for what in term.of for pair in self._tap(what, layers)]
+                heads = self._models[1].config.get_text_config().to_dict()
+                most = term.heads or heads.get("num_key_value_heads") or heads["num_attention_heads"]
+                return _relations(int(most), pairs)
+            case Similarity():
+                return _similarity(ALIKE[term.by], self._tap("hidden", {own: whose})[0])
+        raise AssertionError(term)
+
+    def _tap(self, what: str, layers: dict[int, int]) -> list[tuple[str, str]]:
+        pairs = [(f"{what}.{mine}", f"{what}.{theirs}") for mine, theirs in layers.items()]
+        self._pairs.update(pairs)
+        return pairs
+
+    def _hidden(
+        self, number: int, loss: Callable[[Tensor, Tensor], Tensor], pairs: Sequence[tuple[str, str]]
+    ) -> Value:
+        for mine, _ in pairs:
+            self.projectors[_name(number, mine)] = self._projector(number, mine)
+
+        def value(own: Tapped, theirs: Tapped, layout: Layout) -> Tensor:
+            found = [
+                loss(
+                    self.projectors[_name(number, a)](own[a][layout.tokens].float()), theirs[b][layout.tokens]
+                )
+                for a, b in pairs
+            ]
+            return layout.by_position(torch.stack(found).mean(0))
+
+        return value
+
+    def _projector(self, number: int, point: str) -> nn.Module:
+        """A linear map from the student's width to the teacher's; none where they are the same."""
+        own, whose = (int(model.config.get_text_config().hidden_size) for model in self._models)
+        if own == whose:
+            return nn.Identity()
+        made = nn.Linear(own, whose, bias=False)
+        generator = torch.Generator().manual_seed(draw_seed(self._seed, "projector", number, point))
+        with torch.no_grad():
+            made.weight.copy_(torch.randn(made.weight.shape, generator=generator) / math.sqrt(own))
+        return made
+
+
+def _attention(loss: Callable[[Tensor, Tensor], Tensor], pairs: Sequence[tuple[str, str]]) -> Value:
+    def value(own: Tapped, theirs: Tapped, layout: Layout) -> Tensor:
+        found = torch.stack([loss(own[a], theirs[b]) for a, b in pairs]).mean(0)
+        return layout.by_position(found[layout.tokens])
+
+    return value
+
+
+def _relations(most: int, pairs: Sequence[tuple[str, str]]) -> Value:
+    def value(own: Tapped, theirs: Tapped, layout: Layout) -> Tensor:
+        found = []
+        for a, b in pairs:
+            heads = math.gcd(most, own[a].shape[-1], theirs[b].shape[-1])
+            found.append(losses.relation_kl(own[a], theirs[b], heads, layout.groups))
+        return layout.by_position(torch.stack(found).mean(0)[layout.tokens])
+
+    return value
+
+
+def _similarity(loss: Callable[[Tensor, Tensor], Tensor], pair: tuple[str, str]) -> Value:
+    def value(own: Tapped, theirs: Tapped, layout: Layout) -> Tensor:
+        return loss(layout.row_means(own[pair[0]]), layout.row_means(theirs[pair[1]]))[layout.rows]
+
+    return value
+
+
+def _name(number: int, point: str) -> str:
+    """A module's name has no dots."""
+    return f"{number}-{point.replace('.', '-')}"
