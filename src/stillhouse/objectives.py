@@ -126,11 +126,21 @@ def similarity(
     return kinds.Similarity(weight=weight, by=by)
 
 
+def policy_gradient(weight: Number = 1.0) -> kinds.PolicyGradient:
+    """Reverse KL of what the student writes itself, by sampled tokens; needs `rollouts`.  Source: Gu et al. 2023, arXiv:2306.08543."""
+    return kinds.PolicyGradient(weight=weight)
+
+
+def rollouts(**settings: Any) -> kinds.Rollouts:
+    """How the student writes some of its rows itself, for `Distiller(rollouts=…)`; the keys are those of a recipe's `rollouts:`."""
+    return kinds.Rollouts(**settings)
+
+
 def _layers(wanted: LayerMap) -> Any:
     return wanted if isinstance(wanted, str) else dict(wanted)
 
 
 __all__ = [
-    "adaptive_kl", "alpha_beta", "attention", "custom", "embeddings", "forward_kl", "hard", "hidden", "js", "relations",
-    "reverse_kl", "schedule", "similarity", "skew_forward_kl", "skew_reverse_kl", "total_variation",
+    "adaptive_kl", "alpha_beta", "attention", "custom", "embeddings", "forward_kl", "hard", "hidden", "js",
+    "policy_gradient", "relations", "reverse_kl", "rollouts", "schedule", "similarity", "skew_forward_kl", "skew_reverse_kl", "total_variation",
 ]  # fmt: skip

@@ -34,7 +34,7 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
     models = prepare.fetch_models(recipe, place, watch)
     rows, licences = prepare.read_rows(recipe, watch)
-    return {**models, **prepare.encode_rows(recipe, rows, models, place), "licences": licences}
+    return {**models, **prepare.encode_rows(recipe, rows, models, place, watch), "licences": licences}
 
 
 def _plan(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -235,7 +235,7 @@ STAGES = [
     Stage(
         "train",
         _train,
-        reads=(*_LEARNING, "objective", "label.online", "teacher.dtype"),
+        reads=(*_LEARNING, "objective", "rollouts", "label.online", "teacher.dtype"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
         intact=_model_fault,
     ),

@@ -50,6 +50,11 @@ def _example(row: str, ids: list[int], labels: list[int], starts: list[int], siz
     return Example(hash_json([ids, starts, counted])[:32], row, ids, labels, starts, size)
 
 
+def remade(example: Example, ids: list[int], labels: list[int], row: str) -> Example:
+    """The same kind of example with other tokens and labels."""
+    return _example(row, ids, labels, example.starts, example.bytes)
+
+
 # ── plain text ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -1,4 +1,4 @@
-"""Hard targets: the ground-truth labels or tokens."""
+"""Sequences: the ground-truth labels or tokens, and what the student wrote itself."""
 
 import torch
 from torch import Tensor
@@ -34,3 +34,16 @@ def hard_cross_entropy_parts(log_q: Tensor, labels: Tensor, *, label_smoothing: 
         extra=(label_smoothing - 1.0) * counts.unsqueeze(-1),
         even=-label_smoothing / log_q.shape[-1] * counts if label_smoothing else None,
     )
+
+
+def policy_gradient_parts(log_q: Tensor, tokens: Tensor, reward: Tensor, later: Tensor) -> Parts:
+    """Reverse KL estimated from the tokens that the student drew, with the gradient −later·∇ log q(token).
+
+    The value is −reward = log q − log p, whose mean over draws is KL(student ‖ teacher).  `later` holds no gradient: it
+    is what the teacher made of the token and of all that followed, averaged, so that long answers do not outweigh short
+    ones.  Unbiased for tokens drawn at temperature 1 from the whole distribution.
+    Source: Gu et al. 2023 (MiniLLM), arXiv:2306.08543, section 2.2.
+
+    Args: log_q: [N, V], the student's log-probabilities; tokens: [N]; reward, later: [N].
+    """
+    return Parts(nats=-reward, share=later, ids=tokens.unsqueeze(-1), extra=-later.unsqueeze(-1))

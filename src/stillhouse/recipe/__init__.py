@@ -1,7 +1,7 @@
 """The recipe: pydantic and YAML only.  It knows nothing of torch, and importing it costs little."""
 
 from .core import Recipe
-from .data import Also, Data, DataSet
+from .data import Also, Augment, Data, DataSet
 from .load import load_recipe, parse_recipe
 from .objective import (
     JS,
@@ -14,6 +14,7 @@ from .objective import (
     ForwardKL,
     Hard,
     Hidden,
+    PolicyGradient,
     Relations,
     ReverseKL,
     Schedule,
@@ -25,13 +26,48 @@ from .objective import (
     TotalVariation,
 )
 from .outputs import Evaluate, Gate, Report
+from .rollouts import Rollouts
 from .student import FromConfig, FromTeacher, Student
 from .teacher import Finetune, Label, Teacher
 from .train import Train
 
 __all__ = [
-    "JS", "AdaptiveKL", "AlphaBeta", "Also", "Attention", "Custom", "Data", "DataSet", "Embeddings", "Evaluate",
-    "FeatureTerm", "Finetune", "ForwardKL", "FromConfig", "FromTeacher", "Gate", "Hard", "Hidden", "Label", "Recipe",
-    "Relations", "Report", "ReverseKL", "Schedule", "Similarity", "SkewForwardKL", "SkewReverseKL", "SoftTerm", "Student",
-    "Teacher", "Term", "TotalVariation", "Train", "load_recipe", "parse_recipe",
+    "JS",
+    "AdaptiveKL",
+    "AlphaBeta",
+    "Also",
+    "Attention",
+    "Augment",
+    "Custom",
+    "Data",
+    "DataSet",
+    "Embeddings",
+    "Evaluate",
+    "FeatureTerm",
+    "Finetune",
+    "ForwardKL",
+    "FromConfig",
+    "FromTeacher",
+    "Gate",
+    "Hard",
+    "Hidden",
+    "Label",
+    "PolicyGradient",
+    "Recipe",
+    "Relations",
+    "Report",
+    "ReverseKL",
+    "Rollouts",
+    "Schedule",
+    "Similarity",
+    "SkewForwardKL",
+    "SkewReverseKL",
+    "SoftTerm",
+    "Student",
+    "Teacher",
+    "Term",
+    "TotalVariation",
+    "Train",
+    "load_recipe",
+    "parse_recipe",
 ]  # fmt: skip

@@ -5,8 +5,19 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from .data import Data
-from .objective import AdaptiveKL, AlphaBeta, Custom, ForwardKL, Hard, Schedule, SoftTerm, Term
+from .objective import (
+    AdaptiveKL,
+    AlphaBeta,
+    Custom,
+    ForwardKL,
+    Hard,
+    PolicyGradient,
+    Schedule,
+    SoftTerm,
+    Term,
+)
 from .outputs import Evaluate, Gate, Report
+from .rollouts import Rollouts
 from .section import Section
 from .student import Student
 from .teacher import Label, Teacher
@@ -36,6 +47,8 @@ class Recipe(Section):
     """How the teacher's soft targets are kept."""
     objective: list[Term] = Field(default=[Hard(weight=0.2), ForwardKL(weight=0.8)], min_length=1)
     """What the student is asked to match."""
+    rollouts: Rollouts | None = None
+    """Let the student write some of its training rows itself."""
     train: Train = Train()
     """How it is trained."""
     evaluate: Evaluate = Evaluate()
@@ -60,6 +73,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
+        self._rollouts_fit()
         if not self.label.online:
             self._targets_can_be_kept()
         if self.task != "classification":
@@ -69,6 +83,11 @@ class Recipe(Section):
                 )
             if self.teacher.finetune is not None:
                 raise ValueError("teacher.finetune: only for task: classification")
+        if self.data.augment is not None and (self.task != "classification" or not self.has_teacher):
+            raise ValueError(
+                "data.augment: only a classifier with a teacher can use rows without labels; remove it, or add a forward_kl "
+                "term to a recipe with task: classification"
+            )
         if self.data.unlabelled is not None and not self.has_teacher:
             raise ValueError(
                 "data.unlabelled: no term of the objective uses the teacher; add a forward_kl term"
@@ -82,6 +101,25 @@ class Recipe(Section):
             )
         self._formats_fit()
         return self
+
+    def _rollouts_fit(self) -> None:
+        """The student's own rows need a teacher that answers at once, and estimates from them unbiased draws."""
+        estimated = any(isinstance(term, PolicyGradient) for term in self.objective)
+        if self.rollouts is None:
+            if estimated:
+                raise ValueError(
+                    "objective: policy_gradient learns from what the student writes; add rollouts"
+                )
+            return
+        if self.task != "causal_lm":
+            raise ValueError("rollouts: only a language model writes; remove them")
+        if not self.label.online or not self.has_teacher:
+            raise ValueError("rollouts: nobody has labelled what the student writes; set label.online: true")
+        if estimated and (self.rollouts.top_p < 1 or self.rollouts.temperature != 1 or self.rollouts.replay):
+            raise ValueError(
+                "objective: policy_gradient is biased by rollouts.top_p below 1, rollouts.temperature other than 1 and "
+                "rollouts.replay; leave them out"
+            )
 
     def _targets_can_be_kept(self) -> None:
         """What the terms compare with must be something that lies on disk."""

@@ -41,6 +41,19 @@ class Also(DataSet):
     """What tables and charts call it."""
 
 
+class Augment(Section):
+    """Further rows made of the labelled training rows, which only the teacher labels."""
+
+    copies: PositiveInt = 5
+    """New rows made of each."""
+    replace: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Share of a row's words replaced by one of the 15 nearest in the teacher's embeddings."""
+    mask: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of a row's tokens masked, where the tokenizer has a mask."""
+    splice: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Share of the new rows that are instead the beginning of one row and the end of another."""
+
+
 class Data(Section):
     """What the student learns from."""
 
@@ -54,6 +67,8 @@ class Data(Section):
     """Column whose equal values stay on one side of the split (an author, a user, a document)."""
     unlabelled: DataSet | None = None
     """Classification: further text without labels, which only the teacher labels."""
+    augment: Augment | None = None
+    """Classification: make further rows of the labelled ones (words replaced, rows joined) for the teacher to label."""
     max_length: PositiveInt = 256
     """Tokens in a row; longer text is packed into several rows (plain text) or cut (everything else)."""
 

@@ -118,6 +118,12 @@ class Custom(SoftTerm):
     """Keyword arguments of the function."""
 
 
+class PolicyGradient(_Term):
+    """Reverse KL of what the student writes itself, by sampled tokens, Gu et al. 2023 (arXiv:2306.08543)."""
+
+    kind: Literal["policy_gradient"] = "policy_gradient"
+
+
 class FeatureTerm(_Term):
     """A comparison of what the two models' layers hand on; needs the teacher beside the student (label.online)."""
 
@@ -175,6 +181,6 @@ class Similarity(_Term):
 
 Term = Annotated[
     Hard | ForwardKL | ReverseKL | JS | SkewForwardKL | SkewReverseKL | AdaptiveKL | TotalVariation | AlphaBeta
-    | Custom | Hidden | Embeddings | Attention | Relations | Similarity,
+    | Custom | PolicyGradient | Hidden | Embeddings | Attention | Relations | Similarity,
     Field(discriminator="kind"),
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ..data.augment import augmented, neighbours
 from ..data.encode import Example, write_examples
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
@@ -82,7 +83,9 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
     return rows, licences
 
 
-def encode_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path) -> dict[str, Any]:
+def encode_rows(
+    recipe: Any, rows: Prepared, models: dict[str, Any], place: Path, watch: Watch
+) -> dict[str, Any]:
     """Rows -> examples on disk.  Returns: what the later stages must know of them."""
     teacher = Path(models["teacher"]["folder"])
     labels = _labels(recipe, rows, teacher)
@@ -95,6 +98,10 @@ def encode_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path
     shown = ""
     for name, some in sets.items():
         examples, refused = task.encode([dict(row) for row in some])
+        if name == "train" and recipe.data.augment is not None:
+            made = _augmented(recipe, task, teacher, examples)
+            watch.note(f"  augment: {len(made):,} rows made of {len(rows.train):,}")
+            examples += made
         dropped += [{**row, "set": name} for row in refused]
         if name != "train" and recipe.evaluate.rows:
             examples = examples[: recipe.evaluate.rows]
@@ -115,6 +122,14 @@ def encode_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path
         "counts": rows.counts,
         "example": shown,
     }
+
+
+def _augmented(recipe: Any, task: Task, teacher: Path, examples: list[Example]) -> list[Example]:
+    """New rows of the labelled ones; words are neighbours where the teacher's own embeddings say so."""
+    embeddings = task.load(teacher, head_seed=0).get_input_embeddings().weight.detach()
+    labelled = [example for example in examples if example.labels[0] >= 0]
+    near = neighbours(embeddings, examples, task.tokenizer)
+    return list(augmented(labelled, recipe.data.augment, near, task.tokenizer, recipe.seed))
 
 
 def fault(place: Path, result: dict[str, Any]) -> str | None:

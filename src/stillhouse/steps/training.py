@@ -14,7 +14,7 @@ from ..files import atomic_folder, manifest_fault, write_jsonl
 from ..models.machine import device
 from ..pipeline import Results
 from ..progress import Watch
-from ..recipe import Finetune, Hard, Term, Train
+from ..recipe import Finetune, Hard, Rollouts, Term, Train
 from ..stopping import asked, good_moments
 from ..tasks import Task
 from ..teachers import Teacher
@@ -59,9 +59,11 @@ def train_student(
     steps = steps_of(recipe.train, len(examples))
     if teacher is None:
         examples = labelled(examples)
+    rollouts = None if teacher is None else recipe.rollouts
     return _fit(
-        recipe.train, steps, recipe.seed, objective, teacher, task, student, examples, facts, place, watch
-    )
+        recipe.train, steps, recipe.seed, objective, teacher, task, student, examples, facts, place, watch,
+        rollouts=rollouts,
+    )  # fmt: skip
 
 
 def finetune(
@@ -95,6 +97,7 @@ def _fit(
     place: Path,
     watch: Watch,
     head_seed: int | None = None,
+    rollouts: Rollouts | None = None,
 ) -> Path:
     """Train from `start` until `steps`, going on from the newest sound checkpoint in `place`."""
     done = place / "model"
@@ -120,6 +123,7 @@ def _fit(
         train_dataset=examples,
         processing_class=task.tokenizer,
         task=task,
+        rollouts=rollouts,
         callbacks=[curves],
         say=watch.note,
     )

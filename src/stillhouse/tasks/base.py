@@ -19,6 +19,18 @@ Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Written:
+    """The student's own tokens at the N counted positions, and what the teacher makes of them."""
+
+    tokens: Tensor
+    """[N]"""
+    reward: Tensor
+    """[N], log p(teacher) − log q(student)."""
+    later: Tensor
+    """[N], its mean from each token to the end of its row."""
+
+
+@dataclass(frozen=True)
 class Scores:
     """What a model says at the counted positions of a batch, N of them."""
 
@@ -29,6 +41,8 @@ class Scores:
     """[N] hard targets, -100 where there is none."""
     rows: Tensor
     """[N] which example of the batch each position belongs to."""
+    written: Written | None = None
+    """What the student's own words are worth, if it wrote this batch."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,10 @@ class Task(Protocol):
 
     def counted(self, batch: Batch) -> Tensor:
         """Mask over `labels` of the positions that a loss counts."""
+        ...
+
+    def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
+        """What the student goes on from in each row of a batch: its prompt, or the first `tokens` of a plain text."""
         ...
 
     def layout(self, batch: Batch) -> Layout:

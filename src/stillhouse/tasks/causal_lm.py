@@ -92,6 +92,16 @@ class CausalLM:
         mask: Tensor = batch["labels"][:, 1:] != IGNORED
         return mask
 
+    def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
+        """Up to the first counted token; of a plain text, its beginning."""
+        found = []
+        for ids, counted, length in zip(
+            batch["input_ids"].tolist(), self.counted(batch).tolist(), batch["lengths"].tolist(), strict=True
+        ):
+            first = counted.index(True) + 1 if True in counted else length
+            found.append(ids[: first if first > 1 else min(tokens, max(1, length - 1))])
+        return found
+
     def layout(self, batch: Batch) -> Layout:
         """A counted position is the token there."""
         counted = self.counted(batch)
@@ -112,10 +122,11 @@ class CausalLM:
             model(**inputs, use_cache=False)
         mask = self.counted(batch)
         rows = torch.arange(mask.shape[0], device=mask.device).unsqueeze(1).expand_as(mask)
+        labels = batch["labels"][:, 1:][mask]
         return Scores(
             hidden=caught[-1][:, :-1][mask],
             head=language_head(inner, self.outcomes),
-            labels=batch["labels"][:, 1:][mask],
+            labels=torch.full_like(labels, IGNORED) if batch.get("written") else labels,
             rows=rows[mask],
         )
 

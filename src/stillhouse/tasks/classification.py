@@ -94,6 +94,10 @@ class Classification:
         """[B]: every row."""
         return torch.ones_like(batch["labels"], dtype=torch.bool)
 
+    def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
+        """A classifier writes nothing."""
+        raise RecipeError("rollouts: a classifier writes no text; remove them.")
+
     def layout(self, batch: Batch) -> Layout:
         """Every token of a row belongs to the row."""
         tokens = batch["attention_mask"].bool()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ from transformers import (
 from ..data.encode import Example
 from ..errors import RecipeError
 from ..models.taps import tapped
-from ..recipe import Term
+from ..recipe import PolicyGradient, Rollouts, Term
 from ..seeds import draw_seed
 from ..tasks import Batch, Scores, Task, make_task, unwrap
-from ..teachers import SoftTargets, Teacher
+from ..teachers import Dense, SoftTargets, Teacher
 from ..teachers.local import LocalTeacher
 from . import checkpoints
 from .objective import Layers, Objective
 from .order import SeededOrder
+from .rollouts import Rollouts as Writing
+from .rollouts import judged
 
 
 class Distiller(Trainer):
@@ -43,6 +46,7 @@ class Distiller(Trainer):
         eval_dataset: the same, for the Trainer's own evaluation of the loss.
         processing_class: the tokenizer of student and teacher.
         task: what the models do; by default what the student's class does.
+        rollouts: how the student writes some of its rows itself; None if it does not.
         say: told in a line when a damaged checkpoint is passed over.
 
     Loss: Σ weight·nats over the counted positions of a micro-batch ÷ the counted positions of the whole optimiser
@@ -59,6 +63,7 @@ class Distiller(Trainer):
         eval_dataset: Iterable[Any] | None = None,
         processing_class: Any = None,
         task: Task | None = None,
+        rollouts: Rollouts | None = None,
         say: Callable[[str], None] = print,
         **kwargs: Any,
     ) -> None:
@@ -94,6 +99,7 @@ class Distiller(Trainer):
         )
         self.loss_is_scaled_for_ga = True  # by the step's count, in compute_loss
         beside = unwrap(self.teacher.model) if isinstance(self.teacher, LocalTeacher) else None
+        self.rollouts = Writing(rollouts, self.task, args.seed) if rollouts is not None else None
         self.objective.attach(unwrap(model), beside, args.seed)
         if self.objective.features is not None:
             self.objective.features.to(args.device)
@@ -116,10 +122,19 @@ class Distiller(Trainer):
         """The step's micro-batches, and how many positions they count on all ranks together."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._steps += 1
+        if self.rollouts is not None and batches:  # before positions are counted
+            step, rank = self.state.global_step, self.args.process_index
+            batches = self.rollouts.some(batches, self.model, step, self._progress, rank)
         total = torch.tensor(sum(int(self.task.counted(batch).sum()) for batch in batches), device=device)
         if self.args.world_size > 1:
             total = self.accelerator.gather(total).sum()
         return batches, total
+
+    @property
+    def _progress(self) -> float:
+        """Share of all steps that are done."""
+        share: float = self.state.global_step / max(1, self.state.max_steps)
+        return share
 
     def compute_loss(
         self,
@@ -132,8 +147,7 @@ class Distiller(Trainer):
         targets, scores, layers = self._read(model, inputs)
         total = num_items_in_batch if num_items_in_batch is not None else scores.hidden.shape[0]
         dtype = torch.bfloat16 if self.args.bf16 else None
-        progress = self.state.global_step / max(1, self.state.max_steps)
-        loss, parts = self.objective(scores, targets, total, dtype, progress, layers)
+        loss, parts = self.objective(scores, targets, total, dtype, self._progress, layers)
         loss = loss * self.args.world_size  # DDP and FSDP average over ranks; `total` counted them all
         if model.training:
             self._parts.append(parts.detach())
@@ -144,12 +158,22 @@ class Distiller(Trainer):
         features = self.objective.features
         if features is None:
             teacher = self.teacher if self.objective.needs_teacher else None
-            return teacher.signal(inputs) if teacher else None, self.task.scores(model, inputs), None
+            targets = teacher.signal(inputs) if teacher else None
+            return targets, self._judged(self.task.scores(model, inputs), targets, inputs), None
         assert isinstance(self.teacher, LocalTeacher)
         targets = self.teacher.signal(inputs, features.teacher_points)
         with tapped(unwrap(model), features.student_points) as mine:
-            scores = self.task.scores(model, inputs)
+            scores = self._judged(self.task.scores(model, inputs), targets, inputs)
         return targets, scores, Layers(mine, targets.features, self.task.layout(inputs))
+
+    def _judged(self, scores: Scores, targets: SoftTargets | None, inputs: Batch) -> Scores:
+        """With what the teacher makes of the student's own words, if it wrote this batch and a term asks."""
+        asked = any(isinstance(term, PolicyGradient) for term in self.objective.terms)
+        if not asked or not inputs.get("written"):
+            return scores
+        assert isinstance(targets, Dense)
+        tokens = inputs["labels"][:, 1:][self.task.counted(inputs)]
+        return replace(scores, written=judged(scores, targets, tokens))
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """As the Trainer's, with the projectors of terms that compare layers."""
@@ -224,12 +248,16 @@ class Distiller(Trainer):
             checkpoints.load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
             if self.objective.features is not None and self.objective.features.state_dict():
                 self.objective.features.restore(str(Path(checkpoint) / PROJECTORS))
+            if self.rollouts is not None:
+                self.rollouts.restore(Path(checkpoint))
 
     def _save_all(self, folder: str) -> None:
-        """The student, and beside it the projectors, which a finished student does not have."""
+        """The student, and beside it what only its training needs: projectors, and what it wrote."""
         self._save(folder)
         if self.objective.features is not None and self.objective.features.state_dict():
             self.objective.features.save(str(Path(folder) / PROJECTORS))
+        if self.rollouts is not None:
+            self.rollouts.save(Path(folder))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load: each step seeds the generators from (seed, step, rank)."""

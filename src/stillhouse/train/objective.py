@@ -16,9 +16,9 @@ from ..losses.divergences import forward_kl_gradient
 from ..losses.fused import by_autograd, fused_loss
 from ..losses.parts import Parts, SoftmaxTerm
 from ..losses.reduction import total_mean
-from ..losses.sequences import hard_cross_entropy_parts
+from ..losses.sequences import hard_cross_entropy_parts, policy_gradient_parts
 from ..losses.sparse import divergence_topk_parts, forward_kl_sampled_parts
-from ..recipe import Custom, Hard, Schedule, Term
+from ..recipe import Custom, Hard, PolicyGradient, Schedule, Term
 from ..registry import load
 from ..tasks import Layout, Scores
 from ..teachers import Dense, Sampled, SoftTargets, TopK
@@ -127,6 +127,8 @@ def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: floa
     """A recipe's term against these targets, as `fused_loss` takes it."""
     if isinstance(term, Hard):
         return _hard(term, scores)
+    if isinstance(term, PolicyGradient):
+        return _policy_gradient(scores)
     temperature = now(term.temperature, progress)
     divergence = _divergence(term)
     match targets:
@@ -163,6 +165,18 @@ def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: floa
 def _hard(term: Hard, scores: Scores) -> fused.Term:
     def parts(log_q: Tensor, at: slice) -> Parts:
         return hard_cross_entropy_parts(log_q, scores.labels[at], label_smoothing=term.label_smoothing)
+
+    return SoftmaxTerm(1.0, parts)
+
+
+def _policy_gradient(scores: Scores) -> fused.Term:
+    own = scores.written
+
+    def parts(log_q: Tensor, at: slice) -> Parts:
+        if own is None:  # a batch of the data's: nothing was drawn
+            zero = log_q.new_zeros(len(log_q))
+            return Parts(zero, zero, scores.labels[at].clamp_min(0).unsqueeze(-1), zero.unsqueeze(-1))
+        return policy_gradient_parts(log_q, own.tokens[at], own.reward[at], own.later[at])
 
     return SoftmaxTerm(1.0, parts)
 

@@ -1,0 +1,69 @@
+"""Text from a model, a batch at a time, with its key-value cache."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@torch.no_grad()
+def write_on(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    vocabulary: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+) -> list[list[int]]:
+    """What the model writes after each prompt, its end token included; drawn from its whole distribution if `top_p` is 1.
+
+    Args: vocabulary: tokens that the tokenizer has; the head's further rows are never drawn.
+
+    The model is in eval mode meanwhile, and the global generator is left as it was.  Prompts are padded on the left.
+    """
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    length = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), length), pad)
+    mask = torch.zeros_like(ids)
+    for number, prompt in enumerate(prompts):
+        ids[number, length - len(prompt) :] = torch.tensor(prompt)
+        mask[number, length - len(prompt) :] = 1
+    padding = list(range(vocabulary, model.get_output_embeddings().weight.shape[0]))
+    was_training = model.training
+    model.eval()
+    places = [model.device] if model.device.type != "cpu" else []
+    with torch.random.fork_rng(places, device_type=model.device.type):
+        torch.manual_seed(seed)
+        whole = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            do_sample=True,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=0,  # models come with top_k = 50, which would bias what is estimated from the text
+            repetition_penalty=1.0,
+            suppress_tokens=padding or None,  # rows of the head that are no tokens
+            max_new_tokens=max_new_tokens,
+            pad_token_id=pad,
+            eos_token_id=end_tokens(model, tokenizer),
+        )
+    model.train(was_training)
+    ends = set(end_tokens(model, tokenizer))
+    return [_until(row, ends) for row in whole[:, length:].tolist()]
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token at which the model stops."""
+    config = model.generation_config
+    own = config.eos_token_id if config is not None else None
+    found = own if isinstance(own, list) else [own]
+    return sorted({token for token in [*found, tokenizer.eos_token_id] if token is not None})
+
+
+def _until(tokens: list[int], ends: set[int]) -> list[int]:
+    """The tokens up to the first end token, with it; what follows is padding."""
+    stop = next((number for number, token in enumerate(tokens) if token in ends), len(tokens) - 1)
+    return tokens[: stop + 1]

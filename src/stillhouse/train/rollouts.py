@@ -1,0 +1,118 @@
+"""The student writes its own training rows.
+
+Which batches it writes is a function of (seed, step, micro-batch), the same on all ranks; what it writes also of the
+rank.  Rows are written before the step's positions are counted, so that they are counted as they are.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..data.encode import IGNORED, Example, remade
+from ..files import read_jsonl, write_jsonl
+from ..losses.fused import chunks
+from ..models.generate import write_on
+from ..recipe import Rollouts as Settings
+from ..seeds import draw_seed
+from ..tasks import Batch, Scores, Task, Written, unwrap
+from ..teachers import Dense
+
+BUFFER = "rollouts.jsonl"
+
+
+class Rollouts:
+    """Decides, writes, and remembers."""
+
+    def __init__(self, settings: Settings, task: Task, seed: int) -> None:
+        self.settings, self.task, self.seed = settings, task, seed
+        self._buffer: deque[Example] = deque(maxlen=settings.buffer)
+
+    def some(
+        self, batches: list[Batch], model: nn.Module, step: int, progress: float, rank: int
+    ) -> list[Batch]:
+        """The step's micro-batches, some of them in the student's own words."""
+        found = []
+        for number, batch in enumerate(batches):
+            draw = np.random.default_rng(draw_seed(self.seed, "rollouts", step, number))
+            share = self.settings.share
+            if draw.random() >= (share if isinstance(share, float) else share.at(progress)):
+                found.append(batch)
+                continue
+            replayed = draw.random() < self.settings.replay
+            own = np.random.default_rng(draw_seed(self.seed, "rollouts", step, number, rank))
+            found.append(
+                self._again(batch, own) if replayed and self._buffer else self._new(batch, model, own)
+            )
+        return found
+
+    def save(self, folder: Path) -> None:
+        """What was written so far, for a checkpoint."""
+        if self.settings.replay:
+            write_jsonl(folder / BUFFER, [vars(example) for example in self._buffer])
+
+    def restore(self, folder: Path) -> None:
+        """What `save` wrote."""
+        if self.settings.replay and (folder / BUFFER).exists():
+            self._buffer = deque(
+                (Example(**row) for row in read_jsonl(folder / BUFFER)), self.settings.buffer
+            )
+
+    def _new(self, batch: Batch, model: nn.Module, draw: np.random.Generator) -> Batch:
+        prompts = self.task.prompts(batch, self.settings.prompt_tokens)
+        written = write_on(
+            unwrap(model),
+            self.task.tokenizer,
+            prompts,
+            vocabulary=self.task.outcomes,
+            max_new_tokens=self.settings.max_new_tokens,
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+            seed=int(draw.integers(2**31)),
+        )
+        examples = [
+            _example(prompt, answer) for prompt, answer in zip(prompts, written, strict=True) if answer
+        ]
+        self._buffer.extend(examples if self.settings.replay else [])
+        return self._collated(examples, batch) if examples else batch
+
+    def _again(self, batch: Batch, draw: np.random.Generator) -> Batch:
+        places = draw.choice(
+            len(self._buffer), size=min(len(batch["keys"]), len(self._buffer)), replace=False
+        )
+        return self._collated([self._buffer[int(place)] for place in places], batch)
+
+    def _collated(self, examples: Sequence[Example], like: Batch) -> Batch:
+        place = like["labels"].device
+        made = self.task.collate(list(examples))
+        moved = {
+            name: value.to(place) if isinstance(value, Tensor) else value for name, value in made.items()
+        }
+        return {**moved, "written": True}
+
+
+def _example(prompt: list[int], answer: list[int]) -> Example:
+    empty = Example("", "rollout", [], [], [0], 0)
+    return remade(empty, prompt + answer, [IGNORED] * len(prompt) + answer, "rollout")
+
+
+@torch.no_grad()
+def judged(scores: Scores, teacher: Dense, tokens: Tensor) -> Written:
+    """What the teacher makes of the `tokens` [N] that the student wrote."""
+    found = []
+    for at in chunks(len(tokens), scores.head.outcomes(scores.hidden)):
+        own, whose = (
+            torch.log_softmax(logits, -1).gather(-1, tokens[at].unsqueeze(-1)).squeeze(-1)
+            for logits in (scores.head.logits(scores.hidden[at]), teacher.logits(at))
+        )
+        found.append(whose - own)
+    reward = torch.cat(found) if found else scores.hidden.new_zeros(0)
+    later = torch.zeros_like(reward)
+    for row in set(scores.rows.tolist()):
+        mine = scores.rows == row
+        sums = reward[mine].flip(0).cumsum(0).flip(0)
+        later[mine] = sums / torch.arange(len(sums), 0, -1, device=sums.device)
+    return Written(tokens, reward, later)

@@ -1,0 +1,248 @@
+"""What the student writes itself: drawn from its own distribution, counted as it is, and the same after a resume."""
+
+import copy
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import tiny
+from stillhouse import Distiller
+from stillhouse import objectives as kd
+from stillhouse.losses import reverse_kl
+from stillhouse.losses.parts import gradient
+from stillhouse.losses.sequences import policy_gradient_parts
+from stillhouse.models.generate import write_on
+from stillhouse.models.load import load_tokenizer
+from stillhouse.tasks import make_task
+from stillhouse.teachers.local import LocalTeacher
+from stillhouse.train.distiller import as_examples
+from stillhouse.train.rollouts import BUFFER, Rollouts, judged
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    base = tmp_path_factory.mktemp("models")
+    return {
+        "teacher": tiny.save_language_model(base / "teacher", layers=2),
+        "student": tiny.save_language_model(base / "student", layers=1, seed=1),
+    }
+
+
+@pytest.fixture(scope="module")
+def task(folders):
+    return make_task("causal_lm", load_tokenizer(folders["student"]), 64)
+
+
+def model(folders, name):
+    return AutoModelForCausalLM.from_pretrained(folders[name])
+
+
+def distiller(folders, place, objective, rollouts, rows=None, **changes):
+    return Distiller(
+        model=model(folders, "student"),
+        teacher=model(folders, "teacher"),
+        objective=objective,
+        rollouts=rollouts,
+        args=tiny.arguments(place, **{"max_steps": 2, **changes}),
+        train_dataset=rows or tiny.completions(8),
+        processing_class=load_tokenizer(folders["student"]),
+    )
+
+
+def test_what_is_written_is_the_naive_continuation_up_to_the_end_token_and_ends_with_it(folders, task):
+    student = model(folders, "student").train()
+    prompts = [[5, 6, 7], [8] * 9, [11]]
+    before = torch.get_rng_state()
+    settings = {"max_new_tokens": 30, "temperature": 1.0, "top_p": 1.0, "vocabulary": task.outcomes}
+    written = write_on(student, task.tokenizer, prompts, seed=3, **settings)
+    assert torch.equal(before, torch.get_rng_state())
+    assert student.training
+    assert written == write_on(student, task.tokenizer, prompts, seed=3, **settings)
+    assert written != write_on(student, task.tokenizer, prompts, seed=4, **settings)
+    for answer in written:
+        assert 1 <= len(answer) <= 30
+        assert task.tokenizer.eos_token_id not in answer[:-1]
+    assert any(len(answer) < 30 for answer in written) or len(written[0]) == 30
+
+
+def test_tokens_are_drawn_from_the_whole_distribution_and_not_from_its_fifty_best(folders, task):
+    student = model(folders, "student")
+    prompt = [5, 6, 7]
+    with torch.no_grad():
+        p = torch.softmax(student(torch.tensor([prompt])).logits[0, -1, : task.outcomes].float(), -1)
+    drawn = [
+        answer[0]
+        for seed in range(4)
+        for answer in write_on(
+            student,
+            task.tokenizer,
+            [prompt] * 500,
+            vocabulary=task.outcomes,
+            max_new_tokens=1,
+            temperature=1.0,
+            top_p=1.0,
+            seed=seed,
+        )
+    ]
+    best = p.topk(50)
+    outside = sum(token not in best.indices.tolist() for token in drawn) / len(drawn)
+    expected = 1 - float(best.values.sum())
+    assert expected > 0.1
+    assert max(drawn) < task.outcomes < 448  # the head's padding is never drawn
+    assert outside == pytest.approx(expected, abs=5 * math.sqrt(expected / 2000))
+
+
+def test_prompts_are_those_of_the_rows_and_a_plain_texts_beginning(folders, task):
+    examples = as_examples(tiny.completions(4), task)
+    batch = task.collate(examples)
+    for example, prompt in zip(examples, task.prompts(batch, 5), strict=True):
+        first = next(n for n, label in enumerate(example.labels) if label >= 0)
+        assert prompt == example.input_ids[:first]
+    plain = as_examples([{"text": text} for text in tiny.sentences(8)], task)
+    assert [len(prompt) for prompt in task.prompts(task.collate(plain), 5)] == [5] * len(plain)
+
+
+def test_positions_are_counted_after_the_student_wrote_and_hard_targets_leave_its_words_alone(
+    folders, tmp_path
+):
+    """A count of the rows that were replaced would scale the gradient by the ratio of the lengths."""
+    made = distiller(
+        folders, tmp_path, [kd.hard(0.5), kd.forward_kl(0.5)], kd.rollouts(share=1.0, max_new_tokens=3),
+        max_steps=1, logging_steps=1,
+    )  # fmt: skip
+    seen = []
+    plain = made.get_batch_samples
+    made.get_batch_samples = lambda *args: seen.append(plain(*args)) or seen[-1]
+    made.train()
+    ((batches, total),) = seen
+    assert all(batch["written"] for batch in batches)
+    assert int(total) == sum(int(made.task.counted(batch).sum()) for batch in batches)
+    assert int(total) <= 3 * 8
+    assert made.state.log_history[0]["hard"] == 0.0
+    assert made.state.log_history[0]["forward_kl"] > 0.0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_about_the_share_asked_for_is_written_and_the_choice_follows_from_the_seed_alone(
+    folders, task, share
+):
+    examples = as_examples(tiny.completions(2), task)
+    student, batch = model(folders, "student"), None
+
+    def chosen(seed, rank):
+        made = Rollouts(kd.rollouts(share=share, max_new_tokens=1), task, seed)
+        nonlocal batch
+        batch = task.collate(examples)
+        return [
+            bool(one.get("written"))
+            for step in range(40)
+            for one in made.some([batch, batch], student, step, 0.0, rank)
+        ]
+
+    first = chosen(0, 0)
+    assert first == chosen(0, 1)
+    assert sum(first) / 80 == pytest.approx(share, abs=0.15)
+    if share == 0.4:
+        assert first != chosen(1, 0)
+
+
+def test_a_schedule_moves_the_share(folders, task):
+    batch = task.collate(as_examples(tiny.completions(2), task))
+    made = Rollouts(kd.rollouts(share=kd.schedule(0.0, 1.0), max_new_tokens=1), task, 0)
+    student = model(folders, "student")
+    for progress, expected in ((0.0, False), (1.0, True)):
+        found = [bool(made.some([batch], student, s, progress, 0)[0].get("written")) for s in range(20)]
+        assert set(found) == {expected}
+
+
+def test_replayed_rows_are_ones_that_were_written_and_come_back_from_a_checkpoint(folders, task, tmp_path):
+    batch = task.collate(as_examples(tiny.completions(4), task))
+    settings = kd.rollouts(share=1.0, replay=0.5, buffer=8, max_new_tokens=4)
+    student = model(folders, "student")
+    made = Rollouts(settings, task, 0)
+    keys = [key for step in range(20) for key in made.some([batch], student, step, 0.0, 0)[0]["keys"]]
+    assert len(set(keys)) < 0.8 * len(keys)
+    made.save(tmp_path)
+    again = Rollouts(settings, task, 0)
+    again.restore(tmp_path)
+    for step in range(20, 26):
+        one, other = (side.some([batch], student, step, 0.0, 0)[0] for side in (made, again))
+        assert one["keys"] == other["keys"]
+
+
+def test_a_run_that_stops_goes_on_bit_for_bit_with_what_it_wrote(folders, tmp_path):
+    common = {"save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-2, "max_steps": 4}
+    settings = kd.rollouts(share=0.7, replay=0.4, max_new_tokens=6)
+    whole = distiller(folders, tmp_path / "run", [kd.reverse_kl()], settings, **common)
+    whole.train()
+    assert (tmp_path / "run" / "checkpoint-4" / BUFFER).exists()
+    (tmp_path / "run" / "checkpoint-4").rename(tmp_path / "gone")
+    resumed = distiller(folders, tmp_path / "run", [kd.reverse_kl()], settings, **common)
+    resumed.train(resume_from_checkpoint=True)
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_rewards_are_the_naive_ones_averaged_to_the_end_of_each_row(folders, task):
+    examples = as_examples(tiny.completions(3), task)
+    batch = task.collate(examples)
+    student, teacher = model(folders, "student").eval(), model(folders, "teacher")
+    with torch.no_grad():
+        scores = task.scores(student, batch)
+        tokens = batch["labels"][:, 1:][task.counted(batch)]
+        found = judged(scores, LocalTeacher(teacher, task).signal(batch), tokens)
+        at = 0
+        for example in examples:
+            ids = torch.tensor([example.input_ids])
+            places = [n - 1 for n, label in enumerate(example.labels) if n and label >= 0]
+            own, whose = (
+                torch.log_softmax(m.eval()(ids).logits[0, :, : task.outcomes].double(), -1)[
+                    places, ids[0, [p + 1 for p in places]]
+                ]
+                for m in (student, teacher)
+            )
+            reward = whose - own
+            for number in range(len(places)):
+                assert float(found.reward[at]) == pytest.approx(float(reward[number]), abs=1e-4)
+                assert float(found.later[at]) == pytest.approx(float(reward[number:].mean()), abs=1e-4)
+                at += 1
+    assert at == len(tokens)
+
+
+def test_over_all_draws_the_policy_gradient_is_that_of_the_reverse_kl():
+    """Rows of one token: the mean over the student's own distribution must be the exact gradient."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(1, 7, generator=generator), torch.randn(1, 7, generator=generator)
+    leaf = student.double().requires_grad_()
+    exact = reverse_kl(leaf, teacher)
+    (slope,) = torch.autograd.grad(exact.sum(), leaf)
+    log_q, log_p = torch.log_softmax(student, -1), torch.log_softmax(teacher, -1)
+    value, total = torch.zeros(1), torch.zeros(1, 7)
+    for token in range(7):
+        at = torch.tensor([token])
+        reward = (log_p - log_q)[:, token]
+        parts = policy_gradient_parts(log_q, at, reward, reward)
+        weight = float(log_q[0, token].exp())
+        value += weight * parts.nats
+        total += weight * gradient(log_q.exp(), [(1.0, parts)])
+    assert float(value) == pytest.approx(float(exact), rel=1e-5)
+    torch.testing.assert_close(total.double(), slope, rtol=1e-4, atol=1e-6)
+
+
+def test_the_policy_gradient_alone_brings_the_student_towards_the_teacher(folders, tmp_path, task):
+    made = distiller(
+        folders, tmp_path, [kd.policy_gradient()], kd.rollouts(share=1.0, max_new_tokens=4),
+        rows=tiny.completions(32), max_steps=60, per_device_train_batch_size=32, learning_rate=1e-2, logging_steps=5,
+    )  # fmt: skip
+    start = copy.deepcopy(made.model)
+    made.train()
+    batch = task.collate(as_examples(tiny.completions(8), task))
+    teacher = LocalTeacher(model(folders, "teacher"), task).signal(batch)
+    with torch.no_grad():
+        before, after = (
+            float(reverse_kl(scores.head.logits(scores.hidden), teacher.logits(slice(None))).mean())
+            for scores in (task.scores(one.eval(), batch) for one in (start, made.model))
+        )
+    assert after < 0.9 * before
