@@ -43,7 +43,9 @@ def report(title: str, found: dict[str, list[float]], against: str, **facts: Any
         print(f"  {name:<44} {value}")
     where = machine()
     print(
-        json.dumps({"title": title, "rows": rows, **facts, "machine": where["cpu"], "device": where["device"]})
+        json.dumps(
+            {"title": title, "rows": rows, **facts, "machine": where["cpu"], "device": where["device"]}
+        )
     )
 
 

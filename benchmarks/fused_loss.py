@@ -5,8 +5,8 @@ autograd, and TRL's chunked divergence.
 """
 
 import torch
-
 from common import arguments, extra_memory, in_turn, report
+
 from stillhouse import objectives as kd
 from stillhouse.losses import Head
 from stillhouse.tasks import Scores

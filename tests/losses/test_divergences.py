@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from closed_form import topk_term, written_out
 from stillhouse import losses
 from stillhouse.losses.fused import by_autograd
+from stillhouse.losses.parts import LogQ, Parts, SoftmaxTerm
+from stillhouse.losses.sparse import draw_sampled, forward_kl_sampled_parts
+from stillhouse.teachers.local import _tallied
 
 TINY = 1e-300
 
@@ -226,9 +230,6 @@ F_DIVERGENCES = [kind for kind in NAIVE if kind not in ("adaptive_kl", "alpha_be
 def test_on_the_most_probable_outcomes_each_is_the_naive_one_of_coarser_distributions(
     kind: str, temperature: float
 ) -> None:
-    from stillhouse.losses.parts import gradient
-    from stillhouse.losses.sparse import divergence_topk_parts
-
     student, teacher = draw(4, 9), draw(4, 9, seed=1)
     ids, log_p = losses.topk_log_probs(teacher, 4, temperature=temperature)
     loss, knobs = NAIVE[kind]
@@ -244,10 +245,9 @@ def test_on_the_most_probable_outcomes_each_is_the_naive_one_of_coarser_distribu
     def divergence(a: Tensor, b: Tensor) -> Tensor:
         return getattr(losses, kind)(a, b, **knobs)
 
-    log_q = torch.log_softmax(student / temperature, -1)
-    parts = divergence_topk_parts(log_q, ids, log_p, divergence, temperature=temperature)
-    close(parts.nats, expected.detach(), 3e-5)
-    close(gradient(log_q.exp(), [(1.0, parts)]), slope, 5e-5)
+    nats, gradient = written_out(student, topk_term(ids, log_p, temperature, divergence))
+    close(nats, expected.detach(), 3e-5)
+    close(gradient, slope, 5e-5)
     close(
         losses.divergence_topk(student, ids, log_p, divergence, temperature=temperature),
         expected.detach(),
@@ -270,10 +270,6 @@ def test_what_was_not_kept_can_only_lower_an_f_divergence_and_all_kept_is_exact(
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_over_many_draws_sampled_targets_have_the_dense_losss_value_and_gradient(temperature: float) -> None:
-    from stillhouse.losses.parts import gradient
-    from stillhouse.losses.sparse import draw_sampled, forward_kl_sampled_parts
-    from stillhouse.teachers.local import _tallied
-
     student, teacher = draw(1, 40, spread=1.5), draw(1, 40, seed=1, spread=1.5)
     nats, slope = reference("forward_kl", student, teacher, temperature)
     draws, times = 8, 4000
@@ -282,20 +278,22 @@ def test_over_many_draws_sampled_targets_have_the_dense_losss_value_and_gradient
     ids, shares = _tallied(draw_sampled(log_p, uniform, draws), draws)
     close(shares.sum(-1), torch.ones(times))
     entropy = -(log_p.exp() * log_p).sum(-1)
-    log_q = torch.log_softmax(student / temperature, -1).expand(times, -1)
-    parts = forward_kl_sampled_parts(log_q, ids, shares, entropy, temperature=temperature)
-    gradients = gradient(log_q.exp(), [(1.0, parts)])
+
+    def parts(log_q: LogQ, at: slice) -> Parts:
+        return forward_kl_sampled_parts(log_q, shares[at], entropy[at], temperature=temperature)
+
+    nats_of, gradients = written_out(
+        student.expand(times, -1), SoftmaxTerm(temperature, lambda at: ids[at], parts)
+    )
     spread, off = gradients.double().std(0) / times**0.5, gradients.double().mean(0) - slope[0]
     assert (off.abs() <= 5 * spread + 1e-5).all()
-    wide = parts.nats.double().std() / times**0.5
-    assert abs(parts.nats.double().mean() - nats[0]) <= 5 * wide + 1e-5
+    wide = nats_of.double().std() / times**0.5
+    assert abs(nats_of.double().mean() - nats[0]) <= 5 * wide + 1e-5
     # one draw is far from the dense gradient, or the test above would say nothing
     assert (gradients[0].double() - slope[0]).abs().max() > 0.02 * temperature
 
 
 def test_systematic_draws_take_each_outcome_as_often_as_its_probability_says_to_within_one() -> None:
-    from stillhouse.losses.sparse import draw_sampled
-
     log_p = torch.log_softmax(draw(200, 50), -1)
     uniform = torch.rand(200, generator=torch.Generator().manual_seed(1))
     ids = draw_sampled(log_p, uniform, 32)
@@ -306,8 +304,6 @@ def test_systematic_draws_take_each_outcome_as_often_as_its_probability_says_to_
 
 
 def test_an_outcome_without_mass_is_never_drawn() -> None:
-    from stillhouse.losses.sparse import draw_sampled
-
     logits = torch.zeros(1000, 6)
     logits[:, [0, 3, 5]] = -torch.inf
     uniform = torch.cat([torch.tensor([0.0, 1.0 - 2**-24]), torch.rand(998)])

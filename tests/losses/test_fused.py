@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from closed_form import dense_term, hard_term, topk_term
 from stillhouse.losses import (
     Head,
     forward_kl,
@@ -15,11 +16,9 @@ from stillhouse.losses import (
     topk_log_probs,
 )
 from stillhouse.losses import fused as module
-from stillhouse.losses.divergences import forward_kl_gradient
 from stillhouse.losses.fused import by_autograd, chunks
-from stillhouse.losses.parts import SoftmaxTerm
-from stillhouse.losses.sequences import hard_cross_entropy_parts
-from stillhouse.losses.sparse import divergence_topk_parts
+from stillhouse.losses.parts import DenseTerm, softmax_in_place
+from stillhouse.teachers import Dense
 
 N, H, V, PADDED = 23, 6, 17, 24
 
@@ -79,13 +78,11 @@ def test_fused_is_the_dense_loss_with_bias_scale_and_softcap_whatever_the_chunks
     mine = [hidden.clone().requires_grad_(), weight.clone().requires_grad_(), bias.clone().requires_grad_()]
     head = Head(mine[1], mine[2] if with_bias else None, V, scale, softcap)
     terms = [
-        (0.5, lambda z, at: forward_kl_gradient(z, teacher[at], temperature=1.5)),
-        (0.2, SoftmaxTerm(1.0, lambda q, at: hard_cross_entropy_parts(q, labels[at], label_smoothing=0.1))),
+        (0.5, dense_term(teacher, 1.5)),
+        (0.2, hard_term(labels, 0.1)),
         (
             0.3,
-            SoftmaxTerm(
-                2.0, lambda q, at: divergence_topk_parts(q, ids[at], log_p[at], forward_kl, temperature=2.0)
-            ),
+            topk_term(ids, log_p, 2.0),
         ),
         (0.7, by_autograd(lambda z, at: reverse_kl(z, teacher[at]))),
     ]
@@ -121,9 +118,7 @@ def test_padded_vocabulary_rows_get_no_gradient_and_change_nothing():
         rows = torch.cat([weight[:V], torch.full_like(weight[V:], padding)]).requires_grad_()
         offsets = torch.cat([bias[:V], torch.full_like(bias[V:], padding)]).requires_grad_()
         states = hidden.clone().requires_grad_()
-        loss, _ = fused_loss(
-            states, Head(rows, offsets, V), [(1.0, lambda z, at: forward_kl_gradient(z, teacher[at]))], N
-        )
+        loss, _ = fused_loss(states, Head(rows, offsets, V), [(1.0, dense_term(teacher))], N)
         loss.backward()
         assert not rows.grad[V:].any()
         assert not offsets.grad[V:].any()
@@ -138,7 +133,7 @@ def test_bfloat16_arithmetic_stays_near_the_exact_gradient():
     found = {}
     for dtype in (None, torch.bfloat16):
         states, rows = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
-        term = [(1.0, lambda z, at: forward_kl_gradient(z, teacher[at]))]
+        term = [(1.0, dense_term(teacher))]
         loss, _ = fused_loss(states, Head(rows, None, V), term, N, dtype)
         loss.backward()
         assert states.grad.dtype == rows.grad.dtype == torch.float32
@@ -157,8 +152,8 @@ def test_an_all_masked_batch_gives_zero_and_zero_gradients_not_nan():
         bias.requires_grad_(),
     )
     terms = [
-        (1.0, lambda z, at: forward_kl_gradient(z, teacher[at])),
-        (1.0, SoftmaxTerm(1.0, lambda q, at: hard_cross_entropy_parts(q, labels[at]))),
+        (1.0, dense_term(teacher)),
+        (1.0, hard_term(labels)),
     ]
     loss, each = fused_loss(states, Head(rows, offsets, V), terms, 0)
     loss.backward()
@@ -171,9 +166,7 @@ def test_an_all_masked_batch_gives_zero_and_zero_gradients_not_nan():
 def test_a_head_of_ready_logits_passes_the_gradient_through_and_leaves_padding_alone():
     logits = torch.randn(N, V + 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     teacher = parts()[3]
-    loss, _ = fused_loss(
-        logits, Head(None, vocabulary=V), [(1.0, lambda z, at: forward_kl_gradient(z, teacher[at]))], N
-    )
+    loss, _ = fused_loss(logits, Head(None, vocabulary=V), [(1.0, dense_term(teacher))], N)
     loss.backward()
     leaf = logits.detach().clone().requires_grad_()
     (forward_kl(leaf[:, :V], teacher).sum() / N).backward()
@@ -193,7 +186,7 @@ def test_a_frozen_head_still_passes_the_gradient_to_the_hidden_states():
     hidden, weight, _, teacher, _ = parts()
     states = hidden.clone().requires_grad_()
     head = replace(Head(weight, None, V), weight=weight)
-    loss, _ = fused_loss(states, head, [(1.0, lambda z, at: forward_kl_gradient(z, teacher[at]))], N)
+    loss, _ = fused_loss(states, head, [(1.0, dense_term(teacher))], N)
     loss.backward()
     assert states.grad.abs().sum() > 0
     assert weight.grad is None
@@ -205,8 +198,8 @@ def test_terms_of_one_temperature_share_a_softmax_and_still_add_up():
     labels, teacher = torch.randint(12, (9,)), torch.randn(9, 12)
     ids, log_p = topk_log_probs(teacher, 4)
     terms = [
-        (0.4, SoftmaxTerm(1.0, lambda q, at: hard_cross_entropy_parts(q, labels[at]))),
-        (0.6, SoftmaxTerm(1.0, lambda q, at: divergence_topk_parts(q, ids[at], log_p[at], forward_kl))),
+        (0.4, hard_term(labels)),
+        (0.6, topk_term(ids, log_p)),
     ]
     loss, sums = fused_loss(hidden, Head(weight), terms, 9)
     logits = hidden @ weight.T
@@ -219,3 +212,51 @@ def test_terms_of_one_temperature_share_a_softmax_and_still_add_up():
         strict=True,
     ):
         assert torch.allclose(mine, theirs, atol=1e-6)
+
+
+def test_softmax_written_over_its_own_input_is_the_plain_one():
+    """torch does not promise that `out` may be the input; this says so the day it may not."""
+    for rows, outcomes in ((1, 2), (7, 1000), (64, 49_152)):
+        logits = torch.randn(rows, outcomes, generator=torch.Generator().manual_seed(rows)) * 5
+        own = logits.clone()
+        log_sum = softmax_in_place(own)
+        assert torch.equal(own, torch.softmax(logits, -1))
+        torch.testing.assert_close(log_sum, logits.logsumexp(-1), rtol=1e-6, atol=1e-6)
+
+
+def test_a_dense_and_a_hard_term_of_one_temperature_share_a_softmax_and_still_add_up():
+    hidden, weight, _, teacher, labels = parts()
+    for temperature in (1.0, 2.0):
+        states, rows = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        terms = [(0.4, hard_term(labels, 0.1)), (0.6, dense_term(teacher, temperature))]
+        loss, each = fused_loss(states, Head(rows, None, V), terms, N)
+        loss.backward()
+        leaf, own = hidden.double().requires_grad_(), weight.double().requires_grad_()
+        logits = leaf @ own[:V].T
+        naive = [
+            hard_cross_entropy(logits, labels, label_smoothing=0.1).sum() / N,
+            forward_kl(logits, teacher, temperature=temperature).sum() / N,
+        ]
+        (0.4 * naive[0] + 0.6 * naive[1]).backward()
+        torch.testing.assert_close(each.double(), torch.stack(naive).detach().double(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(states.grad.double(), leaf.grad, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(rows.grad.double(), own.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_with_a_teacher_beside_it_a_chunk_is_a_tenth_of_the_positions():
+    assert [at.stop - at.start for at in chunks(4000, 1000, beside=True)] == [400] * 10
+    assert len(chunks(100, 1000, beside=True)) == 2  # 64 and the rest
+    assert all(
+        4 * 151_936 * (at.stop - at.start) <= module.CHUNK_BYTES
+        for at in chunks(10_000, 151_936, beside=True)
+    )
+
+
+def test_the_teachers_own_logits_are_not_overwritten():
+    """A classifier's logits are its hidden states: nothing may be written over them."""
+    logits, teacher = torch.randn(5, 3), torch.randn(5, 3)
+    before = logits.clone(), teacher.clone()
+    known = Dense(teacher, Head(None, vocabulary=3))
+    fused_loss(logits.requires_grad_(), Head(None, vocabulary=3), [(1.0, DenseTerm(1.0, known.logits))], 5)
+    assert torch.equal(logits, before[0])
+    assert torch.equal(teacher, before[1])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from closed_form import forward_kl_topk_gradient, hard_cross_entropy_gradient
+from closed_form import forward_kl_gradient, forward_kl_topk_gradient, hard_cross_entropy_gradient
 from stillhouse.losses import (
     forward_kl,
     forward_kl_topk,
@@ -14,7 +14,6 @@ from stillhouse.losses import (
     topk_log_probs,
     total_mean,
 )
-from stillhouse.losses.divergences import forward_kl_gradient
 
 
 def draw(*shape: int, seed: int = 0, spread: float = 3.0) -> Tensor:

@@ -143,19 +143,6 @@ def alpha_beta(
     return temperature**2 * (p_part + q_part - (alpha * log_p + beta * log_q).exp()).sum(-1) / (alpha * beta)
 
 
-def forward_kl_gradient(
-    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """`forward_kl` with its gradient in closed form, d/dz = T·(softmax(z/T) − p): half the passes of autograd.
-
-    Returns: ([N] nats, [N, V] gradient on the student's logits).
-    """
-    log_q, log_p = _log_softmax(student_logits, temperature), _log_softmax(teacher_logits, temperature)
-    p = log_p.exp()
-    nats = temperature**2 * (p * torch.where(p > 0, log_p - log_q, 0.0)).sum(-1)
-    return nats, log_q.exp_().sub_(p).mul_(temperature)
-
-
 _NOTHING = -1e30
 """The logarithm of no mass, where −inf would make NaN."""
 

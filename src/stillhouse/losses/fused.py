@@ -14,16 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .parts import Parts, SoftmaxTerm, gradient
+from .parts import DenseTerm, SoftmaxTerm, fold
 from .reduction import share, total_mean
 
 CHUNK_BYTES = 64 * 2**20
 """Of float32 logits in one chunk: large enough for full speed of the products, small against any model."""
+BESIDE_SHARE, BESIDE_ROWS = 0.1, 64
+"""With a teacher's logits beside the student's, a chunk is a tenth of all positions, but at least this many."""
 
 ValueAndGradient = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """(logits [n, V], which of the N positions they are) -> (nats [n], gradient on the logits [n, V])."""
 
-Term = SoftmaxTerm | ValueAndGradient
+Term = SoftmaxTerm | DenseTerm | ValueAndGradient
 """What plugs in: a loss whose gradient is nearly a softmax, or any other."""
 
 
@@ -62,16 +64,16 @@ class Head:
         return replace(self, weight=self.weight[: self.vocabulary].float(), bias=bias)
 
     def logits(self, hidden: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """[n, H] -> [n, V], float32; `dtype` is the arithmetic of the product."""
+        """[n, H] -> [n, V], float32, a new tensor; `dtype` is the arithmetic of the product."""
         if self.weight is None:
-            return hidden[:, : self.vocabulary].float()
+            return hidden[:, : self.vocabulary].to(torch.float32, copy=True)
         weight = self.weight[: self.vocabulary]
         dtype = dtype or weight.dtype
         logits = (hidden.to(dtype) @ weight.to(dtype).T).float()
         if self.bias is not None:
-            logits = logits + self.bias[: self.vocabulary].float()
-        logits = logits * self.scale if self.scale != 1.0 else logits
-        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+            logits.add_(self.bias[: self.vocabulary].float())
+        logits = logits.mul_(self.scale) if self.scale != 1.0 else logits
+        return logits.div_(self.softcap).tanh_().mul_(self.softcap) if self.softcap else logits
 
 
 def by_autograd(loss: Callable[[Tensor, slice], Tensor]) -> ValueAndGradient:
@@ -110,9 +112,11 @@ def fused_loss(
     return loss, parts
 
 
-def chunks(positions: int, outcomes: int) -> list[slice]:
-    """Slices that cover `positions`, each of at most CHUNK_BYTES of float32 logits."""
+def chunks(positions: int, outcomes: int, beside: bool = False) -> list[slice]:
+    """Slices that cover `positions`, each of at most CHUNK_BYTES of float32 logits; finer with a teacher's `beside` them."""
     size = max(1, CHUNK_BYTES // (4 * outcomes))
+    if beside:
+        size = min(size, max(BESIDE_ROWS, int(BESIDE_SHARE * positions)))
     return [slice(start, min(start + size, positions)) for start in range(0, positions, size)]
 
 
@@ -139,13 +143,13 @@ class _Fused(torch.autograd.Function):
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if weight is not None and wants[1] else None
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants[2] else None
         parts = hidden.new_zeros(len(terms), dtype=torch.float32)
-        for positions in chunks(hidden.shape[0], outcomes) if terms else []:
+        beside = any(not isinstance(term, SoftmaxTerm) for _, term in terms) and weight is not None
+        for positions in chunks(hidden.shape[0], outcomes, beside) if terms else []:
             logits = slim.logits(hidden[positions], dtype)
+            bend = 1.0 - (logits / slim.softcap).square() if slim.softcap else None
             d_logits = _terms(logits, positions, terms, total, parts)
-            if d_logits is None:
-                continue
-            if slim.softcap:
-                d_logits.mul_(1.0 - (logits / slim.softcap).square())
+            if bend is not None:
+                d_logits.mul_(bend)
             if slim.scale != 1.0:
                 d_logits.mul_(slim.scale)
             _fold(d_logits, hidden[positions], cast, positions, d_hidden, d_weight, d_bias)
@@ -164,8 +168,9 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        whole = d_loss.device.type == "cpu" and float(d_loss) == 1.0
         scaled = [
-            None if saved is None else saved.mul(d_loss).to(kind)
+            None if saved is None else (saved if whole else saved.mul(d_loss)).to(kind)
             for saved, kind in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
         return (*scaled, None, None, None, None)
@@ -177,27 +182,26 @@ def _terms(
     terms: tuple[tuple[float, Term], ...],
     total: float,
     sums: Tensor,
-) -> Tensor | None:
-    """All terms on one chunk: adds their nats to `sums`; returns the gradient on the logits (None without terms)."""
+) -> Tensor:
+    """All terms on one chunk: adds their nats to `sums`; returns the gradient on the logits, which it overwrites."""
     d_logits: Tensor | None = None
-    shared: dict[float, tuple[Tensor, list[tuple[float, Parts]]]] = {}
+    shared: dict[float, list[int]] = {}
     for number, (factor, term) in enumerate(terms):
-        if isinstance(term, SoftmaxTerm):
-            if term.temperature not in shared:
-                scaled = logits if term.temperature == 1.0 else logits / term.temperature
-                shared[term.temperature] = (torch.log_softmax(scaled, dim=-1), [])
-            log_q, found = shared[term.temperature]
-            part = term.parts(log_q, positions)
-            nats = part.nats
-            found.append((factor * share(total), part))
-        else:
-            nats, dense = term(logits, positions)
-            dense.mul_(factor * share(total))
-            d_logits = dense if d_logits is None else d_logits.add_(dense)
+        if isinstance(term, (SoftmaxTerm, DenseTerm)):
+            shared.setdefault(term.temperature, []).append(number)
+            continue
+        nats, dense = term(logits, positions)
         sums[number] += total_mean(nats, total)
-    for log_q, found in shared.values():
-        folded = gradient(log_q.exp_(), found)
+        dense.mul_(factor * share(total))
+        d_logits = dense if d_logits is None else d_logits.add_(dense)
+    for left, (temperature, numbers) in zip(range(len(shared) - 1, -1, -1), shared.items(), strict=True):
+        own = logits if left == 0 else logits.clone()  # the last one may write over them
+        group = [(terms[number][0] * share(total), terms[number][1]) for number in numbers]
+        folded, each = fold(own, temperature, group, positions)  # type: ignore[arg-type]
+        for number, nats in zip(numbers, each, strict=True):
+            sums[number] += total_mean(nats, total)
         d_logits = folded if d_logits is None else d_logits.add_(folded)
+    assert d_logits is not None
     return d_logits
 
 
@@ -222,4 +226,7 @@ def _fold(
     if d_hidden is not None:
         d_hidden[positions] = (slim @ weight).to(d_hidden.dtype)
     if d_weight is not None:
-        d_weight[:outcomes] += slim.T @ hidden.to(weight.dtype)
+        if weight.dtype == d_weight.dtype:
+            d_weight[:outcomes].addmm_(slim.T, hidden.to(weight.dtype))
+        else:  # sums of many chunks stay float32
+            d_weight[:outcomes] += slim.T @ hidden.to(weight.dtype)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .divergences import forward_kl
-from .parts import Parts
+from .parts import LogQ, Parts
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """(student_logits [n, K + 1], teacher_logits [n, K + 1]) -> nats [n]."""
@@ -60,27 +60,25 @@ def divergence_topk(
 
 
 def divergence_topk_parts(
-    log_q_all: Tensor, ids: Tensor, log_p: Tensor, divergence: Divergence, *, temperature: float = 1.0
+    kept: LogQ, log_p: Tensor, divergence: Divergence, *, temperature: float = 1.0
 ) -> Parts:
-    """`divergence_topk` with its gradient, given the student's log-probabilities at T, [N, V].
+    """`divergence_topk` with its gradient, given the student's log-probabilities at T of the K kept outcomes.
 
     With u the derivative by the logits on the K + 1 outcomes (by autograd: they are few), and u_t and q_t of the tail:
     d/dz = T·u on the kept outcomes and T·q·u_t/q_t on the others, for what is asked of the tail is spread over it in the
     student's own proportions.
     """
-    outcomes = log_q_all.shape[-1]
     with torch.enable_grad():
-        log_q = _coarse(log_q_all.gather(-1, ids), outcomes).requires_grad_()
-        nats = divergence(log_q, _coarse(log_p, outcomes))
+        log_q = _coarse(kept.picked.detach(), kept.outcomes).requires_grad_()
+        nats = divergence(log_q, _coarse(log_p, kept.outcomes))
         (u,) = torch.autograd.grad(nats.sum(), log_q)
     q = log_q.detach().exp()
-    kept = ids.shape[-1]
-    in_tail = u[:, kept:].sum(-1) / q[:, kept:].sum(-1).clamp_min(_TINY)
+    k = log_p.shape[-1]
+    in_tail = u[:, k:].sum(-1) / q[:, k:].sum(-1).clamp_min(_TINY)
     return Parts(
         nats=temperature**2 * nats.detach(),
         share=temperature * in_tail,
-        ids=ids,
-        extra=temperature * (u[:, :kept] - q[:, :kept] * in_tail.unsqueeze(-1)),
+        extra=temperature * (u[:, :k] - q[:, :k] * in_tail.unsqueeze(-1)),
     )
 
 
@@ -110,19 +108,18 @@ def forward_kl_sampled(
     Returns: [N], nats times T².
     """
     log_q = torch.log_softmax(student_logits.float() / temperature, dim=-1)
-    return forward_kl_sampled_parts(log_q, ids, shares, entropy, temperature=temperature).nats
+    return forward_kl_sampled_parts(LogQ.of(log_q, ids), shares, entropy, temperature=temperature).nats
 
 
 def forward_kl_sampled_parts(
-    log_q: Tensor, ids: Tensor, shares: Tensor, entropy: Tensor, *, temperature: float = 1.0
+    drawn: LogQ, shares: Tensor, entropy: Tensor, *, temperature: float = 1.0
 ) -> Parts:
-    """`forward_kl_sampled` with its gradient T·(softmax(z/T) − shares), given the student's log-probabilities at T, [N, V]."""
+    """`forward_kl_sampled` with its gradient T·(softmax(z/T) − shares), given the student's log-probabilities at T."""
     shares = shares.float()
-    crossed = -(shares * torch.where(shares > 0, log_q.gather(-1, ids), 0.0)).sum(-1)
+    crossed = -(shares * torch.where(shares > 0, drawn.picked, 0.0)).sum(-1)
     return Parts(
         nats=temperature**2 * (crossed - entropy.float()),
         share=shares.new_full(shares.shape[:-1], temperature),
-        ids=ids,
         extra=-temperature * shares,
     )
 

@@ -12,9 +12,8 @@ from transformers import PreTrainedModel
 from .. import losses
 from ..errors import RecipeError
 from ..losses import fused
-from ..losses.divergences import forward_kl_gradient
 from ..losses.fused import by_autograd, fused_loss
-from ..losses.parts import Parts, SoftmaxTerm
+from ..losses.parts import DenseTerm, LogQ, Parts, SoftmaxTerm
 from ..losses.reduction import total_mean
 from ..losses.sequences import hard_cross_entropy_parts, policy_gradient_parts
 from ..losses.sparse import divergence_topk_parts, forward_kl_sampled_parts
@@ -134,7 +133,7 @@ def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: floa
     match targets:
         case Dense():
             if term.kind == "forward_kl":
-                return lambda z, at: forward_kl_gradient(z, targets.logits(at), temperature=temperature)
+                return DenseTerm(temperature, targets.logits)
             return by_autograd(lambda z, at: divergence(z, targets.logits(at), temperature=temperature))
         case TopK(ids, log_p, kept_at):
             _same_temperature(term, temperature, kept_at)
@@ -144,10 +143,10 @@ def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: floa
                     "label.online: true, or label.top_k: all."
                 )
 
-            def topk(log_q: Tensor, at: slice) -> Parts:
-                return divergence_topk_parts(log_q, ids[at], log_p[at], divergence, temperature=kept_at)
+            def topk(log_q: LogQ, at: slice) -> Parts:
+                return divergence_topk_parts(log_q, log_p[at], divergence, temperature=kept_at)
 
-            return SoftmaxTerm(kept_at, topk)
+            return SoftmaxTerm(kept_at, lambda at: ids[at], topk)
         case Sampled(ids, shares, entropy, kept_at):
             _same_temperature(term, temperature, kept_at)
             if term.kind != "forward_kl":
@@ -155,30 +154,32 @@ def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: floa
                     f"objective: {term.kind} cannot be estimated from sampled targets; use forward_kl, or label.top_k."
                 )
 
-            def sampled(log_q: Tensor, at: slice) -> Parts:
-                return forward_kl_sampled_parts(log_q, ids[at], shares[at], entropy[at], temperature=kept_at)
+            def sampled(log_q: LogQ, at: slice) -> Parts:
+                return forward_kl_sampled_parts(log_q, shares[at], entropy[at], temperature=kept_at)
 
-            return SoftmaxTerm(kept_at, sampled)
+            return SoftmaxTerm(kept_at, lambda at: ids[at], sampled)
     raise RecipeError(f"objective: {term.kind} needs a teacher, and there is none.")
 
 
 def _hard(term: Hard, scores: Scores) -> fused.Term:
-    def parts(log_q: Tensor, at: slice) -> Parts:
+    def parts(log_q: LogQ, at: slice) -> Parts:
         return hard_cross_entropy_parts(log_q, scores.labels[at], label_smoothing=term.label_smoothing)
 
-    return SoftmaxTerm(1.0, parts)
+    ids = scores.labels.clamp_min(0).unsqueeze(-1)
+    return SoftmaxTerm(1.0, lambda at: ids[at], parts, whole=term.label_smoothing > 0)
 
 
 def _policy_gradient(scores: Scores) -> fused.Term:
     own = scores.written
+    tokens = scores.labels.clamp_min(0) if own is None else own.tokens
 
-    def parts(log_q: Tensor, at: slice) -> Parts:
+    def parts(log_q: LogQ, at: slice) -> Parts:
         if own is None:  # a batch of the data's: nothing was drawn
-            zero = log_q.new_zeros(len(log_q))
-            return Parts(zero, zero, scores.labels[at].clamp_min(0).unsqueeze(-1), zero.unsqueeze(-1))
-        return policy_gradient_parts(log_q, own.tokens[at], own.reward[at], own.later[at])
+            zero = log_q.picked.new_zeros(len(log_q.picked))
+            return Parts(zero, zero, zero.unsqueeze(-1))
+        return policy_gradient_parts(own.reward[at], own.later[at])
 
-    return SoftmaxTerm(1.0, parts)
+    return SoftmaxTerm(1.0, lambda at: tokens[at].unsqueeze(-1), parts)
 
 
 def _divergence(term: Any) -> Callable[..., Tensor]:
