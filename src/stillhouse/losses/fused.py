@@ -153,6 +153,7 @@ class _Fused(torch.autograd.Function):
             if slim.scale != 1.0:
                 d_logits.mul_(slim.scale)
             _fold(d_logits, hidden[positions], cast, positions, d_hidden, d_weight, d_bias)
+            del logits, d_logits, bend  # or the next chunk would lie beside this one
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
         ctx.dtypes = (
             hidden.dtype,
