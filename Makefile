@@ -9,8 +9,11 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/stillhouse run recipes/quickstart/recipe.yaml
 
+# One worker a core with one thread each: two that both use all cores would wait for each other, spinning.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m slow
@@ -20,7 +23,7 @@ check: $(READY)
 	$(BIN)/ruff check src tests
 	$(BIN)/mypy
 	$(BIN)/python docs/generate.py --check
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 format: $(READY)
 	$(BIN)/ruff format src tests

@@ -82,7 +82,9 @@ def main() -> None:
     except ModuleNotFoundError:
         del sides["TRL chunked divergence"]
     full = 4 * positions * vocabulary
-    weight.grad = torch.zeros_like(weight)  # there in any training; each side frees it before it makes its own
+    weight.grad = torch.zeros_like(
+        weight
+    )  # there in any training; each side frees it before it makes its own
     memory = {
         f"extra memory of {name}, of the full logits": f"{extra_memory(sides[name]) / full:.2f}"
         for name in sides

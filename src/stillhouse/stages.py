@@ -203,6 +203,7 @@ STAGES = [
             "data.max_length",
             "label",
             "temperature",
+            "has_teacher",
             "objective",
             "train",
             "evaluate",

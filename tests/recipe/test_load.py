@@ -1,6 +1,7 @@
 """From a file to a Recipe: nothing unknown gets in, and what is wrong is said in the words of the file."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +331,62 @@ def _floats_as_we_read_them() -> type[yaml.SafeLoader]:
     from stillhouse.recipe.yaml import _Loader
 
     return _Loader
+
+
+# ── what the terms can be compared with ─────────────────────────────────────────────────────────────────────────────
+
+ALIKE = {
+    "layers without a model beside": (
+        {"objective": [{"kind": "hidden"}]}, r"hidden compares layers.*set label.online: true",
+    ),
+    "a temperature that moves": (
+        {"objective": [{"kind": "js", "temperature": {"start": 1, "end": 2}}]},
+        r"js changes its temperature.*set label.online: true",
+    ),
+    "draws for another divergence": (
+        {"objective": [{"kind": "reverse_kl"}], "label__samples": 12},
+        r"reverse_kl cannot be estimated from sampled targets",
+    ),
+    "few outcomes for a divergence that needs all": (
+        {"objective": [{"kind": "alpha_beta"}]}, r"alpha_beta needs every outcome's probability.*label.online: true",
+    ),
+    "rollouts nobody judges": ({"rollouts": {}}, r"nobody has labelled.*set label.online: true"),
+    "a policy gradient without rollouts": (
+        {"objective": [{"kind": "policy_gradient"}], "label__online": True}, r"policy_gradient.*add rollouts",
+    ),
+    "a biased policy gradient": (
+        {"objective": [{"kind": "policy_gradient"}], "label__online": True, "rollouts": {"top_p": 0.9}},
+        r"policy_gradient is biased by rollouts.top_p",
+    ),
+    "made rows for a language model": ({"data__augment": {}}, r"data.augment: only a classifier"),
+    "a target that is no function": ({"objective": [{"kind": "custom", "target": "here"}]}, r"custom: must match"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_terms_that_do_not_fit_their_targets_are_refused_with_the_remedy(name: str) -> None:
+    changes, message = ALIKE[name]
+    assert re.search(message, refused(**changes), re.DOTALL)
+
+
+def test_every_kind_of_term_has_a_function_in_python_and_the_other_way_round() -> None:
+    from typing import get_args
+
+    from stillhouse import objectives
+    from stillhouse.recipe import Term
+
+    kinds = {one.model_fields["kind"].default for one in get_args(get_args(Term)[0])}
+    assert kinds == set(objectives.__all__) - {"schedule", "rollouts"}
+    for kind in kinds - {"custom"}:
+        assert getattr(objectives, kind)(0.5).kind == kind
+
+
+def test_layer_maps_of_numbers_and_schedules_survive_being_written_and_read_again() -> None:
+    terms = [
+        {"kind": "hidden", "layers": {1: 4, 2: 8}},
+        {"kind": "forward_kl", "weight": {"start": 0.0, "end": 1.0, "curve": "cosine"}},
+    ]
+    recipe = parse_recipe(values(objective=terms, label__online=True), "my.yaml")
+    again = parse_recipe(json.loads(recipe.model_dump_json()), "my.yaml")
+    assert again == recipe
+    assert again.objective[0].layers == {1: 4, 2: 8}

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from .section import Section
 
@@ -124,10 +124,20 @@ class PolicyGradient(_Term):
     kind: Literal["policy_gradient"] = "policy_gradient"
 
 
+def _numbered(value: Any) -> Any:
+    """JSON writes numbers that are keys as text."""
+    if not isinstance(value, dict):
+        return value
+    return {int(key) if isinstance(key, str) and key.isdigit() else key: layer for key, layer in value.items()}
+
+
+LayerMap = Annotated[dict[NonNegativeInt, NonNegativeInt], BeforeValidator(_numbered)]
+
+
 class FeatureTerm(_Term):
     """A comparison of what the two models' layers hand on; needs the teacher beside the student (label.online)."""
 
-    layers: Literal["uniform", "last", "skip"] | dict[NonNegativeInt, NonNegativeInt] = "uniform"
+    layers: Literal["uniform", "last", "skip"] | LayerMap = "uniform"
     """Which layer of the teacher each layer of the student follows: uniform (evenly), last (the last k), skip (every
     k-th from the first), or student layer: teacher layer, counted from 1 (0 = the embeddings)."""
 

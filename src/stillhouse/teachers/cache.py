@@ -36,7 +36,7 @@ GROUP_POSITIONS = 2048
 """Positions in a row group, about: what is decoded to find one row of a cache that does not fit in memory."""
 GROUPS_IN_MEMORY = 64
 FILES_OPEN = 64
-BYTES_IN_MEMORY = 256 * 2**20
+BYTES_IN_MEMORY = 16 * 2**20
 """A cache whose shards are smaller than this together (on disk) is kept decoded in memory once read."""
 
 

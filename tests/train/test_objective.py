@@ -1,0 +1,130 @@
+"""The objective: schedules, terms of every kind against every kind of targets, and terms of one's own."""
+
+import pytest
+import torch
+
+from stillhouse import objectives as kd
+from stillhouse.errors import RecipeError
+from stillhouse.losses import Head, topk_log_probs
+from stillhouse.recipe import Schedule
+from stillhouse.tasks import Scores
+from stillhouse.teachers import Dense, Sampled, TopK
+from stillhouse.train.objective import DIVERGENCES, Objective
+
+N, H, V = 6, 5, 11
+
+
+def scores() -> Scores:
+    g = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(N, H, generator=g), torch.randn(V, H, generator=g)
+    return Scores(hidden.requires_grad_(), Head(weight.requires_grad_()), torch.arange(N), torch.arange(N))
+
+
+def dense() -> Dense:
+    g = torch.Generator().manual_seed(1)
+    return Dense(torch.randn(N, H, generator=g), Head(torch.randn(V, H, generator=g)))
+
+
+def kept(k: int, temperature: float = 1.0) -> TopK:
+    return TopK(*topk_log_probs(dense().logits(slice(None)), k, temperature=temperature), temperature)
+
+
+def own_loss(
+    student: torch.Tensor, teacher: torch.Tensor, *, temperature: float, power: int = 2
+) -> torch.Tensor:
+    return temperature * (student - teacher).abs().pow(power).sum(-1)
+
+
+def wrong_shape(student: torch.Tensor, teacher: torch.Tensor, *, temperature: float) -> torch.Tensor:
+    return (student - teacher).sum()
+
+
+# ── schedules ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_schedules_go_from_start_to_end_and_stay_there():
+    line = Schedule(start=1.0, end=0.0, over=0.5)
+    assert [line.at(x) for x in (0.0, 0.25, 0.5, 1.0)] == [1.0, 0.5, 0.0, 0.0]
+    wave = Schedule(start=2.0, end=4.0, curve="cosine")
+    assert [round(wave.at(x), 6) for x in (0.0, 0.5, 1.0)] == [2.0, 3.0, 4.0]
+    assert wave.at(0.25) < 2.5
+
+
+def test_a_schedule_moves_a_weight_and_a_temperature():
+    objective = Objective([kd.hard(kd.schedule(1.0, 0.0)), kd.forward_kl(temperature=kd.schedule(1.0, 3.0))])
+    start, end = (objective(scores(), dense(), N, progress=x) for x in (0.0, 1.0))
+    hard, soft = Objective([kd.hard()]), Objective([kd.forward_kl(temperature=3.0)])
+    assert float(start[0]) == pytest.approx(float(start[1].sum()))
+    assert float(end[0]) == pytest.approx(float(soft(scores(), dense(), N)[0]))
+    assert float(start[1][0]) == pytest.approx(float(hard(scores(), None, N)[0]))
+
+
+def test_a_term_that_weighs_nothing_is_not_computed(monkeypatch):
+    def never(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setitem(DIVERGENCES, "js", (never, ("beta",)))
+    objective = Objective([kd.hard(), kd.js(0.0)])
+    assert float(objective(scores(), dense(), N)[1][1]) == 0.0
+
+
+# ── every kind against every kind of targets ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", DIVERGENCES)
+def test_every_divergence_of_all_kept_outcomes_is_the_one_beside_the_teacher(kind):
+    term = getattr(kd, kind)(temperature=2.0)
+    for targets in (kept(V, 2.0), dense()):
+        mine = scores()
+        loss, _ = Objective([term])(mine, targets, N)
+        loss.backward()
+        if isinstance(targets, TopK):
+            first = float(loss), mine.hidden.grad
+    assert float(loss) == pytest.approx(first[0], rel=1e-4)
+    torch.testing.assert_close(mine.hidden.grad, first[1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["adaptive_kl", "alpha_beta"])
+def test_what_means_something_else_on_few_outcomes_is_refused_there(kind):
+    with pytest.raises(
+        RecipeError, match=rf"{kind} means something else.*label.online: true, or label.top_k: all"
+    ):
+        Objective([getattr(kd, kind)()])(scores(), kept(4), N)
+
+
+def test_what_cannot_be_estimated_from_draws_is_refused():
+    drawn = Sampled(torch.zeros(N, 1, dtype=torch.long), torch.ones(N, 1), torch.zeros(N), 1.0)
+    with pytest.raises(RecipeError, match="reverse_kl cannot be estimated from sampled targets"):
+        Objective([kd.reverse_kl()])(scores(), drawn, N)
+
+
+def test_other_temperatures_than_the_kept_one_are_refused_for_draws_too():
+    drawn = Sampled(torch.zeros(N, 1, dtype=torch.long), torch.ones(N, 1), torch.zeros(N), 2.0)
+    with pytest.raises(RecipeError, match=r"temperature 1.0.*taken at 2.0"):
+        Objective([kd.forward_kl()])(scores(), drawn, N)
+
+
+# ── one's own ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_loss_of_ones_own_gets_its_options_and_its_gradient():
+    mine = scores()
+    term = kd.custom(f"{__name__}:own_loss", temperature=2.0, options={"power": 2})
+    loss, parts = Objective([term])(mine, dense(), N)
+    loss.backward()
+    leaf = scores()
+    z = leaf.hidden @ leaf.head.weight.T
+    expected = own_loss(z, dense().logits(slice(None)), temperature=2.0).sum() / N
+    expected.backward()
+    assert float(parts[0]) == pytest.approx(float(expected), rel=1e-5)
+    torch.testing.assert_close(mine.hidden.grad, leaf.hidden.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_of_ones_own_with_the_wrong_shape_is_told_the_right_one():
+    with pytest.raises(RecipeError, match=r"wrong_shape must return nats of the shape \(6,\), and gave \(\)"):
+        Objective([kd.custom(f"{__name__}:wrong_shape")])(scores(), dense(), N)
+
+
+def test_a_loss_that_cannot_be_imported_is_named():
+    with pytest.raises(RecipeError, match="has no 'nothing'"):
+        Objective([kd.custom("stillhouse.losses:nothing")])(scores(), dense(), N)
