@@ -288,3 +288,65 @@ def test_the_same_recipe_gives_the_same_student_in_another_folder(
     assert stillhouse("run", finished.recipe, "--folder", tmp_path / "run", "--until", "train").code == 0
     name = "train/model/model.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (finished.folder / name).read_bytes()
+
+
+# ── objectives of every kind ────────────────────────────────────────────────────────────────────────────────────────
+
+OBJECTIVES = {
+    "layers": {
+        "objective": [
+            {"kind": "hidden", "layers": "last"}, {"kind": "relations", "weight": 0.1}, {"kind": "js", "beta": 0.3},
+        ],
+        "label": {"online": True},
+    },
+    "draws": {"objective": [{"kind": "forward_kl"}, {"kind": "hard", "weight": 0.1}], "label": {"samples": 8}},
+    "on-policy": {
+        "objective": [{"kind": "reverse_kl"}, {"kind": "policy_gradient", "weight": 0.1}],
+        "label": {"online": True},
+        "rollouts": {"share": 0.5, "max_new_tokens": 4},
+    },
+    "schedules": {
+        "objective": [
+            {"kind": "skew_reverse_kl", "weight": {"start": 1.0, "end": 0.0, "over": 0.5}},
+            {"kind": "hard", "weight": {"start": 0.0, "end": 1.0, "curve": "cosine"}},
+        ],
+        "label": {"top_k": 16},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objectives_of_every_kind_run_from_a_recipe_to_a_report(name: str, tmp_path: Path) -> None:
+    found = finish({**small(tmp_path), **OBJECTIVES[name]}, tmp_path / "run")
+    promised(found)
+    logged = [
+        json.loads(line) for line in (tmp_path / "run" / "train" / "metrics.jsonl").read_text().splitlines()
+    ]
+    for term in OBJECTIVES[name]["objective"]:
+        assert any(row[term["kind"]] != 0 for row in logged), term["kind"]
+    if name == "layers":
+        assert not list((tmp_path / "run" / "student").rglob("projectors*"))
+
+
+def test_a_loss_of_ones_own_that_changes_is_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "def loss(student, teacher, *, temperature):\n    return {} * (student - teacher).square().sum(-1)\n"
+    )
+    own = tmp_path / "own_loss_of_a_test.py"
+    own.write_text(text.format(1.0))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    values = {
+        **small(tmp_path),
+        "objective": [{"kind": "custom", "target": "own_loss_of_a_test:loss"}],
+        "label": {"online": True},
+        "evaluate": {"hard_only": False},
+    }
+    finish(values, tmp_path / "run")
+    before = (tmp_path / "run" / "train" / "DONE.json").stat().st_mtime_ns
+    finish(values, tmp_path / "run")
+    assert (tmp_path / "run" / "train" / "DONE.json").stat().st_mtime_ns == before
+    own.write_text(text.format(2.0))
+    finish(values, tmp_path / "run")
+    assert (tmp_path / "run" / "train" / "DONE.json").stat().st_mtime_ns != before

@@ -20,7 +20,7 @@ from stillhouse.steps import plan
 from stillhouse import cost
 from stillhouse.teachers import cache, labelling
 plan.SECONDS, cost.REPEATS, cost.NEW_TOKENS, cost.fresh_peak = 0.01, 1, 4, lambda *_: 1
-labelling.SHARD_POSITIONS = 300
+labelling.SHARD_VALUES = 300 * 16
 from stillhouse.cli import main
 main()
 """

@@ -25,7 +25,7 @@ from .pipeline import peak_memory
 from .progress import Watch
 from .tasks import Task, make_task, on_device
 
-REPEATS = 5
+REPEATS = 3
 PREFILL_ROWS, PROMPT_TOKENS, NEW_TOKENS, CLASSIFY_ROWS = 4, 32, 24, 32
 
 

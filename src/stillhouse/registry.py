@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from .errors import MissingExtra, RecipeError
@@ -43,6 +44,12 @@ def load(target: str) -> Any:
     if not hasattr(found, attribute):
         raise RecipeError(f"{module} has no {attribute!r}.{did_you_mean(attribute, dir(found))}")
     return getattr(found, attribute)
+
+
+def source_of(target: str) -> Path:
+    """The file that "module:attribute" comes from.  Raises: RecipeError as `load` does."""
+    load(target)
+    return Path(str(importlib.import_module(target.partition(":")[0]).__file__))
 
 
 def require(module: str, purpose: str) -> Any:

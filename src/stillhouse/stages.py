@@ -22,7 +22,8 @@ from .evaluate import Evaluation
 from .files import hash_json, hash_path, manifest_fault
 from .pipeline import Results, Stage
 from .progress import Watch
-from .recipe import Recipe
+from .recipe import Custom, Recipe
+from .registry import source_of
 from .samples import samples
 from .steps import finish, prepare, students, training
 from .steps.plan import measure_plan
@@ -172,6 +173,12 @@ def _report_fault(place: Path, result: dict[str, Any]) -> str | None:
     return f"{missing[0]} is gone" if missing else None
 
 
+def _own_losses(recipe: Any) -> list[str]:
+    """Sums of the files that hold the user's own losses: another loss is another objective."""
+    targets = [term.target for term in recipe.objective if isinstance(term, Custom)]
+    return [hash_path(source_of(target)) for target in targets]
+
+
 _SOURCES = ("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune")
 _LEARNING = ("seed", "task", "train", "data.max_length")
 _TASK = ("prepare.teacher", "prepare.labels")
@@ -238,6 +245,7 @@ STAGES = [
         _train,
         reads=(*_LEARNING, "objective", "rollouts", "label.online", "teacher.dtype"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
+        stamp=_own_losses,
         intact=_model_fault,
     ),
     Stage(

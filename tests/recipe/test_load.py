@@ -350,6 +350,17 @@ ALIKE = {
     "few outcomes for a divergence that needs all": (
         {"objective": [{"kind": "alpha_beta"}]}, r"alpha_beta needs every outcome's probability.*label.online: true",
     ),
+    "a knob out of its range": ({"objective": [{"kind": "js", "beta": 2}]}, r"objective\[0\]\.beta: must be less than 1"),
+    "a misspelt knob": ({"objective": [{"kind": "js", "bta": 0.5}]}, r"objective\[0\]\.bta.*Did you mean 'beta'"),
+    "a schedule without an end": ({"objective": [{"kind": "hard", "weight": {"start": 1}}]}, r"weight\.end"),
+    "a temperature that reaches 0": (
+        {"objective": [{"kind": "js", "temperature": {"start": 2, "end": 0}}], "label__online": True}, r"must stay above 0",
+    ),
+    "no exponents": ({"objective": [{"kind": "alpha_beta", "alpha": 0, "beta": 0}]}, r"must not both be 0"),
+    "a share above 1": (
+        {"rollouts": {"share": {"start": 0, "end": 50}}, "label__online": True}, r"stay between 0 and 1",
+    ),
+    "no layers": ({"objective": [{"kind": "hidden", "layers": {}}], "label__online": True}, r"layers"),
     "rollouts nobody judges": ({"rollouts": {}}, r"nobody has labelled.*set label.online: true"),
     "a policy gradient without rollouts": (
         {"objective": [{"kind": "policy_gradient"}], "label__online": True}, r"policy_gradient.*add rollouts",
@@ -359,7 +370,7 @@ ALIKE = {
         r"policy_gradient is biased by rollouts.top_p",
     ),
     "made rows for a language model": ({"data__augment": {}}, r"data.augment: only a classifier"),
-    "a target that is no function": ({"objective": [{"kind": "custom", "target": "here"}]}, r"custom: must match"),
+    "a target that is no function": ({"objective": [{"kind": "custom", "target": "here"}]}, r"objective\[0\]\.target: must match"),
 }  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def teacher(folder, task):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(labelling, "SHARD_POSITIONS", 30)
+    monkeypatch.setattr(labelling, "SHARD_VALUES", 30 * 16)
 
 
 def label(

@@ -128,3 +128,28 @@ def test_a_loss_of_ones_own_with_the_wrong_shape_is_told_the_right_one():
 def test_a_loss_that_cannot_be_imported_is_named():
     with pytest.raises(RecipeError, match="has no 'nothing'"):
         Objective([kd.custom("stillhouse.losses:nothing")])(scores(), dense(), N)
+
+
+def test_a_loss_of_ones_own_on_kept_targets_sees_the_outcomes_in_their_own_order():
+    """What is kept is sorted by probability; a loss that knows outcomes by number must not see that."""
+    mine, beside = scores(), scores()
+    term = kd.custom(f"{__name__}:by_number", temperature=2.0)
+    loss, _ = Objective([term])(mine, kept(V, 2.0), N)
+    other, _ = Objective([term])(beside, dense(), N)
+    loss.backward()
+    other.backward()
+    assert float(loss) == pytest.approx(float(other), rel=1e-4)
+    torch.testing.assert_close(mine.hidden.grad, beside.hidden.grad, rtol=1e-3, atol=1e-5)
+
+
+def by_number(student: torch.Tensor, teacher: torch.Tensor, *, temperature: float) -> torch.Tensor:
+    places = torch.arange(student.shape[-1], dtype=torch.float32)
+    q, p = (torch.softmax(side / temperature, -1) for side in (student, teacher))
+    return ((q - p) * places).sum(-1).square()
+
+
+def test_the_teacher_is_not_asked_while_all_its_terms_weigh_nothing():
+    objective = Objective([kd.hard(), kd.forward_kl(kd.schedule(1.0, 0.0, over=0.5))])
+    assert objective.asks_teacher(0.0)
+    assert not objective.asks_teacher(0.5)
+    assert objective.needs_teacher

@@ -11,6 +11,7 @@ import tiny
 from closed_form import written_out
 from stillhouse import Distiller
 from stillhouse import objectives as kd
+from stillhouse.errors import RecipeError
 from stillhouse.losses import reverse_kl
 from stillhouse.losses.parts import SoftmaxTerm
 from stillhouse.losses.sequences import policy_gradient_parts
@@ -19,7 +20,7 @@ from stillhouse.models.load import load_tokenizer
 from stillhouse.tasks import make_task
 from stillhouse.teachers.local import LocalTeacher
 from stillhouse.train.distiller import as_examples
-from stillhouse.train.rollouts import BUFFER, Rollouts, judged
+from stillhouse.train.rollouts import BUFFER, Writing, judged
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +63,52 @@ def test_what_is_written_is_the_naive_continuation_up_to_the_end_token_and_ends_
     assert student.training
     assert written == write_on(student, task.tokenizer, prompts, seed=3, **settings)
     assert written != write_on(student, task.tokenizer, prompts, seed=4, **settings)
-    for answer in written:
-        assert 1 <= len(answer) <= 30
-        assert task.tokenizer.eos_token_id not in answer[:-1]
-    assert any(len(answer) < 30 for answer in written) or len(written[0]) == 30
+    sharp = {**settings, "temperature": 1e-4}  # as good as the most probable token each time
+    for prompt, answer in zip(
+        prompts, write_on(student, task.tokenizer, prompts, seed=3, **sharp), strict=True
+    ):
+        ids: list[int] = list(prompt)
+        while len(ids) < len(prompt) + 30 and (
+            len(ids) == len(prompt) or ids[-1] != task.tokenizer.eos_token_id
+        ):
+            with torch.no_grad():
+                ids.append(int(student.eval()(torch.tensor([ids])).logits[0, -1, : task.outcomes].argmax()))
+        assert answer == ids[len(prompt) :]
+
+
+def test_a_models_own_sampling_settings_do_not_bias_what_is_drawn(folders, task):
+    student = model(folders, "student")
+    plain = {"vocabulary": task.outcomes, "max_new_tokens": 8, "temperature": 1.0, "top_p": 1.0, "seed": 0}
+    free = write_on(student, task.tokenizer, [[5, 6]] * 20, **plain)
+    student.generation_config.min_p = 0.9
+    student.generation_config.no_repeat_ngram_size = 1
+    assert write_on(student, task.tokenizer, [[5, 6]] * 20, **plain) == free
+    assert student.generation_config.min_p == 0.9
+
+
+def test_a_prompt_leaves_room_for_the_answer_and_does_not_cross_a_border_between_documents(folders, task):
+    student = model(folders, "student")
+    longest = student.config.max_position_embeddings
+    (answer,) = write_on(
+        student, task.tokenizer, [[5] * longest], vocabulary=task.outcomes, max_new_tokens=4, temperature=1.0, top_p=1.0,
+        seed=0,
+    )  # fmt: skip
+    assert 1 <= len(answer) <= 4
+    packed = as_examples([{"text": text} for text in tiny.sentences(8)], task)
+    assert any(len(example.starts) > 1 for example in packed)
+    for example, prompt in zip(packed, task.prompts(task.collate(packed), 50), strict=True):
+        border = example.starts[1] if len(example.starts) > 1 else len(example.input_ids)
+        assert len(prompt) <= border
+        assert prompt == example.input_ids[: len(prompt)]
+
+
+def test_what_would_bias_or_could_not_be_judged_is_refused_in_python_too(folders, tmp_path):
+    with pytest.raises(
+        RecipeError, match="policy_gradient learns from what the student writes; add rollouts"
+    ):
+        distiller(folders, tmp_path, [kd.policy_gradient()], None)
+    with pytest.raises(RecipeError, match=r"policy_gradient is biased by rollouts\.top_p"):
+        distiller(folders, tmp_path, [kd.policy_gradient()], kd.rollouts(top_p=0.9))
 
 
 def test_tokens_are_drawn_from_the_whole_distribution_and_not_from_its_fifty_best(folders, task):
@@ -133,7 +176,7 @@ def test_about_the_share_asked_for_is_written_and_the_choice_follows_from_the_se
     student, batch = model(folders, "student"), None
 
     def chosen(seed, rank):
-        made = Rollouts(kd.rollouts(share=share, max_new_tokens=1), task, seed)
+        made = Writing(kd.rollouts(share=share, max_new_tokens=1), task, seed)
         nonlocal batch
         batch = task.collate(examples)
         return [
@@ -151,7 +194,7 @@ def test_about_the_share_asked_for_is_written_and_the_choice_follows_from_the_se
 
 def test_a_schedule_moves_the_share(folders, task):
     batch = task.collate(as_examples(tiny.completions(2), task))
-    made = Rollouts(kd.rollouts(share=kd.schedule(0.0, 1.0), max_new_tokens=1), task, 0)
+    made = Writing(kd.rollouts(share=kd.schedule(0.0, 1.0), max_new_tokens=1), task, 0)
     student = model(folders, "student")
     for progress, expected in ((0.0, False), (1.0, True)):
         found = [bool(made.some([batch], student, s, progress, 0)[0].get("written")) for s in range(20)]
@@ -162,11 +205,11 @@ def test_replayed_rows_are_ones_that_were_written_and_come_back_from_a_checkpoin
     batch = task.collate(as_examples(tiny.completions(4), task))
     settings = kd.rollouts(share=1.0, replay=0.5, buffer=8, max_new_tokens=4)
     student = model(folders, "student")
-    made = Rollouts(settings, task, 0)
+    made = Writing(settings, task, 0)
     keys = [key for step in range(20) for key in made.some([batch], student, step, 0.0, 0)[0]["keys"]]
     assert len(set(keys)) < 0.8 * len(keys)
     made.save(tmp_path)
-    again = Rollouts(settings, task, 0)
+    again = Writing(settings, task, 0)
     again.restore(tmp_path)
     for step in range(20, 26):
         one, other = (side.some([batch], student, step, 0.0, 0)[0] for side in (made, again))

@@ -40,7 +40,7 @@ class Keep(TrainerCallback):
 made = Distiller(
     model=AutoModelForCausalLM.from_pretrained(base / "student"),
     teacher=AutoModelForCausalLM.from_pretrained(base / "teacher"),
-    objective=[kd.hard(0.3), kd.forward_kl(0.7, temperature=2.0)],
+    objective=[kd.hard(0.3), kd.forward_kl(0.7, temperature=2.0), kd.hidden(0.05)],
     args=tiny.arguments(out / "run", max_steps=3, max_grad_norm=0, per_device_train_batch_size=rows,
                         gradient_accumulation_steps=micro, logging_steps=1, save_strategy="steps", save_steps=2,
                         ddp_backend="gloo" if "WORLD_SIZE" in os.environ else None),
@@ -89,7 +89,9 @@ def run(base: Path, out: Path, ranks: int, rows: int, micro: int) -> dict:
 @pytest.mark.slow
 def test_two_ranks_give_the_gradient_the_log_and_the_weights_of_one(tmp_path):
     tiny.save_language_model(tmp_path / "teacher", layers=2)
-    tiny.save_language_model(tmp_path / "student", layers=1, seed=1)
+    tiny.save_language_model(
+        tmp_path / "student", layers=1, seed=1, width=16
+    )  # so that a projector learns too
     one = run(tmp_path, tmp_path / "one", 1, 8, 1)
     two = run(tmp_path, tmp_path / "two", 2, 2, 2)
     assert two["calls"] == 6  # DDP's forward, once a micro-batch
@@ -99,7 +101,7 @@ def test_two_ranks_give_the_gradient_the_log_and_the_weights_of_one(tmp_path):
         apart = sum((mine[name] - theirs[name]).double().square().sum() for name in mine).sqrt()
         assert apart / sum(mine[name].double().square().sum() for name in mine).sqrt() < 1e-6
     for single, double in zip(one["logs"], two["logs"], strict=True):
-        for name in ("loss", "hard", "forward_kl"):
+        for name in ("loss", "hard", "forward_kl", "hidden"):
             assert double[name] == pytest.approx(single[name], rel=1e-4)
     weights = [load_file(tmp_path / name / "student" / "model.safetensors") for name in ("one", "two")]
     for name in weights[0]:

@@ -31,14 +31,20 @@ def augmented(
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
 ) -> Iterator[Example]:
-    """`wanted.copies` new examples of each, without labels.  Each follows from the seed and its own row alone.
+    """`wanted.copies` new examples of each, without labels.  Which words are replaced follows from the seed and the row.
 
     Args:
         examples: labelled rows of one text each; rows of a pair are left as they are.
         near: token -> tokens of which one may stand in its place (see `neighbours`).
     """
     known = {example.key for example in examples}
-    single = [example for example in examples if len(example.starts) == 1]
+    special = set(tokenizer.all_special_ids)
+    borders = special - {tokenizer.unk_token_id, tokenizer.mask_token_id}
+    single = [
+        example
+        for example in examples
+        if len(example.starts) == 1 and not borders & set(_inner(example.input_ids, special))
+    ]  # a pair has a border inside
     for example in single:
         for copy in range(wanted.copies):
             draw = np.random.default_rng(draw_seed(seed, "augment", example.key, copy))
@@ -120,9 +126,9 @@ def _spliced(
 ) -> list[int]:
     """The beginning of one row and the end of another, within the longer one's length."""
     special = set(tokenizer.all_special_ids)
-    head = _inner(ids, special)
-    tail = _inner(other, special)
-    first, last = ids[: ids.index(head[0])] if head else [], ids[len(ids) - _after(ids, special) :]
+    head, tail = _inner(ids, special), _inner(other, special)
+    first = ids[: _leading(ids, special)]
+    last = ids[len(first) + len(head) :]
     cut = int(draw.integers(len(head) // 3, len(head) + 1))
     begin = int(draw.integers(0, max(1, 2 * len(tail) // 3)))
     room = max(len(ids), len(other)) - len(first) - len(last)
@@ -130,12 +136,11 @@ def _spliced(
 
 
 def _inner(ids: Sequence[int], special: set[int]) -> list[int]:
-    return [token for token in ids if token not in special]
+    """The tokens between the special ones at either end."""
+    found = list(ids[_leading(ids, special) :])
+    return found[: len(found) - _leading(found[::-1], special)]
 
 
-def _after(ids: Sequence[int], special: set[int]) -> int:
-    """How many special tokens end the row."""
-    count = 0
-    while count < len(ids) and ids[-1 - count] in special:
-        count += 1
-    return count
+def _leading(ids: Sequence[int], special: set[int]) -> int:
+    """How many special tokens begin the row."""
+    return next((number for number, token in enumerate(ids) if token not in special), len(ids))

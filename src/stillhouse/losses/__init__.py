@@ -13,6 +13,7 @@ from .divergences import (
     alpha_beta,
     forward_kl,
     js,
+    log_softmax,
     reverse_kl,
     skew_forward_kl,
     skew_reverse_kl,
@@ -25,6 +26,6 @@ from .sparse import divergence_topk, forward_kl_sampled, forward_kl_topk, topk_l
 
 __all__ = [
     "Head", "adaptive_kl", "alpha_beta", "divergence_topk", "forward_kl", "forward_kl_sampled", "forward_kl_topk",
-    "fused_loss", "hard_cross_entropy", "js", "reverse_kl", "skew_forward_kl", "skew_reverse_kl", "topk_log_probs",
+    "fused_loss", "hard_cross_entropy", "js", "log_softmax", "reverse_kl", "skew_forward_kl", "skew_reverse_kl", "topk_log_probs",
     "total_mean", "total_variation",
 ]  # fmt: skip

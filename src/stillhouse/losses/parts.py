@@ -116,6 +116,18 @@ def fold(
     return logits, nats
 
 
+def nll_and_kl(logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """−log q(label) and KL(p ‖ q) of each position in few passes, for measuring.  Overwrites both logits [n, V].
+
+    Args: labels: [n], all known.
+    Returns: ([n], [n]), nats.
+    """
+    picked = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    _, apart = compared(logits, DenseTerm(1.0, lambda _: teacher_logits), slice(None))
+    log_sum = softmax_in_place(logits)
+    return log_sum - picked, apart + log_sum
+
+
 def softmax_in_place(logits: Tensor) -> Tensor:
     """Overwrites `logits` [n, V] with their softmax.  Returns: [n], the log of the sum of their exponentials."""
     largest = logits.amax(-1)
@@ -132,21 +144,15 @@ def compared(logits: Tensor, term: DenseTerm, at: slice) -> tuple[Tensor, Tensor
     if term.temperature != 1.0:
         theirs.div_(term.temperature)
     values = []
-    for start in range(0, len(theirs), ROWS):
-        t, z = theirs[start : start + ROWS], logits[start : start + ROWS]
+    step = ROWS if logits.device.type == "cpu" else max(1, len(theirs))
+    for start in range(0, len(theirs), step):
+        t, z = theirs[start : start + step], logits[start : start + step]
         largest = t.amax(-1)
         p = torch.softmax(t, -1)
         log_sum = largest - p.amax(-1).log()
         apart = t.sub_(z)
+        apart.masked_fill_(p == 0, 0.0)  # outcomes that the teacher excludes count nothing, not 0·(−inf)
         weighed = torch.bmm(p.unsqueeze(1), apart.unsqueeze(2)).flatten()
-        if not weighed.isfinite().all():  # 0·(−inf): outcomes that the teacher excludes count nothing
-            weighed = (p * torch.where(p > 0, apart, 0.0)).sum(-1)
         values.append(weighed - log_sum)
         t.copy_(p)
     return theirs, torch.cat(values) if values else theirs.new_zeros(0)
-
-
-def gradient(softmax: Tensor, ids: Tensor, parts: Parts) -> Tensor:
-    """d nats / d logits of one term alone [n, V], written over `softmax`."""
-    softmax.mul_(parts.share.unsqueeze(-1)).scatter_add_(-1, ids, parts.extra)
-    return softmax if parts.even is None else softmax.add_(parts.even.unsqueeze(-1))

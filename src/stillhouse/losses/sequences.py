@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .divergences import log_softmax
 from .parts import LogQ, Parts
 
 IGNORED = -100
@@ -15,7 +16,7 @@ def hard_cross_entropy(student_logits: Tensor, labels: Tensor, *, label_smoothin
     Args: student_logits: [N, V]; labels: [N], -100 where there is none.
     Returns: [N], nats; 0 where there is no label.
     """
-    log_q = torch.log_softmax(student_logits.float(), dim=-1)
+    log_q = log_softmax(student_logits)
     at = LogQ.of(log_q, labels.clamp_min(0).unsqueeze(-1))
     return hard_cross_entropy_parts(at, labels, label_smoothing=label_smoothing).nats
 

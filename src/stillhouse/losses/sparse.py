@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .divergences import forward_kl
+from .divergences import forward_kl, log_softmax
 from .parts import LogQ, Parts
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
@@ -54,7 +54,7 @@ def divergence_topk(
     Args: as `forward_kl_topk`; divergence: one of `divergences`, at temperature 1.
     Returns: [N], nats times T².
     """
-    log_q = torch.log_softmax(student_logits.float() / temperature, dim=-1)
+    log_q = log_softmax(student_logits, temperature)
     outcomes = log_q.shape[-1]
     return temperature**2 * divergence(_coarse(log_q.gather(-1, ids), outcomes), _coarse(log_p, outcomes))
 
@@ -107,7 +107,7 @@ def forward_kl_sampled(
         entropy: [N], the teacher's, in nats; all at the same temperature.
     Returns: [N], nats times T².
     """
-    log_q = torch.log_softmax(student_logits.float() / temperature, dim=-1)
+    log_q = log_softmax(student_logits, temperature)
     return forward_kl_sampled_parts(LogQ.of(log_q, ids), shares, entropy, temperature=temperature).nats
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @torch.no_grad()
@@ -24,6 +24,9 @@ def write_on(
 
     The model is in eval mode meanwhile, and the global generator is left as it was.  Prompts are padded on the left.
     """
+    longest = model.config.get_text_config().to_dict().get("max_position_embeddings")
+    if longest is not None:  # of a prompt that leaves no room, the end is kept
+        prompts = [prompt[-max(1, longest - max_new_tokens) :] for prompt in prompts]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     length = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), length), pad)
@@ -32,8 +35,12 @@ def write_on(
         ids[number, length - len(prompt) :] = torch.tensor(prompt)
         mask[number, length - len(prompt) :] = 1
     padding = list(range(vocabulary, model.get_output_embeddings().weight.shape[0]))
-    was_training = model.training
+    ends = end_tokens(model, tokenizer)
+    was_training, settings = model.training, model.generation_config
     model.eval()
+    model.generation_config = (
+        GenerationConfig()
+    )  # its own (min_p, no_repeat_ngram_size, …) would bias what is drawn
     places = [model.device] if model.device.type != "cpu" else []
     with torch.random.fork_rng(places, device_type=model.device.type):
         torch.manual_seed(seed)
@@ -43,16 +50,15 @@ def write_on(
             do_sample=True,
             temperature=temperature,
             top_p=top_p,
-            top_k=0,  # models come with top_k = 50, which would bias what is estimated from the text
-            repetition_penalty=1.0,
+            top_k=0,
             suppress_tokens=padding or None,  # rows of the head that are no tokens
             max_new_tokens=max_new_tokens,
             pad_token_id=pad,
-            eos_token_id=end_tokens(model, tokenizer),
+            eos_token_id=ends,
         )
     model.train(was_training)
-    ends = set(end_tokens(model, tokenizer))
-    return [_until(row, ends) for row in whole[:, length:].tolist()]
+    model.generation_config = settings
+    return [_until(row, set(ends)) for row in whole[:, length:].tolist()]
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

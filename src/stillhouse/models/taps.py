@@ -139,15 +139,34 @@ def tapped(model: PreTrainedModel, points: Sequence[str]) -> Iterator[dict[str, 
             handle.remove()
 
 
+def missing(points: Sequence[str], caught: dict[str, Tensor]) -> str | None:
+    """The first point that a forward pass left nothing for."""
+    return next((point for point in points if point not in caught), None)
+
+
 def write_out_attention(model: PreTrainedModel) -> None:
-    """Make the model compute its attention maps; fused attention never has them."""
+    """Make the model compute its attention maps, and without dropout: fused attention never has them, and maps of which a
+    tenth was dropped are not what the model attends to.
+    """
     model.set_attn_implementation("eager")
+    for module in model.modules():
+        if "Attention" not in type(module).__name__:
+            continue
+        for child in module.children():
+            if isinstance(child, nn.Dropout):
+                child.p = 0.0
+        if isinstance(
+            getattr(module, "attention_dropout", None), float
+        ):  # Llama and its relatives keep a number
+            module.attention_dropout = 0.0
 
 
 def _tap(layers: nn.ModuleList, point: str, caught: dict[str, Tensor]) -> list[Any]:
     what, _, number = point.partition(".")
-    if int(number) > len(layers):
-        raise RecipeError(f"objective: {what} asks for layer {number} of a model with {len(layers)}.")
+    if int(number) > len(layers) or (number == "0" and what != "hidden"):
+        raise RecipeError(
+            f"objective: {what} asks for layer {number} of a model with layers 1 to {len(layers)}."
+        )
 
     def keep(found: Tensor) -> None:
         caught[point] = found
@@ -213,3 +232,9 @@ def layer_map(wanted: str | dict[int, int], student: int, teacher: int) -> dict[
     if wanted == "last":
         return {layer: teacher - student + layer for layer in mine}
     return {layer: layer * (teacher // student) for layer in mine}
+
+
+def key_value_heads(model: PreTrainedModel) -> int:
+    """Of grouped-query attention; as many as heads elsewhere."""
+    config = model.config.get_text_config()
+    return int(config.to_dict().get("num_key_value_heads") or config.num_attention_heads)

@@ -26,7 +26,7 @@ from .objective import (
     TotalVariation,
 )
 from .outputs import Evaluate, Gate, Report
-from .rollouts import Rollouts
+from .rollouts import Rollouts, rollouts_fault
 from .student import FromConfig, FromTeacher, Student
 from .teacher import Finetune, Label, Teacher
 from .train import Train
@@ -69,5 +69,5 @@ __all__ = [
     "TotalVariation",
     "Train",
     "load_recipe",
-    "parse_recipe",
+    "parse_recipe", "rollouts_fault",
 ]  # fmt: skip

@@ -11,13 +11,12 @@ from .objective import (
     Custom,
     ForwardKL,
     Hard,
-    PolicyGradient,
     Schedule,
     SoftTerm,
     Term,
 )
 from .outputs import Evaluate, Gate, Report
-from .rollouts import Rollouts
+from .rollouts import Rollouts, rollouts_fault
 from .section import Section
 from .student import Student
 from .teacher import Label, Teacher
@@ -104,22 +103,14 @@ class Recipe(Section):
 
     def _rollouts_fit(self) -> None:
         """The student's own rows need a teacher that answers at once, and estimates from them unbiased draws."""
-        estimated = any(isinstance(term, PolicyGradient) for term in self.objective)
+        if fault := rollouts_fault(self.objective, self.rollouts):
+            raise ValueError(fault)
         if self.rollouts is None:
-            if estimated:
-                raise ValueError(
-                    "objective: policy_gradient learns from what the student writes; add rollouts"
-                )
             return
         if self.task != "causal_lm":
             raise ValueError("rollouts: only a language model writes; remove them")
         if not self.label.online or not self.has_teacher:
             raise ValueError("rollouts: nobody has labelled what the student writes; set label.online: true")
-        if estimated and (self.rollouts.top_p < 1 or self.rollouts.temperature != 1 or self.rollouts.replay):
-            raise ValueError(
-                "objective: policy_gradient is biased by rollouts.top_p below 1, rollouts.temperature other than 1 and "
-                "rollouts.replay; leave them out"
-            )
 
     def _targets_can_be_kept(self) -> None:
         """What the terms compare with must be something that lies on disk."""

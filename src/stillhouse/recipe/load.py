@@ -189,6 +189,8 @@ def _place(loc: Iterable[int | str], values: Any) -> str:
         elif isinstance(values, dict) and step in values:
             out += f".{step}" if out else str(step)
             values = values[step]
+        elif isinstance(values, dict) and step == values.get("kind"):
+            continue  # pydantic names the kind of term as well
         elif isinstance(values, dict) and not _is_union_member(str(step)):
             out += f".{step}" if out else str(step)
             values = None
@@ -196,7 +198,7 @@ def _place(loc: Iterable[int | str], values: Any) -> str:
 
 
 def _is_union_member(step: str) -> bool:
-    return step in ("hard", "forward_kl", "int", "float", "str", "bool") or "[" in step
+    return step in ("int", "float", "str", "bool", "Schedule", "dict") or "[" in step
 
 
 def _known_keys(loc: Iterable[int | str]) -> list[str]:

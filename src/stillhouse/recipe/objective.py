@@ -1,9 +1,17 @@
 """`objective:`: a weighted list of terms.  Each kind holds only its own knobs."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from .section import Section
 
@@ -46,6 +54,12 @@ class SoftTerm(_Term):
 
     temperature: PositiveFloat | Schedule = 1.0
     """Divides both models' logits; the term is multiplied by its square, so that its gradient keeps its size."""
+
+    @model_validator(mode="after")
+    def _temperature_stays_positive(self) -> Self:
+        if isinstance(self.temperature, Schedule) and min(self.temperature.start, self.temperature.end) <= 0:
+            raise ValueError("temperature: a schedule must stay above 0")
+        return self
 
 
 class ForwardKL(SoftTerm):
@@ -107,6 +121,12 @@ class AlphaBeta(SoftTerm):
     beta: NonNegativeFloat = 0.7
     """Exponent of the student: larger weighs what the student is sure of."""
 
+    @model_validator(mode="after")
+    def _not_both_zero(self) -> Self:
+        if self.alpha + self.beta <= 0:
+            raise ValueError("alpha and beta must not both be 0")
+        return self
+
 
 class Custom(SoftTerm):
     """Your own loss on logits, without changing this package."""
@@ -128,10 +148,12 @@ def _numbered(value: Any) -> Any:
     """JSON writes numbers that are keys as text."""
     if not isinstance(value, dict):
         return value
-    return {int(key) if isinstance(key, str) and key.isdigit() else key: layer for key, layer in value.items()}
+    return {
+        int(key) if isinstance(key, str) and key.isdigit() else key: layer for key, layer in value.items()
+    }
 
 
-LayerMap = Annotated[dict[NonNegativeInt, NonNegativeInt], BeforeValidator(_numbered)]
+LayerMap = Annotated[dict[NonNegativeInt, NonNegativeInt], BeforeValidator(_numbered), Field(min_length=1)]
 
 
 class FeatureTerm(_Term):
@@ -139,7 +161,7 @@ class FeatureTerm(_Term):
 
     layers: Literal["uniform", "last", "skip"] | LayerMap = "uniform"
     """Which layer of the teacher each layer of the student follows: uniform (evenly), last (the last k), skip (every
-    k-th from the first), or student layer: teacher layer, counted from 1 (0 = the embeddings)."""
+    k-th, from the k-th on), or student layer: teacher layer, counted from 1 (0 = the embeddings)."""
 
 
 class Hidden(FeatureTerm):
@@ -147,7 +169,7 @@ class Hidden(FeatureTerm):
 
     kind: Literal["hidden"] = "hidden"
     distance: Literal["mse", "cosine", "normalised"] = "mse"
-    """Mean squared difference; 1 − cosine; or mean squared difference of the states scaled to length 1."""
+    """Mean squared difference; 1 − cosine; or squared distance of the states scaled to length 1 (2 − 2·cosine)."""
 
 
 class Embeddings(_Term):
@@ -163,7 +185,7 @@ class Attention(FeatureTerm):
 
     kind: Literal["attention"] = "attention"
     distance: Literal["kl", "mse"] = "kl"
-    """KL(teacher ‖ student) of each position's attention, or mean squared difference."""
+    """KL(teacher ‖ student) of each position's attention, or its squared difference."""
 
 
 class Relations(_Term):

@@ -1,10 +1,11 @@
 """`rollouts:`: the student writes, and the teacher says what it should have written."""
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from .objective import Schedule
+from .objective import PolicyGradient, Schedule
 from .section import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -28,3 +29,23 @@ class Rollouts(Section):
     """Share of the student's batches that are taken from what it wrote before (Ko et al. 2024, arXiv:2402.03898)."""
     buffer: PositiveInt = 1024
     """Rows kept for that; the oldest go first."""
+
+    @model_validator(mode="after")
+    def _share_is_a_share(self) -> Self:
+        if isinstance(self.share, Schedule) and max(self.share.start, self.share.end) > 1:
+            raise ValueError("share: a schedule must stay between 0 and 1")
+        return self
+
+
+def rollouts_fault(terms: Iterable[Any], rollouts: Rollouts | None) -> str | None:
+    """Why `policy_gradient` could not be estimated from what the student writes; None if it can, or is not asked for."""
+    if not any(isinstance(term, PolicyGradient) for term in terms):
+        return None
+    if rollouts is None:
+        return "objective: policy_gradient learns from what the student writes; add rollouts"
+    if rollouts.top_p < 1 or rollouts.temperature != 1 or rollouts.replay:
+        return (
+            "objective: policy_gradient is biased by rollouts.top_p below 1, rollouts.temperature other than 1 and "
+            "rollouts.replay; leave them out"
+        )
+    return None

@@ -20,6 +20,7 @@ from ..teachers import SoftTargets
 from ..teachers.codec import bytes_a_position
 from ..teachers.labelling import ask_batch, label_settings
 from ..teachers.local import LocalTeacher
+from ..train.features import FEATURES
 from ..train.objective import Objective
 from .prepare import task_of
 from .students import shape_of
@@ -186,7 +187,8 @@ def _learning(
     facts: dict[str, Any],
 ) -> float:
     """Seconds a token for forward, backward and the optimiser's step."""
-    objective = Objective(terms)
+    # terms about layers need both models at once; their own products are small against the models'
+    objective = Objective([term for term in terms if not isinstance(term, FEATURES)] or HARD_ONLY)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     bfloat16 = dtype_name(train.precision, facts) == "bfloat16"
     batch = on_device(task.collate(rows))
@@ -213,9 +215,12 @@ def _read(model: PreTrainedModel, task: Task, rows: list[Example]) -> None:
 
 
 def _per_token(action: Callable[[], Any], rows: list[Example]) -> float:
-    """Seconds a token, after one warm-up."""
-    action()
+    """Seconds a token, after one warm-up; of the warm-up itself if that is long enough to tell."""
     start, times = time.perf_counter(), 0
+    action()
+    if (first := time.perf_counter() - start) >= SECONDS:
+        return first / max(1, _tokens(rows))
+    start = time.perf_counter()
     while times == 0 or time.perf_counter() - start < SECONDS:
         action()
         times += 1

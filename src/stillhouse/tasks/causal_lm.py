@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.encode import IGNORED, Example, encode_chat, encode_completion, encode_text
-from ..losses import forward_kl, hard_cross_entropy
 from ..losses.fused import chunks
+from ..losses.parts import nll_and_kl
 from ..measure import LM_METRICS
 from ..models.load import load_model
 from ..models.taps import hidden_at_head, language_head, verify_head
@@ -95,8 +95,9 @@ class CausalLM:
     def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
         """Up to the first counted token; of a plain text, its beginning."""
         found = []
+        firsts = self.layout(batch).groups == 0  # of the row's first text alone
         for ids, counted, length in zip(
-            batch["input_ids"].tolist(), self.counted(batch).tolist(), batch["lengths"].tolist(), strict=True
+            batch["input_ids"].tolist(), self.counted(batch).tolist(), firsts.sum(1).tolist(), strict=True
         ):
             first = counted.index(True) + 1 if True in counted else length
             found.append(ids[: first if first > 1 else min(tokens, max(1, length - 1))])
@@ -140,12 +141,9 @@ class CausalLM:
             knows = teacher.head.logits(teacher.hidden[piece])
             labels, rows = mine.labels[piece], mine.rows[piece].cpu()
             best = student.argmax(-1)
-            values = {
-                "nll": hard_cross_entropy(student, labels),
-                "correct": best == labels,
-                "agree": best == knows.argmax(-1),
-                "kl": forward_kl(student, knows),
-            }
+            agree = best == knows.argmax(-1)
+            nll, kl = nll_and_kl(student, knows, labels)  # overwrites the logits
+            values = {"nll": nll, "correct": best == labels, "agree": agree, "kl": kl}
             for name, value in values.items():
                 sums[name].index_add_(0, rows, value.double().cpu())
         sums["tokens"] = torch.bincount(mine.rows.cpu(), minlength=len(examples)).double()

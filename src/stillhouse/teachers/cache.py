@@ -32,8 +32,8 @@ from .targets import Kept, joined
 
 INDEX = "index.json"
 FORMAT = 2
-GROUP_POSITIONS = 2048
-"""Positions in a row group, about: what is decoded to find one row of a cache that does not fit in memory."""
+GROUP_VALUES = 2**17
+"""Kept outcomes in a row group, about: what is decoded to find one row of a cache that does not fit in memory."""
 GROUPS_IN_MEMORY = 64
 FILES_OPEN = 64
 BYTES_IN_MEMORY = 16 * 2**20
@@ -47,6 +47,11 @@ class Entry:
     example: Example
     columns: Arrays
     """As `codec.encoded` gives them."""
+
+    @property
+    def values(self) -> int:
+        """How many outcomes were kept, over all positions."""
+        return len(self.columns["ids"])
 
     @property
     def positions(self) -> int:
@@ -74,6 +79,10 @@ class SoftTargetCache:
         self._files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
         if (folder / INDEX).exists():
             saved = _read_index(folder / INDEX)
+            if saved.get("format") != FORMAT:
+                raise DataError(
+                    f"{folder}: holds soft targets in another version's format; remove it, and the teacher is asked again."
+                )
             if saved["meta"] != meta:
                 raise DataError(f"{folder}: holds soft targets of {saved['meta']}, not of {meta}.")
             self._open(saved["shards"])
@@ -123,7 +132,7 @@ class SoftTargetCache:
         }
         for name, kind in schema(self.meta).items():
             columns[name] = pa.array([entry.columns[name] for entry in entries], kind)
-        in_group = max(1, GROUP_POSITIONS * len(entries) // max(1, sum(entry.positions for entry in entries)))
+        in_group = max(1, GROUP_VALUES * len(entries) // max(1, sum(entry.values for entry in entries)))
         with atomic(path) as part:
             pq.write_table(pa.table(columns), part, compression="zstd", row_group_size=in_group)
         shard = {

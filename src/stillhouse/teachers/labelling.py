@@ -18,8 +18,8 @@ from .codec import encoded
 from .local import LocalTeacher
 from .targets import Kept
 
-SHARD_POSITIONS = 32_768
-"""Counted positions in a shard, about: some megabytes on disk, and minutes of a slow teacher at most."""
+SHARD_VALUES = 2**21
+"""Kept outcomes in a shard, about: some megabytes on disk, and minutes of a slow teacher at most."""
 
 
 def label_examples(
@@ -64,7 +64,7 @@ def ask(
         positions += sum(entry.positions for entry in made)
         rate = f"{positions / (time.perf_counter() - start):,.0f} positions/s"
         watch.step("labelling", at + len(batch), len(examples), rate)
-        if sum(entry.positions for entry in waiting) >= SHARD_POSITIONS:
+        if sum(entry.values for entry in waiting) >= SHARD_VALUES:
             cache.add(waiting)
             waiting = []
     if waiting:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..losses import topk_log_probs
+from ..losses import log_softmax, topk_log_probs
 from ..losses.fused import chunks
 from ..losses.sparse import draw_sampled
 from ..models.taps import tapped
@@ -60,7 +60,7 @@ class LocalTeacher:
         dense = self.signal(batch)
         ids, entropy = [], []
         for positions in chunks(len(dense), self.task.outcomes):
-            log_p = torch.log_softmax(dense.logits(positions) / temperature, dim=-1)
+            log_p = log_softmax(dense.logits(positions), temperature)
             ids.append(draw_sampled(log_p, uniform[positions], draws))
             entropy.append(-(log_p.exp() * log_p.clamp_min(-1e30)).sum(-1))
         if not ids:

@@ -21,7 +21,7 @@ from transformers import (
 from ..data.encode import Example
 from ..errors import RecipeError
 from ..models.taps import tapped
-from ..recipe import PolicyGradient, Rollouts, Term
+from ..recipe import PolicyGradient, Rollouts, Term, rollouts_fault
 from ..seeds import draw_seed
 from ..tasks import Batch, Scores, Task, make_task, unwrap
 from ..teachers import Dense, SoftTargets, Teacher
@@ -29,8 +29,7 @@ from ..teachers.local import LocalTeacher
 from . import checkpoints
 from .objective import Layers, Objective
 from .order import SeededOrder
-from .rollouts import Rollouts as Writing
-from .rollouts import judged
+from .rollouts import Writing, judged
 
 
 class Distiller(Trainer):
@@ -99,7 +98,7 @@ class Distiller(Trainer):
         )
         self.loss_is_scaled_for_ga = True  # by the step's count, in compute_loss
         beside = unwrap(self.teacher.model) if isinstance(self.teacher, LocalTeacher) else None
-        self.rollouts = Writing(rollouts, self.task, args.seed) if rollouts is not None else None
+        self.rollouts = self._writing(rollouts, args)
         self.objective.attach(unwrap(model), beside, args.seed)
         if self.objective.features is not None:
             self.objective.features.to(args.device)
@@ -113,6 +112,20 @@ class Distiller(Trainer):
             self.teacher.model.to(args.device)
         self.add_callback(_Randomness(self._order, args.seed))
         self.remove_callback(PrinterCallback)  # standard output is for results
+
+    def _writing(self, settings: Rollouts | None, args: TrainingArguments) -> Writing | None:
+        """Raises: RecipeError where what the student writes could not be judged, or not the same again after a stop."""
+        if fault := rollouts_fault(self.objective.terms, settings):
+            raise RecipeError(fault)
+        if settings is None:
+            return None
+        if not isinstance(self.teacher, LocalTeacher):
+            raise RecipeError(
+                "rollouts: nobody has labelled what the student writes; give the teacher's model."
+            )
+        if settings.replay and args.world_size > 1:
+            raise RecipeError("rollouts.replay: is not supported on several ranks; leave it out.")
+        return Writing(settings, self.task, args.seed)
 
     # ── the loss ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -155,10 +168,10 @@ class Distiller(Trainer):
 
     def _read(self, model: nn.Module, inputs: Batch) -> tuple[SoftTargets | None, Scores, Layers | None]:
         """What teacher and student say, and what their layers hand on if a term compares them."""
-        features = self.objective.features
+        asked = self.objective.asks_teacher(self._progress)
+        features = self.objective.features if asked else None
         if features is None:
-            teacher = self.teacher if self.objective.needs_teacher else None
-            targets = teacher.signal(inputs) if teacher else None
+            targets = self.teacher.signal(inputs) if self.teacher and asked else None
             return targets, self._judged(self.task.scores(model, inputs), targets, inputs), None
         assert isinstance(self.teacher, LocalTeacher)
         targets = self.teacher.signal(inputs, features.teacher_points)
@@ -179,14 +192,20 @@ class Distiller(Trainer):
         """As the Trainer's, with the projectors of terms that compare layers."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
         learned = list(self.objective.features.parameters()) if self.objective.features else []
-        if learned and len(optimizer.param_groups) < 3:
+        known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if learned and id(learned[0]) not in known:
             optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
-            optimizer.register_step_post_hook(
-                lambda *_: _forget_gradients(learned)
-            )  # the Trainer's are the student's
-            if self.args.world_size > 1:  # DDP wraps the student alone
-                optimizer.register_step_pre_hook(lambda *_: _average_gradients(learned, self.args.world_size))
+            # the Trainer and DDP look after the student's gradients alone
+            optimizer.register_step_pre_hook(lambda *_: self._tend_gradients(learned))
+            optimizer.register_step_post_hook(lambda *_: _forget_gradients(learned))
         return optimizer
+
+    def _tend_gradients(self, learned: list[nn.Parameter]) -> None:
+        """The mean over ranks, and no longer than max_grad_norm."""
+        if self.args.world_size > 1:
+            _average_gradients(learned, self.args.world_size)
+        if self.args.max_grad_norm:
+            nn.utils.clip_grad_norm_(learned, self.args.max_grad_norm)
 
     def prediction_step(
         self,

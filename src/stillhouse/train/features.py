@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..errors import RecipeError
 from ..losses import features as losses
-from ..models.taps import layer_map, layers_of, write_out_attention
+from ..models.taps import key_value_heads, layer_map, layers_of, missing, write_out_attention
 from ..recipe import Attention, Embeddings, Hidden, Relations, Similarity
 from ..seeds import draw_seed
 from ..tasks import Layout
@@ -25,7 +26,7 @@ ALIKE = {
 }
 FEATURES = (Hidden, Embeddings, Attention, Relations, Similarity)
 
-Tapped = Mapping[str, Tensor]
+Tapped = dict[str, Tensor]
 Value = Callable[[Tapped, Tapped, Layout], Tensor]
 """(the student's taps, the teacher's, how tokens lie in the batch) -> [N], one number a counted position."""
 
@@ -54,7 +55,15 @@ class FeatureTerms(nn.Module):
         return sorted({theirs for _, theirs in self._pairs})
 
     def value(self, number: int, mine: Tapped, theirs: Tapped, layout: Layout) -> Tensor:
-        """[N]: the term at place `number` of the objective, at each counted position."""
+        """[N]: the term at place `number` of the objective, at each counted position.
+
+        Raises: RecipeError if a model handed on nothing at a point.
+        """
+        for points, found in ((self.student_points, mine), (self.teacher_points, theirs)):
+            if point := missing(points, found):
+                raise RecipeError(
+                    f"objective: a model of this family hands on no {point}; use another term about layers."
+                )
         return self._values[number](mine, theirs, layout)
 
     def save(self, path: str) -> None:
@@ -82,9 +91,7 @@ class FeatureTerms(nn.Module):
             case Relations():
                 layers = layer_map({term.student_layer or own: term.teacher_layer or whose}, own, whose)
                 pairs = [pair for what in term.of for pair in self._tap(what, layers)]
-                heads = self._models[1].config.get_text_config().to_dict()
-                most = term.heads or heads.get("num_key_value_heads") or heads["num_attention_heads"]
-                return _relations(int(most), pairs)
+                return _relations(term.heads, key_value_heads(self._models[1]), pairs)
             case Similarity():
                 return _similarity(ALIKE[term.by], self._tap("hidden", {own: whose})[0])
         raise AssertionError(term)
@@ -131,11 +138,16 @@ def _attention(loss: Callable[[Tensor, Tensor], Tensor], pairs: Sequence[tuple[s
     return value
 
 
-def _relations(most: int, pairs: Sequence[tuple[str, str]]) -> Value:
+def _relations(asked: int | None, most: int, pairs: Sequence[tuple[str, str]]) -> Value:
     def value(own: Tapped, theirs: Tapped, layout: Layout) -> Tensor:
         found = []
         for a, b in pairs:
-            heads = math.gcd(most, own[a].shape[-1], theirs[b].shape[-1])
+            heads = math.gcd(asked or most, own[a].shape[-1], theirs[b].shape[-1])
+            if asked not in (None, heads):
+                raise RecipeError(
+                    f"objective: relations.heads: {asked} does not divide the widths {own[a].shape[-1]} and "
+                    f"{theirs[b].shape[-1]} of student and teacher; {heads} does."
+                )
             found.append(losses.relation_kl(own[a], theirs[b], heads, layout.groups))
         return layout.by_position(torch.stack(found).mean(0)[layout.tokens])
 

@@ -1,6 +1,6 @@
 """The objective: a weighted list of terms, each comparing the student with soft or hard targets."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,8 +40,8 @@ DIVERGENCES: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
 class Layers:
     """What the layers of both models handed on for one micro-batch."""
 
-    mine: Mapping[str, Tensor]
-    theirs: Mapping[str, Tensor]
+    mine: dict[str, Tensor]
+    theirs: dict[str, Tensor]
     layout: Layout
 
 
@@ -71,8 +71,12 @@ class Objective:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether any term compares with soft targets."""
+        """Whether any term ever compares with soft targets."""
         return any(not isinstance(term, Hard) for term in self.terms)
+
+    def asks_teacher(self, progress: float) -> bool:
+        """Whether any term does at this share of all steps."""
+        return any(now(term.weight, progress) > 0 for term in self.terms if not isinstance(term, Hard))
 
     def __call__(
         self,
@@ -137,10 +141,14 @@ def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: floa
             return by_autograd(lambda z, at: divergence(z, targets.logits(at), temperature=temperature))
         case TopK(ids, log_p, kept_at):
             _same_temperature(term, temperature, kept_at)
-            if not _coarsens(term) and ids.shape[-1] < scores.head.outcomes(scores.hidden):
-                raise RecipeError(
-                    f"objective: {term.kind} means something else on the most probable outcomes alone; use "
-                    "label.online: true, or label.top_k: all."
+            if not _coarsens(term):
+                if ids.shape[-1] < scores.head.outcomes(scores.hidden):
+                    raise RecipeError(
+                        f"objective: {term.kind} means something else on the most probable outcomes alone; use "
+                        "label.online: true, or label.top_k: all."
+                    )
+                return by_autograd(
+                    lambda z, at: divergence(z, _in_order(ids[at], log_p[at]) * kept_at, temperature=kept_at)
                 )
 
             def topk(log_q: LogQ, at: slice) -> Parts:
@@ -198,6 +206,11 @@ def _checked(loss: Any, term: Custom, student: Tensor, teacher: Tensor, *, tempe
             f"objective: {term.target} must return nats of the shape ({student.shape[0]},), and gave {got}."
         )
     return nats
+
+
+def _in_order(ids: Tensor, log_p: Tensor) -> Tensor:
+    """Kept log-probabilities of all outcomes [n, V], in the order of the outcomes instead of from the most probable on."""
+    return torch.empty_like(log_p).scatter_(-1, ids, log_p)
 
 
 def _coarsens(term: Any) -> bool:

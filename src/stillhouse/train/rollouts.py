@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from ..data.encode import IGNORED, Example, remade
 from ..files import read_jsonl, write_jsonl
+from ..losses import log_softmax
 from ..losses.fused import chunks
 from ..models.generate import write_on
-from ..recipe import Rollouts as Settings
+from ..recipe import Rollouts
 from ..seeds import draw_seed
 from ..tasks import Batch, Scores, Task, Written, unwrap
 from ..teachers import Dense
@@ -24,10 +25,10 @@ from ..teachers import Dense
 BUFFER = "rollouts.jsonl"
 
 
-class Rollouts:
+class Writing:
     """Decides, writes, and remembers."""
 
-    def __init__(self, settings: Settings, task: Task, seed: int) -> None:
+    def __init__(self, settings: Rollouts, task: Task, seed: int) -> None:
         self.settings, self.task, self.seed = settings, task, seed
         self._buffer: deque[Example] = deque(maxlen=settings.buffer)
 
@@ -105,7 +106,7 @@ def judged(scores: Scores, teacher: Dense, tokens: Tensor) -> Written:
     found = []
     for at in chunks(len(tokens), scores.head.outcomes(scores.hidden)):
         own, whose = (
-            torch.log_softmax(logits, -1).gather(-1, tokens[at].unsqueeze(-1)).squeeze(-1)
+            log_softmax(logits).gather(-1, tokens[at].unsqueeze(-1)).squeeze(-1)
             for logits in (scores.head.logits(scores.hidden[at]), teacher.logits(at))
         )
         found.append(whose - own)
