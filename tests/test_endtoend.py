@@ -305,6 +305,11 @@ OBJECTIVES = {
         "label": {"online": True},
         "rollouts": {"share": 0.5, "max_new_tokens": 4},
     },
+    "its own average": {
+        "objective": [{"kind": "forward_kl"}, {"kind": "hard"}],
+        "label": {"online": True},
+        "teacher_ema": 0.9,
+    },
     "schedules": {
         "objective": [
             {"kind": "skew_reverse_kl", "weight": {"start": 1.0, "end": 0.0, "over": 0.5}},
@@ -317,8 +322,11 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives_of_every_kind_run_from_a_recipe_to_a_report(name: str, tmp_path: Path) -> None:
-    found = finish({**small(tmp_path), **OBJECTIVES[name]}, tmp_path / "run")
-    promised(found)
+    values = {**small(tmp_path), **OBJECTIVES[name]}
+    if decay := values.pop("teacher_ema", None):
+        values["teacher"] = {**values["teacher"], "ema": decay}
+    values["train"] = {**values["train"], "log_every": 1}
+    promised(finish(values, tmp_path / "run"))
     logged = [
         json.loads(line) for line in (tmp_path / "run" / "train" / "metrics.jsonl").read_text().splitlines()
     ]

@@ -243,7 +243,7 @@ STAGES = [
     Stage(
         "train",
         _train,
-        reads=(*_LEARNING, "objective", "rollouts", "label.online", "teacher.dtype"),
+        reads=(*_LEARNING, "objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
         stamp=_own_losses,
         intact=_model_fault,

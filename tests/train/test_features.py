@@ -16,7 +16,8 @@ from stillhouse.models.load import load_tokenizer
 from stillhouse.models.taps import layer_map, tapped
 from stillhouse.tasks import make_task
 from stillhouse.teachers.local import LocalTeacher
-from stillhouse.train.distiller import PROJECTORS, as_examples
+from stillhouse.train.distiller import as_examples
+from stillhouse.train.features import PROJECTORS
 
 TERMS = {
     "hidden": kd.hidden(),

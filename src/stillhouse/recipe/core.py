@@ -72,6 +72,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
+        if self.teacher.ema is not None and not self.label.online:
+            raise ValueError(
+                "teacher.ema: what the student itself says cannot be kept beforehand; set label.online: true"
+            )
         self._rollouts_fit()
         if not self.label.online:
             self._targets_can_be_kept()

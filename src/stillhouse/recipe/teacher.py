@@ -30,6 +30,9 @@ class Teacher(Section):
     """Commit or tag, for hub ids."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of labelling; `auto` is bfloat16 where this machine multiplies it faster."""
+    ema: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Let a moving average of the student's own weights teach it instead, this share of which stays at each step (1 = the
+    student as it began); `model` then only lends its tokenizer, its layers, and the figures to compare with."""
     finetune: Finetune | None = None
     """Fine-tune it on the training rows' labels before it teaches."""
 

@@ -191,6 +191,12 @@ def _learning(
     objective = Objective([term for term in terms if not isinstance(term, FEATURES)] or HARD_ONLY)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     bfloat16 = dtype_name(train.precision, facts) == "bfloat16"
+    for (
+        parameter
+    ) in model.parameters():  # the optimiser's first step makes its moments, which takes long once
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
     batch = on_device(task.collate(rows))
 
     def step() -> None:

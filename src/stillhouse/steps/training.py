@@ -19,6 +19,7 @@ from ..stopping import asked, good_moments
 from ..tasks import Task
 from ..teachers import Teacher
 from ..teachers.cache import CachedTeacher, SoftTargetCache
+from ..teachers.ema import Ema
 from ..teachers.local import LocalTeacher
 from ..train import checkpoints
 from ..train.distiller import Distiller
@@ -27,13 +28,15 @@ from .prepare import located, task_of
 HARD_ONLY: list[Term] = [Hard(weight=1.0)]
 
 
-def build_teacher(recipe: Any, results: Results, place: Path, watch: Watch) -> Teacher | None:
+def build_teacher(recipe: Any, results: Results, place: Path, watch: Watch) -> Teacher | Ema | None:
     """The kept targets, or the model itself beside the student; None if no term needs it."""
     if all(isinstance(term, Hard) for term in recipe.objective):
         return None
     label = results["label"]
     if label["cache"] is not None:
         return CachedTeacher(SoftTargetCache(located(label["cache"], place), label["meta"], watch.note))
+    if recipe.teacher.ema is not None:
+        return Ema(recipe.teacher.ema)
     facts = results["prepare"]
     task = task_of(recipe, facts)
     dtype = getattr(torch, dtype_name(recipe.teacher.dtype, facts))
@@ -43,7 +46,7 @@ def build_teacher(recipe: Any, results: Results, place: Path, watch: Watch) -> T
 def train_student(
     recipe: Any,
     objective: list[Term],
-    teacher: Teacher | None,
+    teacher: Teacher | Ema | None,
     task: Task,
     student: Path,
     facts: dict[str, Any],
@@ -89,7 +92,7 @@ def _fit(
     steps: int,
     seed: int,
     objective: list[Term],
-    teacher: Teacher | None,
+    teacher: Teacher | Ema | None,
     task: Task,
     start: Path,
     examples: list[Example],

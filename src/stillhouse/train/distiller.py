@@ -25,8 +25,10 @@ from ..recipe import PolicyGradient, Rollouts, Term, rollouts_fault
 from ..seeds import draw_seed
 from ..tasks import Batch, Scores, Task, make_task, unwrap
 from ..teachers import Dense, SoftTargets, Teacher
+from ..teachers.ema import Ema, EmaTeacher
 from ..teachers.local import LocalTeacher
 from . import checkpoints
+from .features import FeatureTerms
 from .objective import Layers, Objective
 from .order import SeededOrder
 from .rollouts import Writing, judged
@@ -37,7 +39,8 @@ class Distiller(Trainer):
 
     Args:
         model: the student, a model of transformers.
-        teacher: a model that runs beside it, or anything with `signal(batch)`; None if no term needs one.
+        teacher: a model that runs beside it, anything with `signal(batch)`, or `Ema(decay)` for the student's own moving
+            average; None if no term needs one.
         objective: terms from `stillhouse.objectives`.
         args: TrainingArguments, as for any Trainer.
         train_dataset: rows with `text`, `messages`, `prompt` and `completion`, or `text` and `label`; or Examples.
@@ -55,7 +58,7 @@ class Distiller(Trainer):
     def __init__(
         self,
         model: PreTrainedModel,
-        teacher: PreTrainedModel | Teacher | None = None,
+        teacher: PreTrainedModel | Teacher | Ema | None = None,
         objective: Sequence[Term] = (),
         args: TrainingArguments | None = None,
         train_dataset: Iterable[Any] | None = None,
@@ -69,9 +72,7 @@ class Distiller(Trainer):
         _refuse_shared(model, teacher)
         self.objective = Objective(objective)
         self.task = task or _task_of(model, processing_class)
-        self.teacher: Teacher | None = (
-            LocalTeacher(teacher, self.task) if isinstance(teacher, nn.Module) else teacher
-        )
+        self.teacher: Teacher | None = _teacher(teacher, model, self.task)
         if self.objective.needs_teacher and self.teacher is None:
             raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
         for known in (model, teacher):
@@ -111,6 +112,8 @@ class Distiller(Trainer):
         if isinstance(self.teacher, LocalTeacher):
             self.teacher.model.to(args.device)
         self.add_callback(_Randomness(self._order, args.seed))
+        if isinstance(self.teacher, EmaTeacher):
+            self.add_callback(_Following(self.teacher))
         self.remove_callback(PrinterCallback)  # standard output is for results
 
     def _writing(self, settings: Rollouts | None, args: TrainingArguments) -> Writing | None:
@@ -265,18 +268,19 @@ class Distiller(Trainer):
         if checkpoint is not None:
             assert self.optimizer is not None
             checkpoints.load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
-            if self.objective.features is not None and self.objective.features.state_dict():
-                self.objective.features.restore(str(Path(checkpoint) / PROJECTORS))
-            if self.rollouts is not None:
-                self.rollouts.restore(Path(checkpoint))
+            for companion in self._companions():
+                companion.restore(Path(checkpoint))
+
+    def _companions(self) -> list[FeatureTerms | Writing | EmaTeacher]:
+        """What only training needs and a checkpoint therefore keeps beside the student."""
+        average = self.teacher if isinstance(self.teacher, EmaTeacher) else None
+        return [one for one in (self.objective.features, self.rollouts, average) if one is not None]
 
     def _save_all(self, folder: str) -> None:
-        """The student, and beside it what only its training needs: projectors, and what it wrote."""
+        """The student, and beside it what a finished student does not have."""
         self._save(folder)
-        if self.objective.features is not None and self.objective.features.state_dict():
-            self.objective.features.save(str(Path(folder) / PROJECTORS))
-        if self.rollouts is not None:
-            self.rollouts.save(Path(folder))
+        for companion in self._companions():
+            companion.save(Path(folder))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load: each step seeds the generators from (seed, step, rank)."""
@@ -288,9 +292,6 @@ class Distiller(Trainer):
         inner.save_pretrained(folder, state_dict=state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
-
-
-PROJECTORS = "projectors.safetensors"
 
 
 def _forget_gradients(parameters: list[nn.Parameter]) -> None:
@@ -323,6 +324,27 @@ class _Randomness(TrainerCallback):
     ) -> None:
         """Before anything of the step draws."""
         torch.manual_seed(draw_seed(self.seed, "step", state.global_step, args.process_index))
+
+
+class _Following(TrainerCallback):
+    """Lets the moving average follow the student."""
+
+    def __init__(self, teacher: EmaTeacher) -> None:
+        self.teacher = teacher
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Before a checkpoint of this step is written."""
+        self.teacher.follow(unwrap(kwargs["model"]))
+
+
+def _teacher(
+    teacher: PreTrainedModel | Teacher | Ema | None, student: PreTrainedModel, task: Task
+) -> Teacher | None:
+    if isinstance(teacher, Ema):
+        return EmaTeacher(student, task, teacher.decay)
+    return LocalTeacher(teacher, task) if isinstance(teacher, nn.Module) else teacher
 
 
 def as_examples(rows: Iterable[Any], task: Task, say: Callable[[str], None] = print) -> list[Example]:

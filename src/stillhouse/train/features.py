@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ ALIKE = {
     "cka": losses.cka,
 }
 FEATURES = (Hidden, Embeddings, Attention, Relations, Similarity)
+
+PROJECTORS = "projectors.safetensors"
 
 Tapped = dict[str, Tensor]
 Value = Callable[[Tapped, Tapped, Layout], Tensor]
@@ -66,13 +69,15 @@ class FeatureTerms(nn.Module):
                 )
         return self._values[number](mine, theirs, layout)
 
-    def save(self, path: str) -> None:
-        """The projectors, as safetensors."""
-        save_file({name: value.contiguous() for name, value in self.projectors.state_dict().items()}, path)
+    def save(self, folder: Path) -> None:
+        """The projectors, as safetensors, if there are any."""
+        if found := self.projectors.state_dict():
+            save_file({name: value.contiguous() for name, value in found.items()}, folder / PROJECTORS)
 
-    def restore(self, path: str) -> None:
+    def restore(self, folder: Path) -> None:
         """What `save` wrote."""
-        self.projectors.load_state_dict(load_file(path))
+        if self.projectors.state_dict():
+            self.projectors.load_state_dict(load_file(folder / PROJECTORS))
 
     def _prepared(self, number: int, term: Any) -> Value:
         own, whose = (len(layers_of(model)[1]) for model in self._models)
