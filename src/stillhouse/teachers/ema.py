@@ -38,8 +38,8 @@ class EmaTeacher(LocalTeacher):
         """After each step of the student's."""
         for mine, theirs in zip(self.model.parameters(), student.parameters(), strict=True):
             mine.lerp_(theirs.detach().to(mine.dtype), 1.0 - self.decay)
-        for mine, theirs in zip(self.model.buffers(), student.buffers(), strict=True):
-            mine.copy_(theirs)
+        for kept, own in zip(self.model.buffers(), student.buffers(), strict=True):
+            kept.copy_(own)
 
     def save(self, folder: Path) -> None:
         """For a checkpoint; by place, since tied weights share a name."""
