@@ -32,10 +32,10 @@ from .targets import Kept, joined
 
 INDEX = "index.json"
 FORMAT = 2
-GROUP_VALUES = 2**17
+GROUP_VALUES = 2**15
 """Kept outcomes in a row group, about: what is decoded to find one row of a cache that does not fit in memory."""
 GROUPS_IN_MEMORY = 64
-FILES_OPEN = 64
+FILES_OPEN = 16
 BYTES_IN_MEMORY = 16 * 2**20
 """A cache whose shards are smaller than this together (on disk) is kept decoded in memory once read."""
 
@@ -135,6 +135,8 @@ class SoftTargetCache:
         in_group = max(1, GROUP_VALUES * len(entries) // max(1, sum(entry.values for entry in entries)))
         with atomic(path) as part:
             pq.write_table(pa.table(columns), part, compression="zstd", row_group_size=in_group)
+        del columns
+        pa.default_memory_pool().release_unused()  # or it keeps what the largest shard took
         shard = {
             "file": path.name,
             "rows": len(entries),
