@@ -45,7 +45,7 @@ class Label(Section):
     top_k: PositiveInt | Literal["all"] = 64
     """Most probable tokens (or classes) kept for each position; all others together are one more outcome."""
     samples: Annotated[PositiveInt, Field(le=255)] | None = None
-    """Instead of the most probable tokens keep this many drawn from the teacher's distribution: a third of the space,
-    unbiased, and for forward_kl only."""
+    """Instead of the most probable tokens keep this many drawn from the teacher's distribution: unbiased, less space for as
+    many tokens, and for forward_kl only."""
     batch_size: PositiveInt = 8
     """Rows the teacher reads at once."""

@@ -7,8 +7,8 @@
                counts  how often each was drawn: exact
                entropy N entropies, float16: |error| ≤ 2⁻¹¹ of the value; it moves the loss's value, never its gradient
 
-Ids are 16-bit where the vocabulary allows it.  Parquet is left to choose dictionaries; zstd does the rest.  (Measured in
-docs/performance.md: bytes a token of each, and of the codings that were tried and not kept.)
+Ids are 16-bit where the vocabulary allows it.  Parquet is left to choose dictionaries; zstd does the rest.
+docs/performance.md has the bytes a token of each form.
 """
 
 import math
