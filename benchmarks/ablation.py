@@ -36,12 +36,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hard targets only": {"objective": [{"kind": "hard"}]},
     "forward KL, dense": {"objective": soft("forward_kl"), **BESIDE},
     "forward KL, top 64": {"objective": soft("forward_kl"), "label": {"top_k": 64}},
-    "forward KL, top 8": {"objective": soft("forward_kl"), "label": {"top_k": 8}},
     "forward KL, 16 draws": {"objective": soft("forward_kl"), "label": {"samples": 16}},
     "forward KL, 8 draws": {"objective": soft("forward_kl"), "label": {"samples": 8}},
     "reverse KL": {"objective": soft("reverse_kl"), **BESIDE},
     "JS, beta 0.5": {"objective": soft("js"), **BESIDE},
-    "skew forward KL, alpha 0.1": {"objective": soft("skew_forward_kl"), **BESIDE},
     "skew reverse KL, alpha 0.1": {"objective": soft("skew_reverse_kl"), **BESIDE},
     "forward KL + hidden states": {
         "objective": [*soft("forward_kl"), {"kind": "hidden", "distance": "cosine", "weight": 1.0}],
