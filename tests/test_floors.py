@@ -12,7 +12,7 @@ FLOORS = (
     {"errors"},
     {"registry", "files", "progress", "seeds", "stopping"},
     {"recipe", "losses", "measure", "report", "shipped"},
-    {"sources", "pipeline"},
+    {"sources", "pipeline", "kept"},
     {"data", "models"},
     {"tasks", "static"},
     {"teachers", "evaluate", "cost", "objectives", "scaffold"},

@@ -8,17 +8,16 @@ distribution.
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 from transformers import PreTrainedModel
 
 from .data.encode import Example
 from .files import atomic
+from .kept import RowIndex, read_rows, rows_path, write_rows
 from .losses import Head
-from .measure import Rows, bars, difference, interval, retention
+from .measure import Rows, bars, difference, holm_by_name, interval, retention
 from .models.machine import device
 from .progress import Watch
 from .tasks import Scores, Task, on_device
@@ -28,23 +27,33 @@ class Evaluation:
     """Per-row statistics of several models on several data sets, kept in a folder."""
 
     def __init__(
-        self, task: Task, sets: dict[str, list[Example]], folder: Path, batch_size: int, watch: Watch
+        self,
+        task: Task,
+        sets: dict[str, list[Example]],
+        index: dict[str, RowIndex],
+        folder: Path,
+        batch_size: int,
+        watch: Watch,
     ) -> None:
         self.task, self.sets, self.folder, self.batch_size, self.watch = task, sets, folder, batch_size, watch
+        self.index = index
         self.rows: dict[str, dict[str, Rows]] = {}
+        self.units: dict[str, dict[str, Rows]] = {}
+        """The same, summed over the rows that are resampled together."""
+        for kind, one in index.items():
+            one.write(folder, kind)
         self._teacher_head: Head | None = None
 
     def read(self, name: str, model: PreTrainedModel) -> None:
         """Let a model read every set; the teacher must be the first."""
         model.to(device()).eval()
-        self.rows[name] = {}
+        self.rows[name], self.units[name] = {}, {}
         for kind, examples in self.sets.items():
-            kept = self.folder / f"rows-{name}-{kind}.safetensors"
+            kept = rows_path(self.folder, name, kind)
             if not kept.exists() or (name == "teacher" and not self._remembers(kind)):
-                rows = self._statistics(name, model, kind, examples)
-                with atomic(kept) as part:
-                    save_file(rows, part)
-            self.rows[name][kind] = {key: value.astype(np.float64) for key, value in load_file(kept).items()}
+                write_rows(kept, self._statistics(name, model, kind, examples))
+            self.rows[name][kind] = read_rows(kept)
+            self.units[name][kind] = self.index[kind].units(self.rows[name][kind])
         if name == "teacher":
             self._teacher_head = self._head(model)
 
@@ -99,21 +108,22 @@ class Evaluation:
                 for metric in self.task.metrics.values()
                 if set(metric.columns) <= set(rows)
             }
-            for kind, rows in self.rows[name].items()
+            for kind, rows in self.units[name].items()
         }
 
     def gains(self, one: str, other: str, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
-        """data set -> metric -> {value, low, high, p, better} of `one` − `other`, paired."""
-        return {
+        """data set -> metric -> {value, low, high, p, better, p_holm} of `one` − `other`, paired; see `claimed`."""
+        found = {
             kind: {
                 metric.name: difference(
-                    metric, self.rows[one][kind], self.rows[other][kind], resamples=resamples, seed=seed
+                    metric, self.units[one][kind], self.units[other][kind], resamples=resamples, seed=seed
                 ).as_json()
                 for metric in self.task.metrics.values()
-                if set(metric.columns) <= set(self.rows[one][kind])
+                if set(metric.columns) <= set(self.units[one][kind])
             }
             for kind in self.sets
         }
+        return claimed(found, self.task.headline)
 
     def reliabilities(self) -> dict[str, Any] | None:
         """Confidence against accuracy on the main set, from the bins that the rows carry; None for language models."""
@@ -133,11 +143,11 @@ class Evaluation:
         metric = self.task.metrics[self.task.headline]
         kept, floors = {}, {}
         for kind, examples in self.sets.items():
-            floor = self.task.floor(train, examples)
+            floor = self.index[kind].units(self.task.floor(train, examples))
             kept[kind] = retention(
                 metric,
-                self.rows["student"][kind],
-                self.rows["teacher"][kind],
+                self.units["student"][kind],
+                self.units["teacher"][kind],
                 floor,
                 resamples=resamples,
                 seed=seed,
@@ -148,3 +158,49 @@ class Evaluation:
                 if set(known.columns) <= set(floor)
             }
         return kept, floors
+
+
+def claimed(gains: dict[str, dict[str, dict[str, Any]]], headline: str) -> dict[str, dict[str, Any]]:
+    """`gains` with p-values that allow for how many there are, and nothing claimed that they do not carry.
+
+    The headline metric on `eval` is the one question that the run was made to answer, so it is tested alone.  All the
+    others are tested together (Holm): with twenty of them one would be "better" by chance alone.
+    """
+    tests = {
+        (kind, name): gain["p"]
+        for kind, metrics in gains.items()
+        for name, gain in metrics.items()
+        if (kind, name) != ("eval", headline)
+    }
+    adjusted = holm_by_name({"\n".join(test): p for test, p in tests.items()})
+    found: dict[str, dict[str, Any]] = {}
+    for kind, metrics in gains.items():
+        found[kind] = {}
+        for name, gain in metrics.items():
+            p_holm = adjusted.get(f"{kind}\n{name}")
+            gain = {**gain, "p_holm": p_holm}
+            if gain["better"] is not None and p_holm is not None and p_holm > 0.05:
+                gain["better"] = None
+                gain["note"] = (
+                    f"among {len(adjusted)} comparisons this is not beyond chance (p = {p_holm:.3f})."
+                )
+            found[kind][name] = gain
+    return found
+
+
+def index_of(task: Task, examples: list[Example], rows: list[dict[str, Any]]) -> RowIndex:
+    """Which rows `examples` were made from; `rows` are the rows of data."""
+    known = {row["id"]: row for row in rows}
+    mine = [known[example.row] for example in examples]
+    columns = {name: None for row in mine for name in row.get("groups", {})}
+    return RowIndex(
+        keys=[example.key for example in examples],
+        rows=[example.row for example in examples],
+        clusters=[row.get("group", row["id"]) for row in mine],
+        tokens=[len(example.input_ids) for example in examples],
+        labels=[
+            task.labels[example.labels[0]] if task.labels and example.labels[0] >= 0 else None
+            for example in examples
+        ],
+        groups={name: [row.get("groups", {}).get(name) or None for row in mine] for name in columns},
+    )

@@ -18,8 +18,8 @@ from typing import Any
 
 from .cost import costs
 from .data.encode import read_examples
-from .evaluate import Evaluation
-from .files import hash_json, hash_path, manifest_fault
+from .evaluate import Evaluation, index_of
+from .files import hash_json, hash_path, manifest_fault, read_jsonl
 from .pipeline import Results, Stage
 from .progress import Watch
 from .recipe import Custom, Recipe
@@ -120,7 +120,10 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     }
     kept = place.parent / "prepare"
     sets = {kind: read_examples(kept / f"{kind}.parquet") for kind in facts["evaluated"]}
-    evaluation = Evaluation(task, sets, place, recipe.label.batch_size, watch)
+    index = {
+        kind: index_of(task, some, read_jsonl(kept / f"{kind}-rows.jsonl")) for kind, some in sets.items()
+    }
+    evaluation = Evaluation(task, sets, index, place, recipe.label.batch_size, watch)
     for name, folder in folders.items():
         evaluation.read(name, task.load(folder))
     evaluation.forget()
@@ -136,6 +139,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
             folders, task, sets["eval"], kept / "eval-rows.jsonl", recipe.report.samples, watch
         ),
         "reliability": evaluation.reliabilities(),
+        "notes": {kind: note for kind, one in index.items() if (note := one.note())},
     }
 
 
@@ -194,6 +198,7 @@ STAGES = [
             "student.revision",
             "data",
             "evaluate.also",
+            "evaluate.groups",
             "evaluate.rows",
         ),
         stamp=prepare.files_stamp,
@@ -259,7 +264,16 @@ STAGES = [
         "evaluate",
         _evaluate,
         reads=("seed", "task", "data.max_length", "label.batch_size", "evaluate.resamples", "report.samples"),
-        after=(*_TASK, "prepare.sets", "prepare.evaluated", "teacher", "initial", "train", "control"),
+        after=(
+            *_TASK,
+            "prepare.sets",
+            "prepare.evaluated",
+            "prepare.held_out",
+            "teacher",
+            "initial",
+            "train",
+            "control",
+        ),
     ),
     Stage(
         "report",

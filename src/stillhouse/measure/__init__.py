@@ -1,6 +1,7 @@
 """Predictions in, numbers with intervals out.  numpy only."""
 
 from .calibration import bars, best_temperature, reliability
+from .clusters import clustered, unit_of
 from .intervals import Difference, Interval, bootstrap_weights, difference, interval, retention
 from .metrics import (
     CLASSIFICATION_METRICS,
@@ -12,6 +13,7 @@ from .metrics import (
     evaluate,
     unigram_rows,
 )
+from .multiple import holm, holm_by_name, least_visible
 
 __all__ = [
     "CLASSIFICATION_METRICS",
@@ -25,10 +27,15 @@ __all__ = [
     "bootstrap_weights",
     "class_prior_rows",
     "classification_rows",
+    "clustered",
     "difference",
     "evaluate",
+    "holm",
+    "holm_by_name",
     "interval",
+    "least_visible",
     "reliability",
     "retention",
     "unigram_rows",
+    "unit_of",
 ]

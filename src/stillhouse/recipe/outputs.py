@@ -17,6 +17,8 @@ class Evaluate(Section):
     """Further data sets, which nobody trained on."""
     hard_only: bool = True
     """Train the control: same student, data, steps and learning rate, but hard targets alone."""
+    groups: list[str] = []
+    """Columns of the held-out rows (a dialect, a country, a topic) between whose values gaps are measured."""
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
     """Bootstrap resamples and permutations behind each interval and p-value."""
 

@@ -66,6 +66,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "stages": stage_rows(run, stages),
         "samples": found["samples"],
         "reliability": found["reliability"],
+        "notes": found["notes"],
     }
 
 

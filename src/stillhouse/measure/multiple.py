@@ -1,0 +1,36 @@
+"""Many tests at once: with twenty of them, one in twenty false alarms is one false alarm."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values, in the order given; calling those at most 0.05 real errs on any of them in at most 5 %.
+
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(order))
+    worst = 0.0
+    for rank, index in enumerate(order):
+        worst = max(worst, min(1.0, (len(order) - rank) * float(p_values[index])))
+        adjusted[index] = worst
+    return [float(value) for value in adjusted]
+
+
+def holm_by_name(p_values: Mapping[str, float | None]) -> dict[str, float]:
+    """The same for named tests; those without a p-value are no tests."""
+    known = {name: value for name, value in p_values.items() if value is not None}
+    return dict(zip(known, holm(list(known.values())), strict=True))
+
+
+def least_visible(low: float | None, high: float | None) -> float | None:
+    """The smallest true difference that a test on these rows would find in 80 of 100 repetitions, about.
+
+    From the 95 % interval of the difference: its standard error is half the width over 1.96, and a two-sided test at
+    5 % with power 0.8 needs 1.96 + 0.84 of them.
+    """
+    if low is None or high is None or high <= low:
+        return None
+    return (high - low) / 2.0 / 1.96 * 2.8
