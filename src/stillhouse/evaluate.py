@@ -17,7 +17,7 @@ from .data.encode import Example
 from .files import atomic
 from .kept import RowIndex, read_rows, rows_path, write_rows
 from .losses import Head
-from .measure import Rows, bars, difference, holm_by_name, interval, retention
+from .measure import Rows, bars, claimed, difference, interval, retention
 from .models.machine import device
 from .progress import Watch
 from .tasks import Scores, Task, on_device
@@ -158,34 +158,6 @@ class Evaluation:
                 if set(known.columns) <= set(floor)
             }
         return kept, floors
-
-
-def claimed(gains: dict[str, dict[str, dict[str, Any]]], headline: str) -> dict[str, dict[str, Any]]:
-    """`gains` with p-values that allow for how many there are, and nothing claimed that they do not carry.
-
-    The headline metric on `eval` is the one question that the run was made to answer, so it is tested alone.  All the
-    others are tested together (Holm): with twenty of them one would be "better" by chance alone.
-    """
-    tests = {
-        (kind, name): gain["p"]
-        for kind, metrics in gains.items()
-        for name, gain in metrics.items()
-        if (kind, name) != ("eval", headline)
-    }
-    adjusted = holm_by_name({"\n".join(test): p for test, p in tests.items()})
-    found: dict[str, dict[str, Any]] = {}
-    for kind, metrics in gains.items():
-        found[kind] = {}
-        for name, gain in metrics.items():
-            p_holm = adjusted.get(f"{kind}\n{name}")
-            gain = {**gain, "p_holm": p_holm}
-            if gain["better"] is not None and p_holm is not None and p_holm > 0.05:
-                gain["better"] = None
-                gain["note"] = (
-                    f"among {len(adjusted)} comparisons this is not beyond chance (p = {p_holm:.3f})."
-                )
-            found[kind][name] = gain
-    return found
 
 
 def index_of(task: Task, examples: list[Example], rows: list[dict[str, Any]]) -> RowIndex:

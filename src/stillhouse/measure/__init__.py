@@ -13,7 +13,7 @@ from .metrics import (
     evaluate,
     unigram_rows,
 )
-from .multiple import holm, holm_by_name, least_visible
+from .multiple import claimed, holm, holm_by_name, least_visible
 
 __all__ = [
     "CLASSIFICATION_METRICS",
@@ -25,6 +25,7 @@ __all__ = [
     "bars",
     "best_temperature",
     "bootstrap_weights",
+    "claimed",
     "class_prior_rows",
     "classification_rows",
     "clustered",

@@ -1,6 +1,7 @@
 """Many tests at once: with twenty of them, one in twenty false alarms is one false alarm."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,3 +35,31 @@ def least_visible(low: float | None, high: float | None) -> float | None:
     if low is None or high is None or high <= low:
         return None
     return (high - low) / 2.0 / 1.96 * 2.8
+
+
+def claimed(gains: dict[str, dict[str, dict[str, Any]]], headline: str) -> dict[str, dict[str, Any]]:
+    """`gains` with p-values that allow for how many there are, and nothing claimed that they do not carry.
+
+    The headline metric on `eval` is the one question that the run was made to answer, so it is tested alone.  All the
+    others are tested together (Holm): with twenty of them one would be "better" by chance alone.
+    """
+    tests = {
+        (kind, name): gain["p"]
+        for kind, metrics in gains.items()
+        for name, gain in metrics.items()
+        if (kind, name) != ("eval", headline)
+    }
+    adjusted = holm_by_name({"\n".join(test): p for test, p in tests.items()})
+    found: dict[str, dict[str, Any]] = {}
+    for kind, metrics in gains.items():
+        found[kind] = {}
+        for name, gain in metrics.items():
+            p_holm = adjusted.get(f"{kind}\n{name}")
+            gain = {**gain, "p_holm": p_holm}
+            if gain["better"] is not None and p_holm is not None and p_holm > 0.05:
+                gain["better"] = None
+                gain["note"] = (
+                    f"among {len(adjusted)} comparisons this is not beyond chance (p = {p_holm:.3f})."
+                )
+            found[kind][name] = gain
+    return found
