@@ -16,7 +16,7 @@ FLOORS = (
     {"data", "models"},
     {"tasks", "static", "finished"},
     {"teachers", "evaluate", "cost", "objectives", "scaffold", "compare"},
-    {"train", "samples", "gates"},
+    {"train", "samples", "gates", "evidence"},
     {"steps"},
     {"stages"},
     {"runner", "runstate", "doctor"},

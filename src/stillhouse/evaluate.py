@@ -176,3 +176,11 @@ def index_of(task: Task, examples: list[Example], rows: list[dict[str, Any]]) ->
         ],
         groups={name: [row.get("groups", {}).get(name) or None for row in mine] for name in columns},
     )
+
+
+def texts_of(task: Task, examples: list[Example], rows: list[dict[str, Any]]) -> list[str] | None:
+    """The text of each row that a classifier reads; None for a language model, whose rows are windows."""
+    if not task.labels:
+        return None
+    known = {row["id"]: f"{row['text']} {row.get('pair', '')}".strip() for row in rows}
+    return [known[example.row] for example in examples]

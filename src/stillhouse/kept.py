@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from .errors import RecipeError
 from .files import atomic, read_json, write_json
-from .measure import Rows, clustered, unit_of
+from .measure import Rows, clustered, unit_of, with_adaptive_bins
 
 FOLDER = "evaluate"
 
@@ -61,8 +61,8 @@ def write_rows(path: Path, rows: Rows) -> None:
 
 
 def read_rows(path: Path) -> Rows:
-    """What `write_rows` kept, as float64."""
-    return {key: value.astype(np.float64) for key, value in load_file(path).items()}
+    """What `write_rows` kept, as float64, and what follows from all of it together."""
+    return with_adaptive_bins({key: value.astype(np.float64) for key, value in load_file(path).items()})
 
 
 def read_index(run: Path, kind: str) -> RowIndex:

@@ -18,7 +18,8 @@ from typing import Any
 
 from .cost import costs
 from .data.encode import read_examples
-from .evaluate import Evaluation, index_of
+from .evaluate import Evaluation, index_of, texts_of
+from .evidence import evidence
 from .files import hash_json, hash_path, manifest_fault, read_jsonl
 from .pipeline import Results, Stage
 from .progress import Watch
@@ -120,9 +121,8 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     }
     kept = place.parent / "prepare"
     sets = {kind: read_examples(kept / f"{kind}.parquet") for kind in facts["evaluated"]}
-    index = {
-        kind: index_of(task, some, read_jsonl(kept / f"{kind}-rows.jsonl")) for kind, some in sets.items()
-    }
+    held = {kind: read_jsonl(kept / f"{kind}-rows.jsonl") for kind in sets}
+    index = {kind: index_of(task, some, held[kind]) for kind, some in sets.items()}
     evaluation = Evaluation(task, sets, index, place, recipe.label.batch_size, watch)
     for name, folder in folders.items():
         evaluation.read(name, task.load(folder))
@@ -135,6 +135,15 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         "floors": floors,
         "retentions": retentions,
         "gains": evaluation.gains("student", "hard_only", *with_numbers) if "hard_only" in folders else None,
+        **evidence(
+            evaluation.rows,
+            index,
+            texts_of(task, sets["eval"], held["eval"]),
+            task.labels,
+            task.metrics["teacher_agreement"],
+            resamples=recipe.evaluate.resamples,
+            seed=recipe.seed,
+        ),
         "samples": samples(
             folders, task, sets["eval"], kept / "eval-rows.jsonl", recipe.report.samples, watch
         ),

@@ -2,9 +2,13 @@
 
 from .calibration import bars, best_temperature, reliability
 from .clusters import clustered, unit_of
+from .groups import Share, alarms, gap_facts, gap_rows, group_values
+from .inherited import REPEATED, inheritance_in_words, words_of_errors
 from .intervals import Difference, Interval, bootstrap_weights, difference, interval, retention
+from .mending import TEMPERATURES, mended
 from .metrics import (
     CLASSIFICATION_METRICS,
+    ECE_BINS,
     LM_METRICS,
     Metric,
     Rows,
@@ -12,16 +16,22 @@ from .metrics import (
     classification_rows,
     evaluate,
     unigram_rows,
+    with_adaptive_bins,
 )
 from .multiple import claimed, holm, holm_by_name, least_visible
 
 __all__ = [
     "CLASSIFICATION_METRICS",
+    "ECE_BINS",
     "LM_METRICS",
+    "REPEATED",
+    "TEMPERATURES",
     "Difference",
     "Interval",
     "Metric",
     "Rows",
+    "Share",
+    "alarms",
     "bars",
     "best_temperature",
     "bootstrap_weights",
@@ -31,12 +41,19 @@ __all__ = [
     "clustered",
     "difference",
     "evaluate",
+    "gap_facts",
+    "gap_rows",
+    "group_values",
     "holm",
     "holm_by_name",
+    "inheritance_in_words",
     "interval",
     "least_visible",
+    "mended",
     "reliability",
     "retention",
     "unigram_rows",
     "unit_of",
+    "with_adaptive_bins",
+    "words_of_errors",
 ]

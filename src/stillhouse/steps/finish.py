@@ -67,6 +67,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "samples": found["samples"],
         "reliability": found["reliability"],
         "notes": found["notes"],
+        **{name: found[name] for name in ("inheritance", "groups", "disagreement", "calibration")},
     }
 
 
