@@ -11,12 +11,14 @@ import numpy as np
 
 from .kept import RowIndex
 from .measure import (
+    FLIPS,
     REPEATED,
     Metric,
     Rows,
     Share,
     alarms,
     difference,
+    flip_rows,
     gap_facts,
     gap_rows,
     group_values,
@@ -24,6 +26,8 @@ from .measure import (
     interval,
     least_visible,
     mended,
+    shift_facts,
+    shift_rows,
     words_of_errors,
 )
 
@@ -33,6 +37,9 @@ LABEL_RATES = 6
 QUARTERS = ("shortest quarter", "second quarter", "third quarter", "longest quarter")
 FEWEST_ROWS = 10
 """Of a slice in which agreement is measured."""
+
+VARIANT, SWAPPED = "eval_", "eval_swapped"
+"""Names of the sets that `data.perturb` makes."""
 
 KeptRows = dict[str, dict[str, Rows]]
 """Model -> data set -> statistics."""
@@ -44,11 +51,12 @@ def evidence(
     texts: Sequence[str] | None,
     labels: list[str],
     agreement: Metric,
+    headline: Metric,
     *,
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The sections `inheritance`, `groups`, `disagreement` and `calibration` of results.json.
+    """The sections `inheritance`, `groups`, `disagreement`, `calibration` and those of changed rows, of results.json.
 
     Args:
         texts: of the rows of `eval`, for a classifier; None for a language model.
@@ -68,6 +76,14 @@ def evidence(
         },
         "disagreement": list(_disagreement(of_set["eval"]["student"], index["eval"], agreement, **settings)),
         "calibration": {name: mended(rows) for name, rows in of_set["eval"].items()},
+        "robustness": {
+            kind: facts
+            for kind, rows in of_set.items()
+            if (facts := _robustness(of_set["eval"], rows, index["eval"], index[kind], headline, **settings))
+            and kind.startswith(VARIANT)
+            and kind != SWAPPED
+        },
+        "counterfactual": _flips(of_set, index, **settings) if SWAPPED in of_set else None,
     }
     return found
 
@@ -110,6 +126,52 @@ def _inherited_errors(student: Rows, control: Rows | None) -> "np.ndarray[Any, A
     """[N] rows on which the student repeats an error of its teacher's that the control does not make."""
     repeated = student["repeats"] > 0
     return repeated if control is None else repeated & ~(control["repeats"] > 0)
+
+
+# ── changed rows ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _robustness(
+    clean: dict[str, Rows],
+    changed: dict[str, Rows],
+    index: RowIndex,
+    other: RowIndex,
+    headline: Metric,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any] | None:
+    """What a change of the rows costs each model, paired; None where they cannot be paired, as windows of text cannot."""
+    if index.rows != other.rows or len(headline.columns) != 2:
+        return None
+    scale = 1.0 / np.log(2.0) if headline.unit == "bits" else 1.0
+    units = {}
+    for name, rows in clean.items():
+        columns = shift_rows(rows, changed[name], headline)
+        columns["part_in"], columns["part_out"] = columns["part_in"] * scale, columns["part_out"] * scale
+        units[name] = index.units(columns)
+    return shift_facts(units, resamples=resamples, seed=seed)
+
+
+def _flips(
+    of_set: dict[str, dict[str, Rows]], index: dict[str, RowIndex], *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """The share of answers that change when a term is swapped: teacher, student, control, and their differences."""
+    settings: Any = {"resamples": resamples, "seed": seed}
+    place = {row: number for number, row in enumerate(index["eval"].rows)}
+    mine = index[SWAPPED]
+    at = [place[row] for row in mine.rows]
+    units = {}
+    for name, rows in of_set[SWAPPED].items():
+        clean = {"pred": of_set["eval"][name]["pred"][at]}
+        units[name] = mine.units(flip_rows(clean, rows))
+    student, control = units["student"], units.get("hard_only")
+    return {
+        "rows": len(at),
+        "models": {name: interval(FLIPS, rows, **settings).as_json() for name, rows in units.items()},
+        "drift": difference(FLIPS, student, units["teacher"], **settings).as_json(),
+        "inherited": None if control is None else difference(FLIPS, student, control, **settings).as_json(),
+    }
 
 
 # ── groups ──────────────────────────────────────────────────────────────────────────────────────────────────────────

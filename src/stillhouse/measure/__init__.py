@@ -19,10 +19,12 @@ from .metrics import (
     with_adaptive_bins,
 )
 from .multiple import claimed, holm, holm_by_name, least_visible
+from .shift import FLIPS, flip_rows, shift_facts, shift_rows
 
 __all__ = [
     "CLASSIFICATION_METRICS",
     "ECE_BINS",
+    "FLIPS",
     "LM_METRICS",
     "REPEATED",
     "TEMPERATURES",
@@ -41,6 +43,7 @@ __all__ = [
     "clustered",
     "difference",
     "evaluate",
+    "flip_rows",
     "gap_facts",
     "gap_rows",
     "group_values",
@@ -52,6 +55,8 @@ __all__ = [
     "mended",
     "reliability",
     "retention",
+    "shift_facts",
+    "shift_rows",
     "unigram_rows",
     "unit_of",
     "with_adaptive_bins",

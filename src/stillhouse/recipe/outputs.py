@@ -1,6 +1,6 @@
 """`evaluate:`, `report:` and `gate:`: what is measured, shown and demanded."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -19,12 +19,23 @@ class Evaluate(Section):
     """Train the control: same student, data, steps and learning rate, but hard targets alone."""
     groups: list[str] = []
     """Columns of the held-out rows (a dialect, a country, a topic) between whose values gaps are measured."""
+    perturb: list[Literal["typos", "capitals", "drop_words", "longer"]] = []
+    """Read the held-out rows once more with typos, in capitals, with words missing, or said twice."""
+    swap: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    """Classification: pairs of terms ([he, she]) that are exchanged, to see which answers change with them."""
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
     """Bootstrap resamples and permutations behind each interval and p-value."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [also.name for also in self.also]
+        if len(set(self.perturb)) != len(self.perturb):
+            raise ValueError("perturb: names one kind twice; name each once")
+        made = {f"eval_{kind}" for kind in self.perturb} | ({"eval_swapped"} if self.swap else set())
+        if made & set(names):
+            raise ValueError(
+                f"also: the name {min(made & set(names))} is that of the changed rows; choose another"
+            )
         if {"train", "eval", "unlabelled"} & set(names) or len(set(names)) != len(names):
             raise ValueError(
                 f"also: names must differ from each other and from train, eval and unlabelled, not {', '.join(names)}"

@@ -67,9 +67,12 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "samples": found["samples"],
         "reliability": found["reliability"],
         "notes": found["notes"],
-        **{name: found[name] for name in ("inheritance", "groups", "disagreement", "calibration")},
+        **{name: found[name] for name in EVIDENCE},
     }
 
+
+EVIDENCE = ("inheritance", "groups", "disagreement", "calibration", "robustness", "counterfactual")
+"""The sections that `evidence.evidence` writes."""
 
 FLOORS = {
     "causal_lm": "who knows only how frequent each token is in the training rows",

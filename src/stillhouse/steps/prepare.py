@@ -5,6 +5,8 @@ from typing import Any
 
 from ..data.augment import augmented, neighbours
 from ..data.encode import Example, write_examples
+from ..data.formats import Row
+from ..data.perturb import SWAPPED, perturbed, swapped
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
 from ..errors import DataError, RecipeError
@@ -95,7 +97,7 @@ def encode_rows(
         _check_student(Path(models["student"]["folder"]), labels)
     task = make_task(recipe.task, load_tokenizer(teacher), recipe.data.max_length, labels)
     train = rows.train + rows.unlabelled
-    sets = {"train": train, "eval": rows.eval, **rows.also}
+    sets = {"train": train, "eval": rows.eval, **_variants(recipe, rows.eval, watch), **rows.also}
     dropped, sizes = list(rows.dropped), {}
     shown = ""
     for name, some in sets.items():
@@ -127,6 +129,22 @@ def encode_rows(
         "counts": rows.counts,
         "example": shown,
     }
+
+
+def _variants(recipe: Any, rows: list[Row], watch: Watch) -> dict[str, list[Row]]:
+    """The held-out rows changed in the ways that the recipe asks for; see `data.perturb`."""
+    if recipe.evaluate.rows and recipe.task == "classification":
+        rows = rows[: recipe.evaluate.rows]  # the same ones that are measured
+    found = perturbed(rows, recipe.evaluate.perturb, recipe.seed)
+    if recipe.evaluate.swap:
+        some = swapped(rows, recipe.evaluate.swap)
+        if not some:
+            raise DataError(
+                "evaluate.swap: none of its terms is in the held-out rows; name terms that they hold."
+            )
+        watch.note(f"  swap: {len(some):,} of {len(rows):,} held-out rows hold one of the terms")
+        found[SWAPPED] = some
+    return found
 
 
 def _unplaced(row: dict[str, Any]) -> dict[str, Any]:
