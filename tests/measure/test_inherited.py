@@ -20,7 +20,7 @@ from stillhouse.measure import (
 )
 from stillhouse.measure.inherited import upper_tail
 
-ROWS, SEEDS = 500, 20
+ROWS, SEEDS = 600, 20
 
 
 def shares_of(answers: Any) -> Any:
@@ -68,7 +68,7 @@ def found_in(seed: int, **fault: Any) -> dict[str, Any]:
     index = {"eval": RowIndex(names, names, names, [12] * ROWS, list(labels), {"dialect": dialect})}
     return evidence(
         kept, index, texts, ["0", "1"], CLASSIFICATION_METRICS["teacher_agreement"], CLASSIFICATION_METRICS["accuracy"],
-        resamples=300, seed=seed,
+        resamples=400, seed=seed,
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def inheritance_in_words(errors: int, excess: Difference) -> str:
 
 
 def words_of_errors(
-    texts: Sequence[str], errors: "np.ndarray[Any, Any]", most: int = 5, level: float = 0.01
+    texts: Sequence[str], errors: "np.ndarray[Any, Any]", most: int = 5, level: float = 0.001
 ) -> list[dict[str, Any]]:
     """Words that are in more of the `errors` [N] (bool) than chance explains: a rule that the errors may follow.
 
