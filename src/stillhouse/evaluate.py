@@ -5,6 +5,7 @@ teacher reads them once; what it said is kept as hidden states and projected aga
 distribution.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 from transformers import PreTrainedModel
 
+from .answers import answer_rows, write_answers
 from .data.encode import Example
 from .files import atomic
 from .kept import RowIndex, read_rows, rows_path, write_rows
 from .losses import Head
-from .measure import Rows, bars, claimed, difference, interval, retention
+from .measure import ANSWER_METRICS, Metric, Rows, bars, claimed, difference, interval, retention
 from .models.machine import device
 from .progress import Watch
+from .recipe import Answers
 from .tasks import Scores, Task, on_device
 
 
@@ -40,6 +43,8 @@ class Evaluation:
         self.rows: dict[str, dict[str, Rows]] = {}
         self.units: dict[str, dict[str, Rows]] = {}
         """The same, summed over the rows that are resampled together."""
+        self.written: dict[str, Rows] = {}
+        """Model -> statistics of its answers to prompts of `eval`."""
         for kind, one in index.items():
             one.write(folder, kind)
         self._teacher_head: Head | None = None
@@ -56,6 +61,15 @@ class Evaluation:
             self.units[name][kind] = self.index[kind].units(self.rows[name][kind])
         if name == "teacher":
             self._teacher_head = self._head(model)
+
+    def let_answer(
+        self, name: str, model: PreTrainedModel, rows: list[dict[str, Any]], wanted: Answers | None
+    ) -> None:
+        """Let a model answer held-out prompts; the untrained student is spared."""
+        if wanted is None or name == "initial":
+            return
+        made = write_answers(name, model, self.task, self.sets["eval"], rows, wanted, self.folder, self.watch)
+        self.written[name] = answer_rows(made, rows, wanted)
 
     def forget(self) -> None:
         """Remove what the teacher said; the rows' statistics stay."""
@@ -100,26 +114,32 @@ class Evaluation:
 
     # ── numbers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _measured(self, name: str, kind: str) -> Iterator[tuple[Metric, Rows]]:
+        """Every metric that a model has the statistics for, those of its answers on `eval` included."""
+        for metrics, rows in (
+            (self.task.metrics, self.units[name][kind]),
+            (ANSWER_METRICS, self.written.get(name, {}) if kind == "eval" else {}),
+        ):
+            yield from ((metric, rows) for metric in metrics.values() if set(metric.columns) <= set(rows))
+
     def metrics(self, name: str, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
         """data set -> metric -> {value, low, high} of one model."""
         return {
             kind: {
                 metric.name: interval(metric, rows, resamples=resamples, seed=seed).as_json()
-                for metric in self.task.metrics.values()
-                if set(metric.columns) <= set(rows)
+                for metric, rows in self._measured(name, kind)
             }
-            for kind, rows in self.units[name].items()
+            for kind in self.sets
         }
 
     def gains(self, one: str, other: str, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
         """data set -> metric -> {value, low, high, p, better, p_holm} of `one` − `other`, paired; see `claimed`."""
         found = {
             kind: {
-                metric.name: difference(
-                    metric, self.units[one][kind], self.units[other][kind], resamples=resamples, seed=seed
-                ).as_json()
-                for metric in self.task.metrics.values()
-                if set(metric.columns) <= set(self.units[one][kind])
+                metric.name: difference(metric, mine, theirs, resamples=resamples, seed=seed).as_json()
+                for (metric, mine), (_, theirs) in zip(
+                    self._measured(one, kind), self._measured(other, kind), strict=True
+                )
             }
             for kind in self.sets
         }

@@ -125,7 +125,9 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     index = {kind: index_of(task, some, held[kind]) for kind, some in sets.items()}
     evaluation = Evaluation(task, sets, index, place, recipe.label.batch_size, watch)
     for name, folder in folders.items():
-        evaluation.read(name, task.load(folder))
+        model = task.load(folder)
+        evaluation.read(name, model)
+        evaluation.let_answer(name, model, held["eval"], recipe.evaluate.answers)
     evaluation.forget()
     with_numbers = (recipe.evaluate.resamples, recipe.seed)
     retentions, floors = evaluation.retentions(read_examples(kept / "train.parquet"), *with_numbers)
@@ -191,6 +193,12 @@ def _own_losses(recipe: Any) -> list[str]:
     """Sums of the files that hold the user's own losses: another loss is another objective."""
     targets = [term.target for term in recipe.objective if isinstance(term, Custom)]
     return [hash_path(source_of(target)) for target in targets]
+
+
+def _own_checker(recipe: Any) -> str | None:
+    """Sum of the file that holds the user's checker: another checker is another evaluation."""
+    wanted = recipe.evaluate.answers
+    return hash_path(source_of(wanted.checker)) if wanted and wanted.checker else None
 
 
 _SOURCES = ("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune")
@@ -275,7 +283,16 @@ STAGES = [
     Stage(
         "evaluate",
         _evaluate,
-        reads=("seed", "task", "data.max_length", "label.batch_size", "evaluate.resamples", "report.samples"),
+        reads=(
+            "seed",
+            "task",
+            "data.max_length",
+            "label.batch_size",
+            "evaluate.answers",
+            "evaluate.resamples",
+            "report.samples",
+        ),
+        stamp=_own_checker,
         after=(
             *_TASK,
             "prepare.sets",

@@ -20,8 +20,10 @@ from .metrics import (
 )
 from .multiple import claimed, holm, holm_by_name, least_visible
 from .shift import FLIPS, flip_rows, shift_facts, shift_rows
+from .text import ANSWER_METRICS
 
 __all__ = [
+    "ANSWER_METRICS",
     "CLASSIFICATION_METRICS",
     "ECE_BINS",
     "FLIPS",

@@ -8,6 +8,19 @@ from .data import Also
 from .section import Section
 
 
+class Answers(Section):
+    """What the models write to held-out prompts, against the answers that the data has."""
+
+    rows: PositiveInt = 32
+    """Held-out rows with a prompt, at most."""
+    max_new_tokens: PositiveInt = 64
+    """Tokens of an answer, at most."""
+    metrics: list[Literal["rouge", "bleu"]] = []
+    """Beside exact match, F1 of words and chrF; these need pip install 'stillhouse[eval]'."""
+    checker: str | None = None
+    """"my_module:my_function", (answer, row) -> True, False or a share: whether an answer is right."""
+
+
 class Evaluate(Section):
     """What the teacher, the student and the controls are measured on."""
 
@@ -23,6 +36,8 @@ class Evaluate(Section):
     """Read the held-out rows once more with typos, in capitals, with words missing, or said twice."""
     swap: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
     """Classification: pairs of terms ([he, she]) that are exchanged, to see which answers change with them."""
+    answers: Answers | None = None
+    """Language models: let them answer held-out prompts, and compare what they write."""
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
     """Bootstrap resamples and permutations behind each interval and p-value."""
 

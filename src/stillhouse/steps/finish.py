@@ -11,6 +11,7 @@ from typing import Any
 from .. import __version__
 from ..errors import GateError
 from ..files import MANIFEST, atomic_folder, read_json, read_jsonl, sweep_parts, write_json, write_text
+from ..measure import ANSWER_METRICS
 from ..models.machine import machine
 from ..pipeline import Results, Stage, stage_times
 from ..recipe import Recipe
@@ -47,7 +48,8 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
                 "unit": metric.unit,
                 "higher_is_better": metric.higher_is_better,
             }
-            for metric in task.metrics.values()
+            for metric in [*task.metrics.values(), *ANSWER_METRICS.values()]
+            if metric.name in task.metrics or metric.name in models["student"]["metrics"]["eval"]
         },
         "teacher": {
             "name": facts["teacher"]["name"],
