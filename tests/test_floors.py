@@ -15,6 +15,7 @@ FLOORS = (
     {"sources", "pipeline", "kept"},
     {"data", "models"},
     {"tasks", "static", "finished"},
+    {"latency"},
     {"teachers", "cost", "objectives", "scaffold", "compare"},
     {"train", "samples", "gates", "evidence", "answers"},
     {"evaluate"},

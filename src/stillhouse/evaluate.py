@@ -19,7 +19,18 @@ from .data.encode import Example
 from .files import atomic
 from .kept import RowIndex, read_rows, rows_path, write_rows
 from .losses import Head
-from .measure import ANSWER_METRICS, Metric, Rows, bars, claimed, difference, interval, retention
+from .measure import (
+    ANSWER_METRICS,
+    Metric,
+    Rows,
+    bars,
+    claimed,
+    difference,
+    interval,
+    retention,
+    spread,
+)
+from .measure import evaluate as value
 from .models.machine import device
 from .progress import Watch
 from .recipe import Answers
@@ -70,6 +81,28 @@ class Evaluation:
             return
         made = write_answers(name, model, self.task, self.sets["eval"], rows, wanted, self.folder, self.watch)
         self.written[name] = answer_rows(made, rows, wanted)
+
+    def read_seeds(self, runs: list[dict[str, Any]], place: Path) -> dict[str, Any] | None:
+        """Headline metric on `eval` of student and control over all seeds; None where there is but one.
+
+        Returns: {"count", "student": spread, "hard_only": spread, "gain": spread of student − control}.
+        """
+        if not runs:
+            return None
+        metric = self.task.metrics[self.task.headline]
+        names: dict[str, list[str]] = {}
+        for name in ("student", "hard_only"):
+            if name in runs[0]:
+                names[name] = [name, *(f"{name}-{run['seed']}" for run in runs)]
+                for run, called in zip(runs, names[name][1:], strict=True):
+                    self.read(called, self.task.load(place.parent / run[name]))
+        reached = {
+            name: [value(metric, self.rows[each]["eval"]) for each in all_] for name, all_ in names.items()
+        }
+        if "hard_only" in reached:
+            pairs = zip(reached["student"], reached["hard_only"], strict=True)
+            reached["gain"] = [mine - theirs for mine, theirs in pairs]
+        return {"count": 1 + len(runs), **{name: spread(values) for name, values in reached.items()}}
 
     def forget(self) -> None:
         """Remove what the teacher said; the rows' statistics stay."""

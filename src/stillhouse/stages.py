@@ -7,6 +7,7 @@
     label      ask the teacher once for its soft targets, and keep them
     train      teach the student
     control    the same student, data, steps and learning rate, without the teacher
+    seeds      both once more with other seeds, if the recipe asks for it
     evaluate   all of them on held-out rows: quality, agreement, speed, size
     report     results.json, report.html, and the student with its model card
 
@@ -28,6 +29,7 @@ from .registry import source_of
 from .samples import samples
 from .steps import finish, prepare, students, training
 from .steps.plan import measure_plan
+from .steps.seeds import train_again
 from .teachers.cache import cache_fault
 from .teachers.labelling import label_examples, label_settings
 
@@ -109,6 +111,11 @@ def _trained(
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}"}
 
 
+def _seeds(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
+    """Student and control once more with other seeds."""
+    return {"runs": list(train_again(recipe, place, results, watch))}
+
+
 def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """Teacher, student and controls on the same held-out rows."""
     facts = results["prepare"]
@@ -128,6 +135,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         model = task.load(folder)
         evaluation.read(name, model)
         evaluation.let_answer(name, model, held["eval"], recipe.evaluate.answers)
+    again = evaluation.read_seeds(results["seeds"]["runs"], place)
     evaluation.forget()
     with_numbers = (recipe.evaluate.resamples, recipe.seed)
     retentions, floors = evaluation.retentions(read_examples(kept / "train.parquet"), *with_numbers)
@@ -150,6 +158,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         "samples": samples(
             folders, task, sets["eval"], kept / "eval-rows.jsonl", recipe.report.samples, watch
         ),
+        "seeds": again,
         "reliability": evaluation.reliabilities(),
         "notes": {kind: note for kind, one in index.items() if (note := one.note())},
     }
@@ -175,6 +184,13 @@ def _model_fault(place: Path, result: dict[str, Any]) -> str | None:
     if not folder.is_dir():
         return f"{folder} is gone"
     return manifest_fault(folder) if folder.is_relative_to(place) else None
+
+
+def _seeds_fault(place: Path, result: dict[str, Any]) -> str | None:
+    """What is wrong with the models of the further seeds."""
+    models = [run[name] for run in result["runs"] for name in ("student", "hard_only") if name in run]
+    faults = (_model_fault(place, {"folder": folder}) for folder in models)
+    return next((fault for fault in faults if fault), None)
 
 
 def _cache_fault(place: Path, result: dict[str, Any]) -> str | None:
@@ -281,6 +297,24 @@ STAGES = [
         intact=_model_fault,
     ),
     Stage(
+        "seeds",
+        _seeds,
+        reads=(
+            *_LEARNING,
+            "objective",
+            "rollouts",
+            "label.online",
+            "teacher.dtype",
+            "teacher.ema",
+            "evaluate.seeds",
+            "evaluate.hard_only",
+            "has_teacher",
+        ),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
+        stamp=_own_losses,
+        intact=_seeds_fault,
+    ),
+    Stage(
         "evaluate",
         _evaluate,
         reads=(
@@ -302,13 +336,14 @@ STAGES = [
             "initial",
             "train",
             "control",
+            "seeds",
         ),
     ),
     Stage(
         "report",
         _report,
         reads=tuple(Recipe.model_fields),
-        after=("prepare", "plan", "teacher", "initial", "label", "train", "control", "evaluate"),
+        after=("prepare", "plan", "teacher", "initial", "label", "train", "control", "seeds", "evaluate"),
         intact=_report_fault,
     ),
 ]

@@ -9,7 +9,28 @@ from stillhouse.errors import DataError
 from stillhouse.measure import ANSWER_METRICS, evaluate
 from stillhouse.measure.text import chrf_rows, match_rows
 
-WORDS = ["the", "old", "river", "keeps", "a", "small", "red", "book,", "near", "the", "house;", "it", "never", "reads", "well.", "12", "+", "3", "=", "15"]
+WORDS = [
+    "the",
+    "old",
+    "river",
+    "keeps",
+    "a",
+    "small",
+    "red",
+    "book,",
+    "near",
+    "the",
+    "house;",
+    "it",
+    "never",
+    "reads",
+    "well.",
+    "12",
+    "+",
+    "3",
+    "=",
+    "15",
+]
 
 
 def pairs(seed: int, count: int = 30) -> tuple[list[str], list[str]]:

@@ -18,7 +18,7 @@ from .metrics import (
     unigram_rows,
     with_adaptive_bins,
 )
-from .multiple import claimed, holm, holm_by_name, least_visible
+from .multiple import claimed, holm, holm_by_name, least_visible, spread
 from .shift import FLIPS, flip_rows, shift_facts, shift_rows
 from .text import ANSWER_METRICS
 
@@ -59,6 +59,7 @@ __all__ = [
     "retention",
     "shift_facts",
     "shift_rows",
+    "spread",
     "unigram_rows",
     "unit_of",
     "with_adaptive_bins",

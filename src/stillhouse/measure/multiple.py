@@ -63,3 +63,12 @@ def claimed(gains: dict[str, dict[str, dict[str, Any]]], headline: str) -> dict[
                 )
             found[kind][name] = gain
     return found
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """What some runs reached: {"values", "mean", "deviation" (of the sample), "low", "high" (the extremes)}."""
+    mean = sum(values) / len(values)
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1) if len(values) > 1 else 0.0
+    return {
+        "values": values, "mean": mean, "deviation": variance**0.5, "low": min(values), "high": max(values),
+    }  # fmt: skip

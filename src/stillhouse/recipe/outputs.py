@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from .data import Also
 from .section import Section
@@ -30,6 +30,8 @@ class Evaluate(Section):
     """Further data sets, which nobody trained on."""
     hard_only: bool = True
     """Train the control: same student, data, steps and learning rate, but hard targets alone."""
+    seeds: Annotated[int, Field(ge=1, le=20)] = 1
+    """Train student and control with so many seeds, to see how much the luck of the draw is worth."""
     groups: list[str] = []
     """Columns of the held-out rows (a dialect, a country, a topic) between whose values gaps are measured."""
     perturb: list[Literal["typos", "capitals", "drop_words", "longer"]] = []
@@ -58,11 +60,24 @@ class Evaluate(Section):
         return self
 
 
+class Prices(Section):
+    """In any one currency."""
+
+    machine_per_hour: PositiveFloat
+    """The machine that the run was made on, and that the student would run on."""
+    teacher_per_million: PositiveFloat | None = None
+    """A million tokens (or rows, of a classifier) of the teacher elsewhere; on this machine if not given."""
+    units_per_request: PositiveFloat = 1.0
+    """Tokens that a request generates, or rows that it holds."""
+
+
 class Report(Section):
     """What report.html shows besides numbers."""
 
     samples: NonNegativeInt = 6
     """Held-out rows shown side by side."""
+    prices: Prices | None = None
+    """What running models costs, for the number of requests after which the student has paid for itself."""
 
 
 class Gate(Section):
