@@ -25,7 +25,7 @@ from .objective import (
     Term,
     TotalVariation,
 )
-from .outputs import Evaluate, Gate, Report
+from .outputs import Answers, Evaluate, Gate, Report
 from .rollouts import Rollouts, rollouts_fault
 from .student import FromConfig, FromTeacher, Student
 from .teacher import Finetune, Label, Teacher
@@ -36,6 +36,7 @@ __all__ = [
     "AdaptiveKL",
     "AlphaBeta",
     "Also",
+    "Answers",
     "Attention",
     "Augment",
     "Custom",

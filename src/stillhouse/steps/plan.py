@@ -135,6 +135,7 @@ def _predict(
         "label": 0.0,
         "train": 2.0 + learning * speed["student_learn"] + saves + weights / WRITTEN_PER_SECOND,
         "control": 0.0,
+        "seeds": 0.0,
         "evaluate": held_tokens
         * (speed["teacher_read"] + students * (speed["student_read"] + speed["teacher_read"] / 8))
         + 2 * LOADING
@@ -149,6 +150,7 @@ def _predict(
         if recipe.evaluate.hard_only:
             mean = _mean(labelled(train))
             seconds["control"] = 2.0 + steps * in_a_step * mean * speed["control_learn"] + saves
+    seconds["seeds"] = (recipe.evaluate.seeds - 1) * (seconds["train"] + seconds["control"])
     return seconds
 
 

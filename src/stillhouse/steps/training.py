@@ -52,8 +52,9 @@ def train_student(
     facts: dict[str, Any],
     place: Path,
     watch: Watch,
+    inside: Path | None = None,
 ) -> Path:
-    """Returns: the folder of the trained student.
+    """Returns: the folder of the trained student, made in the stage's `place`, or `inside` a folder of it.
 
     Without a teacher only rows with a hard target are read, for as many steps: a control that wasted its budget on
     rows it cannot learn from would be no control.
@@ -64,8 +65,8 @@ def train_student(
         examples = labelled(examples)
     rollouts = None if teacher is None else recipe.rollouts
     return _fit(
-        recipe.train, steps, recipe.seed, objective, teacher, task, student, examples, facts, place, watch,
-        rollouts=rollouts,
+        recipe.train, steps, recipe.seed, objective, teacher, task, student, examples, facts, inside or place,
+        watch, rollouts=rollouts,
     )  # fmt: skip
 
 
