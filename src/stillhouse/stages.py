@@ -27,6 +27,7 @@ from .registry import source_of
 from .samples import samples
 from .steps import finish, prepare, students, training
 from .steps.plan import measure_plan
+from .steps.vocabulary import trim_teacher
 from .teachers.cache import cache_fault
 from .teachers.labelling import label_examples, label_settings
 
@@ -35,6 +36,7 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
     models = prepare.fetch_models(recipe, place, watch)
     rows, licences = prepare.read_rows(recipe, watch)
+    models = trim_teacher(recipe, rows, models, watch)
     return {**models, **prepare.encode_rows(recipe, rows, models, place, watch), "licences": licences}
 
 
@@ -192,6 +194,7 @@ STAGES = [
             "student.model",
             "student.sha256",
             "student.revision",
+            "student.vocabulary",
             "data",
             "evaluate.also",
             "evaluate.rows",

@@ -86,6 +86,8 @@ def cut(model: PreTrainedModel, what: Cut) -> PreTrainedModel:
         part = part_of(name, tensor.dim(), family)
         for dimension, axis in enumerate(part.axes):
             tensor = _taken(tensor, dimension, axis, part, what, skeleton)
+        if family.scaled and name.endswith(family.scaled) and model.config.tie_word_embeddings:
+            tensor = tensor * (what.shape.hidden_size / skeleton.shape.hidden_size) ** 0.5
         return tensor.contiguous()
 
     first = family.shared_bias

@@ -53,6 +53,8 @@ class Family:
     """Why the hidden width cannot be cut, if it cannot."""
     shared_bias: str = ""
     """A table of the first layer that all layers use, by head; then every layer keeps the same heads."""
+    scaled: str = ""
+    """The norm before a tied head whose logits are divided by the root of the hidden width; it makes up for another width."""
     extra: dict[str, str] = field(default_factory=dict)
     """Fields that must follow another: name -> the field whose value it repeats."""
 
@@ -144,6 +146,7 @@ _T5 = Family(
     hidden="d_model",
     head_width="d_kv",
     shared_bias="relative_attention_bias",
+    scaled="decoder.final_layer_norm.weight",
 )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def trim_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     for path, module in model.named_modules():
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             whole = f"{path}.{name}".lstrip(".")
-            at = 0 if id(module) in tables else _vocabulary_axis(whole, tensor.dim(), config)
+            at = 0 if id(module) in tables and tensor.dim() else _vocabulary_axis(whole, tensor.dim(), config)
             if at is not None and tensor.shape[at] != len(kept):  # tied ones are met twice
                 tensor.data = tensor.data.index_select(at, rows)
         if isinstance(module, torch.nn.Embedding) and id(module) in tables:
