@@ -183,6 +183,10 @@ def _own_losses(recipe: Any) -> list[str]:
 
 _SOURCES = ("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune")
 _LEARNING = ("seed", "task", "train", "data.max_length")
+_ORIGIN = tuple(
+    f"student.{name}" for name in ("cut", "target", "search", "from_config", "model", "sha256", "revision")
+)
+_FORMS = ("student.adapter", "student.quantize", "student.sparsity")
 _TASK = ("prepare.teacher", "prepare.labels")
 
 STAGES = [
@@ -231,7 +235,7 @@ STAGES = [
     Stage(
         "initial",
         _initial,
-        reads=("seed", "task", "student", "data.max_length"),
+        reads=("seed", "task", *_ORIGIN, "data.max_length"),
         after=(*_TASK, "prepare.student", "prepare.sets.train", "teacher"),
         intact=_model_fault,
     ),
@@ -246,7 +250,7 @@ STAGES = [
     Stage(
         "train",
         _train,
-        reads=(*_LEARNING, "objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema"),
+        reads=(*_LEARNING, *_FORMS, "objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
         stamp=_own_losses,
         intact=_model_fault,
@@ -254,7 +258,7 @@ STAGES = [
     Stage(
         "control",
         _control,
-        reads=(*_LEARNING, "evaluate.hard_only", "has_teacher"),
+        reads=(*_LEARNING, *_FORMS, "evaluate.hard_only", "has_teacher"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "initial"),
         intact=_model_fault,
     ),

@@ -221,7 +221,7 @@ def _renumbered_processor(processor: dict[str, Any], renumbered: dict[int, int])
 def _vocabulary_axis(name: str, dimensions: int, config: Any) -> int | None:
     """Which dimension of a tensor is the vocabulary, as its family's table says; of other families the two tables alone are known."""
     family, module = FAMILIES.get(config.model_type), name.rpartition(".")[0] or name
-    if family is None or not any(f".{module}".endswith(f".{end}") for end in family.axes):
+    if family is None or dimensions == 0 or not any(f".{module}".endswith(f".{end}") for end in family.axes):
         return None
     axes = part_of(name, dimensions, family).axes
     return axes.index("V") if "V" in axes else None
