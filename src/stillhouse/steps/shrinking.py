@@ -42,7 +42,7 @@ class Shrinking:
     ) -> None:
         assert wanted.cut is not None
         self.wanted: FromTeacher = wanted.cut
-        self.target, self.task, self.watch = wanted.target, task, watch
+        self.target, self.search, self.task, self.watch = wanted.target, wanted.search, task, watch
         self.examples = list(examples)
         self.model = task.load(teacher).to(device())
         self.how: dict[str, Any] = {}

@@ -16,6 +16,7 @@ from ..progress import Watch
 from ..recipe import FromConfig, Student
 from ..seeds import draw_seed
 from ..tasks import Task
+from .search import found_shape
 from .shrinking import Shrinking
 
 
@@ -27,7 +28,7 @@ def make_student(
     how: dict[str, Any]
     if wanted.cut is not None:
         examples = read_examples(place.parent / "prepare" / "train.parquet")
-        model, how = _from_teacher(Shrinking(wanted, task, teacher, examples, watch))
+        model, how = _from_teacher(Shrinking(wanted, task, teacher, examples, watch), seed)
     elif wanted.from_config is not None:
         model, how = _from_config(wanted.from_config, seed, task, teacher)
     else:
@@ -71,8 +72,12 @@ def passes(wanted: Student) -> float:
     return (0.0 if isinstance(made.layers, list) else by_layer) + (each if narrower else 0.0)
 
 
-def _from_teacher(made: Shrinking) -> tuple[PreTrainedModel, dict[str, Any]]:
-    model, how = made.layers_student() if made.layers_alone else made.student(made.shapes()[0])
+def _from_teacher(made: Shrinking, seed: int) -> tuple[PreTrainedModel, dict[str, Any]]:
+    if made.layers_alone:
+        model, how = made.layers_student()
+    else:
+        shape = found_shape(made, made.search, seed) if made.search else made.shapes()[0]
+        model, how = made.student(shape)
     made.watch.note(f"  the student keeps {_said(how)}")
     return model, how
 

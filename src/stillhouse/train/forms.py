@@ -113,7 +113,7 @@ class Adapted:
         state = peft.get_peft_model_state_dict(model)
         with atomic_folder(place / ADAPTER) as part:
             save_file(
-                {name: value.contiguous() for name, value in state.items()},
+                {f"base_model.model.{name}": value.contiguous() for name, value in state.items()},
                 part / "adapter_model.safetensors",
             )
             self.config.save_pretrained(str(part))
@@ -189,7 +189,7 @@ class Quantized:
 
     @torch.no_grad()
     def finish(self, model: PreTrainedModel, place: Path) -> None:
-        """Ordinary products with the rounded weights, which a quantiser of the same kind rounds to themselves."""
+        """Ordinary products with the weights that training saw: whole multiples of a scale for each row or group."""
         from torchao.quantization.qat import FakeQuantizedLinear
 
         for name, module in list(model.named_modules()):
