@@ -146,10 +146,11 @@ def test_the_student_that_is_handed_over_has_the_weights_that_training_saw(
         assert type(module) is torch.nn.Linear
         assert all(
             len(row.unique()) <= 2**bits
-            for row in module.weight.unflatten(1, (-1, group or 32)).flatten(0, 1)
+            for row in module.weight.unflatten(1, (-1, group or module.in_features)).flatten(0, 1)
         )
         was, now = (
-            w.double().unflatten(1, (-1, group or 32)) for w in (latent[f"{name}.weight"], module.weight)
+            w.double().unflatten(1, (-1, group or module.in_features))
+            for w in (latent[f"{name}.weight"], module.weight)
         )
         scale = was.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 0.5)
         steps = now / scale

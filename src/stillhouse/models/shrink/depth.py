@@ -96,7 +96,7 @@ def most_alike_run(
 
 def mean_loss(probes: Sequence[Probe]) -> float:
     """Over the batches."""
-    return sum(float(run()) for run, _ in probes) / max(1, len(probes))
+    return sum(float(run().detach()) for run, _ in probes) / max(1, len(probes))
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def shape_by_measure(
         speed = measure(shape)
         tried.append((shape, speed))
         if wanted <= speed <= wanted / CLOSE:
-            break
+            return shape, speed
         budget *= speed / (wanted * (1 + 1 / CLOSE) / 2)  # towards the middle of what is allowed
     return min(tried, key=lambda pair: _distance(pair[1], wanted))
 
@@ -159,8 +159,8 @@ def _with_neurons(
 
 
 def _step(size: int) -> int:
-    """Sizes are kept even for the hardware: multiples of 8, of 64 in wide models."""
-    return 64 if size >= 2048 else 8 if size > 64 else 4
+    """Sizes are kept even for the hardware: multiples of 8, more in wide models."""
+    return 64 if size >= 2048 else 16 if size >= 512 else 8 if size > 64 else 4
 
 
 def _cut(shape: Shape, own: Shape) -> float:
