@@ -29,6 +29,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**GROUPED, head_dim=8)),
     "smollm3": lambda: hf.SmolLM3ForCausalLM(hf.SmolLM3Config(**GROUPED)),
     "granite": lambda: hf.GraniteForCausalLM(hf.GraniteConfig(**GROUPED)),
+    "gemma": lambda: hf.GemmaForCausalLM(hf.GemmaConfig(**GROUPED, head_dim=8)),
     "gemma2": lambda: hf.Gemma2ForCausalLM(hf.Gemma2Config(**GROUPED, head_dim=8)),
     "gemma3": lambda: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**GROUPED, head_dim=8)),
     "llama classifier": lambda: hf.LlamaForSequenceClassification(hf.LlamaConfig(**GROUPED)),
@@ -42,6 +43,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "t5": lambda: hf.T5ForConditionalGeneration(hf.T5Config(**T5)),
     "t5 untied": lambda: hf.T5ForConditionalGeneration(hf.T5Config(**T5, tie_word_embeddings=False)),
     "bart": lambda: hf.BartForConditionalGeneration(hf.BartConfig(**BART)),
+    "mbart": lambda: hf.MBartForConditionalGeneration(hf.MBartConfig(**BART)),
     "bart classifier": lambda: hf.BartForSequenceClassification(hf.BartConfig(**BART)),
     "whisper": lambda: hf.WhisperForConditionalGeneration(
         hf.WhisperConfig(**SPEECH, num_mel_bins=8, max_source_positions=10)

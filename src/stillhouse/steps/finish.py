@@ -84,9 +84,9 @@ def _economics(
     if prices is None:
         return None
     key = "rows" if recipe.task == "classification" else "generate"
-    speeds = [models[name]["throughput"].get(key) for name in ("teacher", "student")]
+    teacher, student = (models[name]["throughput"].get(key) for name in ("teacher", "student"))
     seconds = sum(stage["seconds"] for stage in stages.values())
-    return economics(*speeds, seconds, **prices.model_dump())
+    return economics(teacher, student, seconds, **prices.model_dump())
 
 
 EVIDENCE = ("inheritance", "groups", "disagreement", "calibration", "robustness", "counterfactual")

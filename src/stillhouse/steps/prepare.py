@@ -118,8 +118,8 @@ def encode_rows(
         sizes[name] = write_examples(place / f"{name}.parquet", examples)
     write_jsonl(place / "dropped.jsonl", dropped)
     held = {name: [dict(row) for row in some] for name, some in sets.items() if name != "train"}
-    for name, some in held.items():
-        write_jsonl(place / f"{name}-rows.jsonl", some)
+    for name, plain in held.items():
+        write_jsonl(place / f"{name}-rows.jsonl", plain)
     return {
         "labels": labels,
         "sets": sizes,

@@ -27,7 +27,7 @@ from .shrinking import Shrinking
 
 def found_shape(made: Shrinking, wanted: Search, seed: int) -> Shape:
     """The best of `wanted.candidates` shapes that meet the target.  What was tried is written into `made.how`."""
-    shapes = made.shapes(wanted.candidates)
+    shapes: list[Shape] = made.shapes(wanted.candidates)
     if len(made.examples) <= wanted.rows + wanted.batch_size:
         raise DataError(
             f"student.search.rows: {wanted.rows} rows kept aside leave {len(made.examples) - wanted.rows} of "
@@ -56,7 +56,8 @@ def found_shape(made: Shrinking, wanted: Search, seed: int) -> Shape:
         begin, steps = begin + steps, 2 * steps
     made.how["search"] = tried
     made.model.requires_grad_(True)
-    return shapes[next(iter(students))]
+    best: Shape = shapes[next(iter(students))]
+    return best
 
 
 class _Trial:
@@ -87,7 +88,7 @@ class _Trial:
         student.train()
         for step in range(begin, end):
             torch.manual_seed(draw_seed(self.seed, "search", step))
-            self._nats(student, self._batch(step)).backward()
+            torch.autograd.backward(self._nats(student, self._batch(step)))
             torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()

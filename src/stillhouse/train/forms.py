@@ -24,6 +24,8 @@ from ..recipe import Adapter, Quantize, Sparsity
 from ..registry import require
 from .sparsity import Sparsifying
 
+INT4: Any = vars(torch)["int4"]
+"""torch's own stubs do not know it."""
 ADAPTER = "adapter"
 """Folder beside a trained student: its adapters in PEFT's own format."""
 
@@ -172,7 +174,7 @@ class Quantized:
                         f"student.quantize.group_size: {name} has {module.in_features} inputs, no multiple of {size}; choose a "
                         "smaller group_size."
                     )
-            weights = IntxFakeQuantizeConfig(torch.int4, group_size=size, is_symmetric=True)
+            weights = IntxFakeQuantizeConfig(INT4, group_size=size, is_symmetric=True)
         else:
             weights = IntxFakeQuantizeConfig(torch.int8, "per_channel", is_symmetric=True)
         inputs = None

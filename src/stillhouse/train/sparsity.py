@@ -39,7 +39,7 @@ def mask_of(weight: Tensor, share: float, pattern: str) -> Tensor:
 
 
 def _two_of_four(weight: Tensor, share: float) -> Tensor:
-    sizes = weight.abs().unflatten(1, (-1, 4))
+    sizes = weight.abs().reshape(len(weight), -1, 4)
     smallest = sizes.topk(2, dim=-1, largest=False)
     mask = torch.ones_like(sizes, dtype=torch.bool)
     mask.scatter_(-1, smallest.indices, False)

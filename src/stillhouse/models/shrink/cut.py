@@ -114,12 +114,14 @@ def _taken(tensor: Tensor, dimension: int, axis: str, part: Part, what: Cut, ske
         case "Q" | "K" | "A" if (heads := what.heads.get(attention_name(part))) is not None:
             if axis == "A":
                 return tensor.index_select(dimension, torch.tensor(heads.queries))
-            blocks = tensor.unflatten(dimension, (-1, width)).movedim(dimension, 0)
+            cut_up = (*tensor.shape[:dimension], -1, width, *tensor.shape[dimension + 1 :])
+            blocks = tensor.reshape(cut_up).movedim(dimension, 0)
             if axis == "Q":
                 kept = blocks[torch.tensor(heads.queries)]
             else:
                 kept = torch.stack([_mean(blocks, group) for group in heads.groups])
-            return kept.movedim(0, dimension).flatten(dimension, dimension + 1)
+            taken: Tensor = kept.movedim(0, dimension).flatten(dimension, dimension + 1)
+            return taken
     return tensor
 
 

@@ -76,16 +76,14 @@ def _projection(old: dict[str, Tensor], name: str, have: int) -> tuple[Tensor, T
 
 def _principal(tables: list[Tensor], size: int) -> Tensor:
     """[have, size]: the best `size` − 1 directions that LayerNorm sees, laid into the space that it sees of `size` channels."""
-    have = tables[0].shape[1]
     whole = torch.cat([table - table.mean(1, keepdim=True) for table in tables])
     _, axes = torch.linalg.eigh(whole.T @ whole)
-    best = axes.flip(1)[:, : size - 1]
-    return best @ _without_mean(size).T if have >= size else best
+    turned: Tensor = axes.flip(1)[:, : size - 1] @ _without_mean(size).T
+    return turned
 
 
 def _without_mean(size: int) -> Tensor:
     """[size, size − 1]: an orthonormal basis of all vectors whose mean is 0."""
-    basis = torch.linalg.qr(torch.cat([torch.ones(size, 1), torch.eye(size)[:, : size - 1]], dim=1).double())[
-        0
-    ]
+    start = torch.cat([torch.ones(size, 1), torch.eye(size)[:, : size - 1]], dim=1).double()
+    basis: Tensor = torch.linalg.qr(start)[0]
     return basis[:, 1:]

@@ -72,11 +72,8 @@ def copy_layers(student: PreTrainedModel, teacher: PreTrainedModel) -> dict[str,
     given, fitted, inside = teacher.state_dict(), 0, 0
     spread = every_nth(len(theirs), len(ours)) if len(ours) <= len(theirs) else None
     targets = student.state_dict()
-    tables = {
-        id(module.weight)
-        for module in (student.get_input_embeddings(), student.get_output_embeddings())
-        if module
-    }
+    embeddings = (student.get_input_embeddings(), student.get_output_embeddings())
+    tables = {module.weight.data_ptr() for module in embeddings if module is not None}
     for name, tensor in targets.items():
         source = name
         if name.startswith(f"{mine}."):
@@ -84,7 +81,7 @@ def copy_layers(student: PreTrainedModel, teacher: PreTrainedModel) -> dict[str,
             place = spread[int(number)] if spread else int(number) * len(theirs) // len(ours)
             source = f"{other}.{place}.{rest}"
         fits = source in given and given[source].shape == tensor.shape
-        if fits and id(tensor) not in tables:
+        if fits and tensor.data_ptr() not in tables:
             tensor.copy_(given[source])
             fitted += 1
             inside += source != name or name.startswith(f"{mine}.")

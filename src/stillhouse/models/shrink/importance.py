@@ -75,7 +75,7 @@ def measure_importance(
                 values * weight.detach().double().square().sum(0).cpu()
             )  # squares add up over a head's channels
         if kind == "heads":
-            heads[place] = values.unflatten(0, (-1, skeleton.head_width)).sum(-1)
+            heads[place] = values.reshape(-1, skeleton.head_width).sum(-1)
         else:
             neurons[place] = values
     turned = {stack: sums.turns(names) for stack, names in blocks.items()}

@@ -165,8 +165,11 @@ def _merged_from(spec: dict[str, Any], ids: dict[str, int]) -> dict[int, set[int
 
 def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:
     """Old files have "left right", new ones [left, right]."""
-    merges = model.get("merges") or []
-    return [tuple(merge.split(" ", 1)) if isinstance(merge, str) else tuple(merge) for merge in merges]
+    found = []
+    for merge in model.get("merges") or []:
+        left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
+        found.append((left, right))
+    return found
 
 
 def _with_sources(token: int, sources: dict[int, set[int]], kept: set[int]) -> set[int]:
