@@ -2,6 +2,7 @@
 
 from .core import Recipe
 from .data import Also, Augment, Data, DataSet
+from .filter import Filter
 from .load import load_recipe, parse_recipe
 from .objective import (
     JS,
@@ -44,6 +45,7 @@ __all__ = [
     "Embeddings",
     "Evaluate",
     "FeatureTerm",
+    "Filter",
     "Finetune",
     "ForwardKL",
     "FromConfig",

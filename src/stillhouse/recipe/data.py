@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
+from .filter import Filter
 from .section import Section
 
 Format = Literal[
@@ -69,6 +70,8 @@ class Data(Section):
     """Classification: further text without labels, which only the teacher labels."""
     augment: Augment | None = None
     """Classification: make further rows of the labelled ones (words replaced, rows joined) for the teacher to label."""
+    filter: Filter | None = None
+    """Drop rows that are not worth learning from; each is counted with its reason and kept in prepare/dropped.jsonl."""
     max_length: PositiveInt = 256
     """Tokens in a row; longer text is packed into several rows (plain text) or cut (everything else)."""
 
