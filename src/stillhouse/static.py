@@ -11,6 +11,7 @@ from typing import Any
 from . import sources
 from .data.formats import Dropped, canonical, detect, value_of
 from .data.load import read_raw
+from .data.questions import question
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
 from .recipe import DataSet, Recipe
 from .registry import needs
@@ -171,6 +172,9 @@ def _data(name: str, one: DataSet, task: str, group: str | None) -> list[str]:
     )
     for column in one.where:
         value_of(first[0], column, "where")
+    if name == "data.unlabelled" and task == "causal_lm":
+        asked = [row for raw in first if not isinstance(row := question(raw, columns, name), Dropped)]
+        return [*notes, f"prompts; {len(asked)} of the first {len(first)} can be used"]
     form = (
         one.format if one.format != "auto" else detect(first[0].fields, columns, task, first[0].where, name)
     )

@@ -18,6 +18,7 @@ from ..registry import did_you_mean
 from .filters import choose, sift
 from .formats import Dropped, Row, canonical, detect, plain, value_of, with_id
 from .load import Raw, read_raw
+from .questions import question
 from .sentences import MAX_WORDS, MIN_WORDS, blocks, sentences
 
 LONG_DOCUMENT = 20_000
@@ -104,7 +105,8 @@ def prepare(data: Data, also: list[Also], task: str, seed: int, paths: dict[str,
     if data.unlabelled is not None:
         more = _read("unlabelled", "data.unlabelled", data.unlabelled, task, paths, labelled=False)
         _drop_overlap(more, {**tests, "train": train})
-        _filter(more, data.filter, tests, seed)
+        if task == "classification":  # a question is filtered with its answer, once it has one
+            _filter(more, data.filter, tests, seed)
         _take(more, seed, data.unlabelled.limit)
         sets.append(more)
     rows = {one.name: one.rows for one in sets}
@@ -159,9 +161,12 @@ def _read(
     if group:
         columns["group"] = group
     for raw in _wanted(found, settings.where, read_raw(paths[name]), key):
-        if not found.format:
-            found.format = detect(raw.fields, columns, task, raw.where, key)
-        row = canonical(raw, found.format, columns, labelled)
+        if task == "causal_lm" and not labelled:
+            found.format = "prompts"
+            row = question(raw, columns, key)
+        else:
+            found.format = found.format or detect(raw.fields, columns, task, raw.where, key)
+            row = canonical(raw, found.format, columns, labelled)
         if isinstance(row, Dropped):
             found.drop(row.where, row.reason)
         else:

@@ -1,7 +1,7 @@
 """The recipe: pydantic and YAML only.  It knows nothing of torch, and importing it costs little."""
 
 from .core import Recipe
-from .data import Also, Augment, Data, DataSet
+from .data import Also, Augment, Data, DataSet, Writer
 from .filter import Filter
 from .load import load_recipe, parse_recipe
 from .objective import (
@@ -70,6 +70,7 @@ __all__ = [
     "Term",
     "TotalVariation",
     "Train",
+    "Writer",
     "load_recipe",
     "parse_recipe", "rollouts_fault",
 ]  # fmt: skip

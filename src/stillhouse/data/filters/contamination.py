@@ -86,7 +86,7 @@ class _Windows:
     ) -> None:
         self.length = length
         rows = [(name, parts_of(row)) for name, some in tests.items() for row in some]
-        self.texts = [(letters(part), name) for name, parts in rows for part in parts]
+        self.texts: list[tuple[str, str]] = [(letters(part), name) for name, parts in rows for part in parts]
         hashes = [windows_of(text, length) for text, _ in self.texts]
         owners = np.repeat(np.arange(len(rows)), [len(parts) for _, parts in rows])
         sizes = np.array([len(some) for some in hashes], dtype=np.int64)
@@ -128,13 +128,16 @@ class _Windows:
         starts[: len(hashes)] += usual
         starts[self.length : self.length + len(hashes)] -= usual
         own = np.concatenate([[0], np.cumsum(np.cumsum(starts)[:-1] == 0)])
-        return (own[self.length :] - own[: -self.length])[: len(hashes)] * 2 >= self.length
+        enough: NDArray[np.bool_] = (own[self.length :] - own[: -self.length])[
+            : len(hashes)
+        ] * 2 >= self.length
+        return enough
 
     def shared(self, parts: Iterable[str]) -> str | None:
         """The set of which a window stands in one of `parts`."""
         for part in parts:
             for at, found in self._hits(part):
-                text, name = self.texts[self.text[found]]
+                text, name = self.texts[int(self.text[found])]
                 start = int(self.at[found])
                 if text[start : start + self.length] == part[at : at + self.length]:
                     return name
@@ -172,4 +175,5 @@ def _powers(base: int, count: int) -> Hashes:
     """`base` to the powers 0 … count − 1, modulo 2⁶⁴."""
     factors = np.full(count, base, dtype=np.uint64)
     factors[0] = 1
-    return np.multiply.accumulate(factors)
+    powers: Hashes = np.multiply.accumulate(factors)
+    return powers
