@@ -39,6 +39,8 @@ class Prepared:
     """Set -> format, read, added (pieces more than rows cut), held_out (moved to eval), kept, dropped {reason: rows},
     and overlap {other set: rows whose content is there too}.
     Always: read + added == kept + held_out + the sum of dropped."""
+    written: frozenset[str] = frozenset()
+    """Ids of the rows that a model wrote."""
 
 
 @dataclass

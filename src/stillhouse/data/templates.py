@@ -21,6 +21,7 @@ PLACES = {
     "rationale": {"question", "answer"},
     "hard_negative": {"text", "label", "other"},
     "balance": {"examples", "label"},
+    "zero_shot": {"text", "labels"},
 }
 """Prompt -> the names that it may use."""
 

@@ -93,6 +93,14 @@ class Recipe(Section):
             raise ValueError(
                 "data.unlabelled: no term of the objective uses the teacher; add a forward_kl term"
             )
+        if (
+            self.data.filter is not None
+            and self.data.filter.min_confidence
+            and self.teacher.finetune is not None
+        ):
+            raise ValueError(
+                "data.filter.min_confidence: rows are filtered before teacher.finetune has trained the teacher; remove one of them"
+            )
         if self.gate.min_gain is not None and not self.evaluate.hard_only:
             raise ValueError("gate.min_gain: needs the control; set evaluate.hard_only: true")
         if self.gate.min_gain is not None and not self.has_teacher:

@@ -41,8 +41,8 @@ class Filter(Section):
     checker: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
     """`package.module:function` of yours: given a row, it returns True, or False or the reason to drop it."""
     min_confidence: Share | None = None
-    """Lowest confidence of the teacher: the geometric mean of its probabilities of an answer's tokens, or of its favourite
-    label for a row without one."""
+    """Lowest confidence of the teacher: the geometric mean of its probabilities of an answer's tokens, or its probability of a
+    row's label (of its favourite, for a row without one).  Plain text is judged by the packed sequence."""
     select: PositiveInt | None = None
     """Keep this many rows of `train`, chosen so that no row is far from a chosen one (greedy k-center, arXiv:1708.00489)."""
 

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.augment import augmented, neighbours
+from ..data.coverage import coverage
 from ..data.encode import Example, write_examples
+from ..data.formats import Row
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
 from ..errors import DataError, RecipeError
@@ -17,7 +19,10 @@ from ..registry import pick, source_of
 from ..sources import cache_dir, resolve
 from ..tasks import TASKS, Task, make_task
 from ..tasks.classification import label_order
+from .confidence import sure
 
+BATCH = 8
+"""Rows that a teacher reads at once to tell how sure it is of them."""
 EXAMPLE_CHARACTERS = 1500
 """Of one rendered row, shown so that a person sees what the models will read."""
 
@@ -115,6 +120,14 @@ def encode_rows(
             made = _augmented(recipe, task, teacher, examples)
             watch.note(f"  augment: {len(made):,} rows made of {len(rows.train):,}")
             examples += made
+        if (
+            name == "train"
+            and recipe.data.filter is not None
+            and recipe.data.filter.min_confidence is not None
+        ):
+            examples, unsure = sure(examples, recipe.data.filter.min_confidence, task, teacher, BATCH, watch)
+            watch.note(f"  the teacher is unsure of {len(unsure):,} rows, which are left out")
+            refused = [*refused, *unsure]
         dropped += [{**row, "set": name} for row in refused]
         if name != "train" and recipe.evaluate.rows:
             examples = examples[: recipe.evaluate.rows]
@@ -133,8 +146,13 @@ def encode_rows(
         "evaluated": [name for name in sets if name != "train"],
         "unlabelled": len(rows.unlabelled),
         "counts": rows.counts,
+        "coverage": coverage(train, [row for row in train if row["id"] in rows.written], _tests(rows)),
         "example": shown,
     }
+
+
+def _tests(rows: Prepared) -> dict[str, list[Row]]:
+    return {"eval": rows.eval, **rows.also}
 
 
 def _augmented(recipe: Any, task: Task, teacher: Path, examples: list[Example]) -> list[Example]:

@@ -55,6 +55,7 @@ def write_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path,
         unlabelled=unlabelled + bare,
         dropped=[*rows.dropped, *desk.dropped],
         counts=counts,
+        written=frozenset(row["id"] for row in kept),
     )
 
 

@@ -75,7 +75,10 @@ class LocalWriter:
         """A text as it is; a conversation by the chat template, or as plain text for a model that has none."""
         if isinstance(prompt, str):
             return list(self.tokenizer(without_control(prompt, self.control), verbose=False)["input_ids"])
-        turns = [{**turn, "content": without_control(turn["content"], self.control)} for turn in prompt]
+        turns = [
+            {"role": turn["role"], "content": without_control(turn["content"], self.control)}
+            for turn in prompt
+        ]
         if not self.tokenizer.chat_template:
             text = "\n\n".join(turn["content"] for turn in turns) + "\n\n"
             return list(self.tokenizer(text, verbose=False)["input_ids"])

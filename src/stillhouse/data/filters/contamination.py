@@ -167,7 +167,8 @@ def windows_of(text: str, length: int) -> Hashes:
     size = 1 << len(text).bit_length()
     up, down = _powers(_BASE, size), _powers(pow(_BASE, -1, 2**64), size)
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(codes * up[: len(text)], dtype=np.uint64)])
-    return (sums[length:] - sums[:-length]) * down[: len(text) - length + 1]
+    windows: Hashes = (sums[length:] - sums[:-length]) * down[: len(text) - length + 1]
+    return windows
 
 
 @lru_cache(maxsize=8)

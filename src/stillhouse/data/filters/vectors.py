@@ -38,7 +38,8 @@ def tfidf(texts: Sequence[str], width: int, known: Sequence[str] | None = None) 
             at, weight = places[term]
             row[at] += (1.0 + math.log(count)) * weight
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1.0).astype(np.float32)
+    vectors /= np.where(lengths > 0, lengths, 1.0)
+    return vectors
 
 
 def _terms(text: str) -> Iterator[str]:
