@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from . import sources
+from .data.filters.rules import rules
 from .data.formats import Dropped, canonical, detect, value_of
 from .data.load import read_raw
 from .data.questions import question
+from .data.templates import check_folder
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
 from .recipe import DataSet, Recipe
 from .registry import needs
@@ -49,6 +51,7 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             group = recipe.data.group if name == "data.train" else None
             notes += [f"{name}: {note}" for note in _data(name, one, recipe.task, group)]
     notes += _tokenizers(recipe)
+    notes += _beside(recipe)
     for tracker in recipe.train.report_to:
         if find_spec(tracker) is None:
             raise MissingExtra(needs(tracker, f"train.report_to: {tracker}"))
@@ -181,6 +184,20 @@ def _data(name: str, one: DataSet, task: str, group: str | None) -> list[str]:
     labelled = name != "data.unlabelled"
     usable = [row for raw in first if not isinstance(row := canonical(raw, form, columns, labelled), Dropped)]
     return [*notes, f"{form} rows; {len(usable)} of the first {len(first)} can be used"]
+
+
+def _beside(recipe: Recipe) -> list[str]:
+    """The writer's model and prompts, and the files and functions that a filter names."""
+    writer, notes = recipe.data.writer, []
+    if writer is not None and writer.model is not None:
+        said = sources.check(writer.model, sha256=writer.sha256, revision=writer.revision, kind="model")
+        notes += [f"data.writer: {note}" for note in said]
+    if writer is not None and writer.prompts is not None:
+        check_folder(Path(writer.prompts))
+    if recipe.data.filter is not None:
+        count = len(list(rules(recipe.data.filter)))
+        notes.append(f"data.filter: {count} rules that look at one row can be applied")
+    return notes
 
 
 def _tokenizers(recipe: Recipe) -> list[str]:

@@ -301,6 +301,25 @@ def test_a_classifier_needs_a_writer(tmp_path):
         parse_recipe(recipe)
 
 
+@pytest.mark.parametrize(
+    ("data", "code", "sentence"),
+    [
+        ({"filter": {"json_schema": "nowhere.json"}}, 2, "nowhere.json is no JSON Schema"),
+        ({"filter": {"checker": "nowhere:keep"}}, 2, "'nowhere:keep' cannot be imported"),
+        ({"generate": [{"kind": "paraphrase"}], "writer": {"prompts": "nowhere"}}, 2, "nowhere is no folder"),
+        (
+            {"unlabelled": {"source": "bad.jsonl"}, "generate": [{"kind": "answers"}]},
+            3,
+            "and none is a prompt",
+        ),
+    ],
+)
+def test_validate_says_what_would_stop_the_run_later(tmp_path, data, code, sentence):
+    (tmp_path / "bad.jsonl").write_text('{"question": "How?"}\n', encoding="utf-8")
+    said = stillhouse("validate", write_recipe(tmp_path / "r.yaml", recipe_with(tmp_path, **data)))
+    assert said.code == code and sentence in said.err and "Traceback" not in said.err
+
+
 def test_a_run_answers_prompts_with_its_own_teacher_and_asks_once(tmp_path):
     recipe = language_recipe(tmp_path)
     rows = [{"prompt": f"the {n} river", "completion": " reads a book."} for n in range(40)]
