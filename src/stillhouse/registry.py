@@ -9,8 +9,9 @@ from typing import Any
 from .errors import MissingExtra, RecipeError
 
 EXTRAS = {
-    "datasketch": "data",
     "gguf": "gguf",
+    "jsonschema": "data",
+    "httpx2": "api",
     "openai": "api",
     "optuna": "tune",
     "peft": "peft",

@@ -27,7 +27,7 @@ from .progress import Watch
 from .recipe import Custom, Recipe
 from .registry import source_of
 from .samples import samples
-from .steps import finish, prepare, students, training
+from .steps import finish, prepare, students, training, writing
 from .steps.plan import measure_plan
 from .steps.seeds import train_again
 from .steps.vocabulary import trim_teacher
@@ -39,6 +39,7 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
     models = prepare.fetch_models(recipe, place, watch)
     rows, licences = prepare.read_rows(recipe, watch)
+    rows = writing.write_rows(recipe, rows, models, place, watch)
     models = trim_teacher(recipe, rows, models, watch)
     return {**models, **prepare.encode_rows(recipe, rows, models, place, watch), "licences": licences}
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from . import sources
+from .data.filters.rules import rules
 from .data.formats import Dropped, canonical, detect, value_of
 from .data.load import read_raw
+from .data.questions import question
+from .data.templates import check_folder
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
 from .models.shrink.requests import check_layers, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Skeleton
@@ -50,6 +53,7 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             group = recipe.data.group if name == "data.train" else None
             notes += [f"{name}: {note}" for note in _data(name, one, recipe.task, group)]
     notes += _tokenizers(recipe)
+    notes += _beside(recipe)
     for tracker in recipe.train.report_to:
         if find_spec(tracker) is None:
             raise MissingExtra(needs(tracker, f"train.report_to: {tracker}"))
@@ -197,12 +201,29 @@ def _data(name: str, one: DataSet, task: str, group: str | None) -> list[str]:
     )
     for column in one.where:
         value_of(first[0], column, "where")
+    if name == "data.unlabelled" and task == "causal_lm":
+        asked = [row for raw in first if not isinstance(row := question(raw, columns, name), Dropped)]
+        return [*notes, f"prompts; {len(asked)} of the first {len(first)} can be used"]
     form = (
         one.format if one.format != "auto" else detect(first[0].fields, columns, task, first[0].where, name)
     )
     labelled = name != "data.unlabelled"
     usable = [row for raw in first if not isinstance(row := canonical(raw, form, columns, labelled), Dropped)]
     return [*notes, f"{form} rows; {len(usable)} of the first {len(first)} can be used"]
+
+
+def _beside(recipe: Recipe) -> list[str]:
+    """The writer's model and prompts, and the files and functions that a filter names."""
+    writer, notes = recipe.data.writer, []
+    if writer is not None and writer.model is not None:
+        said = sources.check(writer.model, sha256=writer.sha256, revision=writer.revision, kind="model")
+        notes += [f"data.writer: {note}" for note in said]
+    if writer is not None and writer.prompts is not None:
+        check_folder(Path(writer.prompts))
+    if recipe.data.filter is not None:
+        count = len(list(rules(recipe.data.filter)))
+        notes.append(f"data.filter: {count} rules that look at one row can be applied")
+    return notes
 
 
 def _tokenizers(recipe: Recipe) -> list[str]:

@@ -1,7 +1,8 @@
 """The recipe: pydantic and YAML only.  It knows nothing of torch, and importing it costs little."""
 
 from .core import Recipe
-from .data import Also, Augment, Data, DataSet
+from .data import Also, Augment, Data, DataSet, Writer
+from .filter import Filter
 from .forms import Adapter, Quantize, Sparsity
 from .load import load_recipe, parse_recipe
 from .objective import (
@@ -47,6 +48,7 @@ __all__ = [
     "Embeddings",
     "Evaluate",
     "FeatureTerm",
+    "Filter",
     "Finetune",
     "ForwardKL",
     "FromConfig",
@@ -75,6 +77,7 @@ __all__ = [
     "Term",
     "TotalVariation",
     "Train",
+    "Writer",
     "load_recipe",
     "parse_recipe",
     "rollouts_fault",

@@ -114,6 +114,7 @@ def _data(facts: dict[str, Any]) -> dict[str, Any]:
         "rows": {name: sizes["rows"] for name, sizes in facts["sets"].items()},
         "dropped": dropped,
         "sets": counts,
+        "coverage": facts["coverage"],
         "example": facts["example"],
     }
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.augment import augmented, neighbours
+from ..data.coverage import coverage
 from ..data.encode import Example, write_examples
 from ..data.formats import Row
 from ..data.perturb import SWAPPED, perturbed, swapped
@@ -14,12 +15,15 @@ from ..files import hash_json, read_json, write_json, write_jsonl
 from ..models.load import as_folder, load_config, load_tokenizer, same_tokenizer
 from ..models.machine import bfloat16_pays
 from ..progress import Watch
-from ..recipe import DataSet
-from ..registry import pick
+from ..recipe import Data, DataSet
+from ..registry import pick, source_of
 from ..sources import cache_dir, resolve
 from ..tasks import TASKS, Task, make_task
 from ..tasks.classification import label_order
+from .confidence import sure
 
+BATCH = 8
+"""Rows that a teacher reads at once to tell how sure it is of them."""
 EXAMPLE_CHARACTERS = 1500
 """Of one rendered row, shown so that a person sees what the models will read."""
 
@@ -27,6 +31,7 @@ EXAMPLE_CHARACTERS = 1500
 def files_stamp(recipe: Any) -> list[list[Any]]:
     """Size and time of every local file that the recipe names; if they change, so may the data."""
     named = [recipe.teacher.model, recipe.student.model, *(one.source for one in _data_sets(recipe).values())]
+    named += _beside(recipe.data)
     stamps = []
     for name in named:
         if name and Path(name).exists():
@@ -39,17 +44,29 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
     return stamps
 
 
+def _beside(data: Data) -> list[str | None]:
+    """Further files that decide what the rows are: a writer, its prompts, and what a filter looks up."""
+    writer, wanted = data.writer, data.filter
+    found = [writer.model, writer.prompts] if writer is not None else []
+    if wanted is not None:
+        found += [wanted.json_schema, str(source_of(wanted.checker)) if wanted.checker is not None else None]
+    return found
+
+
 def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
-    """Teacher (and student, if it is a model of its own) as local folders; refuses two different tokenizers."""
-    fetched: dict[str, Any] = {"student": None}
-    for role in ("teacher", "student"):
-        wanted = getattr(recipe, role)
-        if wanted.model is None:
+    """Teacher (and student and writer, if they are models of their own) as local folders; refuses two different tokenizers."""
+    fetched: dict[str, Any] = {"student": None, "writer": None}
+    for role, wanted in {
+        "teacher": recipe.teacher,
+        "student": recipe.student,
+        "writer": recipe.data.writer,
+    }.items():
+        if wanted is None or wanted.model is None:
             continue
         found = resolve(
             wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model", progress=watch.note
         )
-        auto_class = _auto_class(recipe.task)
+        auto_class = "AutoModelForCausalLM" if role == "writer" else _auto_class(recipe.task)
         folder = as_folder(found.path, cache_dir(), auto_class, watch.note)
         fetched[role] = {
             "folder": str(folder),
@@ -106,6 +123,14 @@ def encode_rows(
             made = _augmented(recipe, task, teacher, examples)
             watch.note(f"  augment: {len(made):,} rows made of {len(rows.train):,}")
             examples += made
+        if (
+            name == "train"
+            and recipe.data.filter is not None
+            and recipe.data.filter.min_confidence is not None
+        ):
+            examples, unsure = sure(examples, recipe.data.filter.min_confidence, task, teacher, BATCH, watch)
+            watch.note(f"  the teacher is unsure of {len(unsure):,} rows, which are left out")
+            refused = [*refused, *unsure]
         dropped += [{**row, "set": name} for row in refused]
         if name != "train" and recipe.evaluate.rows:
             examples = examples[: recipe.evaluate.rows]
@@ -127,8 +152,13 @@ def encode_rows(
         "held_out": hash_json([[_unplaced(row) for row in some] for some in held.values()]),
         "unlabelled": len(rows.unlabelled),
         "counts": rows.counts,
+        "coverage": coverage(train, [row for row in train if row["id"] in rows.written], _tests(rows)),
         "example": shown,
     }
+
+
+def _tests(rows: Prepared) -> dict[str, list[Row]]:
+    return {"eval": rows.eval, **rows.also}
 
 
 def _variants(recipe: Any, rows: list[Row], watch: Watch) -> dict[str, list[Row]]:
@@ -162,7 +192,7 @@ def _augmented(recipe: Any, task: Task, teacher: Path, examples: list[Example]) 
 
 def fault(place: Path, result: dict[str, Any]) -> str | None:
     """What of the prepared files, or of the fetched models, is gone."""
-    models = [Path(result[role]["folder"]) for role in ("teacher", "student") if result[role]]
+    models = [Path(result[role]["folder"]) for role in ("teacher", "student", "writer") if result[role]]
     wanted = [*models, *(place / f"{name}.parquet" for name in result["sets"])]
     return next((f"{path} is gone" for path in wanted if not path.exists()), None)
 
