@@ -8,7 +8,17 @@ from typing import Any
 
 from .errors import MissingExtra, RecipeError
 
-EXTRAS = {"gguf": "gguf", "rouge_score": "eval", "sacrebleu": "eval", "sklearn": "eval"}
+EXTRAS = {
+    "datasketch": "data",
+    "gguf": "gguf",
+    "openai": "api",
+    "optuna": "tune",
+    "peft": "peft",
+    "rouge_score": "eval",
+    "sacrebleu": "eval",
+    "sklearn": "eval",
+    "torchao": "quant",
+}
 """Top-level module -> the extra of this package that installs it; other optional packages are named as they are."""
 
 

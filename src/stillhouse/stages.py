@@ -30,6 +30,7 @@ from .samples import samples
 from .steps import finish, prepare, students, training
 from .steps.plan import measure_plan
 from .steps.seeds import train_again
+from .steps.vocabulary import trim_teacher
 from .teachers.cache import cache_fault
 from .teachers.labelling import label_examples, label_settings
 
@@ -38,6 +39,7 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
     models = prepare.fetch_models(recipe, place, watch)
     rows, licences = prepare.read_rows(recipe, watch)
+    models = trim_teacher(recipe, rows, models, watch)
     return {**models, **prepare.encode_rows(recipe, rows, models, place, watch), "licences": licences}
 
 
@@ -219,6 +221,10 @@ def _own_checker(recipe: Any) -> str | None:
 
 _SOURCES = ("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune")
 _LEARNING = ("seed", "task", "train", "data.max_length")
+_ORIGIN = tuple(
+    f"student.{name}" for name in ("cut", "target", "search", "from_config", "model", "sha256", "revision")
+)
+_FORMS = ("student.adapter", "student.quantize", "student.sparsity")
 _TASK = ("prepare.teacher", "prepare.labels")
 
 STAGES = [
@@ -230,6 +236,7 @@ STAGES = [
             "student.model",
             "student.sha256",
             "student.revision",
+            "student.vocabulary",
             "data",
             "evaluate.also",
             "evaluate.groups",
@@ -269,7 +276,7 @@ STAGES = [
     Stage(
         "initial",
         _initial,
-        reads=("seed", "task", "student", "data.max_length"),
+        reads=("seed", "task", *_ORIGIN, "data.max_length"),
         after=(*_TASK, "prepare.student", "prepare.sets.train", "teacher"),
         intact=_model_fault,
     ),
@@ -284,16 +291,18 @@ STAGES = [
     Stage(
         "train",
         _train,
-        reads=(*_LEARNING, "objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema"),
+        reads=(*_LEARNING, *_FORMS, "objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
+        version=2,
         stamp=_own_losses,
         intact=_model_fault,
     ),
     Stage(
         "control",
         _control,
-        reads=(*_LEARNING, "evaluate.hard_only", "has_teacher"),
+        reads=(*_LEARNING, *_FORMS, "evaluate.hard_only", "has_teacher"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "initial"),
+        version=2,
         intact=_model_fault,
     ),
     Stage(
@@ -301,6 +310,7 @@ STAGES = [
         _seeds,
         reads=(
             *_LEARNING,
+            *_FORMS,
             "objective",
             "rollouts",
             "label.online",

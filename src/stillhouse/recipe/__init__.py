@@ -2,6 +2,7 @@
 
 from .core import Recipe
 from .data import Also, Augment, Data, DataSet
+from .forms import Adapter, Quantize, Sparsity
 from .load import load_recipe, parse_recipe
 from .objective import (
     JS,
@@ -27,12 +28,13 @@ from .objective import (
 )
 from .outputs import Answers, Evaluate, Gate, Report
 from .rollouts import Rollouts, rollouts_fault
-from .student import FromConfig, FromTeacher, Student
+from .student import FromConfig, FromTeacher, Search, Student, Target
 from .teacher import Finetune, Label, Teacher
 from .train import Train
 
 __all__ = [
     "JS",
+    "Adapter",
     "AdaptiveKL",
     "AlphaBeta",
     "Also",
@@ -54,21 +56,26 @@ __all__ = [
     "Hidden",
     "Label",
     "PolicyGradient",
+    "Quantize",
     "Recipe",
     "Relations",
     "Report",
     "ReverseKL",
     "Rollouts",
     "Schedule",
+    "Search",
     "Similarity",
     "SkewForwardKL",
     "SkewReverseKL",
     "SoftTerm",
+    "Sparsity",
     "Student",
+    "Target",
     "Teacher",
     "Term",
     "TotalVariation",
     "Train",
     "load_recipe",
-    "parse_recipe", "rollouts_fault",
+    "parse_recipe",
+    "rollouts_fault",
 ]  # fmt: skip

@@ -140,6 +140,8 @@ def publish(found: dict[str, Any], run: Path, student: Path) -> None:
         shutil.copytree(
             student, part, copy_function=_link, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True
         )
+        if (adapter := student.parent / "adapter").is_dir():
+            shutil.copytree(adapter, part / "adapter", ignore=shutil.ignore_patterns(MANIFEST))
         (part / "README.md").write_text(render_card(found, text), encoding="utf-8")
     write_text(run / "report.html", render_html(found, text, command, curves))
     write_json(run / "results.json", found)
