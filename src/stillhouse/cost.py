@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from .data.encode import Example, read_examples
+from .data.encode import Example, read_examples, write_examples
 from .errors import StillhouseError
 from .files import folder_bytes
 from .models.load import load_tokenizer, parameters
@@ -24,6 +24,7 @@ from .models.machine import device, synchronise
 from .pipeline import peak_memory
 from .progress import Watch
 from .tasks import Task, make_task, on_device
+from .tasks.bilingual import as_read_by, voice
 
 REPEATS = 3
 PREFILL_ROWS, PROMPT_TOKENS, NEW_TOKENS, CLASSIFY_ROWS = 4, 32, 24, 32
@@ -40,23 +41,33 @@ def costs(
     measured = {name: task.load(folders[name]).to(device()) for name in ("teacher", "student")}
     watch.note("  measuring speed and memory")
     found = {name: size(folders[name], model) for name, model in measured.items()}
-    fast = speeds(measured, task, examples)
+    rows = {name: as_read_by(task, model, examples) for name, model in measured.items()}
+    fast = speeds(measured, task, rows)
     result: dict[str, dict[str, Any]] = {
         name: {
             **found[name],
             "throughput": fast[name],
-            "peak_memory_bytes": fresh_peak(folders[name], task, kept),
+            "peak_memory_bytes": fresh_peak(folders[name], task, _kept(rows[name], examples, kept)),
         }
         for name in measured
     }
     return {name: result["teacher" if name == "teacher" else "student"] for name in folders}
 
 
+def _kept(rows: list[Example], examples: list[Example], kept: Path) -> Path:
+    """Where a new process finds the rows: `kept` holds `examples`, and a teacher may read them in other tokens."""
+    if rows is examples:
+        return kept
+    own = kept.with_name(f"{kept.stem}-teacher.parquet")
+    write_examples(own, rows)
+    return own
+
+
 def speeds(
-    models: dict[str, PreTrainedModel], task: Task, examples: list[Example]
+    models: dict[str, PreTrainedModel], task: Task, rows: dict[str, list[Example]]
 ) -> dict[str, dict[str, Any]]:
     """Model name -> {"unit", and tokens or rows per second}."""
-    work = {name: _work(model, task, examples) for name, model in models.items()}
+    work = {name: _work(model, voice(task, model), rows[name]) for name, model in models.items()}
     times: dict[str, dict[str, list[float]]] = {
         name: {kind: [] for kind in kinds} for name, kinds in work.items()
     }

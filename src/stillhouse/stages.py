@@ -181,7 +181,7 @@ def _own_losses(recipe: Any) -> list[str]:
 
 _SOURCES = ("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune")
 _LEARNING = ("seed", "task", "train", "data.max_length")
-_TASK = ("prepare.teacher", "prepare.labels")
+_TASK = ("prepare.teacher", "prepare.tongues", "prepare.labels")
 
 STAGES = [
     Stage(
@@ -212,6 +212,7 @@ STAGES = [
             "temperature",
             "has_teacher",
             "objective",
+            "rollouts",
             "train",
             "evaluate",
             "report.samples",

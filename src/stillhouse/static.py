@@ -12,7 +12,7 @@ from . import sources
 from .data.formats import Dropped, canonical, detect, value_of
 from .data.load import read_raw
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
-from .recipe import DataSet, Recipe
+from .recipe import DataSet, Recipe, crossing_fault
 from .registry import needs
 from .sources import cache_dir
 
@@ -187,10 +187,10 @@ def _tokenizers(recipe: Recipe) -> list[str]:
         return []
     one, other = (_json(file).get("model", {}).get("vocab") for file in files)
     if one != other:
-        raise RecipeError(
-            "student.model: its tokenizer is not the teacher's (their pieces differ); soft targets need the same one. "
-            "Make the student from the teacher, or choose one of its family."
-        )
+        fault = crossing_fault(recipe.task, recipe.objective, recipe.label.online, recipe.rollouts)
+        if fault is not None:
+            raise RecipeError(fault)
+        return ["tokenizers: differ; the teacher reads each row in its own"]
     return ["tokenizers: the same"]
 
 

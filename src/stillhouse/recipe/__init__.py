@@ -1,6 +1,7 @@
 """The recipe: pydantic and YAML only.  It knows nothing of torch, and importing it costs little."""
 
 from .core import Recipe
+from .crossing import crossing_fault
 from .data import Also, Augment, Data, DataSet
 from .load import load_recipe, parse_recipe
 from .objective import (
@@ -8,6 +9,7 @@ from .objective import (
     AdaptiveKL,
     AlphaBeta,
     Attention,
+    CrossTokenizer,
     Custom,
     Embeddings,
     FeatureTerm,
@@ -38,6 +40,7 @@ __all__ = [
     "Also",
     "Attention",
     "Augment",
+    "CrossTokenizer",
     "Custom",
     "Data",
     "DataSet",
@@ -68,6 +71,6 @@ __all__ = [
     "Term",
     "TotalVariation",
     "Train",
-    "load_recipe",
+    "crossing_fault", "load_recipe",
     "parse_recipe", "rollouts_fault",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from .data import Data
 from .objective import (
     AdaptiveKL,
     AlphaBeta,
+    CrossTokenizer,
     Custom,
     ForwardKL,
     Hard,
@@ -125,6 +126,10 @@ class Recipe(Section):
                     f"objective: {term.kind} compares layers, which are not kept on disk; set label.online: true"
                 )
         for term in soft:
+            if isinstance(term, CrossTokenizer):
+                raise ValueError(
+                    "objective: cross_tokenizer compares what both models say at once; set label.online: true"
+                )
             if isinstance(term.temperature, Schedule):
                 raise ValueError(
                     f"objective: {term.kind} changes its temperature, but soft targets kept on disk have one; "

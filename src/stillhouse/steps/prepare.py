@@ -1,5 +1,6 @@
 """Sources -> verified files -> rows -> examples."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,19 @@ from ..data.encode import Example, write_examples
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
 from ..errors import DataError, RecipeError
-from ..files import read_json, write_json, write_jsonl
+from ..files import read_json, read_jsonl, write_json, write_jsonl
 from ..models.load import as_folder, load_config, load_tokenizer, same_tokenizer
 from ..models.machine import bfloat16_pays
 from ..progress import Watch
-from ..recipe import DataSet
+from ..recipe import DataSet, crossing_fault
 from ..registry import pick
 from ..sources import cache_dir, resolve
 from ..tasks import TASKS, Task, make_task
+from ..tasks.bilingual import Bilingual
 from ..tasks.classification import label_order
 
+MESSAGES = "messages.jsonl"
+"""Conversations by example, where teacher and student have templates of their own."""
 EXAMPLE_CHARACTERS = 1500
 """Of one rendered row, shown so that a person sees what the models will read."""
 
@@ -38,8 +42,8 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
 
 
 def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
-    """Teacher (and student, if it is a model of its own) as local folders; refuses two different tokenizers."""
-    fetched: dict[str, Any] = {"student": None}
+    """Teacher (and student, if it is a model of its own) as local folders; `tongues` if their tokenizers differ."""
+    fetched: dict[str, Any] = {"student": None, "tongues": None}
     for role in ("teacher", "student"):
         wanted = getattr(recipe, role)
         if wanted.model is None:
@@ -58,10 +62,10 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     if fetched["student"]:
         mine, theirs = (load_tokenizer(Path(fetched[role]["folder"])) for role in ("student", "teacher"))
         if why := same_tokenizer(mine, theirs):
-            raise RecipeError(
-                f"student.model: its tokenizer is not the teacher's ({why}); soft targets need the same one. "
-                "Make the student from the teacher, or choose one of its family."
-            )
+            if recipe.task != "causal_lm":
+                raise RecipeError(str(crossing_fault(recipe.task, [], True, None)))
+            watch.note(f"  two tokenizers ({why}): the teacher reads each row in its own")
+            fetched["tongues"] = {"student": fetched["student"], "rows": {"folder": str(place.absolute())}}
     return {**fetched, "bfloat16": _decided(place)}
 
 
@@ -91,13 +95,16 @@ def encode_rows(
     labels = _labels(recipe, rows, teacher)
     if labels and models["student"]:
         _check_student(Path(models["student"]["folder"]), labels)
-    task = make_task(recipe.task, load_tokenizer(teacher), recipe.data.max_length, labels)
+    reader = Path(models["student" if models["tongues"] else "teacher"]["folder"])
+    task = make_task(recipe.task, load_tokenizer(reader), recipe.data.max_length, labels)
     train = rows.train + rows.unlabelled
     sets = {"train": train, "eval": rows.eval, **rows.also}
     dropped, sizes = list(rows.dropped), {}
-    shown = ""
+    shown, conversations = "", {}
     for name, some in sets.items():
         examples, refused = task.encode([dict(row) for row in some])
+        if models["tongues"]:
+            conversations |= _conversations(some, examples)
         if name == "train" and recipe.data.augment is not None:
             made = _augmented(recipe, task, teacher, examples)
             watch.note(f"  augment: {len(made):,} rows made of {len(rows.train):,}")
@@ -112,6 +119,8 @@ def encode_rows(
             )
         shown = shown or _shown(examples[0], task)
         sizes[name] = write_examples(place / f"{name}.parquet", examples)
+    if conversations:
+        write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
     write_jsonl(place / "dropped.jsonl", dropped)
     write_jsonl(place / "eval-rows.jsonl", [dict(row) for row in rows.eval])
     return {
@@ -132,6 +141,12 @@ def _augmented(recipe: Any, task: Task, teacher: Path, examples: list[Example]) 
     return list(augmented(labelled, recipe.data.augment, near, task.tokenizer, recipe.seed))
 
 
+def _conversations(rows: Sequence[Any], examples: list[Example]) -> dict[str, Any]:
+    """Key of an example -> the conversation that it was made from: the teacher renders it in its own template."""
+    said = {row["id"]: row["messages"] for row in rows if "messages" in row}
+    return {example.key: said[example.row] for example in examples if example.row in said}
+
+
 def fault(place: Path, result: dict[str, Any]) -> str | None:
     """What of the prepared files, or of the fetched models, is gone."""
     models = [Path(result[role]["folder"]) for role in ("teacher", "student") if result[role]]
@@ -140,7 +155,14 @@ def fault(place: Path, result: dict[str, Any]) -> str | None:
 
 
 def task_of(recipe: Any, facts: dict[str, Any]) -> Task:
-    """The task with the teacher's tokenizer and the data's labels."""
+    """The task with the student's tokenizer, which usually is the teacher's, and the data's labels."""
+    if facts["tongues"]:
+        mine, theirs = (
+            load_tokenizer(Path(who["folder"])) for who in (facts["tongues"]["student"], facts["teacher"])
+        )
+        kept = Path(facts["tongues"]["rows"]["folder"]) / MESSAGES
+        messages = {row["key"]: row["messages"] for row in read_jsonl(kept)} if kept.exists() else None
+        return Bilingual(mine, theirs, recipe.data.max_length, messages)
     return make_task(
         recipe.task, load_tokenizer(Path(facts["teacher"]["folder"])), recipe.data.max_length, facts["labels"]
     )

@@ -17,10 +17,11 @@ from ..losses.parts import DenseTerm, LogQ, Parts, SoftmaxTerm
 from ..losses.reduction import total_mean
 from ..losses.sequences import hard_cross_entropy_parts, policy_gradient_parts
 from ..losses.sparse import divergence_topk_parts, forward_kl_sampled_parts
-from ..recipe import Custom, Hard, PolicyGradient, Schedule, Term
+from ..recipe import CrossTokenizer, Custom, Hard, PolicyGradient, Schedule, Term
 from ..registry import load
 from ..tasks import Layout, Scores
-from ..teachers import Dense, Sampled, SoftTargets, TopK
+from ..teachers import Crossed, Dense, Sampled, SoftTargets, TopK
+from .cross import cross_term
 from .features import FEATURES, FeatureTerms
 
 DIVERGENCES: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
@@ -133,6 +134,8 @@ def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: floa
     if isinstance(term, PolicyGradient):
         return _policy_gradient(scores)
     temperature = now(term.temperature, progress)
+    if isinstance(term, CrossTokenizer):
+        return cross_term(term, scores, targets, temperature)
     divergence = _divergence(term)
     match targets:
         case Dense():
@@ -166,6 +169,11 @@ def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: floa
                 return forward_kl_sampled_parts(log_q, shares[at], entropy[at], temperature=kept_at)
 
             return SoftmaxTerm(kept_at, lambda at: ids[at], sampled)
+        case Crossed():
+            raise RecipeError(
+                f"objective: {term.kind} compares the same tokens, and the teacher's tokenizer is not the student's; use "
+                "cross_tokenizer."
+            )
     raise RecipeError(f"objective: {term.kind} needs a teacher, and there is none.")
 
 
