@@ -64,6 +64,10 @@ class Bilingual(CausalLM):
         """As for one tokenizer; the examples ride along, to be read in the other."""
         return {**super().collate(examples), "examples": examples}
 
+    def packs(self, model: PreTrainedModel) -> bool:
+        """Never: each row has a reading of its own, and the control must see the same batches."""
+        return False
+
     def readings(self, examples: list[Example]) -> list[Reading]:
         """How the other model reads each example."""
         return [self.alignment.read(example, self.messages.get(example.key)) for example in examples]
