@@ -25,6 +25,7 @@ from .pipeline import peak_memory
 from .progress import Watch
 from .tasks import Task, make_task, on_device
 from .tasks.bilingual import as_read_by, voice
+from .tasks.panel import members_of
 
 REPEATS = 3
 PREFILL_ROWS, PROMPT_TOKENS, NEW_TOKENS, CLASSIFY_ROWS = 4, 32, 24, 32
@@ -140,7 +141,9 @@ def size(folder: Path, model: PreTrainedModel) -> dict[str, int]:
     """Parameters, and bytes of the weights on disk."""
     return {
         "parameters": parameters(model),
-        "bytes": folder_bytes(folder, lambda path: path.suffix == ".safetensors"),
+        "bytes": sum(
+            folder_bytes(one, lambda path: path.suffix == ".safetensors") for one in members_of(folder)
+        ),
     }
 
 

@@ -26,6 +26,7 @@ from .recipe import Custom, Recipe
 from .registry import source_of
 from .samples import samples
 from .steps import finish, prepare, students, training
+from .steps.panel import make_panel
 from .steps.plan import measure_plan
 from .teachers.cache import cache_fault
 from .teachers.labelling import label_examples, label_settings
@@ -46,6 +47,10 @@ def _plan(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str,
 def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """The teacher as it is, or fine-tuned on the labelled training rows."""
     facts = results["prepare"]
+    if recipe.teacher.panel is not None:
+        return make_panel(
+            recipe.teacher, prepare.task_of(recipe, facts), facts, recipe.label.batch_size, place, watch
+        )
     if recipe.teacher.finetune is None:
         return {"folder": facts["teacher"]["folder"], "identity": facts["teacher"]["identity"]}
     task = prepare.task_of(recipe, facts)
@@ -57,7 +62,8 @@ def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """The student before it learns anything."""
     facts = results["prepare"]
     task = prepare.task_of(recipe, facts)
-    teacher = prepare.located(results["teacher"]["folder"], place)
+    lender = results["teacher"].get("lead", results["teacher"])
+    teacher = prepare.located(lender["folder"], place)
     folder, how = students.make_student(recipe.student, recipe.seed, task, teacher, facts, place, watch)
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}", "how": how}
 
@@ -179,7 +185,16 @@ def _own_losses(recipe: Any) -> list[str]:
     return [hash_path(source_of(target)) for target in targets]
 
 
-_SOURCES = ("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune")
+_SOURCES = (
+    "task",
+    "seed",
+    "teacher.model",
+    "teacher.sha256",
+    "teacher.revision",
+    "teacher.finetune",
+    "teacher.panel",
+    "teacher.pool",
+)
 _LEARNING = ("seed", "task", "train", "data.max_length")
 _TASK = ("prepare.teacher", "prepare.tongues", "prepare.labels")
 
@@ -222,8 +237,16 @@ STAGES = [
     Stage(
         "teacher",
         _teacher,
-        reads=("seed", "task", "teacher.finetune", "data.max_length"),
-        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train"),
+        reads=(
+            "seed",
+            "task",
+            "teacher.finetune",
+            "teacher.panel",
+            "teacher.pool",
+            "label.batch_size",
+            "data.max_length",
+        ),
+        after=(*_TASK, "prepare.panel", "prepare.bfloat16", "prepare.sets.train"),
         intact=_model_fault,
     ),
     Stage(

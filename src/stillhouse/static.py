@@ -36,6 +36,10 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             said = sources.check(wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model")
             notes += [f"{role}: {note}" for note in said]
             _model(role, Path(wanted.model), recipe)
+    for number, member in enumerate(recipe.teacher.panel or []):
+        said = sources.check(member.model, sha256=member.sha256, revision=member.revision, kind="model")
+        notes += [f"teacher.panel[{number}]: {note}" for note in said]
+        _model("teacher", Path(member.model), recipe)
     _layers(recipe)
     named = {
         "data.train": recipe.data.train,

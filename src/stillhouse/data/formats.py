@@ -44,6 +44,8 @@ class Row(TypedDict, total=False):
     label: str
     group: str
     """Rows of one group stay on one side of a split; not part of the content."""
+    teacher: str
+    """The member of a panel that teaches this row; not part of the content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,8 @@ def canonical(raw: Raw, format: str, columns: Mapping[str, str], labelled: bool 
         return Dropped(raw.where, found)
     if "group" in columns and (group := _name(raw, columns["group"], "group")):
         found["group"] = group
+    if "teacher" in columns and (teacher := _name(raw, columns["teacher"], "teacher")):
+        found["teacher"] = teacher
     found["where"] = raw.where
     return with_id(found)
 

@@ -72,9 +72,17 @@ class _Set:
         }  # fmt: skip
 
 
-def prepare(data: Data, also: list[Also], task: str, seed: int, paths: dict[str, Path]) -> Prepared:
+def prepare(
+    data: Data,
+    also: list[Also],
+    task: str,
+    seed: int,
+    paths: dict[str, Path],
+    teacher: str | None = None,
+) -> Prepared:
     """Read, clean, split and order all sets of a recipe.
 
+    teacher: column of data.train that names the member of a panel that teaches a row.
     paths: where "train", "eval" and "unlabelled" (those the recipe has) and each of `also`, by its name, lie.
     Raises: DataError if a file or row is wrong or no row of a set is left; RecipeError if settings don't fit.
     """
@@ -83,7 +91,14 @@ def prepare(data: Data, also: list[Also], task: str, seed: int, paths: dict[str,
             f"evaluate.also: the name {taken[0]!r} is that of another set; choose a different one."
         )
     train = _read(
-        "train", "data.train", data.train, task, paths, group=data.group, to_split=data.eval is None
+        "train",
+        "data.train",
+        data.train,
+        task,
+        paths,
+        group=data.group,
+        to_split=data.eval is None,
+        teacher=teacher,
     )
     tests = {} if data.eval is None else {"eval": _read("eval", "data.eval", data.eval, task, paths)}
     for other in also:
@@ -146,6 +161,7 @@ def _read(
     paths: Mapping[str, Path],
     labelled: bool = True,
     group: str | None = None,
+    teacher: str | None = None,
     to_split: bool = False,
 ) -> _Set:
     """A set as its file has it: filtered, canonical, cut, without duplicates.  `key` is its field of the recipe."""
@@ -153,6 +169,8 @@ def _read(
     columns = {str(ours): theirs for ours, theirs in settings.columns.items()}
     if group:
         columns["group"] = group
+    if teacher:
+        columns["teacher"] = teacher
     for raw in _wanted(found, settings.where, read_raw(paths[name]), key):
         if not found.format:
             found.format = detect(raw.fields, columns, task, raw.where, key)

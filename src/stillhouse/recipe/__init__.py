@@ -28,6 +28,7 @@ from .objective import (
     TotalVariation,
 )
 from .outputs import Evaluate, Gate, Report
+from .panel import Member, Pool
 from .rollouts import Rollouts, rollouts_fault
 from .student import FromConfig, FromTeacher, Student
 from .teacher import Finetune, Label, Teacher
@@ -55,7 +56,9 @@ __all__ = [
     "Hard",
     "Hidden",
     "Label",
+    "Member",
     "PolicyGradient",
+    "Pool",
     "Recipe",
     "Relations",
     "Report",

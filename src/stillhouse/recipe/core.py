@@ -17,6 +17,7 @@ from .objective import (
     Term,
 )
 from .outputs import Evaluate, Gate, Report
+from .panel import panel_fault
 from .rollouts import Rollouts, rollouts_fault
 from .section import Section
 from .student import Student
@@ -73,6 +74,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
+        settings = self.teacher
+        if fault := panel_fault(
+            self.task, settings.panel, settings.pool, settings.finetune is not None, settings.ema is not None
+        ):
+            raise ValueError(fault)
         if self.teacher.ema is not None and not self.label.online:
             raise ValueError(
                 "teacher.ema: what the student itself says cannot be kept beforehand; set label.online: true"

@@ -74,6 +74,9 @@ def _speeds(
     reading, rows = _typical(train, recipe.label.batch_size), _typical(train, recipe.train.batch_size)
     watch.note("  measuring the teacher")
     found, targets = _teacher_speeds(recipe, task, base, labelled(train), reading, rows, facts)
+    for kind in ("teacher_read", "teacher_label"):
+        if recipe.teacher.panel is not None and kind in found:
+            found[kind] *= len(recipe.teacher.panel)
     watch.note("  measuring the student")
     student = shape_of(recipe.student, task, base, facts).to(device())
     found["parameters"] = parameters(student)

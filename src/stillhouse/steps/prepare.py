@@ -22,13 +22,21 @@ from ..tasks.classification import label_order
 
 MESSAGES = "messages.jsonl"
 """Conversations by example, where teacher and student have templates of their own."""
+ROUTES = "routes.json"
+"""Member of the panel by example, where a column of the rows names it."""
 EXAMPLE_CHARACTERS = 1500
 """Of one rendered row, shown so that a person sees what the models will read."""
 
 
 def files_stamp(recipe: Any) -> list[list[Any]]:
     """Size and time of every local file that the recipe names; if they change, so may the data."""
-    named = [recipe.teacher.model, recipe.student.model, *(one.source for one in _data_sets(recipe).values())]
+    panel = [member.model for member in recipe.teacher.panel or []]
+    named = [
+        recipe.teacher.model,
+        *panel,
+        recipe.student.model,
+        *(one.source for one in _data_sets(recipe).values()),
+    ]
     stamps = []
     for name in named:
         if name and Path(name).exists():
@@ -43,7 +51,7 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
 
 def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     """Teacher (and student, if it is a model of its own) as local folders; `tongues` if their tokenizers differ."""
-    fetched: dict[str, Any] = {"student": None, "tongues": None}
+    fetched: dict[str, Any] = {"student": None, "tongues": None, "panel": None}
     for role in ("teacher", "student"):
         wanted = getattr(recipe, role)
         if wanted.model is None:
@@ -59,14 +67,41 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
             "licence": found.licence,
             "name": _name(wanted.model, found.path),
         }
+    if recipe.teacher.panel is not None:
+        fetched |= _fetch_panel(recipe, Path(fetched["teacher"]["folder"]), watch)
     if fetched["student"]:
         mine, theirs = (load_tokenizer(Path(fetched[role]["folder"])) for role in ("student", "teacher"))
         if why := same_tokenizer(mine, theirs):
+            if recipe.teacher.panel is not None:
+                raise RecipeError(
+                    f"student.model: its tokenizer is not the panel's ({why}); choose a student of its family."
+                )
             if recipe.task != "causal_lm":
                 raise RecipeError(str(crossing_fault(recipe.task, [], True, None)))
             watch.note(f"  two tokenizers ({why}): the teacher reads each row in its own")
             fetched["tongues"] = {"student": fetched["student"], "rows": {"folder": str(place.absolute())}}
     return {**fetched, "bfloat16": _decided(place)}
+
+
+def _fetch_panel(recipe: Any, lead: Path, watch: Watch) -> dict[str, Any]:
+    """The members as local folders, and what the whole panel is called; refuses members with other tokenizers."""
+    members = []
+    for number, member in enumerate(recipe.teacher.panel):
+        found = resolve(
+            member.model, sha256=member.sha256, revision=member.revision, kind="model", progress=watch.note
+        )
+        folder = as_folder(found.path, cache_dir(), _auto_class(recipe.task), watch.note)
+        if number and (why := same_tokenizer(load_tokenizer(folder), load_tokenizer(lead))):
+            raise RecipeError(
+                f"teacher.panel: the tokenizer of {member.model} is not the first member's ({why}); members must share it."
+            )
+        name = member.name or _name(member.model, found.path)
+        members.append(
+            {"folder": str(folder), "identity": found.identity, "licence": found.licence, "name": name}
+        )
+    licences = sorted({str(member["licence"] or "unknown") for member in members})
+    teacher = {**members[0], "name": " + ".join(member["name"] for member in members)}
+    return {"teacher": {**teacher, "licence": " / ".join(licences)}, "panel": members}
 
 
 def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None]]:
@@ -77,7 +112,8 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
             one.source, sha256=one.sha256, revision=one.revision, kind="data", progress=watch.note
         )
         paths[name], licences[name] = found.path, found.licence
-    rows = split_rows(recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths)
+    column = recipe.teacher.pool.column if recipe.teacher.pool else None
+    rows = split_rows(recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, column)
     for name, counts in rows.counts.items():
         left_out = ", ".join(f"{number:,} {reason}" for reason, number in counts["dropped"].items())
         watch.note(
@@ -101,8 +137,10 @@ def encode_rows(
     sets = {"train": train, "eval": rows.eval, **rows.also}
     dropped, sizes = list(rows.dropped), {}
     shown, conversations = "", {}
+    routed: dict[str, str] = {}
     for name, some in sets.items():
         examples, refused = task.encode([dict(row) for row in some])
+        routed |= _routed(some, examples)
         if models["tongues"]:
             conversations |= _conversations(some, examples)
         if name == "train" and recipe.data.augment is not None:
@@ -119,6 +157,8 @@ def encode_rows(
             )
         shown = shown or _shown(examples[0], task)
         sizes[name] = write_examples(place / f"{name}.parquet", examples)
+    if recipe.teacher.pool and recipe.teacher.pool.by == "column":
+        write_json(place / ROUTES, routed)
     if conversations:
         write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
     write_jsonl(place / "dropped.jsonl", dropped)
@@ -147,9 +187,16 @@ def _conversations(rows: Sequence[Any], examples: list[Example]) -> dict[str, An
     return {example.key: said[example.row] for example in examples if example.row in said}
 
 
+def _routed(rows: Sequence[Any], examples: list[Example]) -> dict[str, str]:
+    """Key of an example -> the member of the panel that its row names."""
+    named = {row["id"]: row["teacher"] for row in rows if "teacher" in row}
+    return {example.key: named[example.row] for example in examples if example.row in named}
+
+
 def fault(place: Path, result: dict[str, Any]) -> str | None:
     """What of the prepared files, or of the fetched models, is gone."""
     models = [Path(result[role]["folder"]) for role in ("teacher", "student") if result[role]]
+    models += [Path(member["folder"]) for member in result["panel"] or []]
     wanted = [*models, *(place / f"{name}.parquet" for name in result["sets"])]
     return next((f"{path} is gone" for path in wanted if not path.exists()), None)
 

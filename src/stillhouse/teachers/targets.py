@@ -1,7 +1,7 @@
 """What a teacher says, in the forms that the terms of an objective know."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,10 @@ class Dense:
     def logits(self, positions: slice) -> Tensor:
         """[n, V], float32 throughout: bfloat16 logits have only 3 digits, and kept targets are float32 too."""
         return self.head.logits(self.hidden[positions], torch.float32)
+
+    def at(self, temperature: float) -> "Dense":
+        """What it says at `temperature`, where that is more than a division of its logits (see `losses.pooling`)."""
+        return replace(self, head=self.head.at(temperature))
 
     def __len__(self) -> int:
         return self.hidden.shape[0]

@@ -139,9 +139,10 @@ def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: floa
     divergence = _divergence(term)
     match targets:
         case Dense():
+            says = targets.at(temperature).logits
             if term.kind == "forward_kl":
-                return DenseTerm(temperature, targets.logits)
-            return by_autograd(lambda z, at: divergence(z, targets.logits(at), temperature=temperature))
+                return DenseTerm(temperature, says)
+            return by_autograd(lambda z, at: divergence(z, says(at), temperature=temperature))
         case TopK(ids, log_p, kept_at):
             _same_temperature(term, temperature, kept_at)
             if not _coarsens(term):
