@@ -48,6 +48,8 @@ def panel_fault(
     """Why these settings of `teacher:` do not fit each other; None if they do."""
     if panel is None:
         return "teacher.pool: there is no panel to pool; name its members in teacher.panel" if pool else None
+    if len(panel) < 2:
+        return "teacher.panel: needs at least two members; name a single teacher as teacher.model"
     if finetune or ema:
         return "teacher.panel: its members teach as they are; fine-tune each in a run of its own, and name its student folder"
     if pool is not None and pool.by == "validation" and task != "classification":

@@ -36,7 +36,7 @@ class Teacher(Section):
     student as it began); `model` then only lends its tokenizer, its layers, and the figures to compare with."""
     finetune: Finetune | None = None
     """Fine-tune it on the training rows' labels before it teaches."""
-    panel: Annotated[list[Member], Field(min_length=2)] | None = None
+    panel: list[Member] | None = None
     """Several teachers instead of `model`; the first one lends its tokenizer, and its layers to a student made of them."""
     pool: Pool | None = None
     """How the panel's opinions become one; their mean if not given."""
