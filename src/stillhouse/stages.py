@@ -194,6 +194,7 @@ _SOURCES = (
     "teacher.finetune",
     "teacher.panel",
     "teacher.pool",
+    "teacher.terms_accepted",
 )
 _LEARNING = ("seed", "task", "train", "data.max_length")
 _TASK = ("prepare.teacher", "prepare.tongues", "prepare.labels")

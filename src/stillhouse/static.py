@@ -15,6 +15,8 @@ from .errors import DataError, MissingExtra, RecipeError, ResourceError, Teacher
 from .recipe import DataSet, Recipe, crossing_fault
 from .registry import needs
 from .sources import cache_dir
+from .sources.licence import card_licence
+from .sources.terms import of_licence, refuse_disallowed
 
 ROWS_READ = 20
 """Of each local data set: enough to know its columns."""
@@ -55,6 +57,10 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
     for tracker in recipe.train.report_to:
         if find_spec(tracker) is None:
             raise MissingExtra(needs(tracker, f"train.report_to: {tracker}"))
+    for model in [recipe.teacher.model, *(member.model for member in recipe.teacher.panel or [])]:
+        if Path(model).is_dir() and (named := card_licence(Path(model))):
+            refuse_disallowed([of_licence(named)], recipe.teacher.terms_accepted)
+            notes.append(f"teacher: {of_licence(named).sentence()}")
     if recipe.licence is None:
         notes.append("licence: not given, so the student's model card will say it is unknown")
     notes.append(_disk(place))

@@ -36,6 +36,9 @@ class Teacher(Section):
     student as it began); `model` then only lends its tokenizer, its layers, and the figures to compare with."""
     finetune: Finetune | None = None
     """Fine-tune it on the training rows' labels before it teaches."""
+    terms_accepted: Annotated[str, Field(min_length=10)] | None = None
+    """Who decided that this teacher may train another model although its terms are known to forbid it, and why; it is kept
+    in the run and in the model card."""
     panel: list[Member] | None = None
     """Several teachers instead of `model`; the first one lends its tokenizer, and its layers to a student made of them."""
     pool: Pool | None = None

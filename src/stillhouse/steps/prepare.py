@@ -16,6 +16,7 @@ from ..progress import Watch
 from ..recipe import DataSet, crossing_fault
 from ..registry import pick
 from ..sources import cache_dir, resolve
+from ..sources.terms import of_licence, refuse_disallowed
 from ..tasks import TASKS, Task, make_task
 from ..tasks.bilingual import Bilingual
 from ..tasks.classification import label_order
@@ -69,6 +70,10 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
         }
     if recipe.teacher.panel is not None:
         fetched |= _fetch_panel(recipe, Path(fetched["teacher"]["folder"]), watch)
+    for who in fetched["panel"] or [fetched["teacher"]]:
+        terms = of_licence(who["licence"])
+        watch.note(f"  {who['name']}: {terms.sentence()}")
+        refuse_disallowed([terms], recipe.teacher.terms_accepted)
     if fetched["student"]:
         mine, theirs = (load_tokenizer(Path(fetched[role]["folder"])) for role in ("student", "teacher"))
         if why := same_tokenizer(mine, theirs):
