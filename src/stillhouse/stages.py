@@ -47,7 +47,7 @@ def _plan(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str,
 def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """The teacher as it is, or fine-tuned on the labelled training rows."""
     facts = results["prepare"]
-    if recipe.teacher.panel is not None:
+    if recipe.teacher.panel is not None or recipe.teacher.context is not None:
         return make_panel(
             recipe.teacher, prepare.task_of(recipe, facts), facts, recipe.label.batch_size, place, watch
         )
@@ -244,6 +244,8 @@ STAGES = [
             "teacher.finetune",
             "teacher.panel",
             "teacher.pool",
+            "teacher.context",
+            "teacher.model",
             "label.batch_size",
             "data.max_length",
         ),

@@ -12,12 +12,13 @@ from .objective import (
     Custom,
     ForwardKL,
     Hard,
+    PolicyGradient,
     Schedule,
     SoftTerm,
     Term,
 )
 from .outputs import Evaluate, Gate, Report
-from .panel import panel_fault
+from .panel import context_fault, panel_fault
 from .rollouts import Rollouts, rollouts_fault
 from .section import Section
 from .student import Student
@@ -79,6 +80,11 @@ class Recipe(Section):
             self.task, settings.panel, settings.pool, settings.finetune is not None, settings.ema is not None
         ):
             raise ValueError(fault)
+        if settings.context is not None and (
+            fault := context_fault(self.task, settings.finetune is not None, settings.ema is not None)
+        ):
+            raise ValueError(fault)
+        self._one_model_has_layers()
         if self.teacher.ema is not None and not self.label.online:
             raise ValueError(
                 "teacher.ema: what the student itself says cannot be kept beforehand; set label.online: true"
@@ -111,6 +117,21 @@ class Recipe(Section):
             )
         self._formats_fit()
         return self
+
+    def _one_model_has_layers(self) -> None:
+        """Layers are those of one model that reads what the student reads."""
+        if self.teacher.panel is None and self.teacher.context is None:
+            return
+        for term in self.objective:
+            if not isinstance(term, (Hard, SoftTerm, PolicyGradient)):
+                raise ValueError(
+                    f"objective: {term.kind} compares layers, and a teacher with a panel or a context has none like the "
+                    "student's; use forward_kl"
+                )
+            if isinstance(term, CrossTokenizer):
+                raise ValueError(
+                    "objective: cross_tokenizer needs one teacher without a context; remove the other"
+                )
 
     def _rollouts_fit(self) -> None:
         """The student's own rows need a teacher that answers at once, and estimates from them unbiased draws."""

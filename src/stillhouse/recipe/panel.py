@@ -42,6 +42,13 @@ class Pool(Section):
         return self
 
 
+def context_fault(task: str, finetune: bool, ema: bool) -> str | None:
+    """Why a teacher with a prompt of its own does not fit the other settings; None if it does."""
+    if task != "causal_lm":
+        return "teacher.context: only a language model reads a prompt; remove it"
+    return "teacher.context: cannot be combined with finetune or ema; remove one" if finetune or ema else None
+
+
 def panel_fault(
     task: str, panel: list[Member] | None, pool: Pool | None, finetune: bool, ema: bool
 ) -> str | None:

@@ -36,6 +36,9 @@ class Teacher(Section):
     student as it began); `model` then only lends its tokenizer, its layers, and the figures to compare with."""
     finetune: Finetune | None = None
     """Fine-tune it on the training rows' labels before it teaches."""
+    context: Annotated[str, Field(min_length=1)] | None = None
+    """A prompt that the teacher sees before every row and the student does not (context distillation, Snell et al. 2022,
+    arXiv:2209.15189); with a chat template it is the system's turn."""
     terms_accepted: Annotated[str, Field(min_length=10)] | None = None
     """Who decided that this teacher may train another model although its terms are known to forbid it, and why; it is kept
     in the run and in the model card."""

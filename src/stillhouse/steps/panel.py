@@ -1,4 +1,4 @@
-"""The teacher stage of a panel: its members' folders, and weights or tables judged on labelled rows."""
+"""The teacher stage of a panel, or of a model with a prompt of its own: its members' folders, and weights or tables judged on labelled rows."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ..losses.fused import chunks
 from ..losses.pooling import learned_weights, reliability_table
 from ..models.machine import device
 from ..progress import Watch
-from ..recipe import Pool
+from ..recipe import Member, Pool
 from ..tasks import Task, on_device
 from ..tasks.panel import PANEL, write_panel
 from .prepare import ROUTES
@@ -24,10 +24,14 @@ def make_panel(
 ) -> dict[str, Any]:
     """Returns: the stage's result: the panel's folder, its identity, and the folder of the member that lends its layers."""
     pool = teacher.pool or Pool()
-    members = facts["panel"]
+    members = facts["panel"] or [facts["teacher"]]
     folders = [Path(member["folder"]) for member in members]
-    weights = [member.weight for member in teacher.panel]
-    settings: dict[str, Any] = {"pool": pool.by, "weights": [weight / sum(weights) for weight in weights]}
+    weights = [member.weight for member in teacher.panel or [Member(model=teacher.model)]]
+    settings: dict[str, Any] = {
+        "pool": pool.by,
+        "context": teacher.context,
+        "weights": [weight / sum(weights) for weight in weights],
+    }
     examples = read_examples(place.parent / "prepare" / "train.parquet")
     known = [example for example in examples if max(example.labels) >= 0][: pool.rows]
     if pool.by == "learned":

@@ -11,6 +11,7 @@ from ..files import read_json, write_json
 from ..losses import log_softmax
 from ..losses.pooling import PooledHead, pooled
 from .base import Batch, Scores, Task
+from .context import in_context, prefixes
 
 PANEL = "panel.json"
 
@@ -23,6 +24,7 @@ class Panel(nn.Module):
         weights: [M]; equal ones if None.
         table: [M, C], for the pool `table`.
         routes: key of an example -> number of the member that teaches it.
+        context: a prompt that they see before every row, and the student does not; a panel of one may have one too.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Panel(nn.Module):
         weights: list[float] | None = None,
         table: list[list[float]] | None = None,
         routes: dict[str, int] | None = None,
+        context: str | None = None,
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
@@ -39,6 +42,8 @@ class Panel(nn.Module):
         self.weights = torch.tensor(weights or [1.0 / len(members)] * len(members))
         self.table = None if table is None else torch.tensor(table)
         self.routes = routes or {}
+        self.context = context
+        self._before: list[int] = []
 
     @property
     def module(self) -> nn.Module:
@@ -57,7 +62,8 @@ class Panel(nn.Module):
 
     def scores(self, task: Task, batch: Batch) -> Scores:
         """All members' hidden states side by side, with the weights of each position, under one head."""
-        each = [task.scores(member, batch) for member in self.members]
+        read = batch if self.context is None else in_context(task, batch, self.context)
+        each = [task.scores(member, read) for member in self.members]
         weights = self._weights(batch, each[0])
         head = PooledHead(
             None,
@@ -84,7 +90,8 @@ class Panel(nn.Module):
     @torch.no_grad()
     def generate(self, prompt: Tensor, max_new_tokens: int, min_new_tokens: int = 0, **_: Any) -> Tensor:
         """Greedy continuation of one prompt [1, T] by the pooled distribution, without a cache.  Returns: [1, T + new]."""
-        ids, end = prompt, self.config.get_text_config().eos_token_id
+        before = torch.tensor([self._before], dtype=torch.long, device=prompt.device)
+        ids, end = torch.cat([before, prompt], -1), self.config.get_text_config().eos_token_id
         ends = end if isinstance(end, list) else [end]
         weights = self.weights.to(prompt.device).unsqueeze(0)
         for number in range(max_new_tokens):
@@ -97,7 +104,7 @@ class Panel(nn.Module):
             ids = torch.cat([ids, best], -1)
             if int(best) in ends and number + 1 >= min_new_tokens:
                 break
-        return ids
+        return ids[:, before.shape[1] :]
 
 
 def write_panel(folder: Path, members: list[Path], **settings: Any) -> None:
@@ -119,4 +126,7 @@ def load_panel(task: Task, folder: Path, dtype: torch.dtype) -> Any:
     """The panel that `write_panel` wrote, ready for `task`."""
     kept = read_json(folder / PANEL)
     members = [task.load(Path(member), dtype) for member in kept.pop("members")]
-    return Panel(members, **kept).eval()
+    panel = Panel(members, **kept).eval()
+    if panel.context is not None:
+        panel._before = prefixes(task.tokenizer, panel.context)[0]
+    return panel
