@@ -20,6 +20,7 @@ FLOORS = (
     {"steps"},
     {"stages"},
     {"runner", "runstate", "doctor"},
+    {"plans"},
     {"cli"},
     {"__main__"},
 )
