@@ -17,9 +17,10 @@ from common import arguments
 from stillhouse.data.encode import read_examples
 from stillhouse.evaluate import Evaluation
 from stillhouse.files import read_json, write_json
+from stillhouse.pipeline import run_pipeline
 from stillhouse.progress import Lines
 from stillhouse.recipe import Recipe, load_recipe
-from stillhouse.runner import run_stages
+from stillhouse.stages import STAGES
 from stillhouse.steps import prepare, training
 
 HARD = {"kind": "hard", "weight": 0.2}
@@ -76,13 +77,14 @@ def main() -> None:
     base["train"] = {**base["train"], "steps": asked.steps}
     base["train"].pop("epochs", None)
     watch = Lines()
+    stages = [stage for stage in STAGES if stage.name != "plan"]  # nobody asks how long it will take
     evaluation = None
     for seed in range(asked.seeds):
         for name, variant in VARIANTS.items():
             if asked.only not in name:
                 continue
             recipe = recipe_of(base, variant)
-            run_stages(recipe, place, watch, until="label")
+            run_pipeline(recipe, stages, place, watch, until="label")
             results = {
                 stage: read_json(place / stage / "DONE.json")["result"]
                 for stage in ("prepare", "teacher", "initial", "label")
