@@ -19,7 +19,7 @@ def test_every_line_of_the_table_has_a_verdict_a_reason_and_a_source() -> None:
     for name, line in lines:
         assert line["training_others"] in ("allowed", "disallowed", "unknown"), name
         assert line["why"] and line["source"].startswith("https://"), name
-    assert date.fromisoformat(table()["read"] + "-01") > date(2026, 1, 1)
+    assert date.fromisoformat(table()["drawn_up"] + "-01") > date(2026, 1, 1)
 
 
 @pytest.mark.parametrize("spelt", ["Apache-2.0", "apache 2.0", "Apache License 2.0", "MIT License"])

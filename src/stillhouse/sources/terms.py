@@ -36,7 +36,7 @@ class Terms:
     source: str
     passes_on: bool = False
     """Whether what is trained on it carries its terms."""
-    read: str = ""
+    drawn_up: str = ""
     """The month in which the table was drawn up."""
 
     def sentence(self) -> str:
@@ -82,7 +82,7 @@ def _terms(subject: str, known: dict[str, Any]) -> Terms:
         known["why"],
         known["source"],
         known.get("passes_on", False),
-        table()["read"],
+        table()["drawn_up"],
     )
 
 
@@ -91,7 +91,7 @@ def refuse_disallowed(terms: Iterable[Terms], accepted: str | None) -> None:
     wrong = next((one for one in terms if one.verdict == "disallowed"), None)
     if wrong is not None and not accepted:
         raise RecipeError(
-            f"teacher: {wrong.sentence()}, read {wrong.read}. Choose another teacher, or say in teacher.terms_accepted who "
+            f"teacher: {wrong.sentence()}, as far as was known in {wrong.drawn_up}. Choose another teacher, or say in teacher.terms_accepted who "
             "decided that it is allowed here, and why; that sentence will stand in the run and in the model card."
         )
 
