@@ -109,6 +109,26 @@ def test_a_distiller_brings_a_student_nearer_to_a_foreign_teacher(folders, tmp_p
     assert sum(logs[-4:]) < 0.7 * sum(logs[:4])
 
 
+def test_a_distiller_renders_conversations_in_the_teachers_own_template(folders, tmp_path):
+    said = [
+        [{"role": "user", "content": "read"}, {"role": "assistant", "content": text}]
+        for text in tiny.sentences(4)
+    ]
+    made = Distiller(
+        model=AutoModelForCausalLM.from_pretrained(folders[1]),
+        teacher=Foreign(AutoModelForCausalLM.from_pretrained(folders[0]), load_tokenizer(folders[0])),
+        objective=[kd.cross_tokenizer()],
+        args=tiny.arguments(tmp_path, max_steps=1),
+        train_dataset=[{"messages": messages} for messages in said],
+        processing_class=load_tokenizer(folders[1]),
+    )
+    made.train()
+    (reading, *_) = made.task.readings(list(made.train_dataset))
+    assert "<|im_start|>user" in load_tokenizer(folders[0]).decode(reading.example.input_ids)
+    turns = (made.task.alignment.mine.end_of_turn(), made.task.alignment.theirs.end_of_turn())
+    assert turns in made.task.vocabularies.shared
+
+
 def test_the_same_tokenizer_on_both_sides_is_told_to_use_another_term(folders, tmp_path):
     made = Distiller(
         model=AutoModelForCausalLM.from_pretrained(folders[0]),

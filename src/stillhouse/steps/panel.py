@@ -7,7 +7,7 @@ import torch
 
 from ..data.encode import Example, read_examples
 from ..errors import DataError
-from ..files import atomic_folder, hash_json, hash_path, read_json
+from ..files import atomic_folder, hash_json, read_json
 from ..losses import log_softmax
 from ..losses.fused import chunks
 from ..losses.pooling import learned_weights, reliability_table
@@ -15,7 +15,7 @@ from ..models.machine import device
 from ..progress import Watch
 from ..recipe import Member, Pool
 from ..tasks import Task, on_device
-from ..tasks.panel import PANEL, write_panel
+from ..tasks.panel import write_panel
 from .prepare import ROUTES
 
 
@@ -46,7 +46,7 @@ def make_panel(
     with atomic_folder(place / "panel") as part:
         write_panel(part, folders, **settings)
         task.tokenizer.save_pretrained(part)
-    identity = hash_json([[member["identity"] for member in members], hash_path(place / "panel" / PANEL)])
+    identity = hash_json([[member["identity"] for member in members], settings])
     shown = {name: value for name, value in settings.items() if name in ("pool", "weights", "table")}
     return {
         "folder": f"{place.name}/panel",

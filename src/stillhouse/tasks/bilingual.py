@@ -1,6 +1,8 @@
 """Language modelling when the teacher has another tokenizer: rows are the student's, and the teacher reads them its way."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -44,8 +46,20 @@ class Bilingual(CausalLM):
         self.other = CausalLM(theirs, max_length, [])
         self.alignment = Alignment(mine, theirs)
         self.messages = messages or {}
-        self.vocabularies = Vocabularies(self.alignment.mine, self.alignment.theirs, chat=bool(messages))
         self._others: WeakSet[nn.Module] = WeakSet()
+
+    @cached_property
+    def vocabularies(self) -> Vocabularies:
+        """What the one's tokens are in the other's; asked for once the rows are known, for conversations end in another way."""
+        return Vocabularies(self.alignment.mine, self.alignment.theirs, chat=bool(self.messages))
+
+    def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:
+        """As for one tokenizer; conversations are remembered, to be rendered in the other's template."""
+        rows = list(rows)
+        examples, dropped = super().encode(rows)
+        said = {row["id"]: row["messages"] for row in rows if "messages" in row}
+        self.messages |= {example.key: said[example.row] for example in examples if example.row in said}
+        return examples, dropped
 
     def load(
         self, folder: Path, dtype: torch.dtype = torch.float32, head_seed: int | None = None

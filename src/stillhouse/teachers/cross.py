@@ -17,7 +17,7 @@ from .targets import Crossed
 
 @dataclass(frozen=True)
 class Foreign:
-    """Asks a Distiller for such a teacher: `Distiller(teacher=Foreign(model, tokenizer))`; rows are texts or completions."""
+    """Asks a Distiller for such a teacher: `Distiller(teacher=Foreign(model, tokenizer))`."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -29,15 +29,13 @@ class CrossTeacher:
     def __init__(self, model: PreTrainedModel, task: Bilingual) -> None:
         self.task = task
         self._local = LocalTeacher(model, task.other)
-        mine, theirs = zip(*task.vocabularies.shared, strict=True) if task.vocabularies.shared else ((), ())
-        self._mine, self._theirs = (torch.tensor(ids, dtype=torch.long) for ids in (mine, theirs))
 
     def signal(self, batch: Batch) -> Crossed:
         """What it says at its own counted positions, and the spans that both cut alike."""
         place = batch["labels"].device
         if self._local.place != place:
             self._local.model.to(place)
-            self._mine, self._theirs = self._mine.to(place), self._theirs.to(place)
+        shared = torch.tensor(self.task.vocabularies.shared, dtype=torch.long, device=place).reshape(-1, 2)
         readings = self.task.readings(batch["examples"])
         made = self.task.other.collate([reading.example for reading in readings])
         theirs = {n: value.to(place) if isinstance(value, Tensor) else value for n, value in made.items()}
@@ -48,8 +46,8 @@ class CrossTeacher:
             tokens=theirs["labels"][:, 1:][self.task.other.counted(theirs)],
             spans=spans.reshape(-1, 4),
             positions=sum(mine),
-            mine=self._mine,
-            theirs=self._theirs,
+            mine=shared[:, 0],
+            theirs=shared[:, 1],
             nearest=self._nearest,
         )
 
