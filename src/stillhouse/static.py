@@ -58,9 +58,9 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
         if find_spec(tracker) is None:
             raise MissingExtra(needs(tracker, f"train.report_to: {tracker}"))
     for model in [recipe.teacher.model, *(member.model for member in recipe.teacher.panel or [])]:
-        if Path(model).is_dir() and (named := card_licence(Path(model))):
-            refuse_disallowed([of_licence(named)], recipe.teacher.terms_accepted)
-            notes.append(f"teacher: {of_licence(named).sentence()}")
+        if Path(model).is_dir() and (stated := card_licence(Path(model))):
+            refuse_disallowed([of_licence(stated)], recipe.teacher.terms_accepted)
+            notes.append(f"teacher: {of_licence(stated).sentence()}")
     if recipe.licence is None:
         notes.append("licence: not given, so the student's model card will say it is unknown")
     notes.append(_disk(place))

@@ -37,7 +37,7 @@ class Tongue:
         self.bytes = token_bytes(tokenizer)
         """By id; None for a special token."""
         ids = list(tokenizer("a")["input_ids"])
-        self.begins = ids[:1] if ids and self.bytes[ids[0]] is None else []
+        self.begins: list[int] = ids[:1] if ids and self.bytes[ids[0]] is None else []
         """The token that a text begins with, in a list; an empty one if there is none."""
 
     def spelled(self, ids: Sequence[int]) -> bytes:

@@ -82,4 +82,5 @@ def edit_distances(word: bytes, others: Sequence[bytes]) -> "np.ndarray[tuple[in
             change = above[:, place] + (letters[:, place] != letter)
             row[:, place + 1] = np.minimum(np.minimum(above[:, place + 1], row[:, place]) + 1, change)
     ends = np.array([len(other) for other in others])
-    return row[np.arange(len(others)), ends]
+    found: np.ndarray[tuple[int], np.dtype[np.int64]] = row[np.arange(len(others)), ends]
+    return found

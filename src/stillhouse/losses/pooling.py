@@ -32,6 +32,10 @@ class PooledHead(Head):
     temperature: float = 1.0
     """At which the members' distributions are pooled; losses divide by it."""
 
+    def at(self, temperature: float) -> "PooledHead":
+        """Pooled at `temperature`."""
+        return replace(self, temperature=temperature)
+
     def outcomes(self, hidden: Tensor) -> int:
         """V, the same for all."""
         head, width = self.members[0]
@@ -44,10 +48,6 @@ class PooledHead(Head):
     def float(self) -> "PooledHead":
         """With float32 weights."""
         return replace(self, members=tuple((head.float(), width) for head, width in self.members))
-
-    def at(self, temperature: float) -> "PooledHead":
-        """Pooled at `temperature`."""
-        return replace(self, temperature=temperature)
 
     def logits(self, hidden: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """[n, ΣH + M] -> [n, V]: T·log of the pooled distribution, so that softmax(· / T) is that distribution."""

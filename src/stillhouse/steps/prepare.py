@@ -90,7 +90,7 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
 
 def _fetch_panel(recipe: Any, lead: Path, watch: Watch) -> dict[str, Any]:
     """The members as local folders, and what the whole panel is called; refuses members with other tokenizers."""
-    members = []
+    members: list[dict[str, Any]] = []
     for number, member in enumerate(recipe.teacher.panel):
         found = resolve(
             member.model, sha256=member.sha256, revision=member.revision, kind="model", progress=watch.note
@@ -141,7 +141,8 @@ def encode_rows(
     train = rows.train + rows.unlabelled
     sets = {"train": train, "eval": rows.eval, **rows.also}
     dropped, sizes = list(rows.dropped), {}
-    shown, conversations = "", {}
+    shown = ""
+    conversations: dict[str, Any] = {}
     routed: dict[str, str] = {}
     for name, some in sets.items():
         examples, refused = task.encode([dict(row) for row in some])

@@ -52,9 +52,8 @@ class CrossTeacher:
         )
 
     def _nearest(self, ids: Tensor) -> Tensor:
-        unique, where = ids.unique(return_inverse=True)
-        found = torch.tensor(self.task.vocabularies.nearest(unique.tolist()), device=ids.device)
-        return found[where]
+        found = self.task.vocabularies.nearest(ids.flatten().tolist())
+        return torch.tensor(found, device=ids.device).reshape(ids.shape)
 
 
 def _over_the_batch(mine: list[int], readings: list[Reading]) -> Iterator[tuple[int, int, int, int]]:
