@@ -3,6 +3,7 @@
 from .core import Recipe
 from .crossing import crossing_fault
 from .data import Also, Augment, Data, DataSet
+from .forms import Adapter, Quantize, Sparsity
 from .load import load_recipe, parse_recipe
 from .objective import (
     JS,
@@ -27,18 +28,20 @@ from .objective import (
     Term,
     TotalVariation,
 )
-from .outputs import Evaluate, Gate, Report
+from .outputs import Answers, Evaluate, Gate, Report
 from .panel import Member, Pool
 from .rollouts import Rollouts, rollouts_fault
-from .student import FromConfig, FromTeacher, Student
+from .student import FromConfig, FromTeacher, Search, Student, Target
 from .teacher import Finetune, Label, Teacher
 from .train import Train
 
 __all__ = [
     "JS",
+    "Adapter",
     "AdaptiveKL",
     "AlphaBeta",
     "Also",
+    "Answers",
     "Attention",
     "Augment",
     "CrossTokenizer",
@@ -59,17 +62,21 @@ __all__ = [
     "Member",
     "PolicyGradient",
     "Pool",
+    "Quantize",
     "Recipe",
     "Relations",
     "Report",
     "ReverseKL",
     "Rollouts",
     "Schedule",
+    "Search",
     "Similarity",
     "SkewForwardKL",
     "SkewReverseKL",
     "SoftTerm",
+    "Sparsity",
     "Student",
+    "Target",
     "Teacher",
     "Term",
     "TotalVariation",

@@ -6,10 +6,12 @@ from typing import Any
 
 from ..data.augment import augmented, neighbours
 from ..data.encode import Example, write_examples
+from ..data.formats import Row
+from ..data.perturb import SWAPPED, perturbed, swapped
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
 from ..errors import DataError, RecipeError
-from ..files import read_json, read_jsonl, write_json, write_jsonl
+from ..files import hash_json, read_json, read_jsonl, write_json, write_jsonl
 from ..models.load import as_folder, load_config, load_tokenizer, same_tokenizer
 from ..models.machine import bfloat16_pays
 from ..progress import Watch
@@ -118,7 +120,9 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
         )
         paths[name], licences[name] = found.path, found.licence
     column = recipe.teacher.pool.column if recipe.teacher.pool else None
-    rows = split_rows(recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, column)
+    rows = split_rows(
+        recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, recipe.evaluate.groups, column
+    )
     for name, counts in rows.counts.items():
         left_out = ", ".join(f"{number:,} {reason}" for reason, number in counts["dropped"].items())
         watch.note(
@@ -139,7 +143,7 @@ def encode_rows(
     reader = Path(models["student" if models["tongues"] else "teacher"]["folder"])
     task = make_task(recipe.task, load_tokenizer(reader), recipe.data.max_length, labels)
     train = rows.train + rows.unlabelled
-    sets = {"train": train, "eval": rows.eval, **rows.also}
+    sets = {"train": train, "eval": rows.eval, **_variants(recipe, rows.eval, watch), **rows.also}
     dropped, sizes = list(rows.dropped), {}
     shown = ""
     conversations: dict[str, Any] = {}
@@ -168,15 +172,39 @@ def encode_rows(
     if conversations:
         write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
     write_jsonl(place / "dropped.jsonl", dropped)
-    write_jsonl(place / "eval-rows.jsonl", [dict(row) for row in rows.eval])
+    held = {name: [dict(row) for row in some] for name, some in sets.items() if name != "train"}
+    for name, some in held.items():
+        write_jsonl(place / f"{name}-rows.jsonl", some)
     return {
         "labels": labels,
         "sets": sizes,
-        "evaluated": [name for name in sets if name != "train"],
+        "evaluated": list(held),
+        "held_out": hash_json([[_unplaced(row) for row in some] for some in held.values()]),
         "unlabelled": len(rows.unlabelled),
         "counts": rows.counts,
         "example": shown,
     }
+
+
+def _variants(recipe: Any, rows: list[Row], watch: Watch) -> dict[str, list[Row]]:
+    """The held-out rows changed in the ways that the recipe asks for; see `data.perturb`."""
+    if recipe.evaluate.rows and recipe.task == "classification":
+        rows = rows[: recipe.evaluate.rows]  # the same ones that are measured
+    found = perturbed(rows, recipe.evaluate.perturb, recipe.seed)
+    if recipe.evaluate.swap:
+        some = swapped(rows, recipe.evaluate.swap)
+        if not some:
+            raise DataError(
+                "evaluate.swap: none of its terms is in the held-out rows; name terms that they hold."
+            )
+        watch.note(f"  swap: {len(some):,} of {len(rows):,} held-out rows hold one of the terms")
+        found[SWAPPED] = some
+    return found
+
+
+def _unplaced(row: dict[str, Any]) -> dict[str, Any]:
+    """What evaluation knows of a row beyond its tokens; the line it stands on changes nothing."""
+    return {key: row[key] for key in ("id", "group", "groups") if key in row}
 
 
 def _augmented(recipe: Any, task: Task, teacher: Path, examples: list[Example]) -> list[Example]:
