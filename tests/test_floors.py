@@ -22,6 +22,7 @@ FLOORS = (
     {"steps"},
     {"stages"},
     {"runner", "runstate", "doctor"},
+    {"plans"},
     {"cli"},
     {"__main__"},
 )

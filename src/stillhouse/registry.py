@@ -11,10 +11,7 @@ from .errors import MissingExtra, RecipeError
 EXTRAS = {
     "gguf": "gguf",
     "jsonschema": "data",
-<<<<<<< HEAD
     "httpx2": "api",
-=======
->>>>>>> data
     "openai": "api",
     "optuna": "tune",
     "peft": "peft",

@@ -28,6 +28,7 @@ from .recipe import Custom, Recipe
 from .registry import source_of
 from .samples import samples
 from .steps import finish, prepare, students, training, writing
+from .steps.panel import make_panel
 from .steps.plan import measure_plan
 from .steps.seeds import train_again
 from .steps.vocabulary import trim_teacher
@@ -52,6 +53,10 @@ def _plan(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str,
 def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """The teacher as it is, or fine-tuned on the labelled training rows."""
     facts = results["prepare"]
+    if recipe.teacher.panel is not None or recipe.teacher.context is not None:
+        return make_panel(
+            recipe.teacher, prepare.task_of(recipe, facts), facts, recipe.label.batch_size, place, watch
+        )
     if recipe.teacher.finetune is None:
         return {"folder": facts["teacher"]["folder"], "identity": facts["teacher"]["identity"]}
     task = prepare.task_of(recipe, facts)
@@ -63,7 +68,8 @@ def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """The student before it learns anything."""
     facts = results["prepare"]
     task = prepare.task_of(recipe, facts)
-    teacher = prepare.located(results["teacher"]["folder"], place)
+    lender = results["teacher"].get("lead", results["teacher"])
+    teacher = prepare.located(lender["folder"], place)
     folder, how = students.make_student(recipe.student, recipe.seed, task, teacher, facts, place, watch)
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}", "how": how}
 
@@ -220,13 +226,23 @@ def _own_checker(recipe: Any) -> str | None:
     return hash_path(source_of(wanted.checker)) if wanted and wanted.checker else None
 
 
-_SOURCES = ("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune")
+_SOURCES = (
+    "task",
+    "seed",
+    "teacher.model",
+    "teacher.sha256",
+    "teacher.revision",
+    "teacher.finetune",
+    "teacher.panel",
+    "teacher.pool",
+    "teacher.terms_accepted",
+)
 _LEARNING = ("seed", "task", "train", "data.max_length")
 _ORIGIN = tuple(
     f"student.{name}" for name in ("cut", "target", "search", "from_config", "model", "sha256", "revision")
 )
 _FORMS = ("student.adapter", "student.quantize", "student.sparsity")
-_TASK = ("prepare.teacher", "prepare.labels")
+_TASK = ("prepare.teacher", "prepare.tongues", "prepare.labels")
 
 STAGES = [
     Stage(
@@ -261,6 +277,7 @@ STAGES = [
             "temperature",
             "has_teacher",
             "objective",
+            "rollouts",
             "train",
             "evaluate",
             "report.samples",
@@ -270,8 +287,18 @@ STAGES = [
     Stage(
         "teacher",
         _teacher,
-        reads=("seed", "task", "teacher.finetune", "data.max_length"),
-        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train"),
+        reads=(
+            "seed",
+            "task",
+            "teacher.finetune",
+            "teacher.panel",
+            "teacher.pool",
+            "teacher.context",
+            "teacher.model",
+            "label.batch_size",
+            "data.max_length",
+        ),
+        after=(*_TASK, "prepare.panel", "prepare.bfloat16", "prepare.sets.train"),
         intact=_model_fault,
     ),
     Stage(

@@ -17,9 +17,11 @@ from .data.templates import check_folder
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
 from .models.shrink.requests import check_layers, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Skeleton
-from .recipe import DataSet, Recipe, Student
+from .recipe import DataSet, Recipe, Student, crossing_fault
 from .registry import needs
 from .sources import cache_dir
+from .sources.licence import card_licence
+from .sources.terms import of_licence, refuse_disallowed
 
 ROWS_READ = 20
 """Of each local data set: enough to know its columns."""
@@ -41,6 +43,10 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             said = sources.check(wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model")
             notes += [f"{role}: {note}" for note in said]
             _model(role, Path(wanted.model), recipe)
+    for number, member in enumerate(recipe.teacher.panel or []):
+        said = sources.check(member.model, sha256=member.sha256, revision=member.revision, kind="model")
+        notes += [f"teacher.panel[{number}]: {note}" for note in said]
+        _model("teacher", Path(member.model), recipe)
     _layers(recipe)
     named = {
         "data.train": recipe.data.train,
@@ -57,6 +63,10 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
     for tracker in recipe.train.report_to:
         if find_spec(tracker) is None:
             raise MissingExtra(needs(tracker, f"train.report_to: {tracker}"))
+    for model in [recipe.teacher.model, *(member.model for member in recipe.teacher.panel or [])]:
+        if Path(model).is_dir() and (stated := card_licence(Path(model))):
+            refuse_disallowed([of_licence(stated)], recipe.teacher.terms_accepted)
+            notes.append(f"teacher: {of_licence(stated).sentence()}")
     if recipe.licence is None:
         notes.append("licence: not given, so the student's model card will say it is unknown")
     notes.append(_disk(place))
@@ -234,10 +244,10 @@ def _tokenizers(recipe: Recipe) -> list[str]:
         return []
     one, other = (_json(file).get("model", {}).get("vocab") for file in files)
     if one != other:
-        raise RecipeError(
-            "student.model: its tokenizer is not the teacher's (their pieces differ); soft targets need the same one. "
-            "Make the student from the teacher, or choose one of its family."
-        )
+        fault = crossing_fault(recipe.task, recipe.objective, recipe.label.online, recipe.rollouts)
+        if fault is not None:
+            raise RecipeError(fault)
+        return ["tokenizers: differ; the teacher reads each row in its own"]
     return ["tokenizers: the same"]
 
 

@@ -84,9 +84,11 @@ def prepare(
     seed: int,
     paths: dict[str, Path],
     groups: Sequence[str] = (),
+    teacher: str | None = None,
 ) -> Prepared:
     """Read, clean, split and order all sets of a recipe.
 
+    teacher: column of data.train that names the member of a panel that teaches a row.
     paths: where "train", "eval" and "unlabelled" (those the recipe has) and each of `also`, by its name, lie.
     groups: columns by which the held-out rows will be measured.
     Raises: DataError if a file or row is wrong or no row of a set is left; RecipeError if settings don't fit.
@@ -103,6 +105,7 @@ def prepare(
         paths,
         group=data.group,
         to_split=data.eval is None,
+        teacher=teacher,
         groups=groups if data.eval is None else (),
     )
     tests = (
@@ -174,6 +177,7 @@ def _read(
     paths: Mapping[str, Path],
     labelled: bool = True,
     group: str | None = None,
+    teacher: str | None = None,
     to_split: bool = False,
     groups: Sequence[str] = (),
 ) -> _Set:
@@ -182,6 +186,8 @@ def _read(
     columns = {str(ours): theirs for ours, theirs in settings.columns.items()}
     if group:
         columns["group"] = group
+    if teacher:
+        columns["teacher"] = teacher
     for raw in _wanted(found, settings.where, read_raw(paths[name]), key):
         if task == "causal_lm" and not labelled:
             found.format = "prompts"

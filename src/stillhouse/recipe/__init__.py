@@ -1,6 +1,7 @@
 """The recipe: pydantic and YAML only.  It knows nothing of torch, and importing it costs little."""
 
 from .core import Recipe
+from .crossing import crossing_fault
 from .data import Also, Augment, Data, DataSet, Writer
 from .filter import Filter
 from .forms import Adapter, Quantize, Sparsity
@@ -10,6 +11,7 @@ from .objective import (
     AdaptiveKL,
     AlphaBeta,
     Attention,
+    CrossTokenizer,
     Custom,
     Embeddings,
     FeatureTerm,
@@ -28,6 +30,7 @@ from .objective import (
     TotalVariation,
 )
 from .outputs import Answers, Evaluate, Gate, Report
+from .panel import Member, Pool
 from .rollouts import Rollouts, rollouts_fault
 from .student import FromConfig, FromTeacher, Search, Student, Target
 from .teacher import Finetune, Label, Teacher
@@ -42,6 +45,7 @@ __all__ = [
     "Answers",
     "Attention",
     "Augment",
+    "CrossTokenizer",
     "Custom",
     "Data",
     "DataSet",
@@ -57,7 +61,9 @@ __all__ = [
     "Hard",
     "Hidden",
     "Label",
+    "Member",
     "PolicyGradient",
+    "Pool",
     "Quantize",
     "Recipe",
     "Relations",
@@ -78,6 +84,7 @@ __all__ = [
     "TotalVariation",
     "Train",
     "Writer",
+    "crossing_fault",
     "load_recipe",
     "parse_recipe",
     "rollouts_fault",

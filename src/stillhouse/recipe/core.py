@@ -8,14 +8,17 @@ from .data import Data
 from .objective import (
     AdaptiveKL,
     AlphaBeta,
+    CrossTokenizer,
     Custom,
     ForwardKL,
     Hard,
+    PolicyGradient,
     Schedule,
     SoftTerm,
     Term,
 )
 from .outputs import Evaluate, Gate, Report
+from .panel import context_fault, panel_fault
 from .rollouts import Rollouts, rollouts_fault
 from .section import Section
 from .student import Student
@@ -73,6 +76,16 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
+        settings = self.teacher
+        if fault := panel_fault(
+            self.task, settings.panel, settings.pool, settings.finetune is not None, settings.ema is not None
+        ):
+            raise ValueError(fault)
+        if settings.context is not None and (
+            fault := context_fault(self.task, settings.finetune is not None, settings.ema is not None)
+        ):
+            raise ValueError(fault)
+        self._one_model_has_layers()
         if self.teacher.ema is not None and not self.label.online:
             raise ValueError(
                 "teacher.ema: what the student itself says cannot be kept beforehand; set label.online: true"
@@ -115,6 +128,21 @@ class Recipe(Section):
         self._formats_fit()
         return self
 
+    def _one_model_has_layers(self) -> None:
+        """Layers are those of one model that reads what the student reads."""
+        if self.teacher.panel is None and self.teacher.context is None:
+            return
+        for term in self.objective:
+            if not isinstance(term, (Hard, SoftTerm, PolicyGradient)):
+                raise ValueError(
+                    f"objective: {term.kind} compares layers, and a teacher with a panel or a context has none like the "
+                    "student's; use forward_kl"
+                )
+            if isinstance(term, CrossTokenizer):
+                raise ValueError(
+                    "objective: cross_tokenizer needs one teacher without a context; remove the other"
+                )
+
     def _rollouts_fit(self) -> None:
         """The student's own rows need a teacher that answers at once, and estimates from them unbiased draws."""
         if fault := rollouts_fault(self.objective, self.rollouts):
@@ -135,6 +163,10 @@ class Recipe(Section):
                     f"objective: {term.kind} compares layers, which are not kept on disk; set label.online: true"
                 )
         for term in soft:
+            if isinstance(term, CrossTokenizer):
+                raise ValueError(
+                    "objective: cross_tokenizer compares what both models say at once; set label.online: true"
+                )
             if isinstance(term.temperature, Schedule):
                 raise ValueError(
                     f"objective: {term.kind} changes its temperature, but soft targets kept on disk have one; "

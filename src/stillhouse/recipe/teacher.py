@@ -1,10 +1,11 @@
 """`teacher:` and `label:`: who knows, and how what it knows is kept."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from .data import Sha256
+from .panel import Member, Pool
 from .section import Section
 
 
@@ -35,6 +36,30 @@ class Teacher(Section):
     student as it began); `model` then only lends its tokenizer, its layers, and the figures to compare with."""
     finetune: Finetune | None = None
     """Fine-tune it on the training rows' labels before it teaches."""
+    context: Annotated[str, Field(min_length=1)] | None = None
+    """A prompt that the teacher sees before every row and the student does not (context distillation, Snell et al. 2022,
+    arXiv:2209.15189); with a chat template it is the system's turn."""
+    terms_accepted: Annotated[str, Field(min_length=10)] | None = None
+    """Who decided that this teacher may train another model although its terms are known to forbid it, and why; it is kept
+    in the run and in the model card."""
+    panel: list[Member] | None = None
+    """Several teachers instead of `model`; the first one lends its tokenizer, and its layers to a student made of them."""
+    pool: Pool | None = None
+    """How the panel's opinions become one; their mean if not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_member_lends(cls, values: Any) -> Any:
+        """`model` is the first member's: whatever asks for one model's tokenizer or layers finds them there."""
+        panel = values.get("panel") if isinstance(values, dict) else None
+        if not isinstance(panel, list) or not panel or "model" in values:
+            return values
+        lent = {
+            name: panel[0][name]
+            for name in ("model", "sha256", "revision")
+            if isinstance(panel[0], dict) and name in panel[0]
+        }
+        return {**lent, **values}
 
 
 class Label(Section):

@@ -20,6 +20,7 @@ from ..recipe.text import recipe_text
 from ..registry import pick
 from ..report.card import render_card
 from ..report.html import render_html
+from ..sources.terms import of_licence, student_licence
 from ..tasks import TASKS
 
 
@@ -38,11 +39,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "version": __version__,
         "machine": machine(),
         "base_model": _hub_id(facts["teacher"]["identity"]),
-        "licence": {
-            "student": recipe.licence,
-            "teacher": facts["teacher"]["licence"],
-            "data": facts["licences"]["train"],
-        },
+        "licence": licences(recipe, facts),
         "metrics": {
             metric.name: {
                 "title": metric.title,
@@ -73,6 +70,23 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "notes": found["notes"],
         "seeds": found["seeds"],
         **{name: found[name] for name in EVIDENCE},
+    }
+
+
+def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
+    """Who came under which licence, what follows for the student, and what the recipe's author took upon themselves."""
+    data = facts["licences"]["train"]
+    teachers = [one["licence"] for one in facts["panel"] or [facts["teacher"]]]
+    began_with = facts["student"]["licence"] if facts["student"] else facts["teacher"]["licence"]
+    computed = student_licence(began_with, [*teachers, data])
+    return {
+        "student": recipe.licence or computed.licence,
+        "computed": computed.licence,
+        "because": computed.why,
+        "teacher": facts["teacher"]["licence"],
+        "data": data,
+        "terms": [of_licence(licence).sentence() for licence in dict.fromkeys(teachers)],
+        "accepted": recipe.teacher.terms_accepted,
     }
 
 

@@ -18,8 +18,10 @@ from ..progress import Watch
 from ..recipe import Finetune, Hard, Rollouts, Term, Train
 from ..stopping import asked, good_moments
 from ..tasks import Task
+from ..tasks.bilingual import Bilingual
 from ..teachers import Teacher
 from ..teachers.cache import CachedTeacher, SoftTargetCache
+from ..teachers.cross import CrossTeacher
 from ..teachers.ema import Ema
 from ..teachers.local import LocalTeacher
 from ..train import checkpoints
@@ -42,7 +44,12 @@ def build_teacher(recipe: Any, results: Results, place: Path, watch: Watch) -> T
     facts = results["prepare"]
     task = task_of(recipe, facts)
     dtype = getattr(torch, dtype_name(recipe.teacher.dtype, facts))
-    return LocalTeacher(task.load(located(results["teacher"]["folder"], place), dtype), task)
+    return beside(task.load(located(results["teacher"]["folder"], place), dtype), task)
+
+
+def beside(model: PreTrainedModel, task: Task) -> Teacher:
+    """The teacher's model as it runs beside the student."""
+    return CrossTeacher(model, task) if isinstance(task, Bilingual) else LocalTeacher(model, task)
 
 
 def train_student(

@@ -1,0 +1,1 @@
+"""Plans: what turns one recipe into several runs."""
