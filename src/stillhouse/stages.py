@@ -27,7 +27,7 @@ from .registry import source_of
 from .samples import samples
 from .steps import finish, prepare, students, training
 from .steps.plan import measure_plan
-from .teachers.cache import cache_fault
+from .teachers.cache import cache_fault, pool_caches
 from .teachers.labelling import label_examples, label_settings
 
 
@@ -58,7 +58,9 @@ def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     facts = results["prepare"]
     task = prepare.task_of(recipe, facts)
     teacher = prepare.located(results["teacher"]["folder"], place)
-    folder, how = students.make_student(recipe.student, recipe.seed, task, teacher, facts, place, watch)
+    folder, how = students.make_student(
+        recipe.student, training.training_seed(recipe), task, teacher, facts, place, watch
+    )
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}", "how": how}
 
 
@@ -77,6 +79,8 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
     }
     task = prepare.task_of(recipe, facts)
     meta["outcomes"] = task.outcomes
+    if meta["top_k"] == "all" or (meta["top_k"] or 0) >= task.outcomes:
+        meta["temperature"] = 1.0  # whole distributions can be taken to any temperature, so the teacher is asked once
     cache = place / f"targets-{hash_json(meta)[:12]}"
     examples = read_examples(place.parent / "prepare" / "train.parquet")
     folder = prepare.located(teacher["folder"], place)
@@ -228,7 +232,7 @@ STAGES = [
     Stage(
         "initial",
         _initial,
-        reads=("seed", "task", "student", "data.max_length"),
+        reads=("seed", "task", "student", "train.seed", "data.max_length"),
         after=(*_TASK, "prepare.student", "prepare.sets.train", "teacher"),
         intact=_model_fault,
     ),
@@ -239,6 +243,7 @@ STAGES = [
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher"),
         intact=_cache_fault,
         content_keyed=True,
+        pool=pool_caches,
     ),
     Stage(
         "train",
@@ -267,6 +272,7 @@ STAGES = [
         reads=tuple(Recipe.model_fields),
         after=("prepare", "plan", "teacher", "initial", "label", "train", "control", "evaluate"),
         intact=_report_fault,
+        shared=False,
     ),
 ]
 """In this order.  What a stage does not name here it cannot see."""

@@ -133,6 +133,8 @@ def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: floa
     if isinstance(term, PolicyGradient):
         return _policy_gradient(scores)
     temperature = now(term.temperature, progress)
+    if isinstance(targets, TopK) and targets.ids.shape[-1] == scores.head.outcomes(scores.hidden):
+        targets = targets.at(temperature)
     divergence = _divergence(term)
     match targets:
         case Dense():
