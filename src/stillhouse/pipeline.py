@@ -103,19 +103,22 @@ def run_pipeline(
                 raise RecipeError(
                     f"--only {only}: the stage {stage.name!r} before it is not done; run that first."
                 )
-            results[stage.name] = _run_once(
-                stage, recipe, folder / stage.name, mark, results, watch, beside
-            )
+            results[stage.name] = _run_once(stage, recipe, folder / stage.name, mark, results, watch, beside)
             if stage.name in (until, only):
                 break
         return results
 
 
 def _fingerprint(stage: Stage, recipe: Recipe, results: Results) -> str:
-    settings = {field: _plain(_field(recipe, field)) for field in stage.reads}
+    settings = settings_of(stage, recipe)
     stamp = stage.stamp(_view(recipe, stage.reads)) if stage.stamp else None
     seen = _without_places(_results_view(results, stage.after))
     return hash_json([stage.name, stage.version, settings, stamp, seen])
+
+
+def settings_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
+    """The fields of the recipe that a stage declares, as plain values."""
+    return {field: _plain(_field(recipe, field)) for field in stage.reads}
 
 
 def _results_view(results: Results, after: Sequence[str]) -> Results:

@@ -80,7 +80,9 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
     task = prepare.task_of(recipe, facts)
     meta["outcomes"] = task.outcomes
     if meta["top_k"] == "all" or (meta["top_k"] or 0) >= task.outcomes:
-        meta["temperature"] = 1.0  # whole distributions can be taken to any temperature, so the teacher is asked once
+        meta["temperature"] = (
+            1.0  # whole distributions can be taken to any temperature, so the teacher is asked once
+        )
     cache = place / f"targets-{hash_json(meta)[:12]}"
     examples = read_examples(place.parent / "prepare" / "train.parquet")
     folder = prepare.located(teacher["folder"], place)
@@ -132,7 +134,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     retentions, floors = evaluation.retentions(read_examples(kept / "train.parquet"), *with_numbers)
     return {
         "models": {name: {"metrics": evaluation.metrics(name, *with_numbers)} for name in folders},
-        "costs": costs(folders, task, sets["eval"], kept / "eval.parquet", watch),
+        "costs": costs(folders, task, sets["eval"], kept / "eval.parquet", watch, recipe.evaluate.speed),
         "floors": floors,
         "retentions": retentions,
         "gains": evaluation.gains("student", "hard_only", *with_numbers) if "hard_only" in folders else None,
@@ -263,7 +265,15 @@ STAGES = [
     Stage(
         "evaluate",
         _evaluate,
-        reads=("seed", "task", "data.max_length", "label.batch_size", "evaluate.resamples", "report.samples"),
+        reads=(
+            "seed",
+            "task",
+            "data.max_length",
+            "label.batch_size",
+            "evaluate.resamples",
+            "evaluate.speed",
+            "report.samples",
+        ),
         after=(*_TASK, "prepare.sets", "prepare.evaluated", "teacher", "initial", "train", "control"),
     ),
     Stage(

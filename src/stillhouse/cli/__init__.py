@@ -13,7 +13,7 @@ import typer
 from .. import stopping
 from ..errors import StillhouseError
 from ..registry import did_you_mean
-from . import about, runs
+from . import about, plans, runs
 
 app = typer.Typer(
     name="stillhouse",
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 for command in (
     about.ls, about.cp, about.init, runs.validate, runs.plan, runs.run, runs.status, runs.report, about.doctor, about.schema,
+    plans.tune, plans.ablate,
 ):  # fmt: skip
     app.command()(command)
 

@@ -30,12 +30,15 @@ class Prepared:
     eval: list[Row]
     unlabelled: list[Row]
     also: dict[str, list[Row]]
+    """Further sets to be measured on, and `validation` where rows are set aside for choosing settings."""
     dropped: list[dict[str, str]]
     """{"where", "reason", "set"} of each row left out."""
     counts: dict[str, dict[str, Any]]
     """Set -> format, read, added (pieces more than rows cut), held_out (moved to eval), kept, dropped {reason: rows},
     and overlap {other set: rows whose content is there too}.
     Always: read + added == kept + held_out + the sum of dropped."""
+    extra: list[Row] = field(default_factory=list)
+    """Further rows to learn from."""
 
 
 @dataclass
@@ -91,12 +94,21 @@ def prepare(data: Data, also: list[Also], task: str, seed: int, paths: dict[str,
     _tell_apart_by_answers([train, *tests.values()])
     if data.eval is None:
         tests = {"eval": _hold_out(train, data.split, seed), **tests}
+    if data.validation is not None:
+        chosen_on = _hold_out(train, data.validation, seed, "validation")
+        _drop_overlap(chosen_on, tests)
+        tests["validation"] = chosen_on
     limits = {"eval": data.eval.limit if data.eval else None, **{other.name: other.limit for other in also}}
     for name, test in tests.items():
-        _take(test, seed, limits[name])
+        _take(test, seed, limits.get(name))
     _drop_overlap(train, tests)
     _take(train, seed, data.train.limit)
     sets = [train, *tests.values()]
+    if data.extra is not None:
+        extra = _read("extra", "data.extra", data.extra, task, paths)
+        _drop_overlap(extra, {**tests, "train": train})
+        _take(extra, seed, data.extra.limit)
+        sets.append(extra)
     if data.unlabelled is not None:
         more = _read("unlabelled", "data.unlabelled", data.unlabelled, task, paths, labelled=False)
         _drop_overlap(more, {**tests, "train": train})
@@ -107,9 +119,10 @@ def prepare(data: Data, also: list[Also], task: str, seed: int, paths: dict[str,
         train=rows["train"],
         eval=rows["eval"],
         unlabelled=rows.get("unlabelled", []),
-        also={other.name: rows[other.name] for other in also},
+        also={name: rows[name] for name in tests if name != "eval"},
         dropped=[row for one in sets for row in one.dropped],
         counts={one.name: one.counts() for one in sets},
+        extra=rows.get("extra", []),
     )
 
 
@@ -274,14 +287,14 @@ def _tell_apart_by_answers(sets: list[_Set]) -> None:
             one.keys = {row["id"]: content_key(row, answers=True) for row in one.rows}
 
 
-def _hold_out(train: _Set, split: float, seed: int) -> _Set:
+def _hold_out(train: _Set, split: float, seed: int, name: str = "eval") -> _Set:
     """Take groups from `train`, in the seeded order, until the share or number of rows asked for is reached."""
     groups: defaultdict[str, list[Row]] = defaultdict(list)
     for row in train.rows:
         groups[train.group(row)].append(row)
     wanted = split if isinstance(split, int) else max(1, round(split * len(train.rows)))
     held: list[Row] = []
-    for group in sorted(groups, key=lambda name: _draw(seed, "split", name))[
+    for group in sorted(groups, key=lambda group: _draw(seed, "split", group))[
         :-1
     ]:  # the last one is for training
         if len(held) >= wanted:
@@ -289,14 +302,14 @@ def _hold_out(train: _Set, split: float, seed: int) -> _Set:
         held += groups[group]
     if not held or (isinstance(split, int) and len(held) < wanted):
         raise DataError(
-            f"data.split: {split} of {len(train.rows):,} rows in {len(groups):,} groups (of equal content, or equal "
+            f"data.{'split' if name == 'eval' else name}: {split} of {len(train.rows):,} rows in {len(groups):,} groups (of equal content, or equal "
             "data.group) leaves nothing to train on or to measure; lower it, add rows, or name data.eval."
         )
     ids = {row["id"] for row in held}
     train.rows = [row for row in train.rows if row["id"] not in ids]
-    train.held_out = len(held)
+    train.held_out += len(held)
     return _Set(
-        "eval", train.format, held, {row["id"]: train.keys[row["id"]] for row in held}, read=len(held)
+        name, train.format, held, {row["id"]: train.keys[row["id"]] for row in held}, read=len(held)
     )
 
 

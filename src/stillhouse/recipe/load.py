@@ -165,6 +165,8 @@ def _sentence(fault: dict[str, Any], place: str) -> str:
         case "literal_error":
             allowed = more["expected"].replace("'", "")
             return f"{place}: must be {allowed}, not {given!r}.{did_you_mean(str(given), allowed.replace(' or ', ', ').split(', '))}"
+        case "too_short" if more.get("min_length", 1) > 1:
+            return f"{place}: needs at least {more['min_length']} entries, and has {more['actual_length']}."
         case "too_short":
             return f"{place}: must not be empty; add an entry, or remove the key."
         case "string_pattern_mismatch" if place.endswith("sha256"):

@@ -17,15 +17,19 @@ class Evaluate(Section):
     """Further data sets, which nobody trained on."""
     hard_only: bool = True
     """Train the control: same student, data, steps and learning rate, but hard targets alone."""
+    speed: bool = True
+    """Measure speed and memory of teacher and student, which takes half a minute; a plan does so once for each shape."""
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
     """Bootstrap resamples and permutations behind each interval and p-value."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [also.name for also in self.also]
-        if {"train", "eval", "unlabelled"} & set(names) or len(set(names)) != len(names):
+        if {"train", "eval", "unlabelled", "validation", "extra"} & set(names) or len(set(names)) != len(
+            names
+        ):
             raise ValueError(
-                f"also: names must differ from each other and from train, eval and unlabelled, not {', '.join(names)}"
+                f"also: names must differ from each other and from train, eval, validation, extra and unlabelled, not {', '.join(names)}"
             )
         return self
 

@@ -122,7 +122,11 @@ def publish(found: dict[str, Any], run: Path, student: Path) -> None:
     curves = [row for stage in ("train", "control") for row in _curves(run / stage / "metrics.jsonl")]
     with atomic_folder(run / "student") as part:
         shutil.copytree(
-            student, part, copy_function=link_or_copy, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True
+            student,
+            part,
+            copy_function=link_or_copy,
+            ignore=shutil.ignore_patterns(MANIFEST),
+            dirs_exist_ok=True,
         )
         (part / "README.md").write_text(render_card(found, text), encoding="utf-8")
     write_text(run / "report.html", render_html(found, text, command, curves))

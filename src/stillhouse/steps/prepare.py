@@ -92,7 +92,7 @@ def encode_rows(
     if labels and models["student"]:
         _check_student(Path(models["student"]["folder"]), labels)
     task = make_task(recipe.task, load_tokenizer(teacher), recipe.data.max_length, labels)
-    train = rows.train + rows.unlabelled
+    train = rows.train + rows.extra + rows.unlabelled
     sets = {"train": train, "eval": rows.eval, **rows.also}
     dropped, sizes = list(rows.dropped), {}
     shown = ""
@@ -117,7 +117,7 @@ def encode_rows(
     return {
         "labels": labels,
         "sets": sizes,
-        "evaluated": [name for name in sets if name != "train"],
+        "evaluated": [name for name in sets if name not in ("train", "validation")],
         "unlabelled": len(rows.unlabelled),
         "counts": rows.counts,
         "example": shown,
@@ -152,7 +152,7 @@ def located(folder: str, place: Path) -> Path:
 
 
 def _data_sets(recipe: Any) -> dict[str, DataSet]:
-    named = {name: getattr(recipe.data, name) for name in ("train", "eval", "unlabelled")}
+    named = {name: getattr(recipe.data, name) for name in ("train", "eval", "extra", "unlabelled")}
     return {name: one for name, one in named.items() if one is not None} | {
         also.name: also for also in recipe.evaluate.also
     }
