@@ -50,7 +50,7 @@ def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
         return {"folder": facts["teacher"]["folder"], "identity": facts["teacher"]["identity"]}
     task = prepare.task_of(recipe, facts)
     folder = training.finetune(recipe.teacher.finetune, recipe.seed, task, facts, place, watch)
-    return {"folder": _inside(folder, place), "identity": f"finetuned:{hash_path(folder)}"}
+    return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}"}
 
 
 def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:

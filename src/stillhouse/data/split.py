@@ -192,6 +192,11 @@ def _read(
     return found
 
 
+def read_rows(name: str, key: str, settings: DataSet, task: str, path: Path) -> list[Row]:
+    """The rows of one set that is neither split nor compared with others, none twice; labels are not needed."""
+    return _read(name, key, settings, task, {name: path}, labelled=task != "classification").rows
+
+
 def _asked_format(settings: DataSet, task: str, key: str, labelled: bool) -> str:
     """The format that the recipe names, or "" if it is to be detected."""
     if settings.format == "auto":
@@ -308,9 +313,7 @@ def _hold_out(train: _Set, split: float, seed: int, name: str = "eval") -> _Set:
     ids = {row["id"] for row in held}
     train.rows = [row for row in train.rows if row["id"] not in ids]
     train.held_out += len(held)
-    return _Set(
-        name, train.format, held, {row["id"]: train.keys[row["id"]] for row in held}, read=len(held)
-    )
+    return _Set(name, train.format, held, {row["id"]: train.keys[row["id"]] for row in held}, read=len(held))
 
 
 def _drop_overlap(found: _Set, others: Mapping[str, _Set]) -> None:

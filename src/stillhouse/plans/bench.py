@@ -64,9 +64,17 @@ class Bench:
 
     def student(self, name: str, initial: bool = False) -> Path:
         """The student of a finished run (or as it began) under a name of its own, for others to refer to."""
-        stage = self.place(name) / ("initial" if initial else "train")
-        source = self.place(name) / read_json(stage / DONE)["result"]["folder"]
-        target = self.folder / MODELS / (f"{name}-initial" if initial else name)
+        return self._published(
+            name, "initial" if initial else "train", f"{name}-initial" if initial else name
+        )
+
+    def teacher(self, name: str) -> Path:
+        """The fine-tuned teacher of a finished run, under a name of its own."""
+        return self._published(name, "teacher", f"{name}-teacher")
+
+    def _published(self, name: str, stage: str, called: str) -> Path:
+        source = self.place(name) / read_json(self.place(name) / stage / DONE)["result"]["folder"]
+        target = self.folder / MODELS / called
         if not target.exists() or (target / MANIFEST).read_bytes() != (source / MANIFEST).read_bytes():
             with atomic_folder(target) as part:
                 shutil.copytree(

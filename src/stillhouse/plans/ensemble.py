@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors.numpy import load_file, save_file
 
@@ -35,6 +36,6 @@ def measured_together(runs: Sequence[Path], kept: Path, watch: Watch) -> Rows:
     return load_file(path)
 
 
-def _result(run: Path, stage: str) -> dict[str, object]:
-    found: dict[str, object] = read_json(run / stage / DONE)["result"]
+def _result(run: Path, stage: str) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(run / stage / DONE)["result"]
     return found

@@ -26,6 +26,7 @@ from .objective import (
     TotalVariation,
 )
 from .outputs import Evaluate, Gate, Report
+from .plan import Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
 from .student import FromConfig, FromTeacher, Student
 from .teacher import Finetune, Label, Teacher
@@ -52,6 +53,7 @@ __all__ = [
     "Hard",
     "Hidden",
     "Label",
+    "Plan",
     "PolicyGradient",
     "Recipe",
     "Relations",
@@ -68,6 +70,7 @@ __all__ = [
     "Term",
     "TotalVariation",
     "Train",
+    "Tune",
     "load_recipe",
     "parse_recipe", "rollouts_fault",
 ]  # fmt: skip

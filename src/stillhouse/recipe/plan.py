@@ -93,8 +93,8 @@ class Rounds(Section):
     most: Annotated[int, Field(ge=1, le=50)] = 3
     """Rounds after the first training, at most."""
     by: Literal["divergence", "uncertainty", "errors"] = "divergence"
-    """What failing means: far from the teacher (KL, summed over a row), unsure (the student's own negative log-likelihood
-    of the row's labels or of its best class), or wrong (hard targets that are not its first choice, worst first)."""
+    """What failing on a row means: far from the teacher (KL, summed over the row), unsure (a classifier's doubt in its
+    own choice, a language model's negative log-likelihood), or first choices that are not the teacher's (most first)."""
 
 
 Plan = Annotated[
