@@ -99,7 +99,12 @@ def test_a_plan_survives_being_written_as_text() -> None:
     one = recipe(
         plan={"kind": "assistants", "sizes": [{"from_teacher": {"layers": 3}}]},
         sweep={"train.seed": [0, 1]},
-        tune={"space": {"train.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "train.batch_size": [4, 8]}},
+        tune={
+            "space": {
+                "train.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+                "train.batch_size": [4, 8],
+            }
+        },
     )
     assert parse_recipe(parse_yaml(recipe_text(one), "text")) == one
 
@@ -142,14 +147,20 @@ def test_a_plan_that_cannot_be_is_one_sentence(runs: dict[str, Any], said: str) 
 
 
 def test_a_circle_is_code_2_before_torch_is_imported(tmp_path: Path) -> None:
-    values = {**BASE, "teacher": {"model": str(tmp_path)}, "data": {"train": {"source": str(tmp_path / "x.jsonl")}}}
+    values = {
+        **BASE,
+        "teacher": {"model": str(tmp_path)},
+        "data": {"train": {"source": str(tmp_path / "x.jsonl")}},
+    }
     (tmp_path / "x.jsonl").write_text('{"text": "a b"}\n')
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 4}')
     (tmp_path / "tokenizer.json").write_text('{"model": {}, "added_tokens": []}')
     (tmp_path / "w.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
     circle = chain({"name": "a", "set": {"teacher": {"model": "run:a"}}})
     path = write_recipe(tmp_path / "r.yaml", {**values, **circle})
-    script = "import sys\nfrom stillhouse.cli import main\ntry:\n main()\nfinally:\n print('torch' in sys.modules)"
+    script = (
+        "import sys\nfrom stillhouse.cli import main\ntry:\n main()\nfinally:\n print('torch' in sys.modules)"
+    )
     said = process("run", path, script=script)
     assert said.code == 2, said.err
     assert said.err.count("\n") == 1
@@ -160,7 +171,12 @@ def test_a_circle_is_code_2_before_torch_is_imported(tmp_path: Path) -> None:
 
 
 def test_a_suffix_goes_to_names_and_to_what_refers_to_them() -> None:
-    values = {"name": "b", "teacher": {"model": "run:a"}, "student": {"model": "run:a/initial"}, "x": {"model": "/a"}}
+    values = {
+        "name": "b",
+        "teacher": {"model": "run:a"},
+        "student": {"model": "run:a/initial"},
+        "x": {"model": "/a"},
+    }
     found = renamed(Planned("b", values, "", "b"), ".seed-1", "b")
     assert found.name == found.values["name"] == "b.seed-1"
     assert found.values["teacher"]["model"] == "run:a.seed-1"
@@ -237,7 +253,9 @@ def test_each_task_has_a_control_that_starts_where_the_general_student_started()
 
 
 def test_epochs_are_shared_out_as_steps_are() -> None:
-    found = runs_of(train={"epochs": 3.0}, plan={"kind": "assistants", "sizes": [{"from_teacher": {"layers": 4}}]})
+    found = runs_of(
+        train={"epochs": 3.0}, plan={"kind": "assistants", "sizes": [{"from_teacher": {"layers": 4}}]}
+    )
     assert found["student"].values["train"]["epochs"] == 1.5
 
 
@@ -253,7 +271,12 @@ def test_sizes_between_are_evenly_spaced_in_magnitude() -> None:
 def test_a_width_between_can_be_divided_by_the_heads() -> None:
     config = {"hidden_size": 96, "num_attention_heads": 3, "num_hidden_layers": 2, "initializer_range": 0.05}
     student = parse_recipe(BASE | {"student": {"from_config": {"config": config}}}).student
-    teacher = {"hidden_size": 384, "num_attention_heads": 12, "num_hidden_layers": 6, "initializer_range": 0.02}
+    teacher = {
+        "hidden_size": 384,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 6,
+        "initializer_range": 0.02,
+    }
     made = between(student, teacher, 1)[0]["from_config"]["config"]
     assert made["hidden_size"] == 192 and made["hidden_size"] % made["num_attention_heads"] == 0
     assert made["num_hidden_layers"] == 3
@@ -283,7 +306,10 @@ def test_each_term_and_technique_is_left_out_once_with_the_same_seeds() -> None:
     groups = plan.groups()
     assert list(groups) == [WHOLE, "without forward_kl", "without hard", "without hidden", "without rollouts"]
     assert all([run.values["train"]["seed"] for run in runs] == [5, 6] for runs in groups.values())
-    assert [term["kind"] for term in groups["without hard"][0].values["objective"]] == ["forward_kl", "hidden"]
+    assert [term["kind"] for term in groups["without hard"][0].values["objective"]] == [
+        "forward_kl",
+        "hidden",
+    ]
     assert groups["without rollouts"][0].values["rollouts"] is None
     assert plan.compare == [(name, WHOLE) for name in list(groups)[1:]]
 

@@ -18,7 +18,7 @@ from ..files import read_json
 from ..measure import Metric, Rows, difference, interval
 from ..pipeline import DONE
 
-T95 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """Student's t for a two-sided 95 % interval, 1 to 10 degrees of freedom."""
 OTHER_ROWS = "they were not measured on the same held-out rows, so there is no paired interval."
 Found = dict[str, Any]

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..recipe import Recipe, parse_recipe
+from ..recipe.plan import RUN
 from .kinds import expand_kind
-from .planned import Expanded, Planned, changed, in_order, parsed, plain, renamed
+from .planned import INITIAL, Expanded, Planned, changed, in_order, parsed, plain, renamed
 
 SEEDS = ("seed", "train.seed")
 """Fields whose values are repeats of the same thing."""
@@ -63,14 +64,23 @@ def measured_once(runs: list[Planned]) -> list[Planned]:
     """The runs, of which only the first of each student's shape measures speed and memory."""
     seen: list[object] = []
     found = []
+    by_name = {one.name: one for one in runs}
     for one in runs:
-        shape = one.values["student"]
+        shape = shape_of(one, by_name)
         if shape in seen:
             evaluate = {**one.values["evaluate"], "speed": False}
             one = replace(one, values={**one.values, "evaluate": evaluate})
         seen.append(shape)
         found.append(one)
     return found
+
+
+def shape_of(one: Planned, by_name: dict[str, Planned]) -> dict[str, Any]:
+    """The `student:` that a run's student has its shape from: its own, or that of the run it starts from."""
+    while str(one.values["student"].get("model") or "").startswith(RUN):
+        one = by_name[one.values["student"]["model"].removeprefix(RUN).removesuffix(INITIAL)]
+    shape: dict[str, Any] = one.values["student"]
+    return shape
 
 
 def with_settings(recipe: Recipe, point: dict[str, Any]) -> Recipe:

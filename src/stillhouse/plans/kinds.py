@@ -99,11 +99,8 @@ def _generations(recipe: Recipe, plan: Generations) -> Expanded:
     runs.append(
         _run("longer", scaled(base, plan.count), f"taught by the teacher for {plan.count} times the steps")
     )
-    compare = [(name, names[0]) for name in names[1:]] + [
-        (names[-1], "longer"),
-        ("ensemble", names[-1]),
-        ("ensemble", "longer"),
-    ]
+    compare = [(names[-1], "longer"), ("ensemble", "longer"), ("ensemble", names[-1])]
+    compare += [(name, names[0]) for name in names[1:]]
     return Expanded("generations", runs, compare, names[-1], {"ensemble": names})
 
 

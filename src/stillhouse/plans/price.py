@@ -16,8 +16,8 @@ from ..recipe import Recipe, parse_recipe
 from ..recipe.plan import RUN, Rounds
 from ..stages import STAGES
 from .bench import Bench
-from .expand import expand
-from .planned import INITIAL, Planned, plain
+from .expand import expand, shape_of
+from .planned import Planned, plain
 
 
 def price(recipe: Recipe, folder: Path, watch: Watch) -> dict[str, Any]:
@@ -71,9 +71,7 @@ def _measurable(one: Planned, by_name: dict[str, Planned], recipe: Recipe) -> Pl
         values["teacher"] = plain(recipe)["teacher"] | {"finetune": None, "ema": None}
         if recipe.task == "classification":
             values["teacher"]["finetune"] = plain(recipe)["teacher"]["finetune"]
-    while str(values["student"].get("model") or "").startswith(RUN):
-        other = values["student"]["model"].removeprefix(RUN).removesuffix(INITIAL)
-        values["student"] = by_name[other].values["student"]
+    values["student"] = shape_of(one, by_name)
     parse_recipe(values, f"run {one.name}")
     return Planned(one.name, values, one.about, one.group)
 

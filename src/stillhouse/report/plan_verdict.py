@@ -26,7 +26,7 @@ def _sentence(found: Results, gap: Mapping[str, Any]) -> str:
     if not known(gap.get("value")):
         return f"{one} against {other}: {gap.get('note') or 'cannot be compared.'}"
     up = _up(found, gap["metric"])
-    size = with_interval(gap, 1.0 if up else -1.0)
+    size = with_interval(gap, 1.0 if up == (gap.get("better") is not False) else -1.0)
     over = f" over {gap['seeds']} seeds" if gap.get("seeds", 1) > 1 else ""
     words = {True: "is better than", False: "is worse than", None: "differs from"}[gap.get("better")]
     tail = "" if gap.get("better") is not None else ", which these rows and seeds cannot tell from chance"
@@ -34,8 +34,8 @@ def _sentence(found: Results, gap: Mapping[str, Any]) -> str:
         tail = f"; {str(gap['note']).rstrip('.')}"
     unit = (found["metrics"].get(gap["metric"]) or {}).get("unit") or ""
     unit = f" ({unit})" if unit and unit != "share" else ""
-    gained = "gain" if up else "reduction"
-    return f"{one} {words} {other} in {metric}{unit}: {gained} {size}{over}{tail}."
+    joint = "by" if gap.get("better") is not None else "by a gain of"
+    return f"{one} {words} {other} in {metric}{unit} {joint} {size}{over}{tail}."
 
 
 def _best(found: Results) -> str:
