@@ -1,6 +1,6 @@
 """Plans on a cut-down `sentiment`: is a teacher assistant, are generations, is a search worth what they cost?
 
-    python benchmarks/plans.py assistants | generations | tune [--folder /tmp/plans] [--steps 300]
+    python benchmarks/plans.py assistants | generations | tune [--folder /tmp/plans] [--steps 100]
 
 Each prints what `stillhouse run` or `stillhouse tune` would: chain against direct teaching for as many steps, three
 seeds; three generations and their ensemble against one student trained three times as long, three seeds; 20 trials, killed
@@ -25,17 +25,19 @@ SEEDS = [0, 1, 2]
 
 
 def cut_down(name: str, steps: int, **changes: Any) -> dict[str, Any]:
-    """`sentiment` with 2,000 labelled and 4,000 unlabelled rows, a teacher of one epoch, and 800 held-out rows."""
+    """`sentiment` with 800 labelled rows and no others, a teacher of one epoch, and 400 held-out rows."""
     base = load_recipe(
         RECIPE,
         [
-            "data.train.limit=2000",
-            "data.unlabelled.limit=4000",
+            "data.train.limit=800",
+            "data.unlabelled=",
+            "data.max_length=48",
             "teacher.finetune.epochs=1",
             f"train.steps={steps}",
-            "train.batch_size=64",
+            "train.batch_size=32",
             f"train.checkpoint_every={steps}",
-            "evaluate.rows=800",
+            "evaluate.rows=400",
+            "evaluate.resamples=1000",
             "evaluate.hard_only=false",
             "evaluate.speed=false",
             "report.samples=0",
@@ -99,7 +101,7 @@ def main() -> int:
     )
     parser.add_argument("what", choices=["assistants", "generations", "tune"])
     parser.add_argument("--folder", type=Path, default=Path("/tmp/plans"))
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--whole", action="store_true", help="tune: do not kill it on the way")
     chosen = parser.parse_args()
     values = {"assistants": assistants, "generations": generations, "tune": tune}[chosen.what](chosen.steps)

@@ -66,7 +66,9 @@ def test_the_table_has_each_runs_own_numbers(swept: tuple[Path, list[int]]) -> N
     assert "<script" not in page and "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_the_second_time_nothing_runs_and_nothing_is_asked(swept: tuple[Path, list[int]], tmp_path: Path) -> None:
+def test_the_second_time_nothing_runs_and_nothing_is_asked(
+    swept: tuple[Path, list[int]], tmp_path: Path
+) -> None:
     inputs, _ = swept
     folder = tmp_path / "swept"
     shutil.copytree(inputs / "swept", folder)
@@ -118,7 +120,9 @@ def test_a_plan_is_priced_before_it_is_spent_and_what_is_shared_counts_once(tmp_
     assert set(found["runs"]) == {"assistant-1", "student", "direct"}
     assert found["at_most"] is True
     assert "teacher of assistant-1" in found["runs"]["direct"]["taken"]
-    assert found["total_seconds"] == pytest.approx(sum(row["seconds"] for row in found["runs"].values()), abs=0.2)
+    assert found["total_seconds"] == pytest.approx(
+        sum(row["seconds"] for row in found["runs"].values()), abs=0.2
+    )
     assert not list((tmp_path / "plan" / "runs").glob("*/train"))
 
 
@@ -151,10 +155,14 @@ def test_an_ensemble_of_equals_is_each_of_them_and_of_two_the_mean_probability(t
     other = task.load(folder)
     with torch.no_grad():
         other.classifier.weight.mul_(-3)
-    examples, _ = task.encode([{**row, "id": str(number), "where": ""} for number, row in enumerate(opinions(6))])
+    examples, _ = task.encode(
+        [{**row, "id": str(number), "where": ""} for number, row in enumerate(opinions(6))]
+    )
     batch = task.collate(examples)
     with torch.no_grad():
-        p, q = (one.head.logits(one.hidden).softmax(-1) for one in (task.scores(m, batch) for m in (model, other)))
+        p, q = (
+            one.head.logits(one.hidden).softmax(-1) for one in (task.scores(m, batch) for m in (model, other))
+        )
         both = together([model, other], task, batch)
         twice = together([model, model], task, batch)
     torch.testing.assert_close(both.head.logits(both.hidden).softmax(-1), (p + q) / 2)
