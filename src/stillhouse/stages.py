@@ -252,6 +252,7 @@ STAGES = [
         _train,
         reads=(*_LEARNING, "objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
+        version=2,
         stamp=_own_losses,
         intact=_model_fault,
     ),
@@ -260,6 +261,7 @@ STAGES = [
         _control,
         reads=(*_LEARNING, "evaluate.hard_only", "has_teacher"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "initial"),
+        version=2,
         intact=_model_fault,
     ),
     Stage(

@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print.  Nothing here imports torch before a command needs it."""
 
 import json
+import logging
 import os
 import re
 import sys
@@ -51,6 +52,8 @@ def options(
 def main() -> None:
     """Run a command; a mistake of the user's is one sentence and its exit code, never a traceback."""
     stopping.install()
+    for talker in TALKERS:
+        logging.getLogger(talker).setLevel(logging.ERROR)
     try:
         code = app(standalone_mode=False, prog_name="stillhouse")
         sys.stdout.flush()
@@ -69,6 +72,9 @@ def main() -> None:
         code = _unforeseen(error)
     sys.exit(code or 0)
 
+
+TALKERS = ("torchao", "torch.utils._pytree")
+"""Libraries that warn at import about what no user of ours can change."""
 
 STOPPED = "stopped; what was done is kept. Run the same command to go on."
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.encode import IGNORED, Example, encode_chat, encode_completion, encode_text
+from ..data.packing import packed
 from ..losses.fused import chunks
 from ..losses.parts import nll_and_kl
 from ..measure import LM_METRICS
@@ -86,6 +87,28 @@ class CausalLM:
         if any(len(example.starts) > 1 for example in examples):
             batch["position_ids"] = torch.stack([_positions(example, length) for example in examples])
         return batch
+
+    @torch.no_grad()
+    def packs(self, model: PreTrainedModel) -> bool:
+        """Tried out on eight tokens: a family that ignores position ids, or has a state, says something else."""
+        ids = [[number % self.outcomes for number in row] for row in ([1, 2, 3, 4], [5, 6], [7, 8])]
+        rows = [Example("", "", row, [IGNORED, *row[1:]], [0], 0) for row in ids]
+        was_training = model.training
+        model.eval()
+        try:
+            apart, together = (
+                self.scores(
+                    model, {name: value.to(model.device) for name, value in batch.items() if name != "keys"}
+                )
+                for batch in (self.collate(rows), self.collate(packed(rows)[0]))
+            )
+        except (TypeError, ValueError):  # a forward pass without position ids
+            return False
+        finally:
+            model.train(was_training)
+        close = 1e-4 if apart.hidden.dtype == torch.float32 else 2e-2
+        gap = (apart.hidden - together.hidden).abs().max()
+        return bool(gap <= close * apart.hidden.abs().max())
 
     def counted(self, batch: Batch) -> Tensor:
         """[B, T-1]: whether the token after each position has a label."""
