@@ -80,9 +80,7 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
     task = prepare.task_of(recipe, facts)
     meta["outcomes"] = task.outcomes
     if meta["top_k"] == "all" or (meta["top_k"] or 0) >= task.outcomes:
-        meta["temperature"] = (
-            1.0  # whole distributions can be taken to any temperature, so the teacher is asked once
-        )
+        meta["temperature"] = 1.0  # whole distributions serve every temperature: the teacher is asked once
     cache = place / f"targets-{hash_json(meta)[:12]}"
     examples = read_examples(place.parent / "prepare" / "train.parquet")
     folder = prepare.located(teacher["folder"], place)

@@ -80,7 +80,7 @@ def test_speed_is_measured_once_for_each_shape() -> None:
         ({"objective.7.weight": [1.0]}, r"sweep: objective is a list of 2"),
         ({"train.learning_rate": [1e-3, -1.0]}, r"learning_rate -1.*greater than 0"),
         ({"train.learning_rate": []}, r"has no values"),
-        ({"seed": list(range(2000))}, r"2,000 runs"),
+        ({"seed": list(range(2000))}, r"2,000 combinations"),
     ],
 )
 def test_a_wrong_sweep_is_one_sentence(sweep: dict[str, Any], said: str) -> None:

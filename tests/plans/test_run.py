@@ -144,9 +144,9 @@ def test_generations_learn_from_each_other_and_the_ensemble_is_their_mean(tmp_pa
 def test_an_ensemble_of_equals_is_each_of_them_and_of_two_the_mean_probability(tmp_path: Path) -> None:
     import torch
 
+    from stillhouse.models.load import load_tokenizer
     from stillhouse.probe import together
     from stillhouse.tasks import make_task
-    from stillhouse.models.load import load_tokenizer
     from tiny import opinions, save_classifier
 
     folder = save_classifier(tmp_path / "one", layers=1)

@@ -143,6 +143,15 @@ def test_a_cache_that_is_not_there_yet_is_begun(tmp_path: Path) -> None:
     assert _contents(tmp_path / "b" / "targets-1") == {"one"}
 
 
+def test_what_several_processes_labelled_in_parts_is_taken_once(tmp_path: Path) -> None:
+    _cache(tmp_path / "a" / "targets-1", {"00000.parquet": "one"})
+    _cache(tmp_path / "a" / "targets-1" / "part-1-of-2", {"00000.parquet": "two"})
+    mine = _cache(tmp_path / "b" / "targets-1" / "part-0-of-2", {"00000.parquet": "two"}).parent
+    pool_caches(tmp_path / "a", tmp_path / "b")
+    assert _contents(mine) == {"one"}, "its own part holds the other"
+    assert cache_fault(mine) is None
+
+
 def test_damaged_shards_and_other_targets_are_not_taken(tmp_path: Path) -> None:
     theirs = _cache(tmp_path / "a" / "targets-1", {"00000.parquet": "one", "00001.parquet": "two"})
     (theirs / "00001.parquet").write_text("tw0")

@@ -1,5 +1,6 @@
 """A recipe with `sweep:` or `plan:` -> its runs.  Nothing is loaded, so a wrong plan is refused at once."""
 
+import math
 import re
 from dataclasses import replace
 from itertools import product
@@ -14,7 +15,7 @@ from .planned import INITIAL, Expanded, Planned, changed, in_order, parsed, plai
 SEEDS = ("seed", "train.seed")
 """Fields whose values are repeats of the same thing."""
 LONGEST_NAME = 60
-MOST_RUNS = 1000
+MOST_POINTS = 1000
 
 
 def expand(recipe: Recipe) -> Expanded:
@@ -24,10 +25,6 @@ def expand(recipe: Recipe) -> Expanded:
     """
     points = _points(recipe)
     parts = [expand_kind(with_settings(recipe, point)) for point in points]
-    if len(points) * len(parts[0].runs) > MOST_RUNS:
-        raise RecipeError(
-            f"sweep: makes {len(points) * len(parts[0].runs):,} runs, and more than {MOST_RUNS:,} is surely a mistake."
-        )
     if not recipe.sweep:
         found = parts[0]
     else:
@@ -97,6 +94,11 @@ def _points(recipe: Recipe) -> list[dict[str, Any]]:
     for name, tried in recipe.sweep.items():
         if not tried:
             raise RecipeError(f"sweep.{name}: has no values; add some, or remove it.")
+    combinations = math.prod(len(tried) for tried in recipe.sweep.values())
+    if combinations > MOST_POINTS:
+        raise RecipeError(
+            f"sweep: has {combinations:,} combinations, and more than {MOST_POINTS:,} are surely a mistake."
+        )
     names = list(recipe.sweep)
     return [dict(zip(names, values, strict=True)) for values in product(*recipe.sweep.values())]
 
