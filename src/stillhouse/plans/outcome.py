@@ -14,7 +14,7 @@ from ..recipe import Recipe
 from ..registry import pick
 from ..runstate import ORDER
 from ..tasks import TASKS
-from .bench import Bench
+from .bench import RUNS, Bench
 from .compare import content_of, difference_over_seeds, student_rows, unpaired, value_over_seeds
 from .planned import Expanded, Planned
 
@@ -63,7 +63,7 @@ def collect(recipe: Recipe, plan: Expanded, bench: Bench, more: Found | None = N
         "comparisons": compared,
         "product": plan.product,
         "notes": plan.notes,
-        "seconds": round(sum(row["seconds"] for row in table), 1),
+        "seconds": round(sum(seconds_spent(run) for run in sorted((bench.folder / RUNS).iterdir())), 1),
         **(more or {}),
     }
 

@@ -29,7 +29,7 @@ COLUMNS = ("run", "learns from", "quality", "retention", "gain over hard targets
 
 def plan_rows(found: Results) -> list[list[str]]:
     """A line a run, or a group of runs that differ in their seed: strings for page and terminal."""
-    lines = []
+    lines = [_teacher_row(found)]
     for row in found["runs"]:
         seeds = row["quality"].get("seeds", 1)
         metric = metric_title(found, row["metric"])
@@ -45,6 +45,14 @@ def plan_rows(found: Results) -> list[list[str]]:
             ]
         )
     return lines
+
+
+def _teacher_row(found: Results) -> list[str]:
+    """The teacher of the first run, for comparison."""
+    teacher, metric = found["teacher"], found["metric"]
+    quality = teacher["metrics"]["eval"].get(metric)
+    cells = [f"{metric_title(found, metric)} {with_interval(quality)}", MISSING, MISSING]
+    return ["teacher", MISSING, *cells, count(teacher.get("parameters")), MISSING]
 
 
 def settings_rows(found: Results) -> list[tuple[str, str, str]]:
