@@ -8,6 +8,7 @@ import pytest
 
 from stillhouse.errors import RecipeError
 from stillhouse.plans.ablation import WHOLE, expand_ablation
+from stillhouse.plans.check import refuse_rounds
 from stillhouse.plans.expand import expand
 from stillhouse.plans.planned import Planned, in_order, plain, renamed
 from stillhouse.plans.sizes import between
@@ -257,6 +258,19 @@ def test_epochs_are_shared_out_as_steps_are() -> None:
         train={"epochs": 3.0}, plan={"kind": "assistants", "sizes": [{"from_teacher": {"layers": 4}}]}
     )
     assert found["student"].values["train"]["epochs"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sweep": {"seed": [1]}}, "once for each setting"),
+        ({"data": {**BASE["data"], "extra": {"source": "/x"}}}, "become data.extra, which this recipe has"),
+        ({"objective": [{"kind": "hard"}]}, "need a teacher"),
+    ],
+)
+def test_rounds_that_cannot_be_are_refused_before_anything_runs(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        refuse_rounds(recipe(plan={"kind": "rounds", "pool": {"source": "/pool"}}, **changes))
 
 
 # ── sizes ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -25,6 +25,7 @@ from ..sources import resolve
 from ..steps.prepare import located, task_of
 from ..tasks import TASKS, Task
 from .bench import Bench
+from .check import into_of, refuse_rounds
 from .compare import difference_over_seeds, student_rows
 from .execute import announce
 from .expand import measured_once
@@ -39,17 +40,9 @@ Pool = dict[str, tuple[Example, dict[str, Any]]]
 
 def run_rounds(recipe: Recipe, bench: Bench) -> Found:
     """All rounds until one gains nothing that is beyond chance.  Returns: results.json, with `rounds`."""
+    refuse_rounds(recipe)
     wanted = recipe.plan
     assert isinstance(wanted, Rounds)
-    if recipe.sweep:
-        raise RecipeError(
-            "sweep: rounds decide as they go how many there are; run them once for each setting."
-        )
-    if recipe.task == "classification" and recipe.data.unlabelled is not None:
-        raise RecipeError(
-            "plan.pool: the rows that rounds choose become data.unlabelled, which this recipe has already; "
-            "give that source as the pool."
-        )
     return _Rounds(recipe, wanted, bench).run()
 
 
@@ -99,7 +92,7 @@ class _Rounds:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
         values = starting_from(self.base, before)
-        into = "unlabelled" if self.recipe.task == "classification" else "extra"
+        into = into_of(self.recipe)
         values["data"] = {**values["data"], into: {"source": str(path.absolute())}}
         if self.recipe.teacher.finetune is not None:  # fine-tuned once, before the first round
             values["teacher"] = {
