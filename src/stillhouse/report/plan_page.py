@@ -24,7 +24,7 @@ def render_plan(found: Results, recipe_text: str) -> str:
     )  # fmt: skip
 
 
-COLUMNS = ("run", "learns from", "quality", "retention", "gain over hard targets", "parameters", "took")
+COLUMNS = ("run", "builds on", "quality", "retention", "gain over hard targets", "parameters", "took")
 
 
 def plan_rows(found: Results) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""What a plan showed, in plain sentences: every claim is a comparison on the same rows, and a loss is said first."""
+"""What a plan showed, in plain sentences: first the comparison that it was made for, lost or won."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,8 +15,8 @@ KINDS = {
 def plan_verdict(found: Results) -> list[str]:
     """Sentences, the most important first."""
     said = [_sentence(found, gap) for gap in found["comparisons"]]
-    if found["plan"] in ("sweep", "chain", "tasks"):
-        said = [_best(found), *said] if found["plan"] == "sweep" else said
+    if found["plan"] == "sweep":
+        said = [_best(found), *said]
     return [*said, *_tuning(found), *_rounds(found)] or [_best(found)]
 
 
