@@ -18,7 +18,7 @@ from stillhouse import Distiller
 from stillhouse import objectives as kd
 from stillhouse.data.encode import IGNORED, Example, remade
 from stillhouse.models.load import load_tokenizer
-from stillhouse.models.shrink import every_nth, keep_layers
+from stillhouse.models.shrink.cut import every_nth, keep_layers
 from stillhouse.tasks import make_task
 from stillhouse.train.order import SeededOrder
 

@@ -7,6 +7,7 @@
     label      ask the teacher once for its soft targets, and keep them
     train      teach the student
     control    the same student, data, steps and learning rate, without the teacher
+    seeds      both once more with other seeds, if the recipe asks for it
     evaluate   all of them on held-out rows: quality, agreement, speed, size
     report     results.json, report.html, and the student with its model card
 
@@ -18,8 +19,9 @@ from typing import Any
 
 from .cost import costs
 from .data.encode import read_examples
-from .evaluate import Evaluation
-from .files import hash_json, hash_path, manifest_fault
+from .evaluate import Evaluation, index_of, texts_of
+from .evidence import evidence
+from .files import hash_json, hash_path, manifest_fault, read_jsonl
 from .pipeline import Results, Stage
 from .progress import Watch
 from .recipe import Custom, Recipe
@@ -27,6 +29,8 @@ from .registry import source_of
 from .samples import samples
 from .steps import finish, prepare, students, training
 from .steps.plan import measure_plan
+from .steps.seeds import train_again
+from .steps.vocabulary import trim_teacher
 from .teachers.cache import cache_fault, pool_caches
 from .teachers.labelling import label_examples, label_settings
 
@@ -35,6 +39,7 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
     models = prepare.fetch_models(recipe, place, watch)
     rows, licences = prepare.read_rows(recipe, watch)
+    models = trim_teacher(recipe, rows, models, watch)
     return {**models, **prepare.encode_rows(recipe, rows, models, place, watch), "licences": licences}
 
 
@@ -112,6 +117,11 @@ def _trained(
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}"}
 
 
+def _seeds(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
+    """Student and control once more with other seeds."""
+    return {"runs": list(train_again(recipe, place, results, watch))}
+
+
 def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """Teacher, student and controls on the same held-out rows."""
     facts = results["prepare"]
@@ -124,9 +134,14 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     }
     kept = place.parent / "prepare"
     sets = {kind: read_examples(kept / f"{kind}.parquet") for kind in facts["evaluated"]}
-    evaluation = Evaluation(task, sets, place, recipe.label.batch_size, watch)
+    held = {kind: read_jsonl(kept / f"{kind}-rows.jsonl") for kind in sets}
+    index = {kind: index_of(task, some, held[kind]) for kind, some in sets.items()}
+    evaluation = Evaluation(task, sets, index, place, recipe.label.batch_size, watch)
     for name, folder in folders.items():
-        evaluation.read(name, task.load(folder))
+        model = task.load(folder)
+        evaluation.read(name, model)
+        evaluation.let_answer(name, model, held["eval"], recipe.evaluate.answers)
+    again = evaluation.read_seeds(results["seeds"]["runs"], place)
     evaluation.forget()
     with_numbers = (recipe.evaluate.resamples, recipe.seed)
     retentions, floors = evaluation.retentions(read_examples(kept / "train.parquet"), *with_numbers)
@@ -136,10 +151,22 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         "floors": floors,
         "retentions": retentions,
         "gains": evaluation.gains("student", "hard_only", *with_numbers) if "hard_only" in folders else None,
+        **evidence(
+            evaluation.rows,
+            index,
+            texts_of(task, sets["eval"], held["eval"]),
+            task.labels,
+            task.metrics["teacher_agreement"],
+            task.metrics[task.headline],
+            resamples=recipe.evaluate.resamples,
+            seed=recipe.seed,
+        ),
         "samples": samples(
             folders, task, sets["eval"], kept / "eval-rows.jsonl", recipe.report.samples, watch
         ),
+        "seeds": again,
         "reliability": evaluation.reliabilities(),
+        "notes": {kind: note for kind, one in index.items() if (note := one.note())},
     }
 
 
@@ -165,6 +192,13 @@ def _model_fault(place: Path, result: dict[str, Any]) -> str | None:
     return manifest_fault(folder) if folder.is_relative_to(place) else None
 
 
+def _seeds_fault(place: Path, result: dict[str, Any]) -> str | None:
+    """What is wrong with the models of the further seeds."""
+    models = [run[name] for run in result["runs"] for name in ("student", "hard_only") if name in run]
+    faults = (_model_fault(place, {"folder": folder}) for folder in models)
+    return next((fault for fault in faults if fault), None)
+
+
 def _cache_fault(place: Path, result: dict[str, Any]) -> str | None:
     """What is wrong with the kept soft targets."""
     return cache_fault(prepare.located(result["cache"], place)) if result["cache"] is not None else None
@@ -183,8 +217,18 @@ def _own_losses(recipe: Any) -> list[str]:
     return [hash_path(source_of(target)) for target in targets]
 
 
+def _own_checker(recipe: Any) -> str | None:
+    """Sum of the file that holds the user's checker: another checker is another evaluation."""
+    wanted = recipe.evaluate.answers
+    return hash_path(source_of(wanted.checker)) if wanted and wanted.checker else None
+
+
 _SOURCES = ("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune")
 _LEARNING = ("seed", "task", "train", "data.max_length")
+_ORIGIN = tuple(
+    f"student.{name}" for name in ("cut", "target", "search", "from_config", "model", "sha256", "revision")
+)
+_FORMS = ("student.adapter", "student.quantize", "student.sparsity")
 _TASK = ("prepare.teacher", "prepare.labels")
 
 STAGES = [
@@ -196,8 +240,12 @@ STAGES = [
             "student.model",
             "student.sha256",
             "student.revision",
+            "student.vocabulary",
             "data",
             "evaluate.also",
+            "evaluate.groups",
+            "evaluate.perturb",
+            "evaluate.swap",
             "evaluate.rows",
         ),
         stamp=prepare.files_stamp,
@@ -232,7 +280,7 @@ STAGES = [
     Stage(
         "initial",
         _initial,
-        reads=("seed", "task", "student", "train.seed", "data.max_length"),
+        reads=("seed", "task", *_ORIGIN, "train.seed", "data.max_length"),
         after=(*_TASK, "prepare.student", "prepare.sets.train", "teacher"),
         intact=_model_fault,
     ),
@@ -248,7 +296,7 @@ STAGES = [
     Stage(
         "train",
         _train,
-        reads=(*_LEARNING, "objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema"),
+        reads=(*_LEARNING, *_FORMS, "objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
         version=2,
         stamp=_own_losses,
@@ -257,10 +305,29 @@ STAGES = [
     Stage(
         "control",
         _control,
-        reads=(*_LEARNING, "evaluate.hard_only", "has_teacher"),
+        reads=(*_LEARNING, *_FORMS, "evaluate.hard_only", "has_teacher"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "initial"),
         version=2,
         intact=_model_fault,
+    ),
+    Stage(
+        "seeds",
+        _seeds,
+        reads=(
+            *_LEARNING,
+            *_FORMS,
+            "objective",
+            "rollouts",
+            "label.online",
+            "teacher.dtype",
+            "teacher.ema",
+            "evaluate.seeds",
+            "evaluate.hard_only",
+            "has_teacher",
+        ),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
+        stamp=_own_losses,
+        intact=_seeds_fault,
     ),
     Stage(
         "evaluate",
@@ -270,17 +337,29 @@ STAGES = [
             "task",
             "data.max_length",
             "label.batch_size",
+            "evaluate.answers",
             "evaluate.resamples",
             "evaluate.speed",
             "report.samples",
         ),
-        after=(*_TASK, "prepare.sets", "prepare.evaluated", "teacher", "initial", "train", "control"),
+        stamp=_own_checker,
+        after=(
+            *_TASK,
+            "prepare.sets",
+            "prepare.evaluated",
+            "prepare.held_out",
+            "teacher",
+            "initial",
+            "train",
+            "control",
+            "seeds",
+        ),
     ),
     Stage(
         "report",
         _report,
         reads=tuple(Recipe.model_fields),
-        after=("prepare", "plan", "teacher", "initial", "label", "train", "control", "evaluate"),
+        after=("prepare", "plan", "teacher", "initial", "label", "train", "control", "seeds", "evaluate"),
         intact=_report_fault,
         shared=False,
     ),

@@ -12,7 +12,9 @@ from . import sources
 from .data.formats import Dropped, canonical, detect, value_of
 from .data.load import read_raw
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
-from .recipe import DataSet, Recipe
+from .models.shrink.requests import check_layers, fixed_sizes, shapes_within
+from .models.shrink.skeleton import FIELDS, Skeleton
+from .recipe import DataSet, Recipe, Student
 from .registry import needs
 from .sources import cache_dir
 
@@ -120,16 +122,40 @@ def _cut_short(path: Path) -> str | None:
 
 
 def _layers(recipe: Recipe) -> None:
-    """Whether the teacher has the layers that the student is to keep."""
-    wanted, folder = recipe.student.from_teacher, Path(recipe.teacher.model)
+    """Whether the student can be cut out of the teacher, as far as its files say without being loaded."""
+    wanted, folder = recipe.student.cut, Path(recipe.teacher.model)
     if wanted is None or not (folder / "config.json").is_file():
         return
-    have = layer_count(_config(folder))
-    needed = wanted.layers if isinstance(wanted.layers, int) else wanted.layers[-1] + 1
-    if have is not None and needed > have:
-        raise RecipeError(
-            f"student.from_teacher.layers: the teacher has only {have} layers (0 to {have - 1}); keep fewer."
-        )
+    config = _config(folder)
+    have = layer_count(config)
+    if wanted.layers is not None and have is not None:
+        check_layers(wanted.layers, have)
+    check_shape(recipe.student, folder, recipe.data.max_length)
+
+
+def check_shape(student: Student, folder: Path, context: int) -> None:
+    """Whether a teacher in `folder` can be cut to that shape or target.  Raises: RecipeError before anything is loaded."""
+    wanted = student.cut
+    sizes = [] if wanted is None else [getattr(wanted, name) for name in (*FIELDS, "decoder_layers")]
+    if wanted is None or (student.target is None and not any(sizes)):
+        return
+    files = sorted(folder.glob("*.safetensors"))
+    tensors = {name: shape for path in files for name, shape in _tensors(path).items()}
+    skeleton = Skeleton.of(_config(folder), tensors)
+    fixed = fixed_sizes(wanted, skeleton)
+    skeleton.wanted(**fixed)
+    trimmed = student.vocabulary is not None  # to a size that only the data tell
+    if student.target is not None and student.target.tokens_per_second is None and not trimmed:
+        shapes_within(skeleton, student.target, fixed, context)
+
+
+def _tensors(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the parameters in a safetensors file, from its header."""
+    with path.open("rb") as handle:
+        header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+    return {
+        name: tuple(entry["shape"]) for name, entry in header.items() if name.endswith((".weight", ".bias"))
+    }
 
 
 def layer_count(config: dict[str, Any]) -> int | None:

@@ -13,7 +13,7 @@ that isn't there, a number for a text) raises DataError.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -44,6 +44,8 @@ class Row(TypedDict, total=False):
     label: str
     group: str
     """Rows of one group stay on one side of a split; not part of the content."""
+    groups: dict[str, str]
+    """Values of the columns that `evaluate.groups` names; not part of the content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +139,14 @@ def plain(value: str | float | bool) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def canonical(raw: Raw, format: str, columns: Mapping[str, str], labelled: bool = True) -> Row | Dropped:
+def canonical(
+    raw: Raw, format: str, columns: Mapping[str, str], labelled: bool = True, groups: Sequence[str] = ()
+) -> Row | Dropped:
     """The canonical row of `raw`, or why it is left out.
 
     columns: our name -> the file's; a `group` is only taken if it is named there.
     labelled: False for rows that have no labels, or whose labels are not to be seen.
+    groups: columns whose values a row keeps, to be measured by.
     """
     found = READERS[format](raw, columns)
     if format == "labelled" and labelled and isinstance(found, dict):
@@ -153,6 +158,8 @@ def canonical(raw: Raw, format: str, columns: Mapping[str, str], labelled: bool 
         return Dropped(raw.where, found)
     if "group" in columns and (group := _name(raw, columns["group"], "group")):
         found["group"] = group
+    if groups:
+        found["groups"] = {column: _name(raw, column, "group") for column in groups}
     found["where"] = raw.where
     return with_id(found)
 

@@ -5,7 +5,7 @@ the content of the rows, not from their order in the file; nothing draws from a 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,18 @@ class _Set:
         }  # fmt: skip
 
 
-def prepare(data: Data, also: list[Also], task: str, seed: int, paths: dict[str, Path]) -> Prepared:
+def prepare(
+    data: Data,
+    also: list[Also],
+    task: str,
+    seed: int,
+    paths: dict[str, Path],
+    groups: Sequence[str] = (),
+) -> Prepared:
     """Read, clean, split and order all sets of a recipe.
 
     paths: where "train", "eval" and "unlabelled" (those the recipe has) and each of `also`, by its name, lie.
+    groups: columns by which the held-out rows will be measured.
     Raises: DataError if a file or row is wrong or no row of a set is left; RecipeError if settings don't fit.
     """
     if taken := sorted({"train", "eval", "unlabelled"} & {other.name for other in also}):
@@ -86,9 +94,20 @@ def prepare(data: Data, also: list[Also], task: str, seed: int, paths: dict[str,
             f"evaluate.also: the name {taken[0]!r} is that of another set; choose a different one."
         )
     train = _read(
-        "train", "data.train", data.train, task, paths, group=data.group, to_split=data.eval is None
+        "train",
+        "data.train",
+        data.train,
+        task,
+        paths,
+        group=data.group,
+        to_split=data.eval is None,
+        groups=groups if data.eval is None else (),
     )
-    tests = {} if data.eval is None else {"eval": _read("eval", "data.eval", data.eval, task, paths)}
+    tests = (
+        {}
+        if data.eval is None
+        else {"eval": _read("eval", "data.eval", data.eval, task, paths, groups=groups)}
+    )
     for other in also:
         tests[other.name] = _read(other.name, "evaluate.also", other, task, paths)
     _tell_apart_by_answers([train, *tests.values()])
@@ -160,6 +179,7 @@ def _read(
     labelled: bool = True,
     group: str | None = None,
     to_split: bool = False,
+    groups: Sequence[str] = (),
 ) -> _Set:
     """A set as its file has it: filtered, canonical, cut, without duplicates.  `key` is its field of the recipe."""
     found = _Set(name, _asked_format(settings, task, key, labelled))
@@ -169,7 +189,7 @@ def _read(
     for raw in _wanted(found, settings.where, read_raw(paths[name]), key):
         if not found.format:
             found.format = detect(raw.fields, columns, task, raw.where, key)
-        row = canonical(raw, found.format, columns, labelled)
+        row = canonical(raw, found.format, columns, labelled, groups)
         if isinstance(row, Dropped):
             found.drop(row.where, row.reason)
         else:

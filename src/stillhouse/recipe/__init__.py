@@ -2,6 +2,7 @@
 
 from .core import Recipe
 from .data import Also, Augment, Data, DataSet
+from .forms import Adapter, Quantize, Sparsity
 from .load import load_recipe, parse_recipe
 from .objective import (
     JS,
@@ -25,18 +26,20 @@ from .objective import (
     Term,
     TotalVariation,
 )
-from .outputs import Evaluate, Gate, Report
+from .outputs import Answers, Evaluate, Gate, Report
 from .plan import Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
-from .student import FromConfig, FromTeacher, Student
+from .student import FromConfig, FromTeacher, Search, Student, Target
 from .teacher import Finetune, Label, Teacher
 from .train import Train
 
 __all__ = [
     "JS",
+    "Adapter",
     "AdaptiveKL",
     "AlphaBeta",
     "Also",
+    "Answers",
     "Attention",
     "Augment",
     "Custom",
@@ -55,22 +58,27 @@ __all__ = [
     "Label",
     "Plan",
     "PolicyGradient",
+    "Quantize",
     "Recipe",
     "Relations",
     "Report",
     "ReverseKL",
     "Rollouts",
     "Schedule",
+    "Search",
     "Similarity",
     "SkewForwardKL",
     "SkewReverseKL",
     "SoftTerm",
+    "Sparsity",
     "Student",
+    "Target",
     "Teacher",
     "Term",
     "TotalVariation",
     "Train",
     "Tune",
     "load_recipe",
-    "parse_recipe", "rollouts_fault",
+    "parse_recipe",
+    "rollouts_fault",
 ]  # fmt: skip

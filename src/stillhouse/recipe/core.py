@@ -98,6 +98,10 @@ class Recipe(Section):
                 )
             if self.teacher.finetune is not None:
                 raise ValueError("teacher.finetune: only for task: classification")
+        if self.evaluate.answers is not None and self.task != "causal_lm":
+            raise ValueError("evaluate.answers: only a language model writes; remove it")
+        if self.evaluate.swap and self.task != "classification":
+            raise ValueError("evaluate.swap: only a classifier's answers can be paired; remove it")
         if self.data.augment is not None and (self.task != "classification" or not self.has_teacher):
             raise ValueError(
                 "data.augment: only a classifier with a teacher can use rows without labels; remove it, or add a forward_kl "

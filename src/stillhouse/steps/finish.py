@@ -18,6 +18,8 @@ from ..files import (
     write_json,
     write_text,
 )
+from ..measure import ANSWER_METRICS
+from ..measure.economics import economics
 from ..models.machine import machine
 from ..pipeline import Results, Stage, stage_times
 from ..recipe import Recipe
@@ -54,7 +56,8 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
                 "unit": metric.unit,
                 "higher_is_better": metric.higher_is_better,
             }
-            for metric in task.metrics.values()
+            for metric in [*task.metrics.values(), *ANSWER_METRICS.values()]
+            if metric.name in task.metrics or metric.name in models["student"]["metrics"]["eval"]
         },
         "teacher": {
             "name": facts["teacher"]["name"],
@@ -71,10 +74,30 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "datasets": {name: facts["sets"][name] for name in facts["evaluated"]},
         "data": _data(facts),
         "stages": stage_rows(run, stages),
+        "economics": _economics(recipe, models, stage_rows(run, stages)),
         "samples": found["samples"],
         "reliability": found["reliability"],
+        "notes": found["notes"],
+        "seeds": found["seeds"],
+        **{name: found[name] for name in EVIDENCE},
     }
 
+
+def _economics(
+    recipe: Any, models: dict[str, Any], stages: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """See `measure.economics`; None without prices."""
+    prices = recipe.report.prices
+    if prices is None:
+        return None
+    key = "rows" if recipe.task == "classification" else "generate"
+    speeds = [models[name]["throughput"].get(key) for name in ("teacher", "student")]
+    seconds = sum(stage["seconds"] for stage in stages.values())
+    return economics(*speeds, seconds, **prices.model_dump())
+
+
+EVIDENCE = ("inheritance", "groups", "disagreement", "calibration", "robustness", "counterfactual")
+"""The sections that `evidence.evidence` writes."""
 
 FLOORS = {
     "causal_lm": "who knows only how frequent each token is in the training rows",
@@ -128,6 +151,8 @@ def publish(found: dict[str, Any], run: Path, student: Path) -> None:
             ignore=shutil.ignore_patterns(MANIFEST),
             dirs_exist_ok=True,
         )
+        if (adapter := student.parent / "adapter").is_dir():
+            shutil.copytree(adapter, part / "adapter", ignore=shutil.ignore_patterns(MANIFEST))
         (part / "README.md").write_text(render_card(found, text), encoding="utf-8")
     write_text(run / "report.html", render_html(found, text, command, curves))
     write_json(run / "results.json", found)

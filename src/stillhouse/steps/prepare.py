@@ -5,10 +5,12 @@ from typing import Any
 
 from ..data.augment import augmented, neighbours
 from ..data.encode import Example, write_examples
+from ..data.formats import Row
+from ..data.perturb import SWAPPED, perturbed, swapped
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
 from ..errors import DataError, RecipeError
-from ..files import read_json, write_json, write_jsonl
+from ..files import hash_json, read_json, write_json, write_jsonl
 from ..models.load import as_folder, load_config, load_tokenizer, same_tokenizer
 from ..models.machine import bfloat16_pays
 from ..progress import Watch
@@ -18,6 +20,8 @@ from ..sources import cache_dir, resolve
 from ..tasks import TASKS, Task, make_task
 from ..tasks.classification import label_order
 
+TRAINED_BY = ("train", "validation")
+"""Sets that settings or weights are chosen on, and that nothing is reported on."""
 EXAMPLE_CHARACTERS = 1500
 """Of one rendered row, shown so that a person sees what the models will read."""
 
@@ -73,7 +77,9 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
             one.source, sha256=one.sha256, revision=one.revision, kind="data", progress=watch.note
         )
         paths[name], licences[name] = found.path, found.licence
-    rows = split_rows(recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths)
+    rows = split_rows(
+        recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, recipe.evaluate.groups
+    )
     for name, counts in rows.counts.items():
         left_out = ", ".join(f"{number:,} {reason}" for reason, number in counts["dropped"].items())
         watch.note(
@@ -93,7 +99,7 @@ def encode_rows(
         _check_student(Path(models["student"]["folder"]), labels)
     task = make_task(recipe.task, load_tokenizer(teacher), recipe.data.max_length, labels)
     train = rows.train + rows.extra + rows.unlabelled
-    sets = {"train": train, "eval": rows.eval, **rows.also}
+    sets = {"train": train, "eval": rows.eval, **_variants(recipe, rows.eval, watch), **rows.also}
     dropped, sizes = list(rows.dropped), {}
     shown = ""
     for name, some in sets.items():
@@ -113,15 +119,39 @@ def encode_rows(
         shown = shown or _shown(examples[0], task)
         sizes[name] = write_examples(place / f"{name}.parquet", examples)
     write_jsonl(place / "dropped.jsonl", dropped)
-    write_jsonl(place / "eval-rows.jsonl", [dict(row) for row in rows.eval])
+    held = {name: [dict(row) for row in some] for name, some in sets.items() if name not in TRAINED_BY}
+    for name, some in held.items():
+        write_jsonl(place / f"{name}-rows.jsonl", some)
     return {
         "labels": labels,
         "sets": sizes,
-        "evaluated": [name for name in sets if name not in ("train", "validation")],
+        "evaluated": list(held),
+        "held_out": hash_json([[_unplaced(row) for row in some] for some in held.values()]),
         "unlabelled": len(rows.unlabelled),
         "counts": rows.counts,
         "example": shown,
     }
+
+
+def _variants(recipe: Any, rows: list[Row], watch: Watch) -> dict[str, list[Row]]:
+    """The held-out rows changed in the ways that the recipe asks for; see `data.perturb`."""
+    if recipe.evaluate.rows and recipe.task == "classification":
+        rows = rows[: recipe.evaluate.rows]  # the same ones that are measured
+    found = perturbed(rows, recipe.evaluate.perturb, recipe.seed)
+    if recipe.evaluate.swap:
+        some = swapped(rows, recipe.evaluate.swap)
+        if not some:
+            raise DataError(
+                "evaluate.swap: none of its terms is in the held-out rows; name terms that they hold."
+            )
+        watch.note(f"  swap: {len(some):,} of {len(rows):,} held-out rows hold one of the terms")
+        found[SWAPPED] = some
+    return found
+
+
+def _unplaced(row: dict[str, Any]) -> dict[str, Any]:
+    """What evaluation knows of a row beyond its tokens; the line it stands on changes nothing."""
+    return {key: row[key] for key in ("id", "group", "groups") if key in row}
 
 
 def _augmented(recipe: Any, task: Task, teacher: Path, examples: list[Example]) -> list[Example]:
