@@ -41,6 +41,7 @@ def test_the_teacher_is_asked_and_fine_tuned_once_for_all_runs(swept: tuple[Path
     assert len({read_json(one / "train" / "DONE.json")["result"]["identity"] for one in runs}) == 4
 
 
+@pytest.mark.slow
 def test_each_run_is_an_ordinary_run_that_the_same_recipe_would_have_made(
     swept: tuple[Path, list[int]], tmp_path: Path
 ) -> None:
@@ -109,6 +110,7 @@ def test_stages_of_one_run_are_not_asked_of_several(swept: tuple[Path, list[int]
     assert "this recipe makes several" in said.err
 
 
+@pytest.mark.slow
 def test_a_plan_is_priced_before_it_is_spent_and_what_is_shared_counts_once(tmp_path: Path) -> None:
     plan = {"kind": "assistants", "sizes": [{"from_teacher": {"layers": 1, "by": "every_nth"}}]}
     recipe = write_recipe(tmp_path / "r.yaml", classifier(tmp_path, plan=plan))
@@ -126,6 +128,7 @@ def test_a_plan_is_priced_before_it_is_spent_and_what_is_shared_counts_once(tmp_
     assert not list((tmp_path / "plan" / "runs").glob("*/train"))
 
 
+@pytest.mark.slow
 def test_generations_learn_from_each_other_and_the_ensemble_is_their_mean(tmp_path: Path) -> None:
     said = run(tmp_path, tmp_path / "born", plan={"kind": "generations", "count": 2})
     assert said.code == 0, said.err
@@ -197,6 +200,7 @@ def test_rounds_add_the_rows_on_which_the_student_is_farthest_from_the_teacher(t
     assert {path: path.stat().st_mtime_ns for path in (folder / "chosen").iterdir()} == times
 
 
+@pytest.mark.slow
 def test_ablate_prints_what_each_term_is_worth(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "r.yaml", classifier(tmp_path))
     with hurried():

@@ -15,9 +15,10 @@ def between(student: Student, teacher: dict[str, Any], count: int) -> list[dict[
     shares = [number / (count + 1) for number in range(1, count + 1)]
     if student.from_teacher is not None:
         have, keep = layer_count(teacher), student.from_teacher.layers
-        if have is None:
+        if have is None or keep is None:
+            unknown = "the teacher's config.json" if have is None else "student.from_teacher"
             raise RecipeError(
-                "plan.sizes: the teacher's config.json does not say how many layers it has; write the sizes out."
+                f"plan.sizes: {unknown} does not say how many layers it has; write the sizes out."
             )
         few = keep if isinstance(keep, int) else len(keep)
         layers = [round(have * (few / have) ** share) for share in shares]
