@@ -33,16 +33,24 @@ PREFILL_ROWS, PROMPT_TOKENS, NEW_TOKENS, CLASSIFY_ROWS = 4, 32, 24, 32
 
 
 def costs(
-    folders: dict[str, Path], task: Task, examples: list[Example], kept: Path, watch: Watch
+    folders: dict[str, Path],
+    task: Task,
+    examples: list[Example],
+    kept: Path,
+    watch: Watch,
+    speed: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """Model name -> parameters, bytes, throughput and peak memory.
+    """Model name -> parameters, bytes, throughput and peak memory; the last two empty without `speed`.
 
     The controls have the student's shape, so they have its speed and memory too; measuring them again would only
     add noise.
     """
     measured = {name: task.load(folders[name]).to(device()) for name in ("teacher", "student")}
-    watch.note("  measuring speed and memory")
     found = {name: size(folders[name], model) for name, model in measured.items()}
+    if not speed:
+        unknown: dict[str, Any] = {"throughput": {}, "latency": {}, "peak_memory_bytes": None}
+        return {name: {**found["teacher" if name == "teacher" else "student"], **unknown} for name in folders}
+    watch.note("  measuring speed and memory")
     rows = {name: as_read_by(task, model, examples) for name, model in measured.items()}
     fast = speeds(measured, task, rows)
     waits = {

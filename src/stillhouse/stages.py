@@ -32,7 +32,7 @@ from .steps.panel import make_panel
 from .steps.plan import measure_plan
 from .steps.seeds import train_again
 from .steps.vocabulary import trim_teacher
-from .teachers.cache import cache_fault
+from .teachers.cache import cache_fault, pool_caches
 from .teachers.labelling import label_examples, label_settings
 
 
@@ -61,7 +61,7 @@ def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
         return {"folder": facts["teacher"]["folder"], "identity": facts["teacher"]["identity"]}
     task = prepare.task_of(recipe, facts)
     folder = training.finetune(recipe.teacher.finetune, recipe.seed, task, facts, place, watch)
-    return {"folder": _inside(folder, place), "identity": f"finetuned:{hash_path(folder)}"}
+    return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}"}
 
 
 def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -70,7 +70,9 @@ def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     task = prepare.task_of(recipe, facts)
     lender = results["teacher"].get("lead", results["teacher"])
     teacher = prepare.located(lender["folder"], place)
-    folder, how = students.make_student(recipe.student, recipe.seed, task, teacher, facts, place, watch)
+    folder, how = students.make_student(
+        recipe.student, training.training_seed(recipe), task, teacher, facts, place, watch
+    )
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}", "how": how}
 
 
@@ -89,6 +91,8 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
     }
     task = prepare.task_of(recipe, facts)
     meta["outcomes"] = task.outcomes
+    if meta["top_k"] == "all" or (meta["top_k"] or 0) >= task.outcomes:
+        meta["temperature"] = 1.0  # whole distributions serve every temperature: the teacher is asked once
     cache = place / f"targets-{hash_json(meta)[:12]}"
     examples = read_examples(place.parent / "prepare" / "train.parquet")
     folder = prepare.located(teacher["folder"], place)
@@ -150,7 +154,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     retentions, floors = evaluation.retentions(read_examples(kept / "train.parquet"), *with_numbers)
     return {
         "models": {name: {"metrics": evaluation.metrics(name, *with_numbers)} for name in folders},
-        "costs": costs(folders, task, sets["eval"], kept / "eval.parquet", watch),
+        "costs": costs(folders, task, sets["eval"], kept / "eval.parquet", watch, recipe.evaluate.speed),
         "floors": floors,
         "retentions": retentions,
         "gains": evaluation.gains("student", "hard_only", *with_numbers) if "hard_only" in folders else None,
@@ -304,7 +308,7 @@ STAGES = [
     Stage(
         "initial",
         _initial,
-        reads=("seed", "task", *_ORIGIN, "data.max_length"),
+        reads=("seed", "task", *_ORIGIN, "train.seed", "data.max_length"),
         after=(*_TASK, "prepare.student", "prepare.sets.train", "teacher"),
         intact=_model_fault,
     ),
@@ -315,6 +319,7 @@ STAGES = [
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher"),
         intact=_cache_fault,
         content_keyed=True,
+        pool=pool_caches,
     ),
     Stage(
         "train",
@@ -362,6 +367,7 @@ STAGES = [
             "label.batch_size",
             "evaluate.answers",
             "evaluate.resamples",
+            "evaluate.speed",
             "report.samples",
         ),
         stamp=_own_checker,
@@ -383,6 +389,7 @@ STAGES = [
         reads=tuple(Recipe.model_fields),
         after=("prepare", "plan", "teacher", "initial", "label", "train", "control", "seeds", "evaluate"),
         intact=_report_fault,
+        shared=False,
     ),
 ]
 """In this order.  What a stage does not name here it cannot see."""

@@ -51,6 +51,7 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
     named = {
         "data.train": recipe.data.train,
         "data.eval": recipe.data.eval,
+        "data.extra": recipe.data.extra,
         "data.unlabelled": recipe.data.unlabelled,
     }
     named |= {f"evaluate.also.{also.name}": also for also in recipe.evaluate.also}

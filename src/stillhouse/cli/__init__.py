@@ -14,7 +14,7 @@ import typer
 from .. import stopping
 from ..errors import StillhouseError
 from ..registry import did_you_mean
-from . import about, runs, runs_compared
+from . import about, plans, runs, runs_compared
 from .teachers import teachers
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 for command in (
     about.ls, about.cp, about.init, runs.validate, runs.plan, runs.run, runs.status, runs.report, teachers, about.doctor, about.schema,
+    plans.tune, plans.ablate,
     runs_compared.check, runs_compared.compare, runs_compared.history,
 ):  # fmt: skip
     app.command()(command)

@@ -31,6 +31,7 @@ from .objective import (
 )
 from .outputs import Answers, Evaluate, Gate, Report
 from .panel import Member, Pool
+from .plan import Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
 from .student import FromConfig, FromTeacher, Search, Student, Target
 from .teacher import Finetune, Label, Teacher
@@ -62,6 +63,7 @@ __all__ = [
     "Hidden",
     "Label",
     "Member",
+    "Plan",
     "PolicyGradient",
     "Pool",
     "Quantize",
@@ -83,6 +85,7 @@ __all__ = [
     "Term",
     "TotalVariation",
     "Train",
+    "Tune",
     "Writer",
     "crossing_fault",
     "load_recipe",

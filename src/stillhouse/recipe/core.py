@@ -1,6 +1,6 @@
 """The recipe: one strict file that says everything about a run."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
@@ -19,6 +19,7 @@ from .objective import (
 )
 from .outputs import Evaluate, Gate, Report
 from .panel import context_fault, panel_fault
+from .plan import Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
 from .section import Section
 from .student import Student
@@ -60,6 +61,17 @@ class Recipe(Section):
     """What the report shows."""
     gate: Gate = Gate()
     """What is demanded of it."""
+    sweep: dict[str, list[Any]] = {}
+    """section.field: values; a run for each combination.  `train.seed` and `seed` are repeats, and are averaged over."""
+    plan: Plan | None = Field(default=None, discriminator="kind")
+    """Several runs that build on one another."""
+    tune: Tune | None = None
+    """What `stillhouse tune` tries; `stillhouse run` takes the recipe as it stands."""
+
+    @property
+    def is_plan(self) -> bool:
+        """Whether it becomes several runs."""
+        return bool(self.sweep) or self.plan is not None
 
     @property
     def has_teacher(self) -> bool:
@@ -194,7 +206,7 @@ class Recipe(Section):
 
     def _formats_fit(self) -> None:
         """A classifier reads labelled rows, and only a classifier does."""
-        named = {"data.train": self.data.train, "data.eval": self.data.eval}
+        named = {"data.train": self.data.train, "data.eval": self.data.eval, "data.extra": self.data.extra}
         named |= {f"evaluate.also[{number}]": also for number, also in enumerate(self.evaluate.also)}
         for name, one in named.items():
             if one is None or one.format == "auto":

@@ -1,16 +1,23 @@
 """results.json, report.html, and the student with its model card."""
 
-import os
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..errors import GateError
-from ..files import MANIFEST, atomic_folder, read_json, read_jsonl, sweep_parts, write_json, write_text
+from ..files import (
+    MANIFEST,
+    atomic_folder,
+    link_or_copy,
+    read_json,
+    read_jsonl,
+    sweep_parts,
+    write_json,
+    write_text,
+)
 from ..measure import ANSWER_METRICS
 from ..measure.economics import economics
 from ..models.machine import machine
@@ -153,7 +160,11 @@ def publish(found: dict[str, Any], run: Path, student: Path) -> None:
     curves = [row for stage in ("train", "control") for row in _curves(run / stage / "metrics.jsonl")]
     with atomic_folder(run / "student") as part:
         shutil.copytree(
-            student, part, copy_function=_link, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True
+            student,
+            part,
+            copy_function=link_or_copy,
+            ignore=shutil.ignore_patterns(MANIFEST),
+            dirs_exist_ok=True,
         )
         if (adapter := student.parent / "adapter").is_dir():
             shutil.copytree(adapter, part / "adapter", ignore=shutil.ignore_patterns(MANIFEST))
@@ -169,15 +180,6 @@ def _portable(text: str) -> str:
 
 def _curves(path: Path) -> list[dict[str, Any]]:
     return read_jsonl(path) if path.exists() else []
-
-
-def _link(path: str, target: str) -> None:
-    """Weights under a second name, where the disk has such a thing; what people edit is copied."""
-    if path.endswith(".safetensors"):
-        with suppress(OSError):
-            os.link(path, target)
-            return
-    shutil.copyfile(path, target)
 
 
 def check_gate(recipe: Recipe, found: dict[str, Any]) -> None:

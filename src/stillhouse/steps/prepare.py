@@ -31,6 +31,8 @@ MESSAGES = "messages.jsonl"
 """Conversations by example, where teacher and student have templates of their own."""
 ROUTES = "routes.json"
 """Member of the panel by example, where a column of the rows names it."""
+TRAINED_BY = ("train", "validation")
+"""Sets that settings or weights are chosen on, and that nothing is reported on."""
 EXAMPLE_CHARACTERS = 1500
 """Of one rendered row, shown so that a person sees what the models will read."""
 
@@ -154,7 +156,7 @@ def encode_rows(
         _check_student(Path(models["student"]["folder"]), labels)
     reader = Path(models["student" if models["tongues"] else "teacher"]["folder"])
     task = make_task(recipe.task, load_tokenizer(reader), recipe.data.max_length, labels)
-    train = rows.train + rows.unlabelled
+    train = rows.train + rows.extra + rows.unlabelled
     sets = {"train": train, "eval": rows.eval, **_variants(recipe, rows.eval, watch), **rows.also}
     dropped, sizes = list(rows.dropped), {}
     shown = ""
@@ -192,7 +194,7 @@ def encode_rows(
     if conversations:
         write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
     write_jsonl(place / "dropped.jsonl", dropped)
-    held = {name: [dict(row) for row in some] for name, some in sets.items() if name != "train"}
+    held = {name: [dict(row) for row in some] for name, some in sets.items() if name not in TRAINED_BY}
     for name, plain in held.items():
         write_jsonl(place / f"{name}-rows.jsonl", plain)
     return {
@@ -280,7 +282,7 @@ def located(folder: str, place: Path) -> Path:
 
 
 def _data_sets(recipe: Any) -> dict[str, DataSet]:
-    named = {name: getattr(recipe.data, name) for name in ("train", "eval", "unlabelled")}
+    named = {name: getattr(recipe.data, name) for name in ("train", "eval", "extra", "unlabelled")}
     return {name: one for name, one in named.items() if one is not None} | {
         also.name: also for also in recipe.evaluate.also
     }

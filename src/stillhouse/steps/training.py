@@ -74,8 +74,8 @@ def train_student(
         examples = labelled(examples)
     rollouts = None if teacher is None else recipe.rollouts
     return _fit(
-        recipe.train, steps, recipe.seed, objective, teacher, task, student, examples, facts, inside or place,
-        watch, rollouts=rollouts, forms=forms_of(recipe.student),
+        recipe.train, steps, training_seed(recipe), objective, teacher, task, student, examples, facts,
+        inside or place, watch, rollouts=rollouts, forms=forms_of(recipe.student),
     )  # fmt: skip
 
 
@@ -203,6 +203,12 @@ def steps_of(train: Train, examples: int) -> int:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     in_a_step = train.batch_size * train.accumulate * world
     return train.steps or max(1, math.ceil((train.epochs or 1.0) * examples / in_a_step))
+
+
+def training_seed(recipe: Any) -> int:
+    """The seed of the student: of its new weights, of its rows' order, of its dropout."""
+    seed: int = recipe.seed if recipe.train.seed is None else recipe.train.seed
+    return seed
 
 
 def labelled(examples: list[Example]) -> list[Example]:

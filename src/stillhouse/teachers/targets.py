@@ -44,6 +44,11 @@ class TopK:
     def __len__(self) -> int:
         return self.ids.shape[0]
 
+    def at(self, temperature: float) -> "TopK":
+        """The same distributions at another temperature: exact if all outcomes are kept, and to be asked for only then."""
+        log_p = (self.log_p.float() * (self.temperature / temperature)).log_softmax(-1)
+        return TopK(self.ids, log_p, temperature)
+
 
 @dataclass(frozen=True)
 class Sampled:

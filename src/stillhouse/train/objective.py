@@ -136,6 +136,8 @@ def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: floa
     temperature = now(term.temperature, progress)
     if isinstance(term, CrossTokenizer):
         return cross_term(term, scores, targets, temperature)
+    if isinstance(targets, TopK) and targets.ids.shape[-1] == scores.head.outcomes(scores.hidden):
+        targets = targets.at(temperature)
     divergence = _divergence(term)
     match targets:
         case Dense():
