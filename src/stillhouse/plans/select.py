@@ -14,13 +14,15 @@ from typing import Any
 from safetensors.numpy import load_file
 
 from ..errors import DataError, RecipeError, TeacherError
-from ..files import write_json
+from ..files import read_json, write_json
 from ..measure import difference
+from ..pipeline import run_pipeline
 from ..progress import Watch
 from ..recipe import Recipe, parse_recipe
 from ..registry import pick
-from ..runner import run_stages
 from ..sources.terms import of_licence
+from ..stages import STAGES
+from ..steps.finish import stage_rows
 from ..tasks import TASKS
 
 SHARE, FEWEST_STEPS, STEPS_OF_EPOCHS, ROWS = 0.02, 10, 30, 200
@@ -87,13 +89,13 @@ def _tried(recipe: Recipe, candidate: str, place: Path, watch: Watch) -> dict[st
     """What a run with this candidate found, or why there can be none."""
     row: dict[str, Any] = {"candidate": candidate, "fits": False, "why": None}
     try:
-        found = run_stages(probe(recipe, candidate), place, watch)
+        run_pipeline(probe(recipe, candidate), STAGES, place, watch)
     except (RecipeError, DataError, TeacherError) as error:
         return {**row, "why": str(error)}
-    assert found is not None
+    found = read_json(place / "results.json")
     metric = found["metric"]
     licence = found["licence"]["teacher"]
-    stages = found["stages"]
+    stages = stage_rows(place, STAGES)
     return {
         **row,
         "fits": True,
