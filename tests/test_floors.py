@@ -12,7 +12,7 @@ FLOORS = (
     {"errors"},
     {"registry", "files", "progress", "seeds", "stopping"},
     {"recipe", "losses", "measure", "report", "shipped"},
-    {"sources", "pipeline"},
+    {"sources", "pipeline", "asking"},
     {"data", "models"},
     {"tasks", "static"},
     {"teachers", "evaluate", "cost", "objectives", "scaffold"},
@@ -91,7 +91,17 @@ def test_light_parts_import_nothing_heavy() -> None:
     assert outside("measure") <= {"numpy"}
     assert outside("losses") <= {"torch"}
     assert outside("cli") <= {"typer", "rich", "transformers"}, "transformers inside a command only"
-    for name in ("errors", "registry", "files", "runstate", "static", "scaffold", "shipped", "stopping"):
+    for name in (
+        "errors",
+        "registry",
+        "files",
+        "runstate",
+        "static",
+        "scaffold",
+        "shipped",
+        "stopping",
+        "asking",
+    ):
         assert not outside(name) & {"torch", "transformers"}, name
 
 

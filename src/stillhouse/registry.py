@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import MissingExtra, RecipeError
 
-EXTRAS = {"gguf": "gguf"}
+EXTRAS = {"gguf": "gguf", "openai": "api", "httpx2": "api"}
 """Top-level module -> the extra of this package that installs it; other optional packages are named as they are."""
 
 

@@ -1,5 +1,6 @@
 """The recipe: pydantic and YAML only.  It knows nothing of torch, and importing it costs little."""
 
+from .api import Api, Price
 from .core import Recipe
 from .data import Also, Augment, Data, DataSet
 from .load import load_recipe, parse_recipe
@@ -36,6 +37,7 @@ __all__ = [
     "AdaptiveKL",
     "AlphaBeta",
     "Also",
+    "Api",
     "Attention",
     "Augment",
     "Custom",
@@ -53,6 +55,7 @@ __all__ = [
     "Hidden",
     "Label",
     "PolicyGradient",
+    "Price",
     "Recipe",
     "Relations",
     "Report",

