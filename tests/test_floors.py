@@ -16,7 +16,7 @@ FLOORS = (
     {"data", "models"},
     {"tasks", "static"},
     {"teachers", "evaluate", "cost", "objectives", "scaffold"},
-    {"train", "samples"},
+    {"train", "samples", "blackbox"},
     {"steps"},
     {"stages"},
     {"runner", "runstate", "doctor"},

@@ -16,6 +16,7 @@ Each is a function (recipe fields it reads, its folder, earlier results, who to 
 from pathlib import Path
 from typing import Any
 
+from .blackbox import BlackBoxEvaluation
 from .cost import costs
 from .data.encode import read_examples
 from .evaluate import Evaluation
@@ -26,6 +27,7 @@ from .recipe import Custom, Recipe
 from .registry import source_of
 from .samples import samples
 from .steps import finish, prepare, students, training
+from .steps.asking import answers_stamp, heard_of, label_by_asking, label_fault, what_was_said
 from .steps.plan import measure_plan
 from .teachers.cache import cache_fault
 from .teachers.labelling import label_examples, label_settings
@@ -46,6 +48,8 @@ def _plan(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str,
 def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """The teacher as it is, or fine-tuned on the labelled training rows."""
     facts = results["prepare"]
+    if not recipe.teacher.is_local:
+        return {"folder": None, "identity": facts["teacher"]["identity"]}
     if recipe.teacher.finetune is None:
         return {"folder": facts["teacher"]["folder"], "identity": facts["teacher"]["identity"]}
     task = prepare.task_of(recipe, facts)
@@ -57,13 +61,16 @@ def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """The student before it learns anything."""
     facts = results["prepare"]
     task = prepare.task_of(recipe, facts)
-    teacher = prepare.located(results["teacher"]["folder"], place)
+    teacher = prepare.located(results["teacher"]["folder"] or facts["teacher"]["folder"], place)
     folder, how = students.make_student(recipe.student, recipe.seed, task, teacher, facts, place, watch)
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}", "how": how}
 
 
 def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
-    """The teacher's soft targets for every training example, asked for once."""
+    """What the teacher says to every training example, asked for once."""
+    if not recipe.teacher.is_local:
+        facts = results["prepare"]
+        return label_by_asking(recipe, place, facts, prepare.task_of(recipe, facts), watch)
     if recipe.temperature is None:
         return {"cache": None}
     facts, teacher = results["prepare"], results["teacher"]
@@ -94,6 +101,9 @@ def _control(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """The same student without the teacher: hard targets alone."""
     if not recipe.evaluate.hard_only or not recipe.has_teacher:
         return {"folder": None}
+    if not training.labelled(read_examples(place.parent / "prepare" / "train.parquet")):
+        watch.note("  no training row has an answer of its own, so there is no control")
+        return {"folder": None}
     return _trained(recipe, training.HARD_ONLY, None, place, results, watch)
 
 
@@ -102,9 +112,11 @@ def _trained(
 ) -> dict[str, Any]:
     task = prepare.task_of(recipe, results["prepare"])
     student = prepare.located(results["initial"]["folder"], place)
+    taught = results.get("label", {}).get("train")
     folder = training.train_student(
-        recipe, objective, teacher, task, student, results["prepare"], place, watch
-    )
+        recipe, objective, teacher, task, student, results["prepare"], place, watch,
+        taught=None if taught is None else prepare.located(taught, place),
+    )  # fmt: skip
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}"}
 
 
@@ -120,20 +132,39 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     }
     kept = place.parent / "prepare"
     sets = {kind: read_examples(kept / f"{kind}.parquet") for kind in facts["evaluated"]}
-    evaluation = Evaluation(task, sets, place, recipe.label.batch_size, watch)
+    train = read_examples(kept / "train.parquet")
+    said: dict[str, str] = {}
+    if recipe.teacher.is_local:
+        evaluation = Evaluation(task, sets, place, recipe.label.batch_size, watch)
+    else:
+        label, asked = results["label"], place.parent / "label"
+        sets = {kind: some for kind, some in sets.items() if some}
+        sets |= {kind: read_examples(asked / f"{kind}.parquet") for kind in label["sets"]}
+        train = read_examples(prepare.located(label["train"], place))
+        said = what_was_said(recipe, facts, place.parent)
+        heard = heard_of(asked, sets)
+        evaluation = BlackBoxEvaluation(
+            task, sets, place, recipe.label.batch_size, watch, heard, label["graded"]
+        )
     for name, folder in folders.items():
         evaluation.read(name, task.load(folder))
     evaluation.forget()
     with_numbers = (recipe.evaluate.resamples, recipe.seed)
-    retentions, floors = evaluation.retentions(read_examples(kept / "train.parquet"), *with_numbers)
+    retentions, floors = evaluation.retentions(train, *with_numbers)
+    by_teacher = place.parent / "label" / "eval.parquet"
+    measured = by_teacher if "eval" in results["label"].get("sets", {}) else kept / "eval.parquet"
     return {
-        "models": {name: {"metrics": evaluation.metrics(name, *with_numbers)} for name in folders},
-        "costs": costs(folders, task, sets["eval"], kept / "eval.parquet", watch),
+        "models": {
+            name: {"metrics": evaluation.metrics(name, *with_numbers)}
+            for name in names
+            if name in evaluation.rows
+        },
+        "costs": costs(folders, task, sets["eval"], measured, watch),
         "floors": floors,
         "retentions": retentions,
         "gains": evaluation.gains("student", "hard_only", *with_numbers) if "hard_only" in folders else None,
         "samples": samples(
-            folders, task, sets["eval"], kept / "eval-rows.jsonl", recipe.report.samples, watch
+            folders, task, sets["eval"], kept / "eval-rows.jsonl", recipe.report.samples, watch, said
         ),
         "reliability": evaluation.reliabilities(),
     }
@@ -162,7 +193,9 @@ def _model_fault(place: Path, result: dict[str, Any]) -> str | None:
 
 
 def _cache_fault(place: Path, result: dict[str, Any]) -> str | None:
-    """What is wrong with the kept soft targets."""
+    """What is wrong with the kept soft targets, or with the answers of a teacher that was asked."""
+    if result.get("train") is not None and (fault := label_fault(place, result)):
+        return fault
     return cache_fault(prepare.located(result["cache"], place)) if result["cache"] is not None else None
 
 
@@ -179,7 +212,10 @@ def _own_losses(recipe: Any) -> list[str]:
     return [hash_path(source_of(target)) for target in targets]
 
 
-_SOURCES = ("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune")
+_SOURCES = (
+    *("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune"),
+    *("teacher.is_local", "teacher.name", "teacher.label_words"),
+)
 _LEARNING = ("seed", "task", "train", "data.max_length")
 _TASK = ("prepare.teacher", "prepare.labels")
 
@@ -190,6 +226,7 @@ STAGES = [
         reads=(
             *_SOURCES,
             "student.model",
+            "student.tokenizer",
             "student.sha256",
             "student.revision",
             "data",
@@ -221,7 +258,7 @@ STAGES = [
     Stage(
         "teacher",
         _teacher,
-        reads=("seed", "task", "teacher.finetune", "data.max_length"),
+        reads=("seed", "task", "teacher.finetune", "teacher.is_local", "data.max_length"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train"),
         intact=_model_fault,
     ),
@@ -235,8 +272,12 @@ STAGES = [
     Stage(
         "label",
         _label,
-        reads=("task", "seed", "label", "temperature", "teacher.dtype", "data.max_length"),
-        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher"),
+        reads=(
+            *("task", "seed", "label", "temperature", "data.max_length"),
+            *("teacher.dtype", "teacher.is_local", "teacher.api"),
+        ),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets", "prepare.evaluated", "teacher"),
+        stamp=answers_stamp,
         intact=_cache_fault,
         content_keyed=True,
     ),
@@ -258,8 +299,20 @@ STAGES = [
     Stage(
         "evaluate",
         _evaluate,
-        reads=("seed", "task", "data.max_length", "label.batch_size", "evaluate.resamples", "report.samples"),
-        after=(*_TASK, "prepare.sets", "prepare.evaluated", "teacher", "initial", "train", "control"),
+        reads=(
+            *("seed", "task", "data.max_length", "label.batch_size", "evaluate.resamples", "report.samples"),
+            *("teacher.is_local", "teacher.api"),
+        ),
+        after=(
+            *_TASK,
+            "prepare.sets",
+            "prepare.evaluated",
+            "teacher",
+            "initial",
+            "label",
+            "train",
+            "control",
+        ),
     ),
     Stage(
         "report",

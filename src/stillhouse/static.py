@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import sources
+from .asking.checks import api_checks
 from .data.formats import Dropped, canonical, detect, value_of
 from .data.load import read_raw
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
@@ -36,6 +37,11 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             said = sources.check(wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model")
             notes += [f"{role}: {note}" for note in said]
             _model(role, Path(wanted.model), recipe)
+    if recipe.teacher.api is not None:
+        notes += api_checks(recipe.teacher.api)
+        if (lender := recipe.student.tokenizer) is not None:
+            pins = {"sha256": recipe.student.sha256, "revision": recipe.student.revision}
+            notes += [f"student.tokenizer: {note}" for note in sources.check(lender, **pins, kind="model")]
     _layers(recipe)
     named = {
         "data.train": recipe.data.train,
@@ -46,7 +52,7 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
     for name, one in named.items():
         if one is not None:
             group = recipe.data.group if name == "data.train" else None
-            notes += [f"{name}: {note}" for note in _data(name, one, recipe.task, group)]
+            notes += [f"{name}: {note}" for note in _data(name, one, recipe, group)]
     notes += _tokenizers(recipe)
     for tracker in recipe.train.report_to:
         if find_spec(tracker) is None:
@@ -120,7 +126,7 @@ def _cut_short(path: Path) -> str | None:
 
 def _layers(recipe: Recipe) -> None:
     """Whether the teacher has the layers that the student is to keep."""
-    wanted, folder = recipe.student.from_teacher, Path(recipe.teacher.model)
+    wanted, folder = recipe.student.from_teacher, Path(recipe.teacher.model or "")
     if wanted is None or not (folder / "config.json").is_file():
         return
     have = layer_count(_config(folder))
@@ -157,7 +163,7 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _data(name: str, one: DataSet, task: str, group: str | None) -> list[str]:
+def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[str]:
     """Look at a source; if it lies here, read its first rows."""
     notes = sources.check(one.source, sha256=one.sha256, revision=one.revision, kind="data")
     path = Path(one.source)
@@ -171,17 +177,24 @@ def _data(name: str, one: DataSet, task: str, group: str | None) -> list[str]:
     )
     for column in one.where:
         value_of(first[0], column, "where")
+    answered = recipe.teacher.is_local
     form = (
-        one.format if one.format != "auto" else detect(first[0].fields, columns, task, first[0].where, name)
+        one.format
+        if one.format != "auto"
+        else detect(first[0].fields, columns, recipe.task, first[0].where, name, answered)
     )
     labelled = name != "data.unlabelled"
-    usable = [row for raw in first if not isinstance(row := canonical(raw, form, columns, labelled), Dropped)]
+    usable = [
+        row
+        for raw in first
+        if not isinstance(row := canonical(raw, form, columns, labelled, answered), Dropped)
+    ]
     return [*notes, f"{form} rows; {len(usable)} of the first {len(first)} can be used"]
 
 
 def _tokenizers(recipe: Recipe) -> list[str]:
     """Compare two local tokenizers by their pieces."""
-    teacher, student = Path(recipe.teacher.model), Path(recipe.student.model or "")
+    teacher, student = Path(recipe.teacher.model or ""), Path(recipe.student.model or "")
     files = [folder / "tokenizer.json" for folder in (teacher, student)]
     if recipe.student.model is None or not all(file.is_file() for file in files):
         return []

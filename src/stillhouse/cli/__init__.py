@@ -13,7 +13,7 @@ import typer
 from .. import stopping
 from ..errors import StillhouseError
 from ..registry import did_you_mean
-from . import about, runs
+from . import about, labels, runs
 
 app = typer.Typer(
     name="stillhouse",
@@ -28,6 +28,7 @@ for command in (
     about.ls, about.cp, about.init, runs.validate, runs.plan, runs.run, runs.status, runs.report, about.doctor, about.schema,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(labels.app)
 
 
 def _version(wanted: bool) -> None:

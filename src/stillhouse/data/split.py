@@ -72,9 +72,12 @@ class _Set:
         }  # fmt: skip
 
 
-def prepare(data: Data, also: list[Also], task: str, seed: int, paths: dict[str, Path]) -> Prepared:
+def prepare(
+    data: Data, also: list[Also], task: str, seed: int, paths: dict[str, Path], answered: bool = True
+) -> Prepared:
     """Read, clean, split and order all sets of a recipe.
 
+    answered: False if rows without a label or an answer are of use (see `canonical`).
     paths: where "train", "eval" and "unlabelled" (those the recipe has) and each of `also`, by its name, lie.
     Raises: DataError if a file or row is wrong or no row of a set is left; RecipeError if settings don't fit.
     """
@@ -83,11 +86,14 @@ def prepare(data: Data, also: list[Also], task: str, seed: int, paths: dict[str,
             f"evaluate.also: the name {taken[0]!r} is that of another set; choose a different one."
         )
     train = _read(
-        "train", "data.train", data.train, task, paths, group=data.group, to_split=data.eval is None
+        "train", "data.train", data.train, task, paths, answered,
+        group=data.group, to_split=data.eval is None,
+    )  # fmt: skip
+    tests = (
+        {} if data.eval is None else {"eval": _read("eval", "data.eval", data.eval, task, paths, answered)}
     )
-    tests = {} if data.eval is None else {"eval": _read("eval", "data.eval", data.eval, task, paths)}
     for other in also:
-        tests[other.name] = _read(other.name, "evaluate.also", other, task, paths)
+        tests[other.name] = _read(other.name, "evaluate.also", other, task, paths, answered)
     _tell_apart_by_answers([train, *tests.values()])
     if data.eval is None:
         tests = {"eval": _hold_out(train, data.split, seed), **tests}
@@ -129,10 +135,11 @@ def content_key(row: Row, answers: bool = False) -> str:
     """
     if "messages" in row:
         turns = row["messages"]
-        # where nothing was asked, the answer is all there is to compare
-        parts = [turn["content"] for turn in (turns if answers or len(turns) == 1 else turns[:-1])]
+        # where nothing was asked, the answer is all there is to compare; where nobody answered, the question is
+        whole = answers or len(turns) == 1 or turns[-1]["role"] != "assistant"
+        parts = [turn["content"] for turn in (turns if whole else turns[:-1])]
     elif "prompt" in row:
-        parts = [row["prompt"], row["completion"]] if answers else [row["prompt"]]
+        parts = [row["prompt"], row.get("completion", "")] if answers else [row["prompt"]]
     else:
         parts = [row["text"], row["pair"]] if "pair" in row else [row["text"]]
     return hash_bytes("\x1f".join(" ".join(part.casefold().split()) for part in parts).encode())[:32]
@@ -144,6 +151,7 @@ def _read(
     settings: DataSet,
     task: str,
     paths: Mapping[str, Path],
+    answered: bool = True,
     labelled: bool = True,
     group: str | None = None,
     to_split: bool = False,
@@ -155,8 +163,8 @@ def _read(
         columns["group"] = group
     for raw in _wanted(found, settings.where, read_raw(paths[name]), key):
         if not found.format:
-            found.format = detect(raw.fields, columns, task, raw.where, key)
-        row = canonical(raw, found.format, columns, labelled)
+            found.format = detect(raw.fields, columns, task, raw.where, key, answered)
+        row = canonical(raw, found.format, columns, labelled, answered)
         if isinstance(row, Dropped):
             found.drop(row.where, row.reason)
         else:

@@ -91,3 +91,40 @@ class Api(Section):
     def label_words(self) -> dict[str, str]:
         """Label -> the teacher's word for it, of the labels that are named."""
         return self.labels if isinstance(self.labels, dict) else {label: label for label in self.labels}
+
+
+def api_fault(recipe: Any) -> str | None:
+    """What of the other sections does not go with a teacher behind an API, in a sentence; None if nothing."""
+    api, student = recipe.teacher.api, recipe.student
+    if api is None:
+        return (
+            None
+            if student.tokenizer is None
+            else "student.tokenizer: only with teacher.api; the student reads with its teacher's tokenizer"
+        )
+    if student.from_teacher is not None:
+        return "student.from_teacher: an API has no layers to keep; use student.model, or from_config with student.tokenizer"
+    if student.from_config is not None and student.tokenizer is None:
+        return (
+            "student.tokenizer: an API lends no tokenizer; name a model of the student's family that does, or use "
+            "student.model"
+        )
+    if recipe.label.online or recipe.rollouts is not None:
+        what = "label.online" if recipe.label.online else "rollouts"
+        return f"{what}: a teacher behind an API cannot run beside the student; remove it"
+    if recipe.label.samples is not None:
+        return "label.samples: an API's probabilities are not drawn from; remove it"
+    if recipe.data.augment is not None:
+        return "data.augment: makes tokens, and an API reads text; use data.unlabelled"
+    kinds = {term.kind for term in recipe.objective}
+    if recipe.task == "causal_lm":
+        if api.labels or api.prompt:
+            return f"teacher.api.{'labels' if api.labels else 'prompt'}: only for task: classification; remove it"
+        if soft := sorted(kinds - {"hard"}):
+            return (
+                f"objective: {soft[0]} needs the teacher's probabilities, and behind an API it says text alone, which the "
+                "student learns as hard targets; use objective: [{kind: hard}]"
+            )
+    elif kinds == {"hard"}:
+        return "objective: no term uses the teacher, whose answers are soft targets; add {kind: forward_kl}"
+    return None

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
+from .api import api_fault
 from .data import Data
 from .objective import (
     AdaptiveKL,
@@ -59,7 +60,9 @@ class Recipe(Section):
 
     @property
     def has_teacher(self) -> bool:
-        """Whether any term of the objective compares with a teacher."""
+        """Whether the student learns from a teacher: by a term of the objective that compares with one, or by its texts."""
+        if self.teacher.api is not None and self.task == "causal_lm":
+            return True  # its texts are the hard targets
         return any(not isinstance(term, Hard) for term in self.objective)
 
     @property
@@ -72,6 +75,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
+        if fault := api_fault(self):
+            raise ValueError(fault)
         if self.teacher.ema is not None and not self.label.online:
             raise ValueError(
                 "teacher.ema: what the student itself says cannot be kept beforehand; set label.online: true"

@@ -56,7 +56,12 @@ def _anchor(values: Any, folder: Path) -> None:
     """Make paths that exist beside the recipe absolute, in every `source:` and `model:`."""
     if isinstance(values, dict):
         for key, value in values.items():
-            if key in ("source", "model") and isinstance(value, str) and value and (folder / value).exists():
+            if (
+                key in ("source", "model", "tokenizer", "answers")
+                and isinstance(value, str)
+                and value
+                and (folder / value).exists()
+            ):
                 values[key] = str(folder / value)
             else:
                 _anchor(value, folder)

@@ -57,6 +57,16 @@ class Teacher(Section):
         """Whether its weights are on this machine."""
         return self.api is None
 
+    @property
+    def name(self) -> str:
+        """What people call it, as far as the recipe tells."""
+        return self.api.model if self.api is not None else str(self.model)
+
+    @property
+    def label_words(self) -> dict[str, str]:
+        """Label -> the word that an API's model says for it, of the labels that the recipe names."""
+        return {} if self.api is None else self.api.label_words
+
 
 class Label(Section):
     """How the teacher's soft targets are computed and kept."""

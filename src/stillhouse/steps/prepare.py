@@ -17,6 +17,7 @@ from ..registry import pick
 from ..sources import cache_dir, resolve
 from ..tasks import TASKS, Task, make_task
 from ..tasks.classification import label_order
+from .questions import has_answer, named_labels, refuse_unaskable
 
 EXAMPLE_CHARACTERS = 1500
 """Of one rendered row, shown so that a person sees what the models will read."""
@@ -24,7 +25,8 @@ EXAMPLE_CHARACTERS = 1500
 
 def files_stamp(recipe: Any) -> list[list[Any]]:
     """Size and time of every local file that the recipe names; if they change, so may the data."""
-    named = [recipe.teacher.model, recipe.student.model, *(one.source for one in _data_sets(recipe).values())]
+    models = [recipe.teacher.model, recipe.student.model, recipe.student.tokenizer]
+    named = [*models, *(one.source for one in _data_sets(recipe).values())]
     stamps = []
     for name in named:
         if name and Path(name).exists():
@@ -40,21 +42,13 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
 def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     """Teacher (and student, if it is a model of its own) as local folders; refuses two different tokenizers."""
     fetched: dict[str, Any] = {"student": None}
+    if not recipe.teacher.is_local:
+        return {**_lent(recipe, watch), "bfloat16": _decided(place)}
     for role in ("teacher", "student"):
         wanted = getattr(recipe, role)
         if wanted.model is None:
             continue
-        found = resolve(
-            wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model", progress=watch.note
-        )
-        auto_class = _auto_class(recipe.task)
-        folder = as_folder(found.path, cache_dir(), auto_class, watch.note)
-        fetched[role] = {
-            "folder": str(folder),
-            "identity": found.identity,
-            "licence": found.licence,
-            "name": _name(wanted.model, found.path),
-        }
+        fetched[role] = _fetched(recipe, wanted.model, wanted, watch)
     if fetched["student"]:
         mine, theirs = (load_tokenizer(Path(fetched[role]["folder"])) for role in ("student", "teacher"))
         if why := same_tokenizer(mine, theirs):
@@ -65,6 +59,26 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     return {**fetched, "bfloat16": _decided(place)}
 
 
+def _fetched(recipe: Any, source: str, pins: Any, watch: Watch) -> dict[str, Any]:
+    """One model as a local folder."""
+    found = resolve(source, sha256=pins.sha256, revision=pins.revision, kind="model", progress=watch.note)
+    folder = as_folder(found.path, cache_dir(), _auto_class(recipe.task), watch.note)
+    return {
+        "folder": str(folder),
+        "identity": found.identity,
+        "licence": found.licence,
+        "name": _name(source, found.path),
+    }
+
+
+def _lent(recipe: Any, watch: Watch) -> dict[str, Any]:
+    """For a teacher that is not here: its name, and the folder that lends tokenizer and shape in its stead."""
+    own = recipe.student.model
+    lender = _fetched(recipe, own or recipe.student.tokenizer, recipe.student, watch)
+    teacher = {"identity": f"api:{recipe.teacher.name}", "licence": None, "name": recipe.teacher.name}
+    return {"teacher": {**teacher, "folder": lender["folder"]}, "student": lender if own else None}
+
+
 def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None]]:
     """Read, deduplicate and split every data set.  Returns: the rows, and each set's licence."""
     paths, licences = {}, {}
@@ -73,7 +87,10 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
             one.source, sha256=one.sha256, revision=one.revision, kind="data", progress=watch.note
         )
         paths[name], licences[name] = found.path, found.licence
-    rows = split_rows(recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths)
+    local = recipe.teacher.is_local
+    rows = split_rows(recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, answered=local)
+    if not local:
+        refuse_unaskable(recipe.task, {"train": rows.train, "eval": rows.eval, **rows.also})
     for name, counts in rows.counts.items():
         left_out = ", ".join(f"{number:,} {reason}" for reason, number in counts["dropped"].items())
         watch.note(
@@ -88,7 +105,7 @@ def encode_rows(
 ) -> dict[str, Any]:
     """Rows -> examples on disk.  Returns: what the later stages must know of them."""
     teacher = Path(models["teacher"]["folder"])
-    labels = _labels(recipe, rows, teacher)
+    labels = _labels(recipe, rows, teacher, models)
     if labels and models["student"]:
         _check_student(Path(models["student"]["folder"]), labels)
     task = make_task(recipe.task, load_tokenizer(teacher), recipe.data.max_length, labels)
@@ -97,7 +114,9 @@ def encode_rows(
     dropped, sizes = list(rows.dropped), {}
     shown = ""
     for name, some in sets.items():
-        examples, refused = task.encode([dict(row) for row in some])
+        examples, refused = task.encode(
+            [dict(row) for row in some if recipe.teacher.is_local or has_answer(row)]
+        )
         if name == "train" and recipe.data.augment is not None:
             made = _augmented(recipe, task, teacher, examples)
             watch.note(f"  augment: {len(made):,} rows made of {len(rows.train):,}")
@@ -105,13 +124,20 @@ def encode_rows(
         dropped += [{**row, "set": name} for row in refused]
         if name != "train" and recipe.evaluate.rows:
             examples = examples[: recipe.evaluate.rows]
-        if not examples:
+        if not recipe.teacher.is_local:
+            asked = some if name == "train" else some[: recipe.evaluate.rows]
+            known = {example.row for example in examples}
+            asked = asked if task.name == "causal_lm" else [row for row in asked if row["id"] in known]
+            write_jsonl(place / f"asked-{name}.jsonl", [dict(row) for row in asked])
+        elif not examples:
             why = ", ".join(sorted({row["reason"] for row in refused})) or "too short to learn from"
             raise DataError(
                 f"{name}: no row is left to use of {len(some):,} ({why}); raise data.max_length, or give it other rows."
             )
-        shown = shown or _shown(examples[0], task)
+        shown = shown or (_shown(examples[0], task) if examples else "")
         sizes[name] = write_examples(place / f"{name}.parquet", examples)
+        if not recipe.teacher.is_local:
+            sizes[name]["asked"] = len(asked)
     write_jsonl(place / "dropped.jsonl", dropped)
     write_jsonl(place / "eval-rows.jsonl", [dict(row) for row in rows.eval])
     return {
@@ -158,10 +184,12 @@ def _data_sets(recipe: Any) -> dict[str, DataSet]:
     }
 
 
-def _labels(recipe: Any, rows: Prepared, teacher: Path) -> list[str]:
+def _labels(recipe: Any, rows: Prepared, teacher: Path, models: dict[str, Any]) -> list[str]:
     if recipe.task != "classification":
         return []
     labels = sorted({row["label"] for row in rows.train if row.get("label") is not None})
+    if not recipe.teacher.is_local:
+        return named_labels(labels, recipe.teacher.label_words, teacher if models["student"] else None)
     if len(labels) < 2:
         raise DataError(
             f"data.train: has only the label {', '.join(labels)!r}; a classifier needs at least two."

@@ -52,14 +52,17 @@ def train_student(
     facts: dict[str, Any],
     place: Path,
     watch: Watch,
+    taught: Path | None = None,
 ) -> Path:
     """Returns: the folder of the trained student.
+
+    Args: taught: the examples that it learns from, if they are not those that were prepared.
 
     Without a teacher only rows with a hard target are read, for as many steps: a control that wasted its budget on
     rows it cannot learn from would be no control.
     """
-    examples = read_examples(place.parent / "prepare" / "train.parquet")
-    steps = steps_of(recipe.train, len(examples))
+    examples = read_examples(taught or place.parent / "prepare" / "train.parquet")
+    steps = steps_of(recipe.train, facts["sets"]["train"].get("asked", len(examples)))
     if teacher is None:
         examples = labelled(examples)
     rollouts = None if teacher is None else recipe.rollouts

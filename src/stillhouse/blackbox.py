@@ -1,0 +1,83 @@
+"""Measuring students of a teacher that is not here: what it said about the held-out rows stands in for its weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from .data.encode import Example
+from .evaluate import Evaluation
+from .losses import Head
+from .measure import Rows, classification_rows
+from .progress import Watch
+from .tasks import Scores, Task
+
+Array = np.ndarray[Any, Any]
+OF_THE_TEACHER = ("nll", "brier", "bin_count", "bin_conf", "bin_acc")
+"""Statistics of a classifier that need its probabilities."""
+UNKNOWN = "the teacher is behind an API and gave no probabilities of these texts"
+
+
+class BlackBoxEvaluation(Evaluation):
+    """As `Evaluation`, with a teacher that was asked instead of run.
+
+    Args:
+        heard: data set -> the teacher's statistics by name: of a classifier `log_p` [rows, C]; of a language model `nll` and
+            `bytes` [rows], or nothing.
+        graded: whether a classifier's `log_p` are probabilities, and not just the label that it named.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        sets: dict[str, list[Example]],
+        folder: Path,
+        batch_size: int,
+        watch: Watch,
+        heard: Mapping[str, Mapping[str, Array]],
+        graded: bool,
+    ) -> None:
+        super().__init__(task, sets, folder, batch_size, watch)
+        self.heard, self.graded = heard, graded
+        self.rows["teacher"] = {kind: self._teacher_rows(kind) for kind in sets}
+
+    def _teacher_rows(self, kind: str) -> Rows:
+        heard = self.heard.get(kind, {})
+        if "log_p" not in heard:
+            return {name: values.astype(np.float64) for name, values in heard.items()}
+        said = np.exp(heard["log_p"].astype(np.float64))
+        said /= said.sum(1, keepdims=True)
+        labels = [example.labels[0] for example in self.sets[kind]]
+        return self._known(classification_rows(said, labels, said), also_hidden=OF_THE_TEACHER)
+
+    def _known(self, rows: Rows, also_hidden: tuple[str, ...] = ()) -> Rows:
+        """Without what only the teacher's probabilities could tell."""
+        hidden = () if self.graded else ("kl", *also_hidden)
+        return {name: values for name, values in rows.items() if name not in hidden}
+
+    def read(self, name: str, model: PreTrainedModel) -> None:
+        """Let a model read every set."""
+        super().read(name, model)
+        self.rows[name] = {kind: self._known(rows) for kind, rows in self.rows[name].items()}
+        if self.task.name != "classification":
+            for rows in self.rows[name].values():
+                for column in ("agree", "kl"):  # they were taken against itself
+                    rows.pop(column, None)
+
+    def _remember(self, kind: str, number: int, mine: Scores) -> Scores:
+        if self.task.name != "classification":
+            return mine
+        start = number * self.batch_size
+        log_p = self.heard[kind]["log_p"][start : start + self.batch_size]
+        said = torch.from_numpy(np.ascontiguousarray(log_p)).to(mine.hidden.device)
+        return Scores(said, Head(None, vocabulary=self.task.outcomes), mine.labels, mine.rows)
+
+    def retention(self, kind: str, floor: Rows, resamples: int, seed: int) -> dict[str, Any]:
+        """Of the headline metric on one set, where the teacher has it."""
+        metric = self.task.metrics[self.task.headline]
+        if set(metric.columns) <= set(self.rows["teacher"][kind]):
+            return super().retention(kind, floor, resamples, seed)
+        return {"value": None, "low": None, "high": None, "note": UNKNOWN}
