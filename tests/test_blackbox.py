@@ -10,9 +10,9 @@ import pytest
 import tiny
 from endpoint import Endpoint, Said, Weather, prompt_of
 from stillhouse import run
-from stillhouse.files import read_json, read_jsonl
+from stillhouse.files import read_jsonl, write_json
 from stillhouse.recipe import parse_recipe
-from typed import hurried, stillhouse, write_recipe
+from typed import hurried
 
 STORM = Weather(seed=3, throttled=0.1, broken=0.05, garbage=0.03, dropped=0.02, empty=0.01, retry_after=0.05)
 
@@ -41,6 +41,8 @@ def classifying(place: Path, url: str, **api: Any) -> dict[str, Any]:
 
 
 def finish(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    write_json(folder / "machine.json", {"bfloat16": False})  # measuring it takes long where it does not pay
     with hurried():
         return run(parse_recipe(values), folder)
 
@@ -71,9 +73,15 @@ def test_probabilities_reach_the_student_and_the_report(tmp_path: Path) -> None:
 def test_rows_that_nobody_labelled_are_enough(tmp_path: Path) -> None:
     with Endpoint(opinion) as endpoint:
         values = classifying(tmp_path, endpoint.url, labels={"bad": "Bad", "good": "Good"})
-        rows = [{"text": f"{text} {'good' if n % 2 else 'bad'}"} for n, text in enumerate(tiny.sentences(60, seed=8))]
+        rows = [
+            {"text": f"{text} {'good' if n % 2 else 'bad'}"}
+            for n, text in enumerate(tiny.sentences(60, seed=8))
+        ]
         (tmp_path / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        values["data"] = {"train": {"source": str(tmp_path / "more.jsonl")}, "eval": {"source": str(tmp_path / "rows.csv")}}
+        values["data"] = {
+            "train": {"source": str(tmp_path / "more.jsonl")},
+            "eval": {"source": str(tmp_path / "rows.csv")},
+        }
         found = finish(values, tmp_path / "run")
     assert found["gains"] is None, "there is nothing to train a control on"
     assert set(found["controls"]) == {"initial"}
@@ -90,12 +98,14 @@ def test_a_language_model_learns_the_teachers_texts(tmp_path: Path) -> None:
         "objective": [{"kind": "hard"}], "train": {"steps": 20, "batch_size": 4, "learning_rate": 3e-3, "precision": "float32"},
         "evaluate": {"resamples": 200}, "report": {"samples": 1},
     }  # fmt: skip
-    with Endpoint(lambda body: "because the river gives books" + ("<|im_end|>" if prompt_of(body)[0] == "7" else "")) as endpoint:
+    with Endpoint(
+        lambda body: "because the river gives books" + ("<|im_end|>" if prompt_of(body)[0] == "7" else "")
+    ) as endpoint:
         values["teacher"] = {"api": {"base_url": endpoint.url, "model": "big", "max_tokens": 20}}
         found = finish(values, tmp_path / "run")
     dropped = read_jsonl(tmp_path / "run" / "label" / "dropped.jsonl")
     assert {row["reason"] for row in dropped} == {"control token in the answer"}
-    before, after = (found[who]["metrics"]["eval"]["bits_per_byte"]["value"] for who in ("student", "student"))
+    after = found["student"]["metrics"]["eval"]["bits_per_byte"]["value"]
     assert after < found["controls"]["initial"]["metrics"]["eval"]["bits_per_byte"]["value"] - 0.5
     assert found["retention"]["value"] is None
     assert "behind an API" in found["retention"]["note"]
