@@ -37,7 +37,9 @@ def costs(
     The controls have the student's shape, so they have its speed and memory too; measuring them again would only
     add noise.
     """
-    here = [name for name in ("teacher", "student") if name in folders]  # a teacher behind an API is not
+    here: list[str] = [
+        name for name in ("teacher", "student") if name in folders
+    ]  # a teacher behind an API is not
     measured = {name: task.load(folders[name]).to(device()) for name in here}
     watch.note("  measuring speed and memory")
     found = {name: size(folders[name], model) for name, model in measured.items()}

@@ -144,5 +144,5 @@ class Evaluation:
     def retention(self, kind: str, floor: Rows, resamples: int, seed: int) -> dict[str, Any]:
         """Of the headline metric on one set."""
         metric = self.task.metrics[self.task.headline]
-        models = (self.rows[name][kind] for name in ("student", "teacher"))
-        return retention(metric, *models, floor, resamples=resamples, seed=seed).as_json()
+        student, teacher = (self.rows[name][kind] for name in ("student", "teacher"))
+        return retention(metric, student, teacher, floor, resamples=resamples, seed=seed).as_json()

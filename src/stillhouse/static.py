@@ -40,8 +40,9 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
     if recipe.teacher.api is not None:
         notes += api_checks(recipe.teacher.api)
         if (lender := recipe.student.tokenizer) is not None:
-            pins = {"sha256": recipe.student.sha256, "revision": recipe.student.revision}
-            notes += [f"student.tokenizer: {note}" for note in sources.check(lender, **pins, kind="model")]
+            own = recipe.student
+            said = sources.check(lender, sha256=own.sha256, revision=own.revision, kind="model")
+            notes += [f"student.tokenizer: {note}" for note in said]
     _layers(recipe)
     named = {
         "data.train": recipe.data.train,

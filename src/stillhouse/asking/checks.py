@@ -1,6 +1,5 @@
 """What can be said of a teacher behind an API without asking it."""
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +23,6 @@ def api_checks(api: Api) -> list[str]:
     if find_spec("openai") is None:
         raise MissingExtra(needs("openai", "teacher.api"))
     secret_of(api)
-    key = f"the key in {api.api_key_env}" if api.api_key_env in os.environ else "no key"
+    key = "no key" if api.api_key_env is None else f"the key in {api.api_key_env}"
     money = "" if api.max_cost is None else f", at most ${api.max_cost:g}"
     return [*notes, f"teacher: {api.model} at {api.base_url}, with {key}{money}; nothing is asked yet"]

@@ -120,7 +120,7 @@ def _from_config(
         }
     model = _shaped(load_config(teacher), changes, task.auto_class, draw_seed(seed, "student") % 2**32)
     if wanted.embeddings == "teacher":
-        project_embeddings(model, task.load(teacher))
+        project_embeddings(model, task.load(teacher, head_seed=0))  # whatever its head
     return model, {"config": wanted.config, "embeddings": wanted.embeddings}
 
 
