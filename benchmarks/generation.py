@@ -6,7 +6,7 @@ from common import arguments, in_turn, report
 from models import book, smollm2
 from stillhouse.models.generate import write_on
 from stillhouse.models.load import load_tokenizer
-from stillhouse.models.shrink import every_nth, keep_layers
+from stillhouse.models.shrink.cut import every_nth, keep_layers
 from stillhouse.tasks import make_task
 
 

@@ -21,7 +21,7 @@ from models import smollm2
 from stillhouse import Distiller
 from stillhouse import objectives as kd
 from stillhouse.models.load import load_tokenizer
-from stillhouse.models.shrink import every_nth, keep_layers
+from stillhouse.models.shrink.cut import every_nth, keep_layers
 from stillhouse.progress import Silent
 from stillhouse.tasks import make_task
 from stillhouse.teachers.cache import CachedTeacher, SoftTargetCache

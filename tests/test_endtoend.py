@@ -18,7 +18,7 @@ from stillhouse.recipe import parse_recipe
 from stillhouse.steps import plan
 from typed import hurried, stillhouse
 
-STAGES = ("prepare", "plan", "teacher", "initial", "label", "train", "control", "evaluate", "report")
+STAGES = ("prepare", "plan", "teacher", "initial", "label", "train", "control", "seeds", "evaluate", "report")
 ALONE = """
 import sys, torch, transformers
 sys.modules["stillhouse"] = None

@@ -76,12 +76,13 @@ def write_recipe(path: Path, values: dict[str, object]) -> Path:
 @contextmanager
 def hurried() -> Iterator[None]:
     """Speeds and memory are measured for a moment only: tests do not look at how exact they are."""
-    from stillhouse import cost
+    from stillhouse import cost, latency
     from stillhouse.steps import plan
 
     with (
         mock.patch.object(plan, "SECONDS", 0.01),
         mock.patch.object(cost, "REPEATS", 1),
+        mock.patch.object(latency, "REQUESTS", 2),
         mock.patch.object(cost, "NEW_TOKENS", 4),
         mock.patch.object(cost, "fresh_peak", return_value=1),
     ):

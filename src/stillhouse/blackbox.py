@@ -10,14 +10,19 @@ from transformers import PreTrainedModel
 
 from .data.encode import Example
 from .evaluate import Evaluation
+from .kept import RowIndex
 from .losses import Head
 from .measure import Rows, classification_rows
 from .progress import Watch
 from .tasks import Scores, Task
 
 Array = np.ndarray[Any, Any]
-OF_THE_TEACHER = ("nll", "brier", "bin_count", "bin_conf", "bin_acc")
-"""Statistics of a classifier that need its probabilities."""
+OF_A_NAME = ("texts", "correct", "tp", "pred", "true", "agree", "teacher_wrong", "repeats")
+"""Statistics of a classifier that the names of its labels tell; the others need its probabilities."""
+AGAINST_SHARES = ("kl", "reverse_kl", "rank")
+"""Statistics of a student that compare with its teacher's probabilities."""
+AGAINST_ITSELF = ("agree", "kl", "agree_at", "count_at", "teacher_wrong", "repeats", "reverse_kl", "rank")
+"""Statistics of a language model that compare with a teacher, taken without one."""
 UNKNOWN = "the teacher is behind an API and gave no probabilities of these texts"
 
 
@@ -34,15 +39,16 @@ class BlackBoxEvaluation(Evaluation):
         self,
         task: Task,
         sets: dict[str, list[Example]],
+        index: dict[str, RowIndex],
         folder: Path,
         batch_size: int,
         watch: Watch,
         heard: Mapping[str, Mapping[str, Array]],
         graded: bool,
     ) -> None:
-        super().__init__(task, sets, folder, batch_size, watch)
+        super().__init__(task, sets, index, folder, batch_size, watch)
         self.heard, self.graded = heard, graded
-        self.rows["teacher"] = {kind: self._teacher_rows(kind) for kind in sets}
+        self._admit("teacher", {kind: self._teacher_rows(kind) for kind in sets})
 
     def _teacher_rows(self, kind: str) -> Rows:
         heard = self.heard.get(kind, {})
@@ -51,21 +57,23 @@ class BlackBoxEvaluation(Evaluation):
         said = np.exp(heard["log_p"].astype(np.float64))
         said /= said.sum(1, keepdims=True)
         labels = [example.labels[0] for example in self.sets[kind]]
-        return self._known(classification_rows(said, labels, said), also_hidden=OF_THE_TEACHER)
-
-    def _known(self, rows: Rows, also_hidden: tuple[str, ...] = ()) -> Rows:
-        """Without what only the teacher's probabilities could tell."""
-        hidden = () if self.graded else ("kl", *also_hidden)
-        return {name: values for name, values in rows.items() if name not in hidden}
+        rows = classification_rows(said, labels, said)
+        return rows if self.graded else {name: rows[name] for name in OF_A_NAME}
 
     def read(self, name: str, model: PreTrainedModel) -> None:
         """Let a model read every set."""
         super().read(name, model)
-        self.rows[name] = {kind: self._known(rows) for kind, rows in self.rows[name].items()}
-        if self.task.name != "classification":
-            for rows in self.rows[name].values():
-                for column in ("agree", "kl"):  # they were taken against itself
-                    rows.pop(column, None)
+        hidden = AGAINST_SHARES if self.task.name == "classification" else AGAINST_ITSELF
+        hidden = () if self.graded else hidden
+        known = {
+            kind: {column: values for column, values in rows.items() if column not in hidden}
+            for kind, rows in self.rows[name].items()
+        }
+        self._admit(name, known)
+
+    def _admit(self, name: str, rows: dict[str, Rows]) -> None:
+        self.rows[name] = rows
+        self.units[name] = {kind: self.index[kind].units(some) if some else {} for kind, some in rows.items()}
 
     def _remember(self, kind: str, number: int, mine: Scores) -> Scores:
         if self.task.name != "classification":
@@ -78,6 +86,6 @@ class BlackBoxEvaluation(Evaluation):
     def retention(self, kind: str, floor: Rows, resamples: int, seed: int) -> dict[str, Any]:
         """Of the headline metric on one set, where the teacher has it."""
         metric = self.task.metrics[self.task.headline]
-        if set(metric.columns) <= set(self.rows["teacher"][kind]):
+        if set(metric.columns) <= set(self.units["teacher"][kind]):
             return super().retention(kind, floor, resamples, seed)
         return {"value": None, "low": None, "high": None, "note": UNKNOWN}

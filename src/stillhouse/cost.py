@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from .data.encode import Example, read_examples
 from .errors import StillhouseError
 from .files import folder_bytes
+from .latency import joules, latencies
 from .models.load import load_tokenizer, parameters
 from .models.machine import device, synchronise
 from .pipeline import peak_memory
@@ -43,11 +44,12 @@ def costs(
     measured = {name: task.load(folders[name]).to(device()) for name in here}
     watch.note("  measuring speed and memory")
     found = {name: size(folders[name], model) for name, model in measured.items()}
-    fast = speeds(measured, task, examples)
+    fast, waits = speeds(measured, task, examples), latencies(measured, task, examples)
     result: dict[str, dict[str, Any]] = {
         name: {
             **found[name],
             "throughput": fast[name],
+            "latency": waits[name],
             "peak_memory_bytes": fresh_peak(folders[name], task, kept),
         }
         for name in measured
@@ -58,23 +60,29 @@ def costs(
 def speeds(
     models: dict[str, PreTrainedModel], task: Task, examples: list[Example]
 ) -> dict[str, dict[str, Any]]:
-    """Model name -> {"unit", and tokens or rows per second}."""
+    """Model name -> {"unit", tokens or rows per second, and joules a token or row where the machine tells}."""
     work = {name: _work(model, task, examples) for name, model in models.items()}
     times: dict[str, dict[str, list[float]]] = {
         name: {kind: [] for kind in kinds} for name, kinds in work.items()
     }
+    energy: dict[str, list[float]] = {name: [] for name in work}
     for repeat in range(REPEATS + 1):
         for name, kinds in work.items():
-            for kind, (_, action) in kinds.items():
-                start = time.perf_counter()
+            for kind, (amount, action) in kinds.items():
+                before, start = joules(), time.perf_counter()
                 action()
                 synchronise()
-                if repeat:  # the first is the warm-up
-                    times[name][kind].append(time.perf_counter() - start)
+                took, after = time.perf_counter() - start, joules()
+                if not repeat:  # the first is the warm-up
+                    continue
+                times[name][kind].append(took)
+                if before is not None and after is not None and after > before and kind != "prefill":
+                    energy[name].append((after - before) / amount)
     return {
         name: {
             "unit": task.unit,
             **{kind: amount / median(times[name][kind]) for kind, (amount, _) in kinds.items()},
+            **({"joules": median(energy[name])} if energy[name] else {}),
         }
         for name, kinds in work.items()
     }

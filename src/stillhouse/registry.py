@@ -8,7 +8,18 @@ from typing import Any
 
 from .errors import MissingExtra, RecipeError
 
-EXTRAS = {"gguf": "gguf", "openai": "api", "httpx2": "api"}
+EXTRAS = {
+    "gguf": "gguf",
+    "jsonschema": "data",
+    "httpx2": "api",
+    "openai": "api",
+    "optuna": "tune",
+    "peft": "peft",
+    "rouge_score": "eval",
+    "sacrebleu": "eval",
+    "sklearn": "eval",
+    "torchao": "quant",
+}
 """Top-level module -> the extra of this package that installs it; other optional packages are named as they are."""
 
 
@@ -57,7 +68,7 @@ def require(module: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingExtra(needs(module, purpose)) from error
+        raise MissingExtra(needs(module.partition(".")[0], purpose)) from error
 
 
 def needs(module: str, purpose: str) -> str:

@@ -8,7 +8,7 @@ from .errors import RecipeError
 from .files import folder_bytes, read_json
 from .pipeline import BEGUN, DONE
 
-ORDER = ("prepare", "plan", "teacher", "initial", "label", "train", "control", "evaluate", "report")
+ORDER = ("prepare", "plan", "teacher", "initial", "label", "train", "control", "seeds", "evaluate", "report")
 """The names of `stages.STAGES`; a test holds the two together."""
 
 

@@ -7,6 +7,7 @@
     label      ask the teacher once for its soft targets, and keep them
     train      teach the student
     control    the same student, data, steps and learning rate, without the teacher
+    seeds      both once more with other seeds, if the recipe asks for it
     evaluate   all of them on held-out rows: quality, agreement, speed, size
     report     results.json, report.html, and the student with its model card
 
@@ -16,19 +17,22 @@ Each is a function (recipe fields it reads, its folder, earlier results, who to 
 from pathlib import Path
 from typing import Any
 
-from .blackbox import BlackBoxEvaluation
 from .cost import costs
 from .data.encode import read_examples
-from .evaluate import Evaluation
+from .evaluate import texts_of
+from .evidence import evidence
 from .files import hash_json, hash_path, manifest_fault
 from .pipeline import Results, Stage
 from .progress import Watch
 from .recipe import Custom, Recipe
 from .registry import source_of
 from .samples import samples
-from .steps import finish, prepare, students, training
-from .steps.asking import answers_stamp, heard_of, label_by_asking, label_fault, what_was_said
+from .steps import finish, prepare, students, training, writing
+from .steps.asking import answers_stamp, label_by_asking, label_fault
+from .steps.measuring import to_measure
 from .steps.plan import measure_plan
+from .steps.seeds import train_again
+from .steps.vocabulary import trim_teacher
 from .teachers.cache import cache_fault
 from .teachers.labelling import label_examples, label_settings
 
@@ -37,6 +41,8 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
     models = prepare.fetch_models(recipe, place, watch)
     rows, licences = prepare.read_rows(recipe, watch)
+    rows = writing.write_rows(recipe, rows, models, place, watch)
+    models = trim_teacher(recipe, rows, models, watch)
     return {**models, **prepare.encode_rows(recipe, rows, models, place, watch), "licences": licences}
 
 
@@ -112,12 +118,16 @@ def _trained(
 ) -> dict[str, Any]:
     task = prepare.task_of(recipe, results["prepare"])
     student = prepare.located(results["initial"]["folder"], place)
-    taught = results.get("label", {}).get("train")
     folder = training.train_student(
         recipe, objective, teacher, task, student, results["prepare"], place, watch,
-        taught=None if taught is None else prepare.located(taught, place),
+        taught=training.taught_by(results, place),
     )  # fmt: skip
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}"}
+
+
+def _seeds(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
+    """Student and control once more with other seeds."""
+    return {"runs": list(train_again(recipe, place, results, watch))}
 
 
 def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -130,43 +140,43 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         for name, stage in names.items()
         if results[stage]["folder"] is not None
     }
-    kept = place.parent / "prepare"
-    sets = {kind: read_examples(kept / f"{kind}.parquet") for kind in facts["evaluated"]}
-    train = read_examples(kept / "train.parquet")
-    said: dict[str, str] = {}
-    if recipe.teacher.is_local:
-        evaluation = Evaluation(task, sets, place, recipe.label.batch_size, watch)
-    else:
-        label, asked = results["label"], place.parent / "label"
-        sets = {kind: some for kind, some in sets.items() if some}
-        sets |= {kind: read_examples(asked / f"{kind}.parquet") for kind in label["sets"]}
-        train = read_examples(prepare.located(label["train"], place))
-        said = what_was_said(recipe, facts, place.parent)
-        heard = heard_of(asked, sets)
-        evaluation = BlackBoxEvaluation(
-            task, sets, place, recipe.label.batch_size, watch, heard, label["graded"]
-        )
+    measured = to_measure(recipe, task, results, place, watch)
+    evaluation, held = measured.evaluation, measured.held["eval"]
     for name, folder in folders.items():
-        evaluation.read(name, task.load(folder))
+        model = task.load(folder)
+        evaluation.read(name, model)
+        evaluation.let_answer(name, model, held, recipe.evaluate.answers)
+    again = evaluation.read_seeds(results["seeds"]["runs"], place)
     evaluation.forget()
     with_numbers = (recipe.evaluate.resamples, recipe.seed)
-    retentions, floors = evaluation.retentions(train, *with_numbers)
-    by_teacher = place.parent / "label" / "eval.parquet"
-    measured = by_teacher if "eval" in results["label"].get("sets", {}) else kept / "eval.parquet"
+    retentions, floors = evaluation.retentions(measured.train, *with_numbers)
+    eval_set = evaluation.sets["eval"]
     return {
         "models": {
             name: {"metrics": evaluation.metrics(name, *with_numbers)}
             for name in names
             if name in evaluation.rows
         },
-        "costs": costs(folders, task, sets["eval"], measured, watch),
+        "costs": costs(folders, task, eval_set, measured.main, watch),
         "floors": floors,
         "retentions": retentions,
         "gains": evaluation.gains("student", "hard_only", *with_numbers) if "hard_only" in folders else None,
-        "samples": samples(
-            folders, task, sets["eval"], kept / "eval-rows.jsonl", recipe.report.samples, watch, said
+        **evidence(
+            evaluation.rows,
+            evaluation.index,
+            texts_of(task, eval_set, held),
+            task.labels,
+            task.metrics["teacher_agreement"],
+            task.metrics[task.headline],
+            resamples=recipe.evaluate.resamples,
+            seed=recipe.seed,
         ),
+        "samples": samples(
+            folders, task, eval_set, measured.texts, recipe.report.samples, watch, measured.said
+        ),
+        "seeds": again,
         "reliability": evaluation.reliabilities(),
+        "notes": {kind: note for kind, one in evaluation.index.items() if (note := one.note())},
     }
 
 
@@ -192,6 +202,13 @@ def _model_fault(place: Path, result: dict[str, Any]) -> str | None:
     return manifest_fault(folder) if folder.is_relative_to(place) else None
 
 
+def _seeds_fault(place: Path, result: dict[str, Any]) -> str | None:
+    """What is wrong with the models of the further seeds."""
+    models = [run[name] for run in result["runs"] for name in ("student", "hard_only") if name in run]
+    faults = (_model_fault(place, {"folder": folder}) for folder in models)
+    return next((fault for fault in faults if fault), None)
+
+
 def _cache_fault(place: Path, result: dict[str, Any]) -> str | None:
     """What is wrong with the kept soft targets, or with the answers of a teacher that was asked."""
     if result.get("train") is not None and (fault := label_fault(place, result)):
@@ -212,11 +229,21 @@ def _own_losses(recipe: Any) -> list[str]:
     return [hash_path(source_of(target)) for target in targets]
 
 
+def _own_checker(recipe: Any) -> str | None:
+    """Sum of the file that holds the user's checker: another checker is another evaluation."""
+    wanted = recipe.evaluate.answers
+    return hash_path(source_of(wanted.checker)) if wanted and wanted.checker else None
+
+
 _SOURCES = (
     *("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune"),
     *("teacher.is_local", "teacher.name", "teacher.label_words"),
 )
 _LEARNING = ("seed", "task", "train", "data.max_length")
+_ORIGIN = tuple(
+    f"student.{name}" for name in ("cut", "target", "search", "from_config", "model", "sha256", "revision")
+)
+_FORMS = ("student.adapter", "student.quantize", "student.sparsity")
 _TASK = ("prepare.teacher", "prepare.labels")
 
 STAGES = [
@@ -229,8 +256,12 @@ STAGES = [
             "student.tokenizer",
             "student.sha256",
             "student.revision",
+            "student.vocabulary",
             "data",
             "evaluate.also",
+            "evaluate.groups",
+            "evaluate.perturb",
+            "evaluate.swap",
             "evaluate.rows",
         ),
         stamp=prepare.files_stamp,
@@ -265,7 +296,7 @@ STAGES = [
     Stage(
         "initial",
         _initial,
-        reads=("seed", "task", "student", "data.max_length"),
+        reads=("seed", "task", *_ORIGIN, "data.max_length"),
         after=(*_TASK, "prepare.student", "prepare.sets.train", "teacher"),
         intact=_model_fault,
     ),
@@ -284,41 +315,65 @@ STAGES = [
     Stage(
         "train",
         _train,
-        reads=(*_LEARNING, "objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema"),
+        reads=(*_LEARNING, *_FORMS, "objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
+        version=2,
         stamp=_own_losses,
         intact=_model_fault,
     ),
     Stage(
         "control",
         _control,
-        reads=(*_LEARNING, "evaluate.hard_only", "has_teacher"),
+        reads=(*_LEARNING, *_FORMS, "evaluate.hard_only", "has_teacher"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "initial"),
+        version=2,
         intact=_model_fault,
+    ),
+    Stage(
+        "seeds",
+        _seeds,
+        reads=(
+            *_LEARNING,
+            *_FORMS,
+            "objective",
+            "rollouts",
+            "label.online",
+            "teacher.dtype",
+            "teacher.ema",
+            "evaluate.seeds",
+            "evaluate.hard_only",
+            "has_teacher",
+        ),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
+        stamp=_own_losses,
+        intact=_seeds_fault,
     ),
     Stage(
         "evaluate",
         _evaluate,
         reads=(
-            *("seed", "task", "data.max_length", "label.batch_size", "evaluate.resamples", "report.samples"),
-            *("teacher.is_local", "teacher.api"),
+            *("seed", "task", "data.max_length", "label.batch_size", "teacher.is_local", "teacher.api"),
+            *("evaluate.answers", "evaluate.resamples", "report.samples"),
         ),
+        stamp=_own_checker,
         after=(
             *_TASK,
             "prepare.sets",
             "prepare.evaluated",
+            "prepare.held_out",
             "teacher",
             "initial",
             "label",
             "train",
             "control",
+            "seeds",
         ),
     ),
     Stage(
         "report",
         _report,
         reads=tuple(Recipe.model_fields),
-        after=("prepare", "plan", "teacher", "initial", "label", "train", "control", "evaluate"),
+        after=("prepare", "plan", "teacher", "initial", "label", "train", "control", "seeds", "evaluate"),
         intact=_report_fault,
     ),
 ]

@@ -10,10 +10,15 @@ from typing import Any
 
 from . import sources
 from .asking.checks import api_checks
+from .data.filters.rules import rules
 from .data.formats import Dropped, canonical, detect, value_of
 from .data.load import read_raw
+from .data.questions import question
+from .data.templates import check_folder
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
-from .recipe import DataSet, Recipe
+from .models.shrink.requests import check_layers, fixed_sizes, shapes_within
+from .models.shrink.skeleton import FIELDS, Skeleton
+from .recipe import DataSet, Recipe, Student
 from .registry import needs
 from .sources import cache_dir
 
@@ -55,6 +60,7 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             group = recipe.data.group if name == "data.train" else None
             notes += [f"{name}: {note}" for note in _data(name, one, recipe, group)]
     notes += _tokenizers(recipe)
+    notes += _beside(recipe)
     for tracker in recipe.train.report_to:
         if find_spec(tracker) is None:
             raise MissingExtra(needs(tracker, f"train.report_to: {tracker}"))
@@ -126,16 +132,40 @@ def _cut_short(path: Path) -> str | None:
 
 
 def _layers(recipe: Recipe) -> None:
-    """Whether the teacher has the layers that the student is to keep."""
-    wanted, folder = recipe.student.from_teacher, Path(recipe.teacher.model or "")
+    """Whether the student can be cut out of the teacher, as far as its files say without being loaded."""
+    wanted, folder = recipe.student.cut, Path(recipe.teacher.model or "")
     if wanted is None or not (folder / "config.json").is_file():
         return
-    have = layer_count(_config(folder))
-    needed = wanted.layers if isinstance(wanted.layers, int) else wanted.layers[-1] + 1
-    if have is not None and needed > have:
-        raise RecipeError(
-            f"student.from_teacher.layers: the teacher has only {have} layers (0 to {have - 1}); keep fewer."
-        )
+    config = _config(folder)
+    have = layer_count(config)
+    if wanted.layers is not None and have is not None:
+        check_layers(wanted.layers, have)
+    check_shape(recipe.student, folder, recipe.data.max_length)
+
+
+def check_shape(student: Student, folder: Path, context: int) -> None:
+    """Whether a teacher in `folder` can be cut to that shape or target.  Raises: RecipeError before anything is loaded."""
+    wanted = student.cut
+    sizes = [] if wanted is None else [getattr(wanted, name) for name in (*FIELDS, "decoder_layers")]
+    if wanted is None or (student.target is None and not any(sizes)):
+        return
+    files = sorted(folder.glob("*.safetensors"))
+    tensors = {name: shape for path in files for name, shape in _tensors(path).items()}
+    skeleton = Skeleton.of(_config(folder), tensors)
+    fixed = fixed_sizes(wanted, skeleton)
+    skeleton.wanted(**fixed)
+    trimmed = student.vocabulary is not None  # to a size that only the data tell
+    if student.target is not None and student.target.tokens_per_second is None and not trimmed:
+        shapes_within(skeleton, student.target, fixed, context)
+
+
+def _tensors(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the parameters in a safetensors file, from its header."""
+    with path.open("rb") as handle:
+        header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+    return {
+        name: tuple(entry["shape"]) for name, entry in header.items() if name.endswith((".weight", ".bias"))
+    }
 
 
 def layer_count(config: dict[str, Any]) -> int | None:
@@ -178,6 +208,9 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
     )
     for column in one.where:
         value_of(first[0], column, "where")
+    if name == "data.unlabelled" and recipe.task == "causal_lm":
+        asked = [row for raw in first if not isinstance(row := question(raw, columns, name), Dropped)]
+        return [*notes, f"prompts; {len(asked)} of the first {len(first)} can be used"]
     answered = recipe.teacher.is_local
     form = (
         one.format
@@ -188,9 +221,23 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
     usable = [
         row
         for raw in first
-        if not isinstance(row := canonical(raw, form, columns, labelled, answered), Dropped)
+        if not isinstance(row := canonical(raw, form, columns, labelled, answered=answered), Dropped)
     ]
     return [*notes, f"{form} rows; {len(usable)} of the first {len(first)} can be used"]
+
+
+def _beside(recipe: Recipe) -> list[str]:
+    """The writer's model and prompts, and the files and functions that a filter names."""
+    writer, notes = recipe.data.writer, []
+    if writer is not None and writer.model is not None:
+        said = sources.check(writer.model, sha256=writer.sha256, revision=writer.revision, kind="model")
+        notes += [f"data.writer: {note}" for note in said]
+    if writer is not None and writer.prompts is not None:
+        check_folder(Path(writer.prompts))
+    if recipe.data.filter is not None:
+        count = len(list(rules(recipe.data.filter)))
+        notes.append(f"data.filter: {count} rules that look at one row can be applied")
+    return notes
 
 
 def _tokenizers(recipe: Recipe) -> list[str]:

@@ -119,7 +119,9 @@ def test_language_model_metrics_are_ratios_of_sums_and_not_means_of_ratios(windo
         "teacher_agreement": loop["agree"] / loop["tokens"],
         "teacher_kl": loop["kl"] / loop["tokens"],
     }
-    assert set(expected) == set(LM_METRICS)
+    assert set(expected) == {
+        name for name, metric in LM_METRICS.items() if set(metric.columns) <= set(windows)
+    }
     for name, value in expected.items():
         assert evaluate(LM_METRICS[name], windows) == pytest.approx(value, rel=1e-9)
 
@@ -133,7 +135,7 @@ def test_a_uniform_model_over_256_bytes_has_8_bits_per_byte_and_perplexity_256()
 
 def test_cutting_windows_in_two_changes_no_language_model_metric(windows):
     halves = {name: np.repeat(column / 2, 2) for name, column in windows.items()}
-    for metric in LM_METRICS.values():
+    for metric in (metric for metric in LM_METRICS.values() if set(metric.columns) <= set(windows)):
         assert evaluate(metric, halves) == pytest.approx(evaluate(metric, windows), rel=1e-12)
 
 

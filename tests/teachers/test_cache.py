@@ -15,7 +15,8 @@ from stillhouse.models.load import load_tokenizer
 from stillhouse.progress import Silent
 from stillhouse.tasks import make_task
 from stillhouse.teachers import labelling
-from stillhouse.teachers.cache import CachedTeacher, Entry, SoftTargetCache
+from stillhouse.teachers.cache import CachedTeacher, Entry, SoftTargetCache, cache_fault
+from stillhouse.teachers.keys import Keys
 from stillhouse.teachers.labelling import ask, label_examples
 from stillhouse.teachers.local import LocalTeacher
 from stillhouse.train.distiller import as_examples
@@ -246,3 +247,78 @@ def test_classifiers_are_kept_too(tmp_path):
     kept, exact = CachedTeacher(cache).signal(batch), teacher.topk(batch, 16, 2.0)
     assert torch.equal(kept.ids, exact.ids)
     torch.testing.assert_close(kept.log_p, exact.log_p, rtol=2**-11, atol=1e-6)
+
+
+def test_several_processes_label_at_once_and_each_row_is_asked_for_once(tmp_path, folder, task, examples):
+    meta = {**META, "outcomes": task.outcomes}
+    whole = label_examples(tmp_path / "whole", meta, folder, task, examples, 4, Silent())
+    sizes = []
+    for number in (1, 2, 3):
+        before = len(SoftTargetCache(tmp_path / "parts", meta, part=f"part-{number}-of-3"))
+        mine = label_examples(tmp_path / "parts", meta, folder, task, examples, 4, Silent(), part=(number, 3))
+        sizes.append(len(mine) - before)
+    assert sum(sizes) == len(examples)
+    assert min(sizes) > 0
+    merged = SoftTargetCache(tmp_path / "parts", meta)
+    assert not list((tmp_path / "parts").glob("*.parquet"))  # nothing was left for the one who merges
+    for example in examples:
+        one, other = merged.get(example.key), whole.get(example.key)
+        assert torch.equal(one.ids, other.ids)
+        assert torch.equal(one.log_p, other.log_p)
+
+
+def test_a_part_that_was_damaged_or_given_up_is_made_good_by_the_run_itself(
+    tmp_path, teacher, task, examples, small_shards
+):
+    cache = SoftTargetCache(tmp_path, META, part="part-1-of-2")
+    ask(cache, teacher, task, examples[:12], 4, Silent())
+    flip(tmp_path / "part-1-of-2" / "00000.parquet")
+    assert "damaged" in (cache_fault(tmp_path) or "")
+    lost = len(cache) - len(SoftTargetCache(tmp_path, META, lambda _: None))
+    assert 0 < lost < 12
+    teacher.asked.clear()
+    label(tmp_path, teacher, task, examples)
+    assert len(teacher.asked) == 8 + lost
+    assert cache_fault(tmp_path) is None
+    assert len(SoftTargetCache(tmp_path, META)) == 20
+
+
+def test_keys_are_found_again_by_the_hundred_thousand_and_a_later_one_wins():
+    keys = Keys()
+    names = [f"{number:032x}" for number in range(150_000)]
+    for shard in range(3):
+        keys.add(names[shard * 50_000 : (shard + 1) * 50_000], shard)
+    keys.add(names[:70_000], 7)
+    assert len(keys) <= 150_000 + 70_000
+    for number in (0, 69_999, 70_000, 99_999, 149_999):
+        expected = (7, number) if number < 70_000 else (number // 50_000, number % 50_000)
+        assert keys.find(names[number]) == expected
+    assert keys.find("somebody else") is None
+
+
+def test_a_row_that_answers_to_anothers_hash_is_not_taken_for_it(
+    tmp_path, teacher, task, examples, monkeypatch
+):
+    cache = label(tmp_path, teacher, task, examples[:4])
+    monkeypatch.setattr(cache._keys, "find", lambda key: (0, 0))
+    found = []
+    for example in examples[:4]:
+        try:
+            cache.get(example.key)
+            found.append(example.key)
+        except DataError:
+            pass
+    assert len(found) == 1
+
+
+def test_a_shard_that_cannot_be_written_stops_the_labelling_and_is_not_lost_in_a_thread(
+    tmp_path, teacher, task, examples, small_shards, monkeypatch
+):
+    cache = SoftTargetCache(tmp_path, META)
+
+    def full(entries):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "add", full)
+    with pytest.raises(OSError, match="No space left"):
+        ask(cache, teacher, task, examples, 4, Silent())

@@ -56,3 +56,24 @@ def test_seeds_of_different_purposes_do_not_collide():
         )
         == 4
     )
+
+
+def test_packed_rows_come_in_an_order_that_heeds_no_length(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    import tiny
+    from stillhouse import Distiller
+    from stillhouse import objectives as kd
+    from stillhouse.models.load import load_tokenizer
+
+    folder = tiny.save_language_model(tmp_path / "model")
+    made = Distiller(
+        model=AutoModelForCausalLM.from_pretrained(folder),
+        objective=[kd.hard()],
+        args=tiny.arguments(tmp_path / "out"),
+        train_dataset=tiny.completions(40),
+        processing_class=load_tokenizer(folder),
+    )
+    assert set(made._order.lengths.tolist()) == {1}
+    batch = made.data_collator([made.train_dataset[place] for place in range(8)])
+    assert len(batch["input_ids"]) < 8 and len(batch["keys"]) == 8

@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print.  Nothing here imports torch before a command needs it."""
 
 import json
+import logging
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ import typer
 from .. import stopping
 from ..errors import StillhouseError
 from ..registry import did_you_mean
-from . import about, labels, runs
+from . import about, labels, runs, runs_compared
 
 app = typer.Typer(
     name="stillhouse",
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 for command in (
     about.ls, about.cp, about.init, runs.validate, runs.plan, runs.run, runs.status, runs.report, about.doctor, about.schema,
+    runs_compared.check, runs_compared.compare, runs_compared.history,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(labels.app)
@@ -51,6 +53,8 @@ def options(
 def main() -> None:
     """Run a command; a mistake of the user's is one sentence and its exit code, never a traceback."""
     stopping.install()
+    for talker in TALKERS:
+        logging.getLogger(talker).setLevel(logging.ERROR)
     try:
         code = app(standalone_mode=False, prog_name="stillhouse")
         sys.stdout.flush()
@@ -69,6 +73,9 @@ def main() -> None:
         code = _unforeseen(error)
     sys.exit(code or 0)
 
+
+TALKERS = ("torchao", "torch.utils._pytree")
+"""Libraries that warn at import about what no user of ours can change."""
 
 STOPPED = "stopped; what was done is kept. Run the same command to go on."
 

@@ -11,6 +11,7 @@ Knows tokenizers, and neither models nor losses.  An example is one sequence tha
     bytes      UTF-8 bytes of the text that the counted positions stand for
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -212,6 +213,22 @@ def _spans_to_example(
     labels = [token if counted else IGNORED for token, counted in zip(ids, inside, strict=True)]
     size = sum(length for length, counted in zip(sizes, inside, strict=False) if counted)
     return _example(row, ids, labels, [0], size)
+
+
+def control_pieces(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """What the tokenizer takes for a control token wherever it stands in a text, such as "<|im_end|>"."""
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    pieces = {piece for piece in added.union(map(str, tokenizer.all_special_tokens)) if len(piece) > 1}
+    longest_first = sorted(pieces, key=lambda piece: (-len(piece), piece))
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def without_control(text: str, control: re.Pattern[str]) -> str:
+    """`text` with a space inside each control piece, which makes it plain text ("<|im_end|>" -> "< |im_end|>").
+
+    For what models and strangers write: it is data, and must neither end a turn nor begin one.
+    """
+    return control.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
 
 # ── classification ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ that isn't there, a number for a text) raises DataError.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -44,6 +44,8 @@ class Row(TypedDict, total=False):
     label: str
     group: str
     """Rows of one group stay on one side of a split; not part of the content."""
+    groups: dict[str, str]
+    """Values of the columns that `evaluate.groups` names; not part of the content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +142,18 @@ def plain(value: str | float | bool) -> str:
 
 
 def canonical(
-    raw: Raw, format: str, columns: Mapping[str, str], labelled: bool = True, answered: bool = True
+    raw: Raw,
+    format: str,
+    columns: Mapping[str, str],
+    labelled: bool = True,
+    groups: Sequence[str] = (),
+    answered: bool = True,
 ) -> Row | Dropped:
     """The canonical row of `raw`, or why it is left out.
 
     columns: our name -> the file's; a `group` is only taken if it is named there.
     labelled: False for rows that have no labels, or whose labels are not to be seen.
+    groups: columns whose values a row keeps, to be measured by.
     answered: False if a row without a label or an answer is of use: somebody will be asked for it.
     """
     found = READERS[format](raw, columns) if answered else with_or_without_answer(raw, format, columns)
@@ -160,6 +168,8 @@ def canonical(
         return Dropped(raw.where, found)
     if "group" in columns and (group := _name(raw, columns["group"], "group")):
         found["group"] = group
+    if groups:
+        found["groups"] = {column: _name(raw, column, "group") for column in groups}
     found["where"] = raw.where
     return with_id(found)
 

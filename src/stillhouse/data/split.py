@@ -5,7 +5,7 @@ the content of the rows, not from their order in the file; nothing draws from a 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from typing import Any
 from ..errors import DataError, RecipeError
 from ..files import hash_bytes
 from ..recipe.data import Also, Data, DataSet
+from ..recipe.filter import Filter
 from ..registry import did_you_mean
+from .filters import choose, sift
 from .formats import Dropped, Row, canonical, detect, plain, value_of, with_id
 from .load import Raw, read_raw
+from .questions import question
 from .sentences import MAX_WORDS, MIN_WORDS, blocks, sentences
 
 LONG_DOCUMENT = 20_000
@@ -30,12 +33,14 @@ class Prepared:
     eval: list[Row]
     unlabelled: list[Row]
     also: dict[str, list[Row]]
-    dropped: list[dict[str, str]]
-    """{"where", "reason", "set"} of each row left out."""
+    dropped: list[dict[str, Any]]
+    """{"where", "reason", "set"} of each row left out, and the row itself if a filter dropped it."""
     counts: dict[str, dict[str, Any]]
     """Set -> format, read, added (pieces more than rows cut), held_out (moved to eval), kept, dropped {reason: rows},
     and overlap {other set: rows whose content is there too}.
     Always: read + added == kept + held_out + the sum of dropped."""
+    written: frozenset[str] = frozenset()
+    """Ids of the rows that a model wrote."""
 
 
 @dataclass
@@ -46,14 +51,14 @@ class _Set:
     format: str = ""
     rows: list[Row] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)  # row id -> content_key
-    dropped: list[dict[str, str]] = field(default_factory=list)
+    dropped: list[dict[str, Any]] = field(default_factory=list)
     overlap: dict[str, int] = field(default_factory=dict)
     read: int = 0
     added: int = 0
     held_out: int = 0
 
-    def drop(self, where: str, reason: str) -> None:
-        self.dropped.append({"where": where, "reason": reason, "set": self.name})
+    def drop(self, where: str, reason: str, row: Row | None = None) -> None:
+        self.dropped.append({**(row or {}), "where": where, "reason": reason, "set": self.name})
 
     def reasons(self) -> dict[str, int]:
         return dict(Counter(row["reason"] for row in self.dropped).most_common())
@@ -73,12 +78,19 @@ class _Set:
 
 
 def prepare(
-    data: Data, also: list[Also], task: str, seed: int, paths: dict[str, Path], answered: bool = True
+    data: Data,
+    also: list[Also],
+    task: str,
+    seed: int,
+    paths: dict[str, Path],
+    groups: Sequence[str] = (),
+    answered: bool = True,
 ) -> Prepared:
     """Read, clean, split and order all sets of a recipe.
 
     answered: False if rows without a label or an answer are of use (see `canonical`).
     paths: where "train", "eval" and "unlabelled" (those the recipe has) and each of `also`, by its name, lie.
+    groups: columns by which the held-out rows will be measured.
     Raises: DataError if a file or row is wrong or no row of a set is left; RecipeError if settings don't fit.
     """
     if taken := sorted({"train", "eval", "unlabelled"} & {other.name for other in also}):
@@ -86,11 +98,20 @@ def prepare(
             f"evaluate.also: the name {taken[0]!r} is that of another set; choose a different one."
         )
     train = _read(
-        "train", "data.train", data.train, task, paths, answered,
-        group=data.group, to_split=data.eval is None,
-    )  # fmt: skip
+        "train",
+        "data.train",
+        data.train,
+        task,
+        paths,
+        answered,
+        group=data.group,
+        to_split=data.eval is None,
+        groups=groups if data.eval is None else (),
+    )
     tests = (
-        {} if data.eval is None else {"eval": _read("eval", "data.eval", data.eval, task, paths, answered)}
+        {}
+        if data.eval is None
+        else {"eval": _read("eval", "data.eval", data.eval, task, paths, answered, groups=groups)}
     )
     for other in also:
         tests[other.name] = _read(other.name, "evaluate.also", other, task, paths, answered)
@@ -101,11 +122,15 @@ def prepare(
     for name, test in tests.items():
         _take(test, seed, limits[name])
     _drop_overlap(train, tests)
+    _filter(train, data.filter, tests, seed)
     _take(train, seed, data.train.limit)
+    _select(train, data.filter)
     sets = [train, *tests.values()]
     if data.unlabelled is not None:
         more = _read("unlabelled", "data.unlabelled", data.unlabelled, task, paths, labelled=False)
         _drop_overlap(more, {**tests, "train": train})
+        if task == "classification":  # a question is filtered with its answer, once it has one
+            _filter(more, data.filter, tests, seed)
         _take(more, seed, data.unlabelled.limit)
         sets.append(more)
     rows = {one.name: one.rows for one in sets}
@@ -155,6 +180,7 @@ def _read(
     labelled: bool = True,
     group: str | None = None,
     to_split: bool = False,
+    groups: Sequence[str] = (),
 ) -> _Set:
     """A set as its file has it: filtered, canonical, cut, without duplicates.  `key` is its field of the recipe."""
     found = _Set(name, _asked_format(settings, task, key, labelled))
@@ -162,9 +188,12 @@ def _read(
     if group:
         columns["group"] = group
     for raw in _wanted(found, settings.where, read_raw(paths[name]), key):
-        if not found.format:
-            found.format = detect(raw.fields, columns, task, raw.where, key, answered)
-        row = canonical(raw, found.format, columns, labelled, answered)
+        if task == "causal_lm" and not labelled:
+            found.format = "prompts"
+            row = question(raw, columns, key)
+        else:
+            found.format = found.format or detect(raw.fields, columns, task, raw.where, key, answered)
+            row = canonical(raw, found.format, columns, labelled, groups, answered)
         if isinstance(row, Dropped):
             found.drop(row.where, row.reason)
         else:
@@ -322,6 +351,27 @@ def _drop_overlap(found: _Set, others: Mapping[str, _Set]) -> None:
         else:
             kept.append(row)
     found.rows = kept
+    _refuse_empty(found)
+
+
+def _filter(found: _Set, wanted: Filter | None, tests: Mapping[str, _Set], seed: int) -> None:
+    """Drop what a filter has something against; of near duplicates the first in the seeded order stays."""
+    if wanted is not None:
+        found.rows = in_order(found.rows, seed, "order", found.name)
+        _judged(found, sift(found.rows, wanted, {name: test.rows for name, test in tests.items()}))
+
+
+def _select(found: _Set, wanted: Filter | None) -> None:
+    """Keep the rows that stand for all, if some are asked for."""
+    if wanted is not None and wanted.select is not None:
+        _judged(found, choose(found.rows, wanted.select))
+
+
+def _judged(found: _Set, verdicts: list[str | None]) -> None:
+    for row, verdict in zip(found.rows, verdicts, strict=True):
+        if verdict is not None:
+            found.drop(row["where"], verdict, row)
+    found.rows = [row for row, verdict in zip(found.rows, verdicts, strict=True) if verdict is None]
     _refuse_empty(found)
 
 

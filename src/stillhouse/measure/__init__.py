@@ -1,9 +1,14 @@
 """Predictions in, numbers with intervals out.  numpy only."""
 
 from .calibration import bars, best_temperature, reliability
+from .clusters import clustered, unit_of
+from .groups import Share, alarms, gap_facts, gap_rows, group_values
+from .inherited import REPEATED, inheritance_in_words, words_of_errors
 from .intervals import Difference, Interval, bootstrap_weights, difference, interval, retention
+from .mending import TEMPERATURES, mended
 from .metrics import (
     CLASSIFICATION_METRICS,
+    ECE_BINS,
     LM_METRICS,
     Metric,
     Rows,
@@ -11,24 +16,52 @@ from .metrics import (
     classification_rows,
     evaluate,
     unigram_rows,
+    with_adaptive_bins,
 )
+from .multiple import claimed, holm, holm_by_name, least_visible, spread
+from .shift import FLIPS, flip_rows, shift_facts, shift_rows
+from .text import ANSWER_METRICS
 
 __all__ = [
+    "ANSWER_METRICS",
     "CLASSIFICATION_METRICS",
+    "ECE_BINS",
+    "FLIPS",
     "LM_METRICS",
+    "REPEATED",
+    "TEMPERATURES",
     "Difference",
     "Interval",
     "Metric",
     "Rows",
+    "Share",
+    "alarms",
     "bars",
     "best_temperature",
     "bootstrap_weights",
+    "claimed",
     "class_prior_rows",
     "classification_rows",
+    "clustered",
     "difference",
     "evaluate",
+    "flip_rows",
+    "gap_facts",
+    "gap_rows",
+    "group_values",
+    "holm",
+    "holm_by_name",
+    "inheritance_in_words",
     "interval",
+    "least_visible",
+    "mended",
     "reliability",
     "retention",
+    "shift_facts",
+    "shift_rows",
+    "spread",
     "unigram_rows",
+    "unit_of",
+    "with_adaptive_bins",
+    "words_of_errors",
 ]

@@ -138,10 +138,15 @@ def ece(sums: dict[str, FloatArray]) -> FloatArray:
     return ratio(gaps, sums["bin_count"].sum(axis=-1))
 
 
+def adaptive_ece(sums: dict[str, FloatArray]) -> FloatArray:
+    """`ece` over bins that are equally full: where most answers are sure, equal-width bins are mostly empty."""
+    return ratio(np.abs(sums["even_conf"] - sums["even_acc"]).sum(axis=-1), sums["texts"])
+
+
 def classification_rows(
     probabilities: ArrayLike, labels: ArrayLike, teacher_probabilities: ArrayLike | None = None
 ) -> Rows:
-    """The statistics of CLASSIFICATION_METRICS, one row a text; `agree` and `kl` only if a teacher is given.
+    """The statistics of CLASSIFICATION_METRICS, one row a text; what compares with a teacher only if one is given.
 
     Args: probabilities [N, C], each row summing to 1; labels [N], from 0 to C-1; the teacher's [N, C].
     `brier` sums over the classes (0 to 2; for two classes, twice the form that looks at one of them), `kl` is
@@ -160,6 +165,8 @@ def classification_rows(
         "correct": correct_N,
         "nll": -np.log(np.maximum(student_NC[np.arange(total), truth_N], SMALLEST)),
         "brier": ((student_NC - true_NC) ** 2).sum(axis=1),
+        "confidence": confidence_N,
+        "log_probs": np.log(np.maximum(student_NC, SMALLEST)),
         "tp": true_NC * pred_NC,
         "pred": pred_NC,
         "true": true_NC,
@@ -176,7 +183,42 @@ def classification_rows(
         rows["agree"] = (teacher_NC.argmax(axis=1) == guess_N).astype(np.float64)
         surprise_NC = np.log(np.maximum(teacher_NC, SMALLEST)) - np.log(np.maximum(student_NC, SMALLEST))
         rows["kl"] = (teacher_NC * surprise_NC).sum(axis=1)
-    return rows
+        rows["reverse_kl"] = -(student_NC * surprise_NC).sum(axis=1)
+        rows["rank"] = rank_correlation(teacher_NC, student_NC)
+        rows["teacher_wrong"] = (teacher_NC.argmax(axis=1) != truth_N).astype(np.float64)
+        rows["repeats"] = rows["agree"] * rows["teacher_wrong"]
+    return with_adaptive_bins(rows)
+
+
+def rank_correlation(one_NC: FloatArray, other_NC: FloatArray) -> FloatArray:
+    """Spearman's rank correlation of two orders of the same C outcomes in each row, [N]; equal values share a rank."""
+
+    def centred(values_NC: FloatArray) -> FloatArray:
+        below_NC = (values_NC[:, :, None] > values_NC[:, None, :]).sum(axis=2)
+        level_NC = (values_NC[:, :, None] == values_NC[:, None, :]).sum(axis=2)
+        rank_NC = below_NC + (level_NC - 1) / 2.0
+        return np.asarray(rank_NC - rank_NC.mean(axis=1, keepdims=True))
+
+    a_NC, b_NC = centred(one_NC), centred(other_NC)
+    spread_N = np.sqrt((a_NC**2).sum(axis=1) * (b_NC**2).sum(axis=1))
+    return np.where(spread_N > 0, (a_NC * b_NC).sum(axis=1) / np.where(spread_N > 0, spread_N, 1.0), 0.0)
+
+
+def with_adaptive_bins(rows: Rows) -> Rows:
+    """`rows` of a classifier with the bins of `adaptive_ece`: ECE_BINS of them, equally full.
+
+    Needs the whole data set at once, for where a bin ends depends on all confidences.  Equal confidences stay together.
+    Source: Nguyen and O'Connor 2015, arXiv:1508.05154, section 4.1.
+    """
+    if "confidence" not in rows:
+        return rows
+    confidence_N = rows["confidence"]
+    edges = np.quantile(confidence_N, np.linspace(0.0, 1.0, ECE_BINS + 1)[1:-1], method="inverted_cdf")
+    bins_NK = np.eye(ECE_BINS)[np.searchsorted(edges, confidence_N, side="left")]
+    return rows | {
+        "even_conf": bins_NK * confidence_N[:, None],
+        "even_acc": bins_NK * rows["correct"][:, None],
+    }
 
 
 def class_prior_rows(class_counts: ArrayLike, labels: ArrayLike) -> Rows:
@@ -252,26 +294,45 @@ def by_name(*metrics: Metric) -> dict[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
 
+ECE = Metric(
+    "ece", ("bin_count", "bin_conf", "bin_acc"), ece, False, "share", "calibration error", biased=True
+)
+
 LM_METRICS = by_name(
     Metric("perplexity", ("nll", "tokens"), perplexity, False, "", "perplexity"),
     Metric("bits_per_byte", ("nll", "bytes"), bits_per_byte, False, "bits", "bits per byte"),
     mean("token_accuracy", "correct", "tokens", True, "share", "token accuracy"),
+    mean("brier", "brier", "tokens", False, "", "Brier score of the next token"),
+    ECE,
     mean("teacher_agreement", "agree", "tokens", True, "share", "agreement with the teacher"),
+    mean("teacher_top5", "top5", "tokens", True, "share", "overlap with the teacher's top 5"),
+    mean("teacher_rank", "rank", "tokens", True, "", "rank correlation over the teacher's top 10"),
     mean("teacher_kl", "kl", "tokens", False, "nats", "divergence from the teacher"),
+    mean("teacher_reverse_kl", "reverse_kl", "tokens", False, "nats", "reverse divergence from the teacher"),
 )
 """Columns, sums over the counted tokens of a window: tokens, bytes (of their text), nll (nats), correct (top
-token is the true next one), agree (top token is the teacher's), kl (KL(teacher || student), nats) and, for
-the floor, unigram_nll (nats)."""
+token is the true next one), brier, bin_count, bin_conf and bin_acc [N, 15] (confidences of the top token), agree (top
+token is the teacher's), top5 (share of the teacher's five likeliest tokens that are the student's), rank (Spearman), kl
+(KL(teacher || student), nats), reverse_kl and, for the floor, unigram_nll (nats)."""
 
 CLASSIFICATION_METRICS = by_name(
     mean("accuracy", "correct", "texts", True, "share", "accuracy"),
     Metric("macro_f1", ("tp", "pred", "true"), macro_f1, True, "share", "macro F1", True),
     mean("nll", "nll", "texts", False, "nats", "negative log-likelihood"),
     mean("brier", "brier", "texts", False, "", "Brier score"),
+    ECE,
     Metric(
-        "ece", ("bin_count", "bin_conf", "bin_acc"), ece, False, "share", "calibration error", biased=True
+        "adaptive_ece",
+        ("even_conf", "even_acc", "texts"),
+        adaptive_ece,
+        False,
+        "share",
+        "adaptive calibration error",
+        biased=True,
     ),
     mean("teacher_agreement", "agree", "texts", True, "share", "agreement with the teacher"),
+    mean("teacher_rank", "rank", "texts", True, "", "rank correlation with the teacher"),
     mean("teacher_kl", "kl", "texts", False, "nats", "divergence from the teacher"),
+    mean("teacher_reverse_kl", "reverse_kl", "texts", False, "nats", "reverse divergence from the teacher"),
 )
-"""Columns: those of `classification_rows`."""
+"""Columns: those of `classification_rows`, and of `with_adaptive_bins`."""

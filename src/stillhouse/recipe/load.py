@@ -52,16 +52,15 @@ def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
         raise RecipeError(f"{where} has {len(faults)} faults:\n  " + "\n  ".join(faults)) from None
 
 
+PATHS = ("source", "model", "tokenizer", "answers", "json_schema", "prompts")
+"""Fields that name a file or a folder."""
+
+
 def _anchor(values: Any, folder: Path) -> None:
-    """Make paths that exist beside the recipe absolute, in every `source:` and `model:`."""
+    """Make paths that exist beside the recipe absolute, in every one of PATHS."""
     if isinstance(values, dict):
         for key, value in values.items():
-            if (
-                key in ("source", "model", "tokenizer", "answers")
-                and isinstance(value, str)
-                and value
-                and (folder / value).exists()
-            ):
+            if key in PATHS and isinstance(value, str) and value and (folder / value).exists():
                 values[key] = str(folder / value)
             else:
                 _anchor(value, folder)

@@ -1,11 +1,24 @@
 """`evaluate:`, `report:` and `gate:`: what is measured, shown and demanded."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from .data import Also
 from .section import Section
+
+
+class Answers(Section):
+    """What the models write to held-out prompts, against the answers that the data has."""
+
+    rows: PositiveInt = 32
+    """Held-out rows with a prompt, at most."""
+    max_new_tokens: PositiveInt = 64
+    """Tokens of an answer, at most."""
+    metrics: list[Literal["rouge", "bleu"]] = []
+    """Beside exact match, F1 of words and chrF; these need pip install 'stillhouse[eval]'."""
+    checker: str | None = None
+    """"my_module:my_function", (answer, row) -> True, False or a share: whether an answer is right."""
 
 
 class Evaluate(Section):
@@ -17,12 +30,29 @@ class Evaluate(Section):
     """Further data sets, which nobody trained on."""
     hard_only: bool = True
     """Train the control: same student, data, steps and learning rate, but hard targets alone."""
+    seeds: Annotated[int, Field(ge=1, le=20)] = 1
+    """Train student and control with so many seeds, to see how much the luck of the draw is worth."""
+    groups: list[str] = []
+    """Columns of the held-out rows (a dialect, a country, a topic) between whose values gaps are measured."""
+    perturb: list[Literal["typos", "capitals", "drop_words", "longer"]] = []
+    """Read the held-out rows once more with typos, in capitals, with words missing, or said twice."""
+    swap: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    """Classification: pairs of terms ([he, she]) that are exchanged, to see which answers change with them."""
+    answers: Answers | None = None
+    """Language models: let them answer held-out prompts, and compare what they write."""
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
     """Bootstrap resamples and permutations behind each interval and p-value."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [also.name for also in self.also]
+        if len(set(self.perturb)) != len(self.perturb):
+            raise ValueError("perturb: names one kind twice; name each once")
+        made = {f"eval_{kind}" for kind in self.perturb} | ({"eval_swapped"} if self.swap else set())
+        if made & set(names):
+            raise ValueError(
+                f"also: the name {min(made & set(names))} is that of the changed rows; choose another"
+            )
         if {"train", "eval", "unlabelled"} & set(names) or len(set(names)) != len(names):
             raise ValueError(
                 f"also: names must differ from each other and from train, eval and unlabelled, not {', '.join(names)}"
@@ -30,11 +60,24 @@ class Evaluate(Section):
         return self
 
 
+class Prices(Section):
+    """In any one currency."""
+
+    machine_per_hour: PositiveFloat
+    """The machine that the run was made on, and that the student would run on."""
+    teacher_per_million: PositiveFloat | None = None
+    """A million tokens (or rows, of a classifier) of the teacher elsewhere; on this machine if not given."""
+    units_per_request: PositiveFloat = 1.0
+    """Tokens that a request generates, or rows that it holds."""
+
+
 class Report(Section):
     """What report.html shows besides numbers."""
 
     samples: NonNegativeInt = 6
     """Held-out rows shown side by side."""
+    prices: Prices | None = None
+    """What running models costs, for the number of requests after which the student has paid for itself."""
 
 
 class Gate(Section):

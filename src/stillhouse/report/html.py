@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from .charts import gain_forest, quality_and_size, quality_and_speed, reliability
+from .evidence import sections
 from .numbers import duration, number, size
 from .svg import Chart
 from .table import CONTROL_TITLES, Results, result_table
@@ -79,7 +80,7 @@ def render_html(
     """
     return _environment().get_template("report.html.j2").render(
         results=results, verdict=verdict_parts(results), failed=failed_claims(results), table=result_table(results),
-        charts=_charts(results, curves), stages=stage_times(results), svg=lambda chart: Markup(chart.svg),
+        charts=_charts(results, curves), sections=sections(results), stages=stage_times(results), svg=lambda chart: Markup(chart.svg),
         samples=_samples(results), recipe=recipe_text, command=command, machine=results.get("machine") or {},
         licence=results.get("licence") or {}, data=results.get("data") or {}, floor=results.get("floor") or {},
     )  # fmt: skip

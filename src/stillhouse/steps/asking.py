@@ -34,6 +34,8 @@ from ..teachers.said import (
 )
 
 LEDGER = "ledger.sqlite"
+BY_TEACHER = "_by_teacher"
+"""Ends the name of a data set whose answers are the teacher's, where the rows have their own."""
 SECONDS_AN_ANSWER = 2.0
 """Of an endpoint that nobody has measured."""
 Rows = list[dict[str, Any]]
@@ -184,7 +186,7 @@ def _texts(
                 f"{name}: no answer of the teacher's can be used ({_reasons(dropped)}); see stillhouse label show, or raise "
                 "data.max_length or teacher.api.max_tokens."
             )
-        title = name if name == "train" or not facts["sets"][name]["rows"] else f"{name}_by_teacher"
+        title = name if name == "train" or not facts["sets"][name]["rows"] else f"{name}{BY_TEACHER}"
         sizes = write_examples(place / f"{title}.parquet", examples)
         if name != "train":
             sets[title] = sizes

@@ -11,6 +11,8 @@ from typing import Any
 from .. import __version__
 from ..errors import GateError
 from ..files import MANIFEST, atomic_folder, read_json, read_jsonl, sweep_parts, write_json, write_text
+from ..measure import ANSWER_METRICS
+from ..measure.economics import economics
 from ..models.machine import machine
 from ..pipeline import Results, Stage, stage_times
 from ..recipe import Recipe
@@ -48,7 +50,8 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
                 "unit": metric.unit,
                 "higher_is_better": metric.higher_is_better,
             }
-            for metric in task.metrics.values()
+            for metric in [*task.metrics.values(), *ANSWER_METRICS.values()]
+            if metric.name in task.metrics or metric.name in models["student"]["metrics"]["eval"]
         },
         "teacher": {
             "name": facts["teacher"]["name"],
@@ -66,10 +69,30 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "data": _data(facts),
         "stages": stage_rows(run, stages),
         "said": results["label"].get("said"),
+        "economics": _economics(recipe, models, stage_rows(run, stages)),
         "samples": found["samples"],
         "reliability": found["reliability"],
+        "notes": found["notes"],
+        "seeds": found["seeds"],
+        **{name: found[name] for name in EVIDENCE},
     }
 
+
+def _economics(
+    recipe: Any, models: dict[str, Any], stages: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """See `measure.economics`; None without prices."""
+    prices = recipe.report.prices
+    if prices is None:
+        return None
+    key = "rows" if recipe.task == "classification" else "generate"
+    teacher, student = (models[name]["throughput"].get(key) for name in ("teacher", "student"))
+    seconds = sum(stage["seconds"] for stage in stages.values())
+    return economics(teacher, student, seconds, **prices.model_dump())
+
+
+EVIDENCE = ("inheritance", "groups", "disagreement", "calibration", "robustness", "counterfactual")
+"""The sections that `evidence.evidence` writes."""
 
 FLOORS = {
     "causal_lm": "who knows only how frequent each token is in the training rows",
@@ -93,6 +116,7 @@ def _data(facts: dict[str, Any]) -> dict[str, Any]:
         "rows": {name: sizes["rows"] for name, sizes in facts["sets"].items()},
         "dropped": dropped,
         "sets": counts,
+        "coverage": facts["coverage"],
         "example": facts["example"],
     }
 
@@ -119,6 +143,8 @@ def publish(found: dict[str, Any], run: Path, student: Path) -> None:
         shutil.copytree(
             student, part, copy_function=_link, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True
         )
+        if (adapter := student.parent / "adapter").is_dir():
+            shutil.copytree(adapter, part / "adapter", ignore=shutil.ignore_patterns(MANIFEST))
         (part / "README.md").write_text(render_card(found, text), encoding="utf-8")
     write_text(run / "report.html", render_html(found, text, command, curves))
     write_json(run / "results.json", found)

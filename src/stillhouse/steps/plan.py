@@ -16,6 +16,7 @@ from ..models.machine import device
 from ..pipeline import peak_memory
 from ..progress import Watch
 from ..recipe import Finetune, Term, Train
+from ..static import check_shape
 from ..tasks import Task, on_device
 from ..teachers import SoftTargets, TopK
 from ..teachers.codec import bytes_a_position
@@ -25,7 +26,7 @@ from ..train.features import FEATURES
 from ..train.objective import Objective
 from .asking import stand_ins, what_asking_takes
 from .prepare import task_of
-from .students import shape_of
+from .students import passes, shape_of
 from .training import HARD_ONLY, attend_fast, dtype_name, labelled, steps_of
 
 SECONDS = 2.0
@@ -39,6 +40,7 @@ LOADING = 4.0
 def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) -> dict[str, Any]:
     """Writes plan.json.  Returns: {} — predictions vary from one measurement to the next, so no stage may read them."""
     task = task_of(recipe, facts)
+    check_shape(recipe.student, Path(facts["teacher"]["folder"]), recipe.data.max_length)
     train = read_examples(place.parent / "prepare" / "train.parquet")
     held = {name: read_examples(place.parent / "prepare" / f"{name}.parquet") for name in facts["evaluated"]}
     asked = None
@@ -82,7 +84,7 @@ def _speeds(
     else:
         found, targets = {"teacher_read": 0.0, "teacher_label": 0.0}, _any_targets(recipe, task, rows)
     watch.note("  measuring the student")
-    student = shape_of(recipe.student, task, base, facts).to(device())
+    student = shape_of(recipe.student, task, base, facts, train, watch).to(device())
     found["parameters"] = parameters(student)
     found["student_read"] = _per_token(lambda: _read(student, task, reading), reading)
     found["student_learn"] = _learning(student, task, rows, recipe.train, recipe.objective, targets, facts)
@@ -146,15 +148,15 @@ def _predict(
     learning = steps * in_a_step * _mean(train)
     held_tokens = sum(_tokens(examples) for examples in held.values())
     students = 3 if recipe.evaluate.hard_only and recipe.has_teacher else 2
-    wanted = recipe.student.from_teacher
-    by_influence = wanted is not None and isinstance(wanted.layers, int) and wanted.by == "block_influence"
-    probed = _tokens(train[: wanted.rows]) if by_influence else 0
+    probed = _tokens(train[: recipe.student.cut.rows]) if recipe.student.cut else 0
+    probed = round(probed * passes(recipe.student))
     seconds = {
         "teacher": _finetuning(recipe.teacher.finetune, labelled(train), speed),
         "initial": 2.0 + probed * speed["teacher_read"] + 2 * weights / WRITTEN_PER_SECOND,
         "label": 0.0,
         "train": 2.0 + learning * speed["student_learn"] + saves + weights / WRITTEN_PER_SECOND,
         "control": 0.0,
+        "seeds": 0.0,
         "evaluate": held_tokens
         * (speed["teacher_read"] + students * (speed["student_read"] + speed["teacher_read"] / 8))
         + 2 * LOADING
@@ -169,6 +171,7 @@ def _predict(
         if recipe.evaluate.hard_only:
             mean = _mean(labelled(train))
             seconds["control"] = 2.0 + steps * in_a_step * mean * speed["control_learn"] + saves
+    seconds["seeds"] = (recipe.evaluate.seeds - 1) * (seconds["train"] + seconds["control"])
     return seconds
 
 

@@ -4,21 +4,27 @@ from pathlib import Path
 from typing import Any
 
 from ..data.augment import augmented, neighbours
+from ..data.coverage import coverage
 from ..data.encode import Example, write_examples
+from ..data.formats import Row
+from ..data.perturb import SWAPPED, perturbed, swapped
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
 from ..errors import DataError, RecipeError
-from ..files import read_json, write_json, write_jsonl
+from ..files import hash_json, read_json, write_json, write_jsonl
 from ..models.load import as_folder, load_config, load_tokenizer, same_tokenizer
 from ..models.machine import bfloat16_pays
 from ..progress import Watch
-from ..recipe import DataSet
-from ..registry import pick
+from ..recipe import Data, DataSet
+from ..registry import pick, source_of
 from ..sources import cache_dir, resolve
 from ..tasks import TASKS, Task, make_task
 from ..tasks.classification import label_order
+from .confidence import sure
 from .questions import has_answer, named_labels, refuse_unaskable
 
+BATCH = 8
+"""Rows that a teacher reads at once to tell how sure it is of them."""
 EXAMPLE_CHARACTERS = 1500
 """Of one rendered row, shown so that a person sees what the models will read."""
 
@@ -27,6 +33,7 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
     """Size and time of every local file that the recipe names; if they change, so may the data."""
     models = [recipe.teacher.model, recipe.student.model, recipe.student.tokenizer]
     named = [*models, *(one.source for one in _data_sets(recipe).values())]
+    named += _beside(recipe.data)
     stamps = []
     for name in named:
         if name and Path(name).exists():
@@ -39,16 +46,29 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
     return stamps
 
 
+def _beside(data: Data) -> list[str | None]:
+    """Further files that decide what the rows are: a writer, its prompts, and what a filter looks up."""
+    writer, wanted = data.writer, data.filter
+    found = [writer.model, writer.prompts] if writer is not None else []
+    if wanted is not None:
+        found += [wanted.json_schema, str(source_of(wanted.checker)) if wanted.checker is not None else None]
+    return found
+
+
 def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
-    """Teacher (and student, if it is a model of its own) as local folders; refuses two different tokenizers."""
-    fetched: dict[str, Any] = {"student": None}
+    """Teacher (and student and writer, if they are models of their own) as local folders; refuses two different tokenizers."""
     if not recipe.teacher.is_local:
         return {**_lent(recipe, watch), "bfloat16": _decided(place)}
-    for role in ("teacher", "student"):
-        wanted = getattr(recipe, role)
-        if wanted.model is None:
+    fetched: dict[str, Any] = {"student": None, "writer": None}
+    for role, wanted in {
+        "teacher": recipe.teacher,
+        "student": recipe.student,
+        "writer": recipe.data.writer,
+    }.items():
+        if wanted is None or wanted.model is None:
             continue
-        fetched[role] = _fetched(recipe, wanted.model, wanted, watch)
+        auto_class = "AutoModelForCausalLM" if role == "writer" else _auto_class(recipe.task)
+        fetched[role] = _fetched(wanted.model, wanted, auto_class, watch)
     if fetched["student"]:
         mine, theirs = (load_tokenizer(Path(fetched[role]["folder"])) for role in ("student", "teacher"))
         if why := same_tokenizer(mine, theirs):
@@ -59,10 +79,10 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     return {**fetched, "bfloat16": _decided(place)}
 
 
-def _fetched(recipe: Any, source: str, pins: Any, watch: Watch) -> dict[str, Any]:
+def _fetched(source: str, pins: Any, auto_class: str, watch: Watch) -> dict[str, Any]:
     """One model as a local folder."""
     found = resolve(source, sha256=pins.sha256, revision=pins.revision, kind="model", progress=watch.note)
-    folder = as_folder(found.path, cache_dir(), _auto_class(recipe.task), watch.note)
+    folder = as_folder(found.path, cache_dir(), auto_class, watch.note)
     return {
         "folder": str(folder),
         "identity": found.identity,
@@ -74,9 +94,13 @@ def _fetched(recipe: Any, source: str, pins: Any, watch: Watch) -> dict[str, Any
 def _lent(recipe: Any, watch: Watch) -> dict[str, Any]:
     """For a teacher that is not here: its name, and the folder that lends tokenizer and shape in its stead."""
     own = recipe.student.model
-    lender = _fetched(recipe, own or recipe.student.tokenizer, recipe.student, watch)
+    lender = _fetched(own or recipe.student.tokenizer, recipe.student, _auto_class(recipe.task), watch)
     teacher = {"identity": f"api:{recipe.teacher.name}", "licence": None, "name": recipe.teacher.name}
-    return {"teacher": {**teacher, "folder": lender["folder"]}, "student": lender if own else None}
+    return {
+        "teacher": {**teacher, "folder": lender["folder"]},
+        "student": lender if own else None,
+        "writer": None,
+    }
 
 
 def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None]]:
@@ -88,7 +112,10 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
         )
         paths[name], licences[name] = found.path, found.licence
     local = recipe.teacher.is_local
-    rows = split_rows(recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, answered=local)
+    groups = recipe.evaluate.groups
+    rows = split_rows(
+        recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, groups, answered=local
+    )
     if not local:
         refuse_unaskable(recipe.task, {"train": rows.train, "eval": rows.eval, **rows.also})
     for name, counts in rows.counts.items():
@@ -110,7 +137,7 @@ def encode_rows(
         _check_student(Path(models["student"]["folder"]), labels)
     task = make_task(recipe.task, load_tokenizer(teacher), recipe.data.max_length, labels)
     train = rows.train + rows.unlabelled
-    sets = {"train": train, "eval": rows.eval, **rows.also}
+    sets = {"train": train, "eval": rows.eval, **_variants(recipe, rows.eval, watch), **rows.also}
     dropped, sizes = list(rows.dropped), {}
     shown = ""
     for name, some in sets.items():
@@ -121,6 +148,14 @@ def encode_rows(
             made = _augmented(recipe, task, teacher, examples)
             watch.note(f"  augment: {len(made):,} rows made of {len(rows.train):,}")
             examples += made
+        if (
+            name == "train"
+            and recipe.data.filter is not None
+            and recipe.data.filter.min_confidence is not None
+        ):
+            examples, unsure = sure(examples, recipe.data.filter.min_confidence, task, teacher, BATCH, watch)
+            watch.note(f"  the teacher is unsure of {len(unsure):,} rows, which are left out")
+            refused = [*refused, *unsure]
         dropped += [{**row, "set": name} for row in refused]
         if name != "train" and recipe.evaluate.rows:
             examples = examples[: recipe.evaluate.rows]
@@ -139,15 +174,44 @@ def encode_rows(
         if not recipe.teacher.is_local:
             sizes[name]["asked"] = len(asked)
     write_jsonl(place / "dropped.jsonl", dropped)
-    write_jsonl(place / "eval-rows.jsonl", [dict(row) for row in rows.eval])
+    held = {name: [dict(row) for row in some] for name, some in sets.items() if name != "train"}
+    for name, plain in held.items():
+        write_jsonl(place / f"{name}-rows.jsonl", plain)
     return {
         "labels": labels,
         "sets": sizes,
-        "evaluated": [name for name in sets if name != "train"],
+        "evaluated": list(held),
+        "held_out": hash_json([[_unplaced(row) for row in some] for some in held.values()]),
         "unlabelled": len(rows.unlabelled),
         "counts": rows.counts,
+        "coverage": coverage(train, [row for row in train if row["id"] in rows.written], _tests(rows)),
         "example": shown,
     }
+
+
+def _tests(rows: Prepared) -> dict[str, list[Row]]:
+    return {"eval": rows.eval, **rows.also}
+
+
+def _variants(recipe: Any, rows: list[Row], watch: Watch) -> dict[str, list[Row]]:
+    """The held-out rows changed in the ways that the recipe asks for; see `data.perturb`."""
+    if recipe.evaluate.rows and recipe.task == "classification":
+        rows = rows[: recipe.evaluate.rows]  # the same ones that are measured
+    found = perturbed(rows, recipe.evaluate.perturb, recipe.seed)
+    if recipe.evaluate.swap:
+        some = swapped(rows, recipe.evaluate.swap)
+        if not some:
+            raise DataError(
+                "evaluate.swap: none of its terms is in the held-out rows; name terms that they hold."
+            )
+        watch.note(f"  swap: {len(some):,} of {len(rows):,} held-out rows hold one of the terms")
+        found[SWAPPED] = some
+    return found
+
+
+def _unplaced(row: dict[str, Any]) -> dict[str, Any]:
+    """What evaluation knows of a row beyond its tokens; the line it stands on changes nothing."""
+    return {key: row[key] for key in ("id", "group", "groups") if key in row}
 
 
 def _augmented(recipe: Any, task: Task, teacher: Path, examples: list[Example]) -> list[Example]:
@@ -160,7 +224,7 @@ def _augmented(recipe: Any, task: Task, teacher: Path, examples: list[Example]) 
 
 def fault(place: Path, result: dict[str, Any]) -> str | None:
     """What of the prepared files, or of the fetched models, is gone."""
-    models = [Path(result[role]["folder"]) for role in ("teacher", "student") if result[role]]
+    models = [Path(result[role]["folder"]) for role in ("teacher", "student", "writer") if result[role]]
     wanted = [*models, *(place / f"{name}.parquet" for name in result["sets"])]
     return next((f"{path} is gone" for path in wanted if not path.exists()), None)
 

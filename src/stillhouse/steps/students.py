@@ -1,34 +1,23 @@
 """The student before it learns anything."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..data.encode import Example, read_examples
 from ..errors import RecipeError
 from ..files import atomic_folder
 from ..models.load import load_config, parameters
-from ..models.machine import device
-from ..models.shrink import (
-    changed_config,
-    every_nth,
-    from_config,
-    keep_layers,
-    most_influential,
-    project_embeddings,
-)
-from ..models.taps import block_influence, layers_of
+from ..models.shrink.fresh import changed_config, copy_layers, from_config, project_embeddings
+from ..models.shrink.skeleton import FIELDS
 from ..progress import Watch
-from ..recipe import FromConfig, FromTeacher, Student
+from ..recipe import FromConfig, Student
 from ..seeds import draw_seed
 from ..tasks import Task
-
-ROWS_AT_ONCE = 8
+from .search import found_shape
+from .shrinking import Shrinking
 
 
 def make_student(
@@ -37,9 +26,9 @@ def make_student(
     """Returns: (the student's folder, how it was made)."""
     folder = place / "model"
     how: dict[str, Any]
-    if wanted.from_teacher is not None:
+    if wanted.cut is not None:
         examples = read_examples(place.parent / "prepare" / "train.parquet")
-        model, how = _from_layers(wanted.from_teacher, task, teacher, examples, watch)
+        model, how = _from_teacher(Shrinking(wanted, task, teacher, examples, watch), seed)
     elif wanted.from_config is not None:
         model, how = _from_config(wanted.from_config, seed, task, teacher)
     else:
@@ -51,58 +40,60 @@ def make_student(
     return folder, {**how, "parameters": parameters(model)}
 
 
-def shape_of(wanted: Student, task: Task, teacher: Path, facts: dict[str, Any]) -> PreTrainedModel:
+def shape_of(
+    wanted: Student,
+    task: Task,
+    teacher: Path,
+    facts: dict[str, Any],
+    examples: list[Example],
+    watch: Watch,
+) -> PreTrainedModel:
     """A student of the shape that `make_student` will give, with whatever weights: enough to measure its speed."""
     if wanted.model is not None:
         return task.load(Path(facts["student"]["folder"]), head_seed=0)
     if wanted.from_config is not None:
-        return _from_config(wanted.from_config.model_copy(update={"embeddings": "random"}), 0, task, teacher)[
-            0
-        ]
-    assert wanted.from_teacher is not None
-    model = task.load(teacher)
-    have, keep = len(layers_of(model)[1]), wanted.from_teacher.layers
-    _check_count(keep, have)
-    return keep_layers(model, keep if isinstance(keep, list) else every_nth(have, keep))
+        random = wanted.from_config.model_copy(update={"embeddings": "random", "layers": "random"})
+        return _from_config(random, 0, task, teacher)[0]
+    made = Shrinking(wanted, task, teacher, examples, watch)
+    if made.layers_alone:
+        made.wanted = made.wanted.model_copy(update={"by": "every_nth"})
+        return made.layers_student()[0]
+    return made.unmeasured(made.shapes()[0])
 
 
-def _from_layers(
-    wanted: FromTeacher, task: Task, teacher: Path, examples: list[Example], watch: Watch
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    model = task.load(teacher).to(device())
-    have = len(layers_of(model)[1])
-    _check_count(wanted.layers, have)
-    how: dict[str, Any] = {"of": have}
-    if isinstance(wanted.layers, list):
-        keep = wanted.layers
-    elif wanted.by == "every_nth":
-        keep = every_nth(have, wanted.layers)
+def passes(wanted: Student) -> float:
+    """How often the teacher reads its probed rows until the student is cut, about; a backward pass is two more."""
+    made = wanted.cut
+    if made is None:
+        return 0.0
+    narrower = wanted.target is not None or any(getattr(made, name) for name in FIELDS)
+    by_layer = {"perplexity": 60.0, "every_nth": 0.0}.get(made.by, 1.0)
+    each = 3.0 if made.importance == "gradient" else 1.0
+    return (0.0 if isinstance(made.layers, list) else by_layer) + (each if narrower else 0.0)
+
+
+def _from_teacher(made: Shrinking, seed: int) -> tuple[PreTrainedModel, dict[str, Any]]:
+    if made.layers_alone:
+        model, how = made.layers_student()
     else:
-        influence = block_influence(model, _read(task, examples[: wanted.rows], watch))
-        keep = most_influential(influence, wanted.layers)
-        how["block_influence"] = [round(value, 6) for value in influence.tolist()]
-    watch.note(f"  the student keeps layers {', '.join(map(str, keep))} of {have}")
-    return keep_layers(model, keep).cpu(), {**how, "layers": keep}
+        shape = found_shape(made, made.search, seed) if made.search else made.shapes()[0]
+        model, how = made.student(shape)
+    made.watch.note(f"  the student keeps {_said(how)}")
+    return model, how
 
 
-def _read(task: Task, examples: list[Example], watch: Watch) -> Iterator[tuple[dict[str, Any], Tensor]]:
-    """(what the model reads, mask of the real positions) batch by batch."""
-    for start in range(0, len(examples), ROWS_AT_ONCE):
-        some = examples[start : start + ROWS_AT_ONCE]
-        batch = task.collate(some)
-        lengths = torch.tensor([len(example.input_ids) for example in some]).unsqueeze(1)
-        mask = torch.arange(batch["input_ids"].shape[1]) < lengths
-        names = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-        inputs = {name: batch[name].to(device()) for name in names if name in batch}
-        watch.step("block influence", start + len(some), len(examples))
-        yield inputs, mask.to(device())
-
-
-def _check_count(keep: int | list[int], have: int) -> None:
-    if (keep if isinstance(keep, int) else keep[-1] + 1) > have:
-        raise RecipeError(
-            f"student.from_teacher.layers: the teacher has only {have} layers (0 to {have - 1})."
-        )
+def _said(how: dict[str, Any]) -> str:
+    """What stays of a teacher, in a line."""
+    of = how["of"]
+    layers = (
+        how["layers"] if isinstance(how["layers"], list) else [n for s in how["layers"].values() for n in s]
+    )
+    have = of["layers"] if isinstance(of["layers"], int) else sum(of["layers"])
+    said = [f"layers {', '.join(map(str, layers))} of {have}"] if len(layers) < have else []
+    for name, size in of.items():
+        if isinstance(size, int) and name not in ("layers", "parameters") and how.get(name, size) != size:
+            said.append(f"{name} {how[name]:,} of {size:,}")
+    return "; ".join(said) or "everything"
 
 
 def _from_config(
@@ -119,9 +110,12 @@ def _from_config(
             "label2id": {label: number for number, label in enumerate(task.labels)},
         }
     model = _shaped(load_config(teacher), changes, task.auto_class, draw_seed(seed, "student") % 2**32)
+    how: dict[str, Any] = {"config": wanted.config, "embeddings": wanted.embeddings}
     if wanted.embeddings == "teacher":
         project_embeddings(model, task.load(teacher, head_seed=0))  # whatever its head
-    return model, {"config": wanted.config, "embeddings": wanted.embeddings}
+    if wanted.layers == "teacher":
+        how["copied"] = copy_layers(model, task.load(teacher, head_seed=0))
+    return model, how
 
 
 def _shaped(config: Any, changes: dict[str, Any], auto_class: str, seed: int) -> PreTrainedModel:

@@ -3,11 +3,12 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..data.encode import Example, read_examples
 from ..files import atomic_folder, manifest_fault, write_jsonl
@@ -23,6 +24,7 @@ from ..teachers.ema import Ema
 from ..teachers.local import LocalTeacher
 from ..train import checkpoints
 from ..train.distiller import Distiller
+from ..train.forms import Form, forms_of, load_weights
 from .prepare import located, task_of
 
 HARD_ONLY: list[Term] = [Hard(weight=1.0)]
@@ -52,9 +54,10 @@ def train_student(
     facts: dict[str, Any],
     place: Path,
     watch: Watch,
+    inside: Path | None = None,
     taught: Path | None = None,
 ) -> Path:
-    """Returns: the folder of the trained student.
+    """Returns: the folder of the trained student, made in the stage's `place`, or `inside` a folder of it.
 
     Args: taught: the examples that it learns from, if they are not those that were prepared.
 
@@ -67,9 +70,15 @@ def train_student(
         examples = labelled(examples)
     rollouts = None if teacher is None else recipe.rollouts
     return _fit(
-        recipe.train, steps, recipe.seed, objective, teacher, task, student, examples, facts, place, watch,
-        rollouts=rollouts,
+        recipe.train, steps, recipe.seed, objective, teacher, task, student, examples, facts, inside or place,
+        watch, rollouts=rollouts, forms=forms_of(recipe.student),
     )  # fmt: skip
+
+
+def taught_by(results: Results, place: Path) -> Path | None:
+    """The examples that a teacher behind an API made, for the student; None where the prepared ones are learned."""
+    taught = results.get("label", {}).get("train")
+    return None if taught is None else located(taught, place)
 
 
 def finetune(
@@ -104,6 +113,7 @@ def _fit(
     watch: Watch,
     head_seed: int | None = None,
     rollouts: Rollouts | None = None,
+    forms: Sequence[Form] = (),
 ) -> Path:
     """Train from `start` until `steps`, going on from the newest sound checkpoint in `place`."""
     done = place / "model"
@@ -113,12 +123,15 @@ def _fit(
     if (
         reached is not None and checkpoints.step_of(reached) >= steps
     ):  # it stopped between the last step and here
-        student = task.load(reached)
+        student = _begun(task, start, head_seed, forms)
+        load_weights(student, reached)
+        for form in reversed(forms):
+            form.finish(student, place)
         with atomic_folder(done) as part:
             student.save_pretrained(part)
             task.tokenizer.save_pretrained(part)
         return done
-    student = task.load(start, head_seed=head_seed)
+    student = _begun(task, start, head_seed, forms)
     attend_fast(student, examples)
     curves = Curves(place / "metrics.jsonl", place.name, watch, steps)
     distiller = Distiller(
@@ -130,15 +143,25 @@ def _fit(
         processing_class=task.tokenizer,
         task=task,
         rollouts=rollouts,
-        callbacks=[curves],
+        callbacks=[*(one for form in forms if (one := form.callback()) is not None), curves],
         say=watch.note,
     )
     with good_moments():
         distiller.train(resume_from_checkpoint=str(reached) if reached else None)
     curves.close()
+    for form in reversed(forms):
+        form.finish(student, place)
     with atomic_folder(done) as part:
         distiller.save_model(str(part))
     return done
+
+
+def _begun(task: Task, start: Path, head_seed: int | None, forms: Sequence[Form]) -> PreTrainedModel:
+    """The student as it begins, in the form in which it learns."""
+    student = task.load(start, head_seed=head_seed)
+    for form in forms:
+        form.begin(student)
+    return student
 
 
 def attend_fast(model: Any, examples: list[Example]) -> None:

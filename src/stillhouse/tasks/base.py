@@ -105,6 +105,10 @@ class Task(Protocol):
         """Examples -> one batch: what the model reads, and `labels`."""
         ...
 
+    def packs(self, model: PreTrainedModel) -> bool:
+        """Whether rows may share a sequence of `model` (`data/packing.py`) without seeing one another."""
+        ...
+
     def counted(self, batch: Batch) -> Tensor:
         """Mask over `labels` of the positions that a loss counts."""
         ...

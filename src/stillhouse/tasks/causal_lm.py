@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.encode import IGNORED, Example, encode_chat, encode_completion, encode_text
+from ..data.packing import packed
 from ..losses.fused import chunks
-from ..losses.parts import nll_and_kl
 from ..measure import LM_METRICS
 from ..models.load import load_model
 from ..models.taps import hidden_at_head, language_head, verify_head
 from .base import Batch, Layout, Scores, unwrap
+from .reading import by_position, readings
 
 
 class CausalLM:
@@ -87,6 +88,28 @@ class CausalLM:
             batch["position_ids"] = torch.stack([_positions(example, length) for example in examples])
         return batch
 
+    @torch.no_grad()
+    def packs(self, model: PreTrainedModel) -> bool:
+        """Tried out on eight tokens: a family that ignores position ids, or has a state, says something else."""
+        ids = [[number % self.outcomes for number in row] for row in ([1, 2, 3, 4], [5, 6], [7, 8])]
+        rows = [Example("", "", row, [IGNORED, *row[1:]], [0], 0) for row in ids]
+        was_training = model.training
+        model.eval()
+        try:
+            apart, together = (
+                self.scores(
+                    model, {name: value.to(model.device) for name, value in batch.items() if name != "keys"}
+                )
+                for batch in (self.collate(rows), self.collate(packed(rows)[0]))
+            )
+        except (TypeError, ValueError):  # a forward pass without position ids
+            return False
+        finally:
+            model.train(was_training)
+        close = 1e-4 if apart.hidden.dtype == torch.float32 else 2e-2
+        gap = (apart.hidden - together.hidden).abs().max()
+        return bool(gap <= close * apart.hidden.abs().max())
+
     def counted(self, batch: Batch) -> Tensor:
         """[B, T-1]: whether the token after each position has a label."""
         mask: Tensor = batch["labels"][:, 1:] != IGNORED
@@ -133,20 +156,23 @@ class CausalLM:
 
     @torch.no_grad()
     def statistics(self, mine: Scores, teacher: Scores, examples: list[Example]) -> dict[str, Tensor]:
-        """nll, correct, agree and kl summed over each example's positions, chunk by chunk."""
-        names = ("nll", "correct", "agree", "kl")
-        sums = {name: torch.zeros(len(examples), dtype=torch.float64) for name in names}
+        """The columns of LM_METRICS, summed over each example's positions, chunk by chunk; see `readings`."""
+        sums: dict[str, Tensor] = {}
+        agree: list[Tensor] = []
+        count = len(examples)
         for piece in chunks(mine.hidden.shape[0], self.outcomes):
             student = mine.head.logits(mine.hidden[piece])
-            knows = teacher.head.logits(teacher.hidden[piece])
-            labels, rows = mine.labels[piece], mine.rows[piece].cpu()
-            best = student.argmax(-1)
-            agree = best == knows.argmax(-1)
-            nll, kl = nll_and_kl(student, knows, labels)  # overwrites the logits
-            values = {"nll": nll, "correct": best == labels, "agree": agree, "kl": kl}
-            for name, value in values.items():
-                sums[name].index_add_(0, rows, value.double().cpu())
-        sums["tokens"] = torch.bincount(mine.rows.cpu(), minlength=len(examples)).double()
+            knows = None if teacher is mine else teacher.head.logits(teacher.hidden[piece])
+            rows = mine.rows[piece].cpu()
+            found = readings(student, knows, mine.labels[piece])
+            agree.append(found["agree"])
+            for name, value in found.items():
+                column = sums.setdefault(name, torch.zeros(count, *value.shape[1:], dtype=torch.float64))
+                column.index_add_(0, rows, value.double().cpu())
+        for name, value in by_position(mine.rows, torch.cat(agree)).items():
+            column = torch.zeros(count, value.shape[1], dtype=torch.float64)
+            sums[name] = column.index_add_(0, mine.rows.cpu(), value.cpu())
+        sums["tokens"] = torch.bincount(mine.rows.cpu(), minlength=count).double()
         sums["bytes"] = torch.tensor([float(example.bytes) for example in examples], dtype=torch.float64)
         return sums
 

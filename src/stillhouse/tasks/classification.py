@@ -90,6 +90,10 @@ class Classification:
             batch["token_type_ids"] = (at >= second.unsqueeze(1)).long() * batch["attention_mask"]
         return batch
 
+    def packs(self, model: PreTrainedModel) -> bool:
+        """Never: a classifier says one thing about a sequence."""
+        return False
+
     def counted(self, batch: Batch) -> Tensor:
         """[B]: every row."""
         return torch.ones_like(batch["labels"], dtype=torch.bool)

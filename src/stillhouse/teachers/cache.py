@@ -3,7 +3,8 @@
 A folder of Parquet shards (zstd; pandas reads them) and index.json, which is written after each shard and names its
 SHA-256.  A row is one example, found by its key (a hash of token ids, borders and counted positions), never by its place
 in a batch.  A shard that is not in the index does not exist; one that is damaged is found when the cache is opened, and
-only its rows are asked for again.
+only its rows are asked for again.  Several processes label at once, each into a part of the folder (part-2-of-4) with an
+index of its own; who opens the folder reads them all.
 
     key        the example's key
     row        id of the row it was made from
@@ -13,13 +14,11 @@ only its rows are asked for again.
 Source of keeping targets of a fixed teacher: Hinton et al. 2015, arXiv:1503.02531.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,14 +27,15 @@ from ..errors import DataError
 from ..files import atomic, hash_file, read_json, sweep_parts, write_json
 from ..tasks import Batch
 from .codec import Arrays, decoded, schema
+from .keys import Keys
+from .shards import Reader
 from .targets import Kept, joined
 
 INDEX = "index.json"
+PART = "part-"
 FORMAT = 2
 GROUP_VALUES = 2**15
 """Kept outcomes in a row group, about: what is decoded to find one row of a cache that does not fit in memory."""
-GROUPS_IN_MEMORY = 64
-FILES_OPEN = 16
 BYTES_IN_MEMORY = 16 * 2**20
 """A cache whose shards are smaller than this together (on disk) is kept decoded in memory once read."""
 
@@ -60,34 +60,34 @@ class Entry:
 
 
 class SoftTargetCache:
-    """Reads and writes one such folder."""
+    """Reads such a folder, and writes into it or into a part of it."""
 
-    def __init__(self, folder: Path, meta: dict[str, Any], say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, folder: Path, meta: dict[str, Any], say: Callable[[str], None] = print, part: str = ""
+    ) -> None:
         """Open `folder`, or begin it.
 
-        Args: meta: what the targets depend on (teacher, temperature, top_k or samples, outcomes, …); a folder that holds other ones is refused.
+        Args:
+            meta: what the targets depend on (teacher, temperature, top_k or samples, outcomes, …); a folder that holds
+                other ones is refused.
+            part: where this process writes: the folder itself, or one below it, so that several processes label at once.
         Raises: DataError if the folder belongs to other targets.
         """
-        self.folder, self.meta, self._say = folder, meta, say
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep_parts(folder)
-        self.shards: list[dict[str, Any]] = []
-        self._where: dict[str, tuple[str, int]] = {}
-        self._in_group: dict[str, int] = {}
+        self.folder, self.meta, self._say, self._part = folder, meta, say, part
+        self._own: list[dict[str, Any]] = []
+        self._shards: list[tuple[str, int]] = []
+        """(file, rows in a row group)"""
+        self._keys = Keys()
+        self._reader = Reader(folder)
         self._bytes = 0
-        self._blocks: OrderedDict[tuple[str, int | None], _Block] = OrderedDict()
-        self._files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
-        if (folder / INDEX).exists():
-            saved = _read_index(folder / INDEX)
-            if saved.get("format") != FORMAT:
-                raise DataError(
-                    f"{folder}: holds soft targets in another version's format; remove it, and the teacher is asked again."
-                )
-            if saved["meta"] != meta:
-                raise DataError(f"{folder}: holds soft targets of {saved['meta']}, not of {meta}.")
-            self._open(saved["shards"])
-        for path in folder.glob("*.parquet"):
-            if path.name not in {shard["file"] for shard in self.shards}:
+        mine = folder / part
+        mine.mkdir(parents=True, exist_ok=True)
+        sweep_parts(mine)
+        for index in indexes(folder):
+            self._open(index)
+        named = {shard["file"] for shard in self._own}
+        for path in mine.glob("*.parquet"):
+            if path.name not in named:
                 path.unlink()
 
     @property
@@ -96,35 +96,46 @@ class SoftTargetCache:
         return float(self.meta["temperature"])
 
     def __contains__(self, key: str) -> bool:
-        return key in self._where
+        return self._keys.find(key) is not None
 
     def __len__(self) -> int:
-        return len(self._where)
+        return len(self._keys)
 
-    def _open(self, shards: list[dict[str, Any]]) -> None:
-        for shard in shards:
-            fault = _shard_fault(self.folder, shard)
+    def _open(self, index: Path) -> None:
+        """Admit the shards that an index names and that are whole; the others are not named any more."""
+        saved = _read_index(index)
+        if saved.get("format") != FORMAT:
+            raise DataError(
+                f"{index.parent}: holds soft targets in another version's format; remove it, and the teacher is asked again."
+            )
+        if saved["meta"] != self.meta:
+            raise DataError(f"{index.parent}: holds soft targets of {saved['meta']}, not of {self.meta}.")
+        sound = []
+        for shard in saved["shards"]:
+            fault = _shard_fault(index.parent, shard)
             if fault is None:
-                self._admit(shard)
+                self._admit(index.parent, shard)
+                sound.append(shard)
                 continue
             self._say(f"soft targets: {fault}; its {shard['rows']} rows will be asked for again")
-        if len(self.shards) < len(shards):
-            self._write_index()
+        if len(sound) < len(saved["shards"]):
+            write_json(index, {**saved, "shards": sound})
+        if index.parent == self.folder / self._part:
+            self._own = sound
 
-    def _admit(self, shard: dict[str, Any]) -> None:
-        self.shards.append(shard)
+    def _admit(self, place: Path, shard: dict[str, Any]) -> None:
         self._bytes += shard["bytes"]
-        self._in_group[shard["file"]] = shard["rows_in_group"]
-        keys = pq.read_table(self.folder / shard["file"], columns=["key"]).column("key").to_pylist()
-        self._where.update({key: (shard["file"], number) for number, key in enumerate(keys)})
-
-    def _write_index(self) -> None:
-        write_json(self.folder / INDEX, {"format": FORMAT, "meta": self.meta, "shards": self.shards})
+        keys = pq.read_table(place / shard["file"], columns=["key"]).column("key").to_pylist()
+        self._keys.add(keys, len(self._shards))
+        self._shards.append(
+            ((place / shard["file"]).relative_to(self.folder).as_posix(), shard["rows_in_group"])
+        )
 
     def add(self, entries: list[Entry]) -> None:
         """Write one shard and then name it in the index."""
-        number = 1 + max((int(shard["file"].partition(".")[0]) for shard in self.shards), default=-1)
-        path = self.folder / f"{number:05d}.parquet"
+        place = self.folder / self._part
+        number = 1 + max((int(shard["file"].partition(".")[0]) for shard in self._own), default=-1)
+        path = place / f"{number:05d}.parquet"
         columns = {
             "key": pa.array([entry.example.key for entry in entries]),
             "row": pa.array([entry.example.row for entry in entries]),
@@ -144,66 +155,27 @@ class SoftTargetCache:
             "bytes": path.stat().st_size,
             "sha256": hash_file(path),
         }
-        self._admit(shard)
-        self._write_index()
+        self._own.append(shard)
+        self._admit(place, shard)
+        write_json(place / INDEX, {"format": FORMAT, "meta": self.meta, "shards": self._own})
 
     def get(self, key: str) -> Kept:
         """The targets of an example's N positions.  Raises: DataError if nobody labelled it."""
-        if key not in self._where:
-            raise DataError(
-                f"{self.folder}: has no soft targets for the example {key}; run the label stage again."
-            )
-        file, number = self._where[key]
-        if self._bytes <= BYTES_IN_MEMORY:
-            block, row = self._block(file, None), number
-        else:
-            in_group = self._in_group[file]
-            block, row = self._block(file, number // in_group), number % in_group
-        return decoded(block.row(row), int(block.positions[row]), self.meta)
-
-    def _block(self, file: str, group: int | None) -> "_Block":
-        """A shard, or one row group of it, decoded; a small cache stays in memory, of a large one what was used last."""
-        at = (file, group)
-        if at not in self._blocks:
-            opened = self._open_file(file)
-            self._blocks[at] = _Block.of(opened.read() if group is None else opened.read_row_group(group))
-            if group is not None and len(self._blocks) > GROUPS_IN_MEMORY:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end(at)
-        return self._blocks[at]
-
-    def _open_file(self, file: str) -> pq.ParquetFile:
-        if file not in self._files:
-            self._files[file] = pq.ParquetFile(self.folder / file)
-            if len(self._files) > FILES_OPEN:
-                self._files.popitem(last=False)[1].close()
-        self._files.move_to_end(file)
-        return self._files[file]
+        found = self._keys.find(key)
+        if found is not None:
+            file, in_group = self._shards[found[0]]
+            group, row = (None, found[1]) if self._bytes <= BYTES_IN_MEMORY else divmod(found[1], in_group)
+            block = self._reader.block(file, group)
+            if block.keys[row].as_py() == key:
+                return decoded(block.row(row), int(block.positions[row]), self.meta)
+        raise DataError(
+            f"{self.folder}: has no soft targets for the example {key}; run the label stage again."
+        )
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Some rows as flat arrays: of each column, row r is values[offsets[r]:offsets[r + 1]]."""
-
-    positions: np.ndarray[Any, Any]
-    columns: dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
-    """name -> (offsets, values)"""
-
-    @classmethod
-    def of(cls, table: pa.Table) -> "_Block":
-        lists = {
-            name: table.column(name).combine_chunks()
-            for name in table.column_names
-            if pa.types.is_list(table.schema.field(name).type)
-        }
-        flat = {name: (column.offsets.to_numpy(), column.values.to_numpy()) for name, column in lists.items()}
-        return cls(table.column("positions").to_numpy(), flat)
-
-    def row(self, number: int) -> Arrays:
-        return {
-            name: values[offsets[number] : offsets[number + 1]]
-            for name, (offsets, values) in self.columns.items()
-        }
+def indexes(folder: Path) -> list[Path]:
+    """Of the folder itself and of its parts, those that are there."""
+    return [path for path in (folder / INDEX, *sorted(folder.glob(f"{PART}*/{INDEX}"))) if path.exists()]
 
 
 def _shard_fault(folder: Path, shard: dict[str, Any]) -> str | None:
@@ -218,9 +190,10 @@ def _shard_fault(folder: Path, shard: dict[str, Any]) -> str | None:
 
 def cache_fault(folder: Path) -> str | None:
     """What is wrong with the soft targets in `folder`, or None; nothing is changed."""
-    if not (folder / INDEX).exists():
+    found = indexes(folder)
+    if not found:
         return f"{folder / INDEX} is gone"
-    faults = (_shard_fault(folder, shard) for shard in _read_index(folder / INDEX)["shards"])
+    faults = (_shard_fault(path.parent, shard) for path in found for shard in _read_index(path)["shards"])
     return next((fault for fault in faults if fault), None)
 
 

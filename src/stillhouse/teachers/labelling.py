@@ -1,6 +1,7 @@
 """Asking a local teacher for its soft targets, shard by shard; a second run asks only for the rest."""
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..progress import Watch
 from ..recipe import Label
 from ..seeds import draw_seed
 from ..tasks import Task
-from .cache import Entry, SoftTargetCache
+from .cache import PART, Entry, SoftTargetCache
 from .codec import encoded
 from .local import LocalTeacher
 from .targets import Kept
@@ -30,9 +31,16 @@ def label_examples(
     examples: list[Example],
     batch_size: int,
     watch: Watch,
+    part: tuple[int, int] | None = None,
 ) -> SoftTargetCache:
-    """The cache in `folder` with the targets of all `examples` in it; the teacher is loaded only if some are missing."""
-    cache = SoftTargetCache(folder, meta, watch.note)
+    """The cache in `folder` with the targets of all `examples` in it; the teacher is loaded only if some are missing.
+
+    Args: part: (number from 1, of how many) if several processes share the work: this one labels every `of`-th example,
+        by key, into a part of the folder.
+    """
+    cache = SoftTargetCache(folder, meta, watch.note, "" if part is None else f"{PART}{part[0]}-of-{part[1]}")
+    if part is not None:
+        examples = [example for example in examples if share_of(example, part[1]) == part[0]]
     missing = list({example.key: example for example in examples if example.key not in cache}.values())
     if not missing:
         return cache
@@ -43,6 +51,11 @@ def label_examples(
     model = task.load(teacher, getattr(torch, meta["dtype"])).to(device())
     ask(cache, LocalTeacher(model, task), task, missing, batch_size, watch)
     return cache
+
+
+def share_of(example: Example, parts: int) -> int:
+    """Which of so many processes labels it, from 1."""
+    return 1 + draw_seed(0, "part", example.key) % parts
 
 
 def ask(
@@ -57,18 +70,43 @@ def ask(
     examples = sorted(examples, key=lambda example: (-len(example.input_ids), example.key))
     waiting: list[Entry] = []
     positions, start = 0, time.perf_counter()
-    for at in range(0, len(examples), batch_size):
-        batch = examples[at : at + batch_size]
-        made = label_batch(teacher, task, batch, cache.meta)
-        waiting += made
-        positions += sum(entry.positions for entry in made)
-        rate = f"{positions / (time.perf_counter() - start):,.0f} positions/s"
-        watch.step("labelling", at + len(batch), len(examples), rate)
-        if sum(entry.values for entry in waiting) >= SHARD_VALUES:
-            cache.add(waiting)
-            waiting = []
-    if waiting:
-        cache.add(waiting)
+    with Writer(cache) as writer:
+        for at in range(0, len(examples), batch_size):
+            batch = examples[at : at + batch_size]
+            made = label_batch(teacher, task, batch, cache.meta)
+            waiting += made
+            positions += sum(entry.positions for entry in made)
+            rate = f"{positions / (time.perf_counter() - start):,.0f} positions/s"
+            watch.step("labelling", at + len(batch), len(examples), rate)
+            if sum(entry.values for entry in waiting) >= SHARD_VALUES:
+                writer.add(waiting)
+                waiting = []
+        if waiting:
+            writer.add(waiting)
+
+
+class Writer:
+    """Writes one shard while the teacher answers for the next; no more than one waits."""
+
+    def __init__(self, cache: SoftTargetCache) -> None:
+        self.cache = cache
+        self._pool = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def add(self, entries: list[Entry]) -> None:
+        """Raises: whatever stopped the shard before from being written."""
+        if self._last is not None:
+            self._last.result()
+        self._last = self._pool.submit(self.cache.add, entries)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        """What was handed over is written, also when the teacher is stopped."""
+        self._pool.shutdown()
+        if self._last is not None and kind is None:
+            self._last.result()
 
 
 def label_batch(teacher: LocalTeacher, task: Task, batch: list[Example], meta: dict[str, Any]) -> list[Entry]:

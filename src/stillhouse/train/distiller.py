@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,6 @@ from transformers import (
     PreTrainedModel,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 
@@ -22,15 +20,16 @@ from ..data.encode import Example
 from ..errors import RecipeError
 from ..models.taps import tapped
 from ..recipe import PolicyGradient, Rollouts, Term, rollouts_fault
-from ..seeds import draw_seed
 from ..tasks import Batch, Scores, Task, make_task, unwrap
 from ..teachers import Dense, SoftTargets, Teacher
 from ..teachers.ema import Ema, EmaTeacher
 from ..teachers.local import LocalTeacher
 from . import checkpoints
+from .callbacks import Following, Randomness
 from .features import FeatureTerms
 from .objective import Layers, Objective
 from .order import SeededOrder
+from .packing import can_pack, packed_batch
 from .rollouts import Writing, judged
 
 
@@ -106,14 +105,17 @@ class Distiller(Trainer):
         self._say = say
         self._parts: list[Tensor] = []
         self._steps = 0
-        self._order = SeededOrder(
-            [len(row.input_ids) for row in self.train_dataset], args.train_batch_size, args.seed
-        )
+        lengths = [len(row.input_ids) for row in self.train_dataset]
+        reads_rows = self.rollouts is not None or self.objective.features is not None
+        if not reads_rows and can_pack(self.task, model, self.teacher):
+            self.data_collator = partial(packed_batch, self.task)
+            lengths = [1] * len(lengths)  # any rows fill a sequence: they need not be of like length
+        self._order = SeededOrder(lengths, args.train_batch_size, args.seed)
         if isinstance(self.teacher, LocalTeacher):
             self.teacher.model.to(args.device)
-        self.add_callback(_Randomness(self._order, args.seed))
+        self.add_callback(Randomness(self._order, args.seed))
         if isinstance(self.teacher, EmaTeacher):
-            self.add_callback(_Following(self.teacher))
+            self.add_callback(Following(self.teacher))
         self.remove_callback(PrinterCallback)  # standard output is for results
 
     def _writing(self, settings: Rollouts | None, args: TrainingArguments) -> Writing | None:
@@ -305,38 +307,6 @@ def _average_gradients(parameters: list[nn.Parameter], ranks: int) -> None:
         if parameter.grad is not None:
             torch.distributed.all_reduce(parameter.grad)
             parameter.grad.div_(ranks)
-
-
-class _Randomness(TrainerCallback):
-    """Makes order and dropout functions of (seed, epoch, step, rank)."""
-
-    def __init__(self, order: SeededOrder, seed: int) -> None:
-        self.order, self.seed = order, seed
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Before the sampler is asked."""
-        self.order.epoch = int(state.epoch or 0)
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Before anything of the step draws."""
-        torch.manual_seed(draw_seed(self.seed, "step", state.global_step, args.process_index))
-
-
-class _Following(TrainerCallback):
-    """Lets the moving average follow the student."""
-
-    def __init__(self, teacher: EmaTeacher) -> None:
-        self.teacher = teacher
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Before a checkpoint of this step is written."""
-        self.teacher.follow(unwrap(kwargs["model"]))
 
 
 def _teacher(

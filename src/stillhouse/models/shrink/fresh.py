@@ -1,62 +1,15 @@
-"""Students made from teachers: some of the layers, or a narrower shape that starts from the teacher's embeddings."""
+"""A new shape of the teacher's family: random weights, started from the teacher's where shapes allow."""
 
-import copy
 from typing import Any
 
 import torch
 import transformers
 from transformers import PreTrainedModel
 
-from ..errors import RecipeError
-from ..registry import did_you_mean
-from .taps import layers_of
-
-
-def every_nth(have: int, keep: int) -> list[int]:
-    """`keep` of `have` layer numbers, evenly spread, the first and the last among them (keep > 1)."""
-    if keep == 1:
-        return [0]
-    return [round(number * (have - 1) / (keep - 1)) for number in range(keep)]
-
-
-def most_influential(influence: torch.Tensor, keep: int) -> list[int]:
-    """The `keep` layer numbers of greatest influence, in their order in the model."""
-    return sorted(torch.topk(influence, keep).indices.tolist())
-
-
-def keep_layers(model: PreTrainedModel, keep: list[int]) -> PreTrainedModel:
-    """An ordinary model of the same family with only the layers `keep`, all weights copied.
-
-    The new model is built from a changed configuration, so that everything a layer knows of its own place (its index
-    in the key-value cache, its kind of attention) is right.
-    """
-    name, layers = layers_of(model)
-    if keep[-1] >= len(layers):
-        raise RecipeError(
-            f"student.from_teacher.layers: the teacher has layers 0 to {len(layers) - 1}, no {keep[-1]}."
-        )
-    config = copy.deepcopy(model.config)
-    text = config.get_text_config()
-    for field, value in text.to_dict().items():
-        if isinstance(value, list) and len(value) == len(layers):
-            setattr(text, field, [value[number] for number in keep])
-    text.num_hidden_layers = len(keep)
-    student = type(model)(config)
-    renamed = {f"{name}.{old}.": f"{name}.{new}." for new, old in enumerate(keep)}
-    weights = {}
-    for key, value in model.state_dict().items():
-        if not key.startswith(f"{name}."):
-            weights[key] = value
-            continue
-        old = f"{name}.{key.removeprefix(f'{name}.').partition('.')[0]}."
-        if old in renamed:
-            weights[renamed[old] + key.removeprefix(old)] = value
-    student.load_state_dict(weights, strict=True)
-    if model.can_generate():
-        student.generation_config = copy.deepcopy(model.generation_config)
-    for parameter in student.parameters():  # not .to(dtype): that would round the rotary frequencies as well
-        parameter.data = parameter.data.to(model.dtype)
-    return student.eval()
+from ...errors import RecipeError
+from ...registry import did_you_mean
+from ..taps import layers_of
+from .cut import every_nth
 
 
 def changed_config(config: Any, changes: dict[str, Any]) -> Any:
@@ -105,3 +58,36 @@ def project_embeddings(student: PreTrainedModel, teacher: PreTrainedModel) -> No
     _, axes = torch.linalg.eigh(centred.T @ centred)
     projected = centred @ axes.flip(1)[:, : ours.shape[1]]
     ours.copy_(projected * (ours.std() / projected.std()))
+
+
+@torch.no_grad()
+def copy_layers(student: PreTrainedModel, teacher: PreTrainedModel) -> dict[str, int]:
+    """Copy from the teacher's layers, evenly spread over the student's, every tensor that has the same shape in both; and so
+    from what is outside the layers, but for the token embeddings (see `project_embeddings`).
+
+    Returns: {"tensors": copied, "of": all}.
+    Raises: RecipeError if no tensor of a layer fits.
+    """
+    (mine, ours), (other, theirs) = layers_of(student), layers_of(teacher)
+    given, fitted, inside = teacher.state_dict(), 0, 0
+    spread = every_nth(len(theirs), len(ours)) if len(ours) <= len(theirs) else None
+    targets = student.state_dict()
+    embeddings = (student.get_input_embeddings(), student.get_output_embeddings())
+    tables = {module.weight.data_ptr() for module in embeddings if module is not None}
+    for name, tensor in targets.items():
+        source = name
+        if name.startswith(f"{mine}."):
+            number, _, rest = name.removeprefix(f"{mine}.").partition(".")
+            place = spread[int(number)] if spread else int(number) * len(theirs) // len(ours)
+            source = f"{other}.{place}.{rest}"
+        fits = source in given and given[source].shape == tensor.shape
+        if fits and tensor.data_ptr() not in tables:
+            tensor.copy_(given[source])
+            fitted += 1
+            inside += source != name or name.startswith(f"{mine}.")
+    if not inside:
+        raise RecipeError(
+            "student.from_config.layers: no weight of the teacher's layers has the shape of the student's; keep hidden_size "
+            "or use from_teacher, which cuts them to size, or layers: random."
+        )
+    return {"tensors": fitted, "of": len(targets)}

@@ -1,0 +1,92 @@
+"""Students made from SmolLM2-135M before any training: which layers to keep, and whether targets are met.
+
+python benchmarks/students.py depth      perplexity on held-out rows with half of the layers, by each criterion
+python benchmarks/students.py targets    parameters, bytes and speed: asked and got
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+from stillhouse.data.encode import read_examples
+from stillhouse.files import read_json
+from stillhouse.models.load import parameters
+from stillhouse.models.shrink.depth import mean_loss
+from stillhouse.progress import Silent
+from stillhouse.recipe import FromTeacher, Student, Target, load_recipe
+from stillhouse.runner import run_stages
+from stillhouse.steps.prepare import task_of
+from stillhouse.steps.shrinking import Shrinking
+from stillhouse.steps.speed import Speed
+
+CRITERIA = ("every_nth", "block_influence", "similarity", "perplexity")
+
+
+def prepared(folder: Path, max_length: int) -> tuple[object, Path, list, list]:
+    """(task, the teacher's folder, training rows, held-out rows) of the recipe `quickstart`."""
+    changes = [f"data.max_length={max_length}", "student.from_teacher.by=every_nth"]
+    recipe = load_recipe("recipes/quickstart/recipe.yaml", changes)
+    run_stages(recipe, folder, Silent(), until="prepare")
+    facts = read_json(folder / "prepare" / "DONE.json")["result"]
+    rows = [read_examples(folder / "prepare" / f"{name}.parquet") for name in ("train", "eval")]
+    return task_of(recipe, facts), Path(facts["teacher"]["folder"]), *rows
+
+
+def perplexity(made: Shrinking, student, rows: list) -> float:
+    """On `rows`, by the same probes that importance is measured with."""
+    probe = Shrinking.__new__(Shrinking)
+    probe.__dict__ |= {
+        **vars(made),
+        "model": student,
+        "examples": rows,
+        "wanted": FromTeacher(rows=len(rows)),
+    }
+    return math.exp(mean_loss(list(probe._probes("reading"))))
+
+
+def depth(folder: Path, args: argparse.Namespace) -> None:
+    """Half of the layers, by each criterion."""
+    task, teacher, train, held = prepared(folder, args.max_length)
+    held = held[: args.held]
+    for by in CRITERIA:
+        wanted = Student(from_teacher=FromTeacher(layers=args.layers, by=by, rows=args.rows))
+        made = Shrinking(wanted, task, teacher, train, Silent())
+        if by == "every_nth":
+            print(
+                f"teacher: perplexity {perplexity(made, made.model, held):.1f} on {len(held)} rows",
+                flush=True,
+            )
+        student, how = made.student(made.shapes()[0])
+        print(f"{by}: perplexity {perplexity(made, student, held):.4g}, layers {how['layers']}", flush=True)
+
+
+def targets(folder: Path, args: argparse.Namespace) -> None:
+    """Asked and got."""
+    task, teacher, train, _ = prepared(folder, args.max_length)
+    for asked in ({"parameters": "20M"}, {"bytes": "40MB"}, {"parameters": "67M"}, {"memory": "300MB"}):
+        made = Shrinking(Student(target=Target(**asked)), task, teacher, train, Silent())
+        shape = made.shapes()[0]
+        student = made.unmeasured(shape)
+        print(
+            f"{asked}: {parameters(student):,} parameters, {4 * parameters(student):,} bytes, {shape.said()}",
+            flush=True,
+        )
+    made = Shrinking(Student(target=Target(tokens_per_second="2x")), task, teacher, train, Silent())
+    shape = made.shapes()[0]
+    speed = Speed(made.model, task, train)
+    again = [round(speed.times_as_fast(made.unmeasured(shape)), 3) for _ in range(3)]
+    print(f"2x: measured {made.how['times_as_fast']}, again {again}, {shape.said()}", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("depth", "targets"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-students"))
+    parser.add_argument("--layers", type=int, default=15)
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--held", type=int, default=32)
+    parser.add_argument("--max-length", type=int, default=64)
+    given = parser.parse_args()
+    {"depth": depth, "targets": targets}[given.what](given.folder, given)

@@ -1,0 +1,143 @@
+"""Answers to held-out prompts, written greedily by each model, against the answers that the data has.
+
+What was written is kept in the run folder (answers-<model>.jsonl), so that a stopped evaluation goes on, and so that
+people can read it.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from .cost import generate
+from .data.encode import Example
+from .errors import DataError
+from .files import read_jsonl, write_jsonl
+from .measure import Rows
+from .measure.text import ANSWER_METRICS, chrf_rows, match_rows
+from .models.machine import device
+from .progress import Watch
+from .recipe import Answers
+from .registry import load, require
+from .tasks import Task
+
+PURPOSES = {"rouge": "rouge_score.rouge_scorer", "bleu": "sacrebleu"}
+"""Measure -> the module of the extra `eval` that it needs."""
+
+
+@torch.inference_mode()
+def write_answers(
+    name: str,
+    model: PreTrainedModel,
+    task: Task,
+    examples: list[Example],
+    rows: list[dict[str, Any]],
+    wanted: Answers,
+    folder: Path,
+    watch: Watch,
+) -> list[dict[str, Any]]:
+    """[{"row", "prompt", "reference", "answer"}] of the first `wanted.rows` rows that ask for something.
+
+    Raises: DataError if none does.
+    """
+    kept = folder / f"answers-{name}.jsonl"
+    if kept.exists():
+        return read_jsonl(kept)
+    known = {row["id"]: row for row in rows}
+    asked = [example for example in examples if "text" not in known[example.row]][: wanted.rows]
+    if not asked:
+        raise DataError(
+            "evaluate.answers: no held-out row has a prompt and an answer; remove it, or measure on rows that do."
+        )
+    found = []
+    model.to(device()).eval()
+    for number, example in enumerate(asked):
+        first = next(at for at, label in enumerate(example.labels) if label >= 0)
+        prompt = torch.tensor([example.input_ids[:first]], device=device())
+        made = generate(model, task, prompt, wanted.max_new_tokens)
+        row = known[example.row]
+        found.append(
+            {
+                "row": example.row,
+                "prompt": task.tokenizer.decode(prompt[0], skip_special_tokens=True),
+                "reference": reference_of(row),
+                "answer": task.tokenizer.decode(made, skip_special_tokens=True),
+            }
+        )
+        watch.step(f"{name} answers", number + 1, len(asked))
+    write_jsonl(kept, found)
+    return found
+
+
+def reference_of(row: dict[str, Any]) -> str:
+    """What the data has as the (first) answer."""
+    if "completion" in row:
+        return str(row["completion"])
+    return next(str(turn["content"]) for turn in row["messages"] if turn["role"] == "assistant")
+
+
+def answer_rows(written: list[dict[str, Any]], rows: list[dict[str, Any]], wanted: Answers) -> Rows:
+    """The columns of ANSWER_METRICS that `wanted` asks for.  Raises: MissingExtra; RecipeError for a bad checker."""
+    answers, references = [row["answer"] for row in written], [row["reference"] for row in written]
+    columns = match_rows(answers, references) | chrf_rows(answers, references)
+    if "rouge" in wanted.metrics:
+        columns |= rouge_rows(answers, references)
+    if "bleu" in wanted.metrics:
+        columns |= bleu_rows(answers, references)
+    if wanted.checker is not None:
+        known = {row["id"]: row for row in rows}
+        columns["passed"] = passed(wanted.checker, answers, [known[row["row"]] for row in written])
+    return columns
+
+
+def rouge_rows(answers: Sequence[str], references: Sequence[str]) -> Rows:
+    """F-measures of ROUGE-1, -2 and -L by rouge-score, with its stemmer."""
+    scorer = require(PURPOSES["rouge"], "evaluate.answers.metrics: rouge")
+    rouge = scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    scores = [rouge.score(reference, answer) for answer, reference in zip(answers, references, strict=True)]
+    return {
+        name: np.array([score[name].fmeasure for score in scores]) for name in ("rouge1", "rouge2", "rougeL")
+    }
+
+
+def bleu_rows(answers: Sequence[str], references: Sequence[str]) -> Rows:
+    """Matches, totals and lengths by sacrebleu, with its default tokens (13a)."""
+    scorer = require(PURPOSES["bleu"], "evaluate.answers.metrics: bleu").BLEU(effective_order=True)
+    scores = [
+        scorer.sentence_score(answer, [reference])
+        for answer, reference in zip(answers, references, strict=True)
+    ]
+    return {
+        "bleu_hits": np.array([score.counts for score in scores], dtype=np.float64),
+        "bleu_totals": np.array([score.totals for score in scores], dtype=np.float64),
+        "bleu_length": np.array([score.sys_len for score in scores], dtype=np.float64),
+        "bleu_reference": np.array([score.ref_len for score in scores], dtype=np.float64),
+    }
+
+
+def passed(target: str, answers: Sequence[str], rows: Sequence[dict[str, Any]]) -> "np.ndarray[Any, Any]":
+    """What the user's checker, (answer, row) -> True, False or a share, says of each answer, [N] from 0 to 1.
+
+    Raises: DataError that names the row on which it fails, or says something else.
+    """
+    checker: Callable[[str, dict[str, Any]], Any] = load(target)
+    values = []
+    for answer, row in zip(answers, rows, strict=True):
+        try:
+            value = float(checker(answer, dict(row)))
+        except Exception as error:  # it is the user's code
+            raise DataError(
+                f"evaluate.answers.checker: {target} fails on {row['where']}: {type(error).__name__}: {error}; mend it."
+            ) from error
+        if not 0.0 <= value <= 1.0:
+            raise DataError(
+                f"evaluate.answers.checker: {target} says {value} of {row['where']}; return True, False or 0 to 1."
+            )
+        values.append(value)
+    return np.array(values)
+
+
+__all__ = ["ANSWER_METRICS", "answer_rows", "write_answers"]

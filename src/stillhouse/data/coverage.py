@@ -1,0 +1,131 @@
+"""How far the training rows cover what is measured on (or sent in production, given as a set of `evaluate.also`).
+
+Words and vectors of words only: it can show that a subject, a label or a length is missing, and cannot show that what is there
+is right.  Every number stands beside the same number for training rows among themselves, which is what rows "of the same kind"
+come to.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .filters.texts import parts_of, words
+from .filters.vectors import tfidf
+from .formats import Row
+
+ROWS = 1000
+"""Rows looked at of each set, the first in its seeded order."""
+WIDTH = 4096
+LENGTHS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Borders of the length histogram, in words."""
+SHOWN, SHOWN_CHARACTERS = 5, 160
+
+
+def coverage(
+    train: Sequence[Row], written: Sequence[Row], tests: Mapping[str, Sequence[Row]]
+) -> dict[str, Any]:
+    """Evaluation set -> what the training rows cover of it.
+
+    Args: written: those of `train` that a model wrote; without them the numbers are given again, to see what they add.
+    """
+    new = {row["id"] for row in written}
+    old = [row for row in train if row["id"] not in new]
+    half = min(len(train) // 2, ROWS)
+    found: dict[str, Any] = {
+        "within_train": _covered(train[half : half + ROWS], train[:half]) if half > 1 else None
+    }
+    for name, rows in tests.items():
+        some = rows[:ROWS]
+        found[name] = {
+            **_covered(train[:ROWS], some),
+            **_histograms(train[:ROWS], some),
+            **_missing(train[:ROWS], some),
+        }
+        if new and old:
+            found[name]["without_written"] = _covered(old[:ROWS], some)
+    return found
+
+
+def _covered(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
+    """Shares of the words and runs of words of `rows` that `train` has, and how near its nearest rows are."""
+    theirs, mine = [_words(row) for row in rows], [_words(row) for row in train]
+    shares = {}
+    for length in (1, 2, 3):
+        known = {run for found in mine for run in _runs(found, length)}
+        runs = [run for found in theirs for run in _runs(found, length)]
+        shares[str(length)] = _rounded(sum(run in known for run in runs) / len(runs)) if runs else None
+    near = np.sort(_nearest(train, rows))
+    return {
+        "rows": len(rows),
+        "words_known": shares,
+        "nearest": {"mean": _rounded(near.mean()), "p05": _rounded(near[len(near) // 20]), "p50": _rounded(near[len(near) // 2])},
+    }  # fmt: skip
+
+
+def _nearest(train: Sequence[Row], rows: Sequence[Row]) -> NDArray[np.float32]:
+    """[rows] cosine of each row with the most similar training row."""
+    known = [_text(row) for row in train]
+    similar: NDArray[np.float32] = tfidf([_text(row) for row in rows], WIDTH, known) @ tfidf(known, WIDTH).T
+    return similar.max(1) if similar.size else np.zeros(len(rows), dtype=np.float32)
+
+
+def _histograms(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
+    """Lengths and labels on both sides, and how far apart they are (0 the same, 1 nothing in common)."""
+    lengths = [
+        [int(np.searchsorted(LENGTHS, len(_words(row)), side="right")) - 1 for row in some]
+        for some in (train, rows)
+    ]
+    found: dict[str, Any] = {"lengths": _two(lengths, range(len(LENGTHS)))}
+    found["lengths"]["from_words"] = list(LENGTHS)
+    if any("label" in row for row in rows):
+        labels = [[row["label"] for row in some if "label" in row] for some in (train, rows)]
+        found["labels"] = _two(labels, sorted({*labels[0], *labels[1]}))
+    return found
+
+
+def _two(both: Sequence[Sequence[Any]], keys: Sequence[Any]) -> dict[str, Any]:
+    """Shares of each of `keys` in the training and in the evaluation rows."""
+    counts = [np.array([Counter(some)[key] for key in keys], dtype=np.float64) for some in both]
+    shares = [count / max(1.0, count.sum()) for count in counts]
+    return {
+        "train": {str(key): _rounded(value) for key, value in zip(keys, shares[0], strict=True)},
+        "evaluated": {str(key): _rounded(value) for key, value in zip(keys, shares[1], strict=True)},
+        "drift": _rounded(jensen_shannon(shares[0], shares[1])),
+    }
+
+
+def jensen_shannon(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Jensen–Shannon divergence of two distributions in bits: 0 if equal, 1 if nothing is in both (Lin 1991)."""
+    middle = (one + other) / 2
+    terms = [(some[some > 0] * np.log2(some[some > 0] / middle[some > 0])).sum() / 2 for some in (one, other)]
+    return float(sum(terms))
+
+
+def _missing(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
+    """Words that evaluation rows have and no training row, by the number of rows; and the rows least like any."""
+    known = {word for row in train for word in _words(row)}
+    counts = Counter(word for row in rows for word in sorted(set(_words(row)) - known))
+    far = np.argsort(_nearest(train, rows), kind="stable")[:SHOWN]
+    return {
+        "missing_words": dict(counts.most_common(2 * SHOWN)),
+        "least_covered": [_text(rows[int(at)])[:SHOWN_CHARACTERS] for at in far],
+    }
+
+
+def _text(row: Row) -> str:
+    return "\n".join(parts_of(row))
+
+
+def _words(row: Row) -> list[str]:
+    return words(_text(row))
+
+
+def _runs(found: Sequence[str], length: int) -> list[tuple[str, ...]]:
+    return [tuple(found[at : at + length]) for at in range(len(found) - length + 1)]
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 4)

@@ -1,0 +1,112 @@
+"""Held-out rows as they come in real life: with typos, in capitals, with words missing, longer than usual.
+
+The answer of a row stays what it was, so every model can be measured on the changed rows beside the clean ones.  What is
+changed follows from the seed and the row.  A swapped row has one of a pair of terms in the place of the other ("she" for
+"he"): an answer that changes with it depends on what it should not.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..seeds import draw_seed
+from .formats import Row
+
+TYPOS, DROPPED = 0.15, 0.15
+"""Share of the words that get a typo, or are left out."""
+SWAPPED = "eval_swapped"
+
+Draw = np.random.Generator
+WORD = re.compile(r"\w+")
+
+
+def perturbed(rows: Iterable[Row], kinds: Sequence[str], seed: int) -> dict[str, list[Row]]:
+    """ "eval_<kind>" -> the rows, changed in that way, in the same order and with the same ids."""
+    some = list(rows)
+    return {
+        f"eval_{kind}": [
+            _changed(row, KINDS[kind], np.random.default_rng(draw_seed(seed, kind, row["id"])))
+            for row in some
+        ]
+        for kind in kinds
+    }
+
+
+def swapped(rows: Iterable[Row], pairs: Sequence[Sequence[str]]) -> list[Row]:
+    """The rows that hold a term of a pair, each with the other term in its place; both ways, whole words only."""
+    other = {one.casefold(): two for one, two in pairs} | {two.casefold(): one for one, two in pairs}
+    terms = re.compile(
+        r"\b(" + "|".join(map(re.escape, sorted(other, key=len, reverse=True))) + r")\b", re.IGNORECASE
+    )
+
+    def swap(text: str, _: Draw) -> str:
+        return terms.sub(lambda found: _as_cased(found[0], other[found[0].casefold()]), text)
+
+    draw = np.random.default_rng(0)  # nothing is drawn
+    changed = [(row, _changed(row, swap, draw)) for row in rows]
+    return [after for before, after in changed if before != after]
+
+
+def _changed(row: Row, change: Callable[[str, Draw], str], draw: Draw) -> Row:
+    """`row` with what is asked changed, and the answer as it was.  Its id stays, so that the two can be paired."""
+    copy: Any = dict(row)
+    for field in ("text", "pair", "prompt"):
+        if field in copy:
+            copy[field] = change(copy[field], draw)
+    if "messages" in copy:
+        last = max(
+            (number for number, turn in enumerate(copy["messages"]) if turn["role"] == "user"), default=-1
+        )
+        copy["messages"] = [
+            {**turn, "content": change(turn["content"], draw)} if number == last else turn
+            for number, turn in enumerate(copy["messages"])
+        ]
+    return copy  # type: ignore[no-any-return]
+
+
+def typos(text: str, draw: Draw) -> str:
+    """In some words two letters change places, or one is doubled or left out."""
+
+    def mistype(found: "re.Match[str]") -> str:
+        word = found[0]
+        if len(word) < 3 or draw.random() >= TYPOS:
+            return word
+        at = int(draw.integers(1, len(word) - 1))
+        return (
+            word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+            word[:at] + word[at] + word[at:],
+            word[:at] + word[at + 1 :],
+        )[int(draw.integers(3))]
+
+    return WORD.sub(mistype, text)
+
+
+def capitals(text: str, _: Draw) -> str:
+    """All of it in capitals."""
+    return text.upper()
+
+
+def drop_words(text: str, draw: Draw) -> str:
+    """Some words are missing; never all of them."""
+    words = text.split(" ")
+    kept = [word for word in words if draw.random() >= DROPPED]
+    return " ".join(kept) if any(word.strip() for word in kept) else text
+
+
+def longer(text: str, _: Draw) -> str:
+    """Said twice."""
+    return f"{text} {text}"
+
+
+KINDS: dict[str, Callable[[str, Draw], str]] = {
+    "typos": typos, "capitals": capitals, "drop_words": drop_words, "longer": longer,
+}  # fmt: skip
+
+
+def _as_cased(word: str, other: str) -> str:
+    """`other` in the case of `word`: SHE for HE, She for He."""
+    if word.isupper() and len(word) > 1:
+        return other.upper()
+    return other[:1].upper() + other[1:] if word[:1].isupper() else other

@@ -1,0 +1,63 @@
+"""Prompts are files that a user can read and change: `prompts/*.txt`, or files of the same names in a folder of theirs.
+
+A file is what a model is told, with {names} for what is put in.  What is put in is data: it is never looked at for names again,
+and nothing in it is executed.
+"""
+
+import re
+from importlib import resources
+from pathlib import Path
+
+from ..errors import RecipeError
+from ..registry import did_you_mean
+
+_NAME = re.compile(r"\{([a-z]+)\}")
+PLACES = {
+    "paraphrase": {"text"},
+    "translate": {"text", "language"},
+    "translate_back": {"text", "example"},
+    "self_instruct": {"examples"},
+    "evol_instruct": {"text"},
+    "rationale": {"question", "answer"},
+    "hard_negative": {"text", "label", "other"},
+    "balance": {"examples", "label"},
+    "zero_shot": {"text", "labels"},
+}
+"""Prompt -> the names that it may use."""
+
+
+def template(name: str, folder: Path | None) -> str:
+    """The prompt called `name`, from `folder` if it has one.  Raises: RecipeError for a name that nothing is put in for."""
+    path = None if folder is None else folder / f"{name}.txt"
+    if path is not None and path.is_file():
+        text, where = path.read_text(encoding="utf-8"), str(path)
+    else:
+        text = resources.files("stillhouse.data").joinpath(f"prompts/{name}.txt").read_text(encoding="utf-8")
+        where = f"{name}.txt"
+    for found in _NAME.findall(text):
+        if found not in PLACES[name]:
+            known = ", ".join(f"{{{place}}}" for place in sorted(PLACES[name]))
+            raise RecipeError(
+                f"{where}: nothing is put in for {{{found}}}.{did_you_mean(found, PLACES[name])} Known here: {known}."
+            )
+    return text.strip()
+
+
+def check_folder(folder: Path) -> None:
+    """Raises: RecipeError if `folder` is none, or a file in it is no prompt of ours."""
+    if not folder.is_dir():
+        raise RecipeError(
+            f"data.writer.prompts: {folder} is no folder; name one with files such as paraphrase.txt."
+        )
+    for path in sorted(folder.glob("*.txt")):
+        if path.stem not in PLACES:
+            raise RecipeError(
+                f"data.writer.prompts: {path} is no prompt that is used.{did_you_mean(path.stem, PLACES)} "
+                f"Known: {', '.join(sorted(PLACES))}."
+            )
+        template(path.stem, folder)
+
+
+def fill(text: str, /, **values: str) -> str:
+    """`text` with each {name} replaced once; a {name} inside a value stays as it is."""
+    return _NAME.sub(lambda match: values[match[1]], text)

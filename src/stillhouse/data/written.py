@@ -1,0 +1,258 @@
+"""Rows -> what a writer is asked, and its texts -> rows.
+
+Each kind of `data.generate` is a function from training rows to `Ask`s: a prompt, and what becomes of the answer.  Nobody here
+knows who writes.  Texts of a writer are data: they are never executed and never a template.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..recipe import generate as kinds
+from ..seeds import draw_seed
+from .filters.texts import answer_of, words
+from .formats import Message, Row, with_id
+from .templates import fill
+
+Prompt = str | list[Message]
+"""A text to go on from, or a conversation to answer."""
+Template = Callable[[str], str]
+"""Name of a prompt -> its text."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One prompt, and the row that its answer makes."""
+
+    prompt: Prompt
+    row: Callable[[str], Row | str]
+    """The answer -> a row, or the reason why there is none."""
+    where: str
+    """Of the row it goes back to."""
+
+
+def said(text: str) -> list[Message]:
+    """`text` as the only turn of a conversation."""
+    return [{"role": "user", "content": text}]
+
+
+def prompt_of(row: Row) -> Prompt:
+    """What comes before a row's answer."""
+    return row["messages"][:-1] if "messages" in row else row["prompt"]
+
+
+def answered(row: Row, answer: str, where: str | None = None) -> Row | str:
+    """`row` with another answer."""
+    if not answer.strip():
+        return "empty answer"
+    new: Row = {**row, "where": where or row["where"]}
+    if "messages" in row:
+        new["messages"] = [*row["messages"][:-1], {"role": "assistant", "content": answer.strip()}]
+    else:
+        new["completion"] = answer
+    return with_id(new)
+
+
+def asked_of(row: Row) -> str:
+    """The text that a row is about: its question, or else the text."""
+    if "messages" in row:
+        return row["messages"][-2]["content"] if len(row["messages"]) > 1 else row["messages"][-1]["content"]
+    return row["prompt"] if "prompt" in row else row["text"]
+
+
+def reworded(row: Row, text: str, where: str, label: str | None = None, keep: bool = True) -> Row | str:
+    """`row` about another text; its label, or a new one, only if it is to be kept."""
+    text = text.strip()
+    if not text:
+        return "empty answer"
+    if words(text) == words(asked_of(row)):
+        return "unchanged"
+    new: Row = {**row, "where": where}
+    if "messages" in row:
+        turns = row["messages"]
+        new["messages"] = (
+            [*turns[:-2], {"role": "user", "content": text}, turns[-1]] if len(turns) > 1 else turns
+        )
+    elif "prompt" in row:
+        new["prompt"] = text
+    else:
+        new["text"] = text
+    if "label" in row:
+        if keep:
+            new["label"] = label or row["label"]
+        else:
+            del new["label"]
+    return with_id(new)
+
+
+# ── one function a kind ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def paraphrases(rows: Sequence[Row], wanted: kinds.Paraphrase, prompt: Template) -> Iterator[Ask]:
+    """`wanted.copies` of each row in other words."""
+    for row in rows:
+        for copy in range(wanted.copies):
+            where = f"{row['where']}~paraphrase{copy + 1}"
+            yield Ask(
+                said(fill(prompt("paraphrase"), text=asked_of(row))),
+                lambda text, row=row, where=where: reworded(row, text, where, keep=wanted.keep_label),  # type: ignore[misc]
+                where,
+            )
+
+
+def translations(rows: Sequence[Row], wanted: kinds.BackTranslation, prompt: Template) -> Iterator[Ask]:
+    """Each row's text in the other language."""
+    for row in rows:
+        asked = said(fill(prompt("translate"), text=asked_of(row), language=wanted.language))
+        where = f"{row['where']}~back_translation"
+        yield Ask(asked, lambda text, row=row, where=where: reworded(row, text, where), where)  # type: ignore[misc]
+
+
+def translations_back(
+    rows: Sequence[tuple[Row, Row]], wanted: kinds.BackTranslation, prompt: Template
+) -> Iterator[Ask]:
+    """Args: rows: (a row, the same in the other language)."""
+    for row, foreign in rows:
+        asked = said(fill(prompt("translate_back"), text=asked_of(foreign), example=asked_of(row)))
+        where = foreign["where"]
+        yield Ask(
+            asked,
+            lambda text, row=row, where=where: reworded(row, text, where, keep=wanted.keep_label),  # type: ignore[misc]
+            where,
+        )
+
+
+def new_tasks(rows: Sequence[Row], wanted: kinds.SelfInstruct, prompt: Template, seed: int) -> Iterator[Ask]:
+    """Questions in the manner of some rows, drawn anew each time; nobody has answered them yet."""
+    for number in range(wanted.rows):
+        shown = _some(rows, wanted.examples, seed, "self_instruct", number)
+        where = f"self_instruct:{number + 1}"
+        yield Ask(
+            said(fill(prompt("self_instruct"), examples=_list(asked_of(row) for row in shown))),
+            lambda text, row=shown[0], where=where: _unanswered(row, text, where),  # type: ignore[misc]
+            where,
+        )
+
+
+def harder(rows: Sequence[Row], wanted: kinds.EvolInstruct, prompt: Template, round: int) -> Iterator[Ask]:
+    """Each row's question made harder; nobody has answered it yet."""
+    for row in rows:
+        where = f"{row['where'].partition('~evol')[0]}~evol{round + 1}"
+        yield Ask(
+            said(fill(prompt("evol_instruct"), text=asked_of(row))),
+            lambda text, row=row, where=where: _unanswered(row, text, where),  # type: ignore[misc]
+            where,
+        )
+
+
+def answers(rows: Sequence[Row]) -> Iterator[Ask]:
+    """Each row's question itself."""
+    for row in rows:
+        yield Ask(prompt_of(row), lambda text, row=row: answered(row, text), row["where"])  # type: ignore[misc]
+
+
+def rationales(rows: Sequence[Row], prompt: Template) -> Iterator[Ask]:
+    """Each row's answer, its reasons before it."""
+    for row in rows:
+        where = f"{row['where']}~rationale"
+
+        def reasoned(text: str, row: Row = row, where: str = where) -> Row | str:
+            if not text.strip():
+                return "empty answer"
+            gap = "" if "messages" in row else "\n"
+            return answered(row, f"{gap}{text.strip()}\n\nAnswer: {answer_of(row).strip()}", where)
+
+        yield Ask(
+            said(fill(prompt("rationale"), question=asked_of(row), answer=answer_of(row).strip())),
+            reasoned,
+            where,
+        )
+
+
+def hard_negatives(
+    rows: Sequence[Row], wanted: kinds.HardNegatives, prompt: Template, seed: int
+) -> Iterator[Ask]:
+    """Each labelled text, changed to belong to another label."""
+    labels = sorted({row["label"] for row in rows if "label" in row})
+    for row in rows:
+        others = [label for label in labels if label != row.get("label")]
+        if "label" not in row or not others:
+            continue
+        other = others[draw_seed(seed, "hard_negatives", row["id"]) % len(others)]
+        where = f"{row['where']}~{other}"
+        yield Ask(
+            said(fill(prompt("hard_negative"), text=row["text"], label=row["label"], other=other)),
+            lambda text, row=row, where=where, other=other: reworded(  # type: ignore[misc]
+                row, text, where, label=other, keep=wanted.keep_label
+            ),
+            where,
+        )
+
+
+def balancing(rows: Sequence[Row], wanted: kinds.Balance, prompt: Template, seed: int) -> Iterator[Ask]:
+    """Texts for the labels that have fewer rows than the largest."""
+    by_label: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if "label" in row:
+            by_label[row["label"]].append(row)
+    largest = max(map(len, by_label.values()), default=0)
+    for label, own in sorted(by_label.items()):
+        for number in range(min(wanted.most, largest - len(own))):
+            shown = _some(own, wanted.examples, seed, "balance", label, number)
+            where = f"balance:{label}:{number + 1}"
+            yield Ask(
+                said(fill(prompt("balance"), examples=_list(row["text"] for row in shown), label=label)),
+                lambda text, row=shown[0], where=where: reworded(row, text, where, keep=wanted.keep_label),  # type: ignore[misc]
+                where,
+            )
+
+
+# ── what the answers agree on ───────────────────────────────────────────────────────────────────────────────────────
+
+
+_MARKED = re.compile(r"(?:\\boxed\{|####|\banswer(?: is)?:?)\s*([^\n}]+)", re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+
+def final_answer(text: str) -> str:
+    """What an answer comes to: what follows a mark (`####`, `\\boxed{`, "answer is"), or its last number, or all its words."""
+    marked = _MARKED.findall(text)
+    last = marked[-1] if marked else text
+    if numbers := _NUMBER.findall(last):
+        return str(numbers[-1]).replace(",", "").rstrip(".")
+    return " ".join(words(last))
+
+
+def agreed(texts: Sequence[str], least: float) -> str | None:
+    """The first text with the commonest final answer; None if fewer than `least` of the texts give it.
+
+    Source: Wang et al. 2022 (self-consistency), arXiv:2203.11171.
+    """
+    finals = [final_answer(text) for text in texts]
+    first, count = Counter(finals).most_common(1)[0]
+    return texts[finals.index(first)] if count >= least * len(texts) else None
+
+
+def _unanswered(row: Row, text: str, where: str) -> Row | str:
+    """A question of the writer's in the form of `row`, without an answer."""
+    new = reworded(row, text, where)
+    if isinstance(new, str):
+        return new
+    if "messages" in new:  # of a conversation the last question only
+        turns = [turn for turn in new["messages"][:-2] if turn["role"] == "system"]
+        new["messages"] = [*turns, new["messages"][-2], {"role": "assistant", "content": ""}]
+    elif "prompt" in new:
+        new["completion"] = ""
+    return with_id(new)
+
+
+def _some(rows: Sequence[Row], count: int, seed: int, *what: str | int) -> list[Row]:
+    draw = np.random.default_rng(draw_seed(seed, *what))
+    return [rows[int(at)] for at in draw.choice(len(rows), min(count, len(rows)), replace=False)]
+
+
+def _list(texts: Iterator[str]) -> str:
+    return "\n\n".join(f"{number}. {text.strip()}" for number, text in enumerate(texts, 1))

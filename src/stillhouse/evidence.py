@@ -1,0 +1,261 @@
+"""What was inherited and where teacher and student part, from the statistics that an evaluation has kept.
+
+Errors that the student repeats, gaps between groups of rows, words that go with errors, where the two disagree most, and
+how their confidence would be mended.  Everything here reads per-row statistics alone: no model, no torch.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .kept import RowIndex
+from .measure import (
+    FLIPS,
+    REPEATED,
+    Metric,
+    Rows,
+    Share,
+    alarms,
+    difference,
+    flip_rows,
+    gap_facts,
+    gap_rows,
+    group_values,
+    inheritance_in_words,
+    interval,
+    least_visible,
+    mended,
+    shift_facts,
+    shift_rows,
+    words_of_errors,
+)
+
+MODELS = ("teacher", "student", "hard_only")
+LABEL_RATES = 6
+"""Labels up to which the share of answers with each of them is compared between groups."""
+QUARTERS = ("shortest quarter", "second quarter", "third quarter", "longest quarter")
+FEWEST_ROWS = 10
+"""Of a slice in which agreement is measured."""
+
+VARIANT, SWAPPED = "eval_", "eval_swapped"
+"""Names of the sets that `data.perturb` makes."""
+
+KeptRows = dict[str, dict[str, Rows]]
+"""Model -> data set -> statistics."""
+
+
+def evidence(
+    kept: KeptRows,
+    index: dict[str, RowIndex],
+    texts: Sequence[str] | None,
+    labels: list[str],
+    agreement: Metric,
+    headline: Metric,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The sections `inheritance`, `groups`, `disagreement`, `calibration` and those of changed rows, of results.json.
+
+    Args:
+        texts: of the rows of `eval`, for a classifier; None for a language model.
+        labels: a classifier's; none for a language model.
+    """
+    settings: Any = {"resamples": resamples, "seed": seed}
+    of_set = {kind: {name: kept[name][kind] for name in MODELS if name in kept} for kind in index}
+    found: dict[str, Any] = {
+        "inheritance": {
+            kind: _inheritance(rows, index[kind], texts if kind == "eval" else None, **settings)
+            for kind, rows in of_set.items()
+        },
+        "groups": {
+            kind: gaps
+            for kind, rows in of_set.items()
+            if (gaps := _gaps(rows, index[kind], labels, **settings))
+        },
+        "disagreement": list(_disagreement(of_set["eval"]["student"], index["eval"], agreement, **settings)),
+        "calibration": {name: mended(rows) for name, rows in of_set["eval"].items()},
+        "robustness": {
+            kind: facts
+            for kind, rows in of_set.items()
+            if kind.startswith(VARIANT)
+            and kind != SWAPPED
+            and (facts := _robustness(of_set["eval"], rows, index["eval"], index[kind], headline, **settings))
+        },
+        "counterfactual": _flips(of_set, index, **settings) if SWAPPED in of_set else None,
+    }
+    return found
+
+
+# ── errors ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _inheritance(
+    models: dict[str, Rows], index: RowIndex, texts: Sequence[str] | None, *, resamples: int, seed: int
+) -> dict[str, Any] | None:
+    """How many of the teacher's errors come again in the student, and in the control that never saw it."""
+    student, control = models["student"], models.get("hard_only")
+    if "repeats" not in student:
+        return None
+    settings: Any = {"resamples": resamples, "seed": seed}
+    errors = int(student["teacher_wrong"].sum())
+    found: dict[str, Any] = {
+        "teacher_errors": errors,
+        "models": {
+            name: interval(REPEATED, index.units(rows), **settings).as_json()
+            for name, rows in models.items()
+            if name != "teacher" and errors
+        },
+        "excess": None,
+        "least_visible": None,
+        "says": "No control was trained on hard targets alone, so nothing is said of what was inherited.",
+        "words": [],
+    }
+    if control is not None:
+        excess = difference(REPEATED, index.units(student), index.units(control), **settings)
+        found["excess"] = excess.as_json()
+        found["least_visible"] = least_visible(excess.low, excess.high)
+        found["says"] = inheritance_in_words(errors, excess)
+    if texts is not None:
+        found["words"] = words_of_errors(texts, _inherited_errors(student, control))
+    return found
+
+
+def _inherited_errors(student: Rows, control: Rows | None) -> "np.ndarray[Any, Any]":
+    """[N] rows on which the student repeats an error of its teacher's that the control does not make."""
+    repeated = student["repeats"] > 0
+    return repeated if control is None else repeated & ~(control["repeats"] > 0)
+
+
+# ── changed rows ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _robustness(
+    clean: dict[str, Rows],
+    changed: dict[str, Rows],
+    index: RowIndex,
+    other: RowIndex,
+    headline: Metric,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any] | None:
+    """What a change of the rows costs each model, paired; None where they cannot be paired, as windows of text cannot."""
+    if index.rows != other.rows or len(headline.columns) != 2:
+        return None
+    scale = 1.0 / np.log(2.0) if headline.unit == "bits" else 1.0
+    units = {}
+    for name, rows in clean.items():
+        columns = shift_rows(rows, changed[name], headline)
+        columns["part_in"], columns["part_out"] = columns["part_in"] * scale, columns["part_out"] * scale
+        units[name] = index.units(columns)
+    return shift_facts(units, resamples=resamples, seed=seed)
+
+
+def _flips(
+    of_set: dict[str, dict[str, Rows]], index: dict[str, RowIndex], *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """The share of answers that change when a term is swapped: teacher, student, control, and their differences."""
+    settings: Any = {"resamples": resamples, "seed": seed}
+    place = {row: number for number, row in enumerate(index["eval"].rows)}
+    mine = index[SWAPPED]
+    at = [place[row] for row in mine.rows]
+    units = {}
+    for name, rows in of_set[SWAPPED].items():
+        clean = {"pred": of_set["eval"][name]["pred"][at]}
+        units[name] = mine.units(flip_rows(clean, rows))
+    student, control = units["student"], units.get("hard_only")
+    return {
+        "rows": len(at),
+        "models": {name: interval(FLIPS, rows, **settings).as_json() for name, rows in units.items()},
+        "drift": difference(FLIPS, student, units["teacher"], **settings).as_json(),
+        "inherited": None if control is None else difference(FLIPS, student, control, **settings).as_json(),
+    }
+
+
+# ── groups ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _shares(labels: list[str]) -> list[Share]:
+    """Between groups of which gaps are looked for."""
+    if not labels:
+        return [
+            Share("bits_per_byte", "bits per byte", "bits", "bytes", False),
+            Share("token_accuracy", "token accuracy", "correct", "tokens", True),
+        ]
+    rates = range(len(labels)) if len(labels) > 2 else range(1, 2)
+    return [
+        Share("accuracy", "accuracy", "correct", "texts", True),
+        *(
+            Share(f"rate_{labels[number]}", f"share answered {labels[number]}", "pred", "texts", True, number)
+            for number in rates
+            if len(labels) <= LABEL_RATES
+        ),
+    ]
+
+
+def _gaps(
+    models: dict[str, Rows], index: RowIndex, labels: list[str], *, resamples: int, seed: int
+) -> dict[str, Any] | None:
+    """Every gap in every column of `evaluate.groups`, and what was too rare to be looked at."""
+    if not index.groups:
+        return None
+    gaps, rare = [], {}
+    for column, values in index.groups.items():
+        frequent = group_values(values)
+        if left_out := sorted({value for value in values if value} - set(frequent)):
+            rare[column] = left_out[:20]
+        for group in frequent:
+            inside = np.array([value == group for value in values])
+            for share in _shares(labels):
+                units = {
+                    name: index.units(gap_rows(_with_bits(rows), share, inside))
+                    for name, rows in models.items()
+                }
+                facts = gap_facts(units, resamples=resamples, seed=seed)
+                about = {"column": column, "group": group, "metric": share.name, "title": share.title}
+                gaps.append({**about, "rows": int(inside.sum()), **facts})
+    return {"gaps": alarms(gaps), "rare": rare}
+
+
+def _with_bits(rows: Rows) -> Rows:
+    return rows | {"bits": rows["nll"] / np.log(2.0)} if "bytes" in rows else rows
+
+
+# ── disagreement ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _disagreement(
+    student: Rows, index: RowIndex, agreement: Metric, *, resamples: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Agreement with the teacher in slices of the rows: by label, by length, by group, and by position in a text."""
+    if not set(agreement.columns) <= set(student):  # a teacher behind an API says no tokens to agree with
+        return
+    for by, value, inside in _slices(index):
+        some = {name: column[inside] for name, column in student.items() if name in agreement.columns}
+        if inside.sum() >= FEWEST_ROWS:
+            measured = interval(agreement, some, resamples=resamples, seed=seed).as_json()
+            yield {"by": by, "value": value, "rows": int(inside.sum()), "agreement": measured}
+    for bucket, counts in enumerate(student.get("count_at", np.zeros((1, 0))).T):
+        if counts.sum():
+            some = {"agree": student["agree_at"][:, bucket], "tokens": counts}
+            first, last = 2**bucket, 2 ** (bucket + 1) - 1
+            measured = interval(agreement, some, resamples=resamples, seed=seed).as_json()
+            where = f"{first}" if first == last else f"{first}–{last}"
+            yield {"by": "position", "value": where, "rows": int(counts.sum()), "agreement": measured}
+
+
+def _slices(index: RowIndex) -> Iterator[tuple[str, str, "np.ndarray[Any, Any]"]]:
+    """(what the rows are cut by, the slice, which rows are in it)."""
+    for label in sorted({label for label in index.labels if label is not None}):
+        yield "label", label, np.array([each == label for each in index.labels])
+    lengths = np.array(index.tokens)
+    edges = np.quantile(lengths, (0.25, 0.5, 0.75))
+    if len(set(edges.tolist())) == 3 and any(label is not None for label in index.labels):
+        quarter = np.searchsorted(edges, lengths, side="left")
+        for number, name in enumerate(QUARTERS):
+            yield "length", name, quarter == number
+    for column, values in index.groups.items():
+        for group in group_values(values):
+            yield column, group, np.array([value == group for value in values])

@@ -1,0 +1,76 @@
+"""What an evaluation leaves in the run folder: which rows were read, and each model's statistics on each of them.
+
+    evaluate/index-<set>.json                     which rows: their keys, documents, lengths, labels and groups
+    evaluate/rows-<model>-<set>.safetensors       statistics, one entry a row, in the same order
+
+Everything that is said of a model is a function of these, so runs can be compared, checked and charted again without
+any weights.  Imports no torch.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from .errors import RecipeError
+from .files import atomic, read_json, write_json
+from .measure import Rows, clustered, unit_of, with_adaptive_bins
+
+FOLDER = "evaluate"
+
+
+@dataclass(frozen=True)
+class RowIndex:
+    """The N rows of a data set, in the order in which every model read them."""
+
+    keys: list[str]
+    """Hash of the tokens that a model reads, by which two runs know that they read the same."""
+    rows: list[str]
+    """Id of the (first) row of data that each was made from."""
+    clusters: list[str]
+    """Document, author or other group that a row comes from; its own id where it comes from none."""
+    tokens: list[int]
+    labels: list[str | None]
+    """A classifier's; None where there is none."""
+    groups: dict[str, list[str | None]] = field(default_factory=dict)
+    """Column of `evaluate.groups` -> the value in each row."""
+
+    def units(self, rows: Rows) -> Rows:
+        """The statistics as they are to be resampled: summed by cluster, where there are enough clusters."""
+        return clustered(rows, self.clusters) if unit_of(self.clusters)[0] else rows
+
+    def note(self) -> str | None:
+        """What must be said about the independence of these rows."""
+        return unit_of(self.clusters)[1]
+
+    def write(self, folder: Path, kind: str) -> None:
+        """Keep it."""
+        write_json(folder / f"index-{kind}.json", asdict(self))
+
+
+def rows_path(folder: Path, name: str, kind: str) -> Path:
+    """Where the statistics of a model on a data set lie, in the folder of the stage."""
+    return folder / f"rows-{name}-{kind}.safetensors"
+
+
+def write_rows(path: Path, rows: Rows) -> None:
+    """Keep one model's statistics on one data set."""
+    with atomic(path) as part:
+        save_file({key: np.ascontiguousarray(value) for key, value in rows.items()}, part)
+
+
+def read_rows(path: Path) -> Rows:
+    """What `write_rows` kept, as float64, and what follows from all of it together."""
+    return with_adaptive_bins({key: value.astype(np.float64) for key, value in load_file(path).items()})
+
+
+def read_index(run: Path, kind: str) -> RowIndex:
+    """The rows of a data set in a finished run.  Raises: RecipeError if the run has not kept them."""
+    path = run / FOLDER / f"index-{kind}.json"
+    if not path.exists():
+        raise RecipeError(
+            f"{run}: has kept no statistics for the rows of {kind}; run its recipe again with this version "
+            "(only what is missing is done)."
+        )
+    return RowIndex(**read_json(path))

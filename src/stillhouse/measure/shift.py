@@ -1,0 +1,37 @@
+"""The same rows read twice: clean and changed.  How much a model loses, and whether the student loses more."""
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from .groups import GAP
+from .intervals import difference, interval
+from .metrics import Metric, Rows, mean
+
+FLIPS = mean("flips", "flips", "texts", False, "share", "answers that change with the term")
+
+
+def shift_rows(clean: Rows, changed: Rows, metric: Metric) -> Rows:
+    """The statistics of metric(changed) − metric(clean), for a metric that is a ratio of two columns."""
+    part, whole = metric.columns
+    return {
+        "part_in": changed[part], "whole_in": changed[whole], "part_out": clean[part], "whole_out": clean[whole],
+    }  # fmt: skip
+
+
+def shift_facts(models: dict[str, Rows], *, resamples: int, seed: int) -> dict[str, Any]:
+    """{"models": name -> interval of what the change does to it; "extra": student − teacher, paired}."""
+    settings: Any = {"resamples": resamples, "seed": seed}
+    return {
+        "models": {name: interval(GAP, rows, **settings).as_json() for name, rows in models.items()},
+        "extra": difference(GAP, models["student"], models["teacher"], **settings).as_json(),
+    }
+
+
+def flip_rows(clean: Rows, changed: Rows) -> Rows:
+    """Whether a classifier's answer is another one.  Raises: DataError if the two are not the same rows."""
+    if len(clean["pred"]) != len(changed["pred"]):
+        raise DataError("the swapped rows are not the rows they were made from; run the recipe again.")
+    apart = (clean["pred"] != changed["pred"]).any(axis=1)
+    return {"flips": apart.astype(np.float64), "texts": np.ones(len(apart))}

@@ -1,0 +1,39 @@
+"""Whether what is to be written fits the rest of a recipe."""
+
+from .data import Data
+from .generate import (
+    Answers,
+    BackTranslation,
+    Balance,
+    EvolInstruct,
+    HardNegatives,
+    Paraphrase,
+    Rationale,
+    SelfInstruct,
+)
+
+FOR_CLASSIFIERS = (Paraphrase, BackTranslation, HardNegatives, Balance)
+FOR_LANGUAGE_MODELS = (Answers, Paraphrase, BackTranslation, SelfInstruct, EvolInstruct, Rationale)
+
+
+def written_fault(data: Data, task: str, has_teacher: bool) -> str | None:
+    """Why `data.generate` cannot be done; None if it can, or is not asked for."""
+    classifier = task == "classification"
+    answered = any(isinstance(one, Answers) for one in data.generate)
+    if data.unlabelled is not None and not classifier and not answered:
+        return (
+            "data.unlabelled: nobody answers its prompts; add `generate: [{kind: answers}]`, or put rows with answers in "
+            "data.train"
+        )
+    if not data.generate:
+        return "data.writer: nothing is to be written; add data.generate" if data.writer is not None else None
+    for one in data.generate:
+        if not isinstance(one, FOR_CLASSIFIERS if classifier else FOR_LANGUAGE_MODELS):
+            return f"data.generate: {one.kind} is not for task: {task}; remove it"
+        if isinstance(one, FOR_CLASSIFIERS) and classifier and not has_teacher and not one.keep_label:
+            return f"data.generate: nobody labels what {one.kind} makes; set keep_label: true, or add a forward_kl term"
+    if classifier and (data.writer is None or data.writer.model is None):
+        return "data.generate: a classifier cannot write; name a language model in data.writer.model"
+    if any(isinstance(one, Answers) for one in data.generate[1:]):
+        return "data.generate: answers must come first, for the others go on from them"
+    return None

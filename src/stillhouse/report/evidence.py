@@ -1,0 +1,169 @@
+"""What was inherited and what changed rows cost, as small tables for the page: strings only."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .numbers import MISSING, count, in_words, known, number, with_interval
+from .table import Results, metric_title
+
+MOST = 24
+"""Rows of a table, the most telling first."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, what is said under it, and a table."""
+
+    title: str
+    says: list[str]
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def sections(results: Results) -> list[Section]:
+    """Those that have something to show."""
+    made = (
+        _inherited(results), _gaps(results), _counterfactual(results), _robust(results), _apart(results),
+        _mended(results), _seeds(results), _paid(results),
+    )  # fmt: skip
+    return [section for section in made if section is not None]
+
+
+def _three(models: dict[str, Any]) -> list[str]:
+    return [with_interval(models.get(name)) for name in ("teacher", "student", "hard_only")]
+
+
+WHO = ["teacher", "student", "hard targets only"]
+
+
+def _inherited(results: Results) -> Section | None:
+    found = (results.get("inheritance") or {}).get("eval")
+    if not found:
+        return None
+    rows = [
+        [each["word"], f"{each['rows']:,}", f"{each['errors']:,}", number(each["expected"])]
+        for each in found["words"]
+    ]
+    says = [found["says"]]
+    if rows:
+        says.append(
+            "Words that are in more of the inherited errors than chance explains; a wrong rule may stand behind them:"
+        )
+    return Section(
+        "Errors inherited from the teacher",
+        says,
+        ["word", "rows with it", "errors in them", "expected"] if rows else [],
+        rows,
+    )
+
+
+def _gaps(results: Results) -> Section | None:
+    gaps = ((results.get("groups") or {}).get("eval") or {}).get("gaps") or []
+    if not gaps:
+        return None
+    alarms = [f"{gap['title']} of {gap['column']} = {gap['group']}" for gap in gaps if gap["alarm"]]
+    says = [
+        f"Inherited from the teacher, beyond what the control shows: the gap in {in_words(alarms)}."
+        if alarms
+        else "No gap was shown to come from the teacher; that is not to say that there is none."
+    ]
+    order = sorted(gaps, key=lambda gap: (not gap["alarm"], -abs(gap["models"]["student"]["value"] or 0.0)))
+    rows = [
+        [
+            f"{gap['title']}, {gap['column']} = {gap['group']} ({gap['rows']:,} rows)",
+            *_three(gap["models"]),
+            with_interval(gap["growth"]),
+        ]
+        for gap in order[:MOST]
+    ]
+    return Section(
+        "Gaps between groups", says, ["inside the group less outside", *WHO, "growth over the teacher"], rows
+    )
+
+
+def _counterfactual(results: Results) -> Section | None:
+    found = results.get("counterfactual")
+    if not found:
+        return None
+    row = [f"answers that change ({found['rows']:,} rows)", *_three(found["models"])]
+    return Section("Swapped terms", [], ["", *WHO], [row])
+
+
+def _robust(results: Results) -> Section | None:
+    found = results.get("robustness") or {}
+    rows = [
+        [kind.removeprefix("eval_").replace("_", " "), *_three(each["models"]), with_interval(each["extra"])]
+        for kind, each in found.items()
+    ]
+    title = f"Changed rows: {metric_title(results, results['metric'])} less that on the clean ones"
+    return Section(title, [], ["change", *WHO, "student less teacher"], rows) if rows else None
+
+
+def _apart(results: Results) -> Section | None:
+    found = [each for each in results.get("disagreement") or [] if known(each["agreement"]["value"])]
+    if len(found) < 2:
+        return None
+    order = sorted(found, key=lambda each: each["agreement"]["value"])[:MOST]
+    rows = [
+        [f"{each['by']}: {each['value']}", f"{each['rows']:,}", with_interval(each["agreement"])]
+        for each in order
+    ]
+    return Section(
+        "Where teacher and student part most", [], ["slice", "rows or positions", "agreement"], rows
+    )
+
+
+def _mended(results: Results) -> Section | None:
+    found = {name: each for name, each in (results.get("calibration") or {}).items() if each}
+    rows = [
+        [
+            name.replace("hard_only", WHO[2]),
+            number(each["temperature"]),
+            f"{number(each['nll'])} → {number(each['nll_mended'])}",
+            MISSING if each["ece"] is None else f"{number(each['ece'])} → {number(each['ece_mended'])}",
+        ]
+        for name, each in found.items()
+    ]
+    columns = ["", "temperature", "negative log-likelihood", "calibration error"]
+    return Section("The temperature that would mend the confidence", [], columns, rows) if rows else None
+
+
+def _seeds(results: Results) -> Section | None:
+    found = results.get("seeds")
+    if not found:
+        return None
+    rows = [
+        [
+            title,
+            number(found[name]["mean"]),
+            number(found[name]["deviation"]),
+            f"{number(found[name]['low'])} to {number(found[name]['high'])}",
+        ]
+        for name, title in (("student", "student"), ("hard_only", WHO[2]), ("gain", "difference"))
+        if name in found
+    ]
+    title = f"{metric_title(results, results['metric']).capitalize()} over {found['count']} seeds"
+    return Section(title, list(_unsettled(found)), ["", "mean", "standard deviation", "range"], rows)
+
+
+def _unsettled(found: dict[str, Any]) -> Iterator[str]:
+    gain = found.get("gain")
+    if gain and gain["low"] < 0 < gain["high"]:
+        yield "Which of the two is better changes with the seed."
+
+
+def _paid(results: Results) -> Section | None:
+    found = results.get("economics")
+    if not found:
+        return None
+    pays = found["break_even_requests"]
+    says = [
+        f"The run has paid for itself after {count(pays)} requests."
+        if pays is not None
+        else f"{found['note']}".capitalize()
+    ]
+    row = [number(found[name]) for name in ("teacher_per_million", "student_per_million", "making")]
+    return Section(
+        "What it costs", says, ["teacher, a million", "student, a million", "making the student"], [row]
+    )

@@ -1,0 +1,245 @@
+"""Rows that a language model writes: `data.generate`, kind by kind, each going on from what the ones before it made."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..data import templates, written
+from ..data.encode import control_pieces, without_control
+from ..data.filters import sift
+from ..data.formats import Row
+from ..data.split import Prepared, content_key
+from ..data.written import Ask
+from ..errors import DataError, RecipeError
+from ..models.continuous import Sampling
+from ..models.load import load_tokenizer
+from ..progress import Watch
+from ..recipe import Filter
+from ..recipe import generate as kinds
+from ..teachers.writer import LocalWriter, Writer, write_kept
+
+FOLDER = "written"
+"""In the run folder, beside the stages: what was written is found by content, and stays when the recipe changes."""
+
+
+def write_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path, watch: Watch) -> Prepared:
+    """`rows` with those that `data.generate` asks for among them.  Returns: `rows` itself if nothing is asked for."""
+    if not recipe.data.generate:
+        return rows
+    desk = Desk(recipe, make_writer(recipe, models), models, place, watch)
+    train, unlabelled, replaced = list(rows.train), list(rows.unlabelled), False
+    for wanted in recipe.data.generate:
+        _refuse_plain_text(wanted, unlabelled or train)
+        if isinstance(wanted, kinds.Answers):
+            replaced = not rows.unlabelled
+            made = desk.answers(wanted, rows.unlabelled or rows.train)
+            train, unlabelled = (made if replaced else train + made), []
+        else:
+            train += MAKERS[type(wanted)](desk, wanted, list(train))
+    new = [row for row in train if row["where"] in desk.wheres]
+    kept = desk.sifted(new, [row for row in train if row["where"] not in desk.wheres], rows)
+    labelled = [row for row in kept if recipe.task != "classification" or "label" in row]
+    bare = [row for row in kept if recipe.task == "classification" and "label" not in row]
+    old = [row for row in train if row["where"] not in desk.wheres]
+    if not old and not labelled:
+        why = ", ".join(sorted({row["reason"] for row in desk.dropped}))
+        raise DataError(
+            f"data.generate: nothing that was written can be used ({why}); see data.writer and data.filter."
+        )
+    counts = {**rows.counts, "written": desk.counts(len(kept))}
+    watch.note(f"  written: {desk.asked:,} texts, {len(kept):,} rows kept")
+    return replace(
+        rows,
+        train=old + labelled,
+        unlabelled=unlabelled + bare,
+        dropped=[*rows.dropped, *desk.dropped],
+        counts=counts,
+        written=frozenset(row["id"] for row in kept),
+    )
+
+
+def _refuse_plain_text(wanted: Any, rows: Sequence[Row]) -> None:
+    """Raises: RecipeError if questions are needed, and the rows are texts."""
+    if isinstance(wanted, NEED_QUESTIONS) and rows and "text" in rows[0]:
+        raise RecipeError(
+            f"data.generate: {wanted.kind} needs questions, and the rows are plain text; give prompt or messages columns, "
+            "or name prompts in data.unlabelled."
+        )
+
+
+def make_writer(recipe: Any, models: dict[str, Any]) -> Writer:
+    """Who writes: the model that `data.writer` names, or the teacher."""
+    found = models["writer"] or models["teacher"]
+    size = recipe.data.writer.batch_size if recipe.data.writer is not None else 16
+    dtype = "bfloat16" if models["bfloat16"] else "float32"
+    return LocalWriter(Path(found["folder"]), found["identity"], dtype, size)
+
+
+@dataclass
+class Desk:
+    """Where prompts go out and texts come in; keeps account of what became of each."""
+
+    recipe: Any
+    writer: Writer
+    models: dict[str, Any]
+    place: Path
+    watch: Watch
+    dropped: list[dict[str, Any]] = field(default_factory=list)
+    wheres: set[str] = field(default_factory=set)
+    """Of the rows that were written."""
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        settings = self.recipe.data.writer
+        self.prompts = Path(settings.prompts) if settings is not None and settings.prompts else None
+        if self.prompts is not None:
+            templates.check_folder(self.prompts)
+        self.control = control_pieces(load_tokenizer(Path(self.models["teacher"]["folder"])))
+
+    def template(self, name: str) -> str:
+        """A prompt's text."""
+        return templates.template(name, self.prompts)
+
+    def texts(self, prompts: Sequence[written.Prompt], wanted: Any, temperature: float) -> list[str | None]:
+        """What the writer says to each, without pieces that a tokenizer would take for control tokens."""
+        sampling = Sampling(wanted.max_new_tokens, temperature, wanted.top_p)
+        said = write_kept(
+            self.writer,
+            prompts,
+            sampling,
+            self.recipe.seed,
+            self.place.parent / FOLDER,
+            self.watch,
+            wanted.kind,
+        )
+        self.asked += len(prompts)
+        return [None if text is None else without_control(text, self.control) for text in said]
+
+    def rows(self, asks: Iterable[Ask], wanted: Any, temperature: float) -> list[Row]:
+        """The rows that the writer's answers make."""
+        asks = list(asks)
+        texts = self.texts([ask.prompt for ask in asks], wanted, temperature)
+        made = []
+        for ask, text in zip(asks, texts, strict=True):
+            row = self.cut(wanted) if text is None else ask.row(text)
+            if isinstance(row, str):
+                self.drop(ask.where, row)
+            else:
+                made.append(row)
+        self.wheres |= {row["where"] for row in made}
+        return made
+
+    def answers(self, wanted: kinds.Answers, questions: Sequence[Row]) -> list[Row]:
+        """The questions with the writer's answers; with several samples, the ones that agree."""
+        if wanted.samples == 1:
+            return self.rows(written.answers(questions), wanted, wanted.temperature)
+        prompts = [written.prompt_of(row) for row in questions for _ in range(wanted.samples)]
+        texts = self.texts(prompts, wanted, wanted.temperature)
+        made = []
+        for number, row in enumerate(questions):
+            own = [text for text in texts[number * wanted.samples : (number + 1) * wanted.samples] if text]
+            best = written.agreed(own, wanted.min_agreement * wanted.samples / len(own)) if own else None
+            new = written.answered(row, best) if best is not None else ""
+            if isinstance(new, str):
+                self.drop(row["where"], new or ("samples disagree" if own else self.cut(wanted)))
+            else:
+                made.append(new)
+        self.wheres |= {row["where"] for row in made}
+        return made
+
+    def answered(self, questions: Sequence[Row], wanted: Any) -> list[Row]:
+        """Questions of the writer's with its own greedy answers."""
+        self.wheres -= {row["where"] for row in questions}
+        return self.rows(written.answers(questions), wanted, 0.0)
+
+    def cut(self, wanted: Any) -> str:
+        """Why an answer without an end is dropped."""
+        return f"longer than {wanted.max_new_tokens} tokens"
+
+    def drop(self, where: str, reason: str, row: Row | None = None) -> None:
+        """Count a text that makes no row."""
+        self.dropped.append({**(row or {}), "where": where, "reason": reason, "set": "written"})
+
+    def sifted(self, new: list[Row], old: list[Row], rows: Prepared) -> list[Row]:
+        """The written rows that are neither there already nor measured on, and that pass the recipe's filter."""
+        tests = {"eval": rows.eval, **rows.also}
+        taken = {content_key(row, answers=True): "duplicate" for row in old}
+        taken |= {content_key(row): f"also in {name}" for name, some in tests.items() for row in some}
+        fresh = []
+        for row in new:
+            whole, asked = content_key(row, answers=True), content_key(row)
+            if why := (taken.get(asked, "").startswith("also") and taken[asked]) or taken.get(whole):
+                self.drop(row["where"], why, row)
+            else:
+                taken[whole] = "duplicate"
+                fresh.append(row)
+        verdicts = sift(fresh, self.recipe.data.filter or Filter(), tests, before=old)
+        for row, verdict in zip(fresh, verdicts, strict=True):
+            if verdict is not None:
+                self.drop(row["where"], verdict, row)
+        return [row for row, verdict in zip(fresh, verdicts, strict=True) if verdict is None]
+
+    def counts(self, kept: int) -> dict[str, Any]:
+        """As `data.split` counts a set; what was asked without making a row of its own (a translation there) was never read."""
+        reasons: dict[str, int] = {}
+        for row in self.dropped:
+            reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
+        return {
+            "format": "written", "read": kept + len(self.dropped), "added": 0, "kept": kept, "held_out": 0,
+            "dropped": reasons, "overlap": {}, "texts": self.asked,
+        }  # fmt: skip
+
+
+def _paraphrased(desk: Desk, wanted: kinds.Paraphrase, train: list[Row]) -> list[Row]:
+    return desk.rows(written.paraphrases(train, wanted, desk.template), wanted, wanted.temperature)
+
+
+def _translated(desk: Desk, wanted: kinds.BackTranslation, train: list[Row]) -> list[Row]:
+    foreign = desk.rows(written.translations(train, wanted, desk.template), wanted, wanted.temperature)
+    desk.wheres -= {row["where"] for row in foreign}
+    sources = {f"{row['where']}~back_translation": row for row in train}
+    pairs = [(sources[row["where"]], row) for row in foreign]
+    return desk.rows(written.translations_back(pairs, wanted, desk.template), wanted, wanted.temperature)
+
+
+def _self_instructed(desk: Desk, wanted: kinds.SelfInstruct, train: list[Row]) -> list[Row]:
+    asks = written.new_tasks(train, wanted, desk.template, desk.recipe.seed)
+    return desk.answered(desk.rows(asks, wanted, wanted.temperature), wanted)
+
+
+def _evolved(desk: Desk, wanted: kinds.EvolInstruct, train: list[Row]) -> list[Row]:
+    made: list[Row] = []
+    latest = train
+    for number in range(wanted.rounds):
+        asks = written.harder(latest, wanted, desk.template, number)
+        latest = desk.answered(desk.rows(asks, wanted, wanted.temperature), wanted)
+        made += latest
+    return made
+
+
+def _reasoned(desk: Desk, wanted: kinds.Rationale, train: list[Row]) -> list[Row]:
+    return desk.rows(written.rationales(train, desk.template), wanted, wanted.temperature)
+
+
+def _negated(desk: Desk, wanted: kinds.HardNegatives, train: list[Row]) -> list[Row]:
+    asks = written.hard_negatives(train, wanted, desk.template, desk.recipe.seed)
+    return desk.rows(asks, wanted, wanted.temperature)
+
+
+def _balanced(desk: Desk, wanted: kinds.Balance, train: list[Row]) -> list[Row]:
+    asks = written.balancing(train, wanted, desk.template, desk.recipe.seed)
+    return desk.rows(asks, wanted, wanted.temperature)
+
+
+NEED_QUESTIONS = (kinds.Answers, kinds.SelfInstruct, kinds.EvolInstruct, kinds.Rationale)
+MAKERS: dict[type, Callable[[Desk, Any, list[Row]], list[Row]]] = {
+    kinds.Paraphrase: _paraphrased,
+    kinds.BackTranslation: _translated,
+    kinds.SelfInstruct: _self_instructed,
+    kinds.EvolInstruct: _evolved,
+    kinds.Rationale: _reasoned,
+    kinds.HardNegatives: _negated,
+    kinds.Balance: _balanced,
+}
+"""Kind -> what makes its rows of the training rows so far."""

@@ -1,0 +1,43 @@
+"""What the Distiller does between the Trainer's steps."""
+
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..seeds import draw_seed
+from ..tasks import unwrap
+from ..teachers.ema import EmaTeacher
+from .order import SeededOrder
+
+
+class Randomness(TrainerCallback):
+    """Makes order and dropout functions of (seed, epoch, step, rank)."""
+
+    def __init__(self, order: SeededOrder, seed: int) -> None:
+        self.order, self.seed = order, seed
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Before the sampler is asked."""
+        self.order.epoch = int(state.epoch or 0)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Before anything of the step draws."""
+        torch.manual_seed(draw_seed(self.seed, "step", state.global_step, args.process_index))
+
+
+class Following(TrainerCallback):
+    """Lets the moving average follow the student."""
+
+    def __init__(self, teacher: EmaTeacher) -> None:
+        self.teacher = teacher
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Before a checkpoint of this step is written."""
+        self.teacher.follow(unwrap(kwargs["model"]))

@@ -1,0 +1,24 @@
+"""When ragged rows share sequences in training, and how a batch of them is made."""
+
+from transformers import PreTrainedModel
+
+from ..data.encode import Example
+from ..data.packing import packed
+from ..tasks import Batch, Task, unwrap
+from ..teachers import Teacher
+from ..teachers.cache import CachedTeacher
+from ..teachers.local import LocalTeacher
+
+
+def can_pack(task: Task, student: PreTrainedModel, teacher: Teacher | None) -> bool:
+    """Whether student and teacher say about a row that shares a sequence what they say about it alone."""
+    beside = [teacher.model] if isinstance(teacher, LocalTeacher) else []
+    if teacher is not None and not beside and not isinstance(teacher, CachedTeacher):
+        return False  # somebody's own, which may read rows
+    return all(task.packs(unwrap(model)) for model in (student, *beside))
+
+
+def packed_batch(task: Task, examples: list[Example]) -> Batch:
+    """One batch whose keys come in the order of its positions, which is how kept targets are found."""
+    sequences, order = packed(examples)
+    return {**task.collate(sequences), "keys": [example.key for example in order]}

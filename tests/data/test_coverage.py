@@ -1,0 +1,69 @@
+"""What training rows cover of the evaluation rows, against naive counts and planted gaps."""
+
+import numpy as np
+import pytest
+
+from report_fixtures import classifier
+from stillhouse.data.coverage import coverage, jensen_shannon
+from stillhouse.data.formats import with_id
+from stillhouse.report.html import render_html
+from tiny import sentences
+
+
+def rows(texts, label="good") -> list[dict]:
+    return [with_id({"where": f"x:{n}", "text": text, "label": label}) for n, text in enumerate(texts)]
+
+
+def test_the_same_rows_are_covered_wholly_and_others_not_at_all():
+    texts = sentences(40)
+    same = coverage(rows(texts), [], {"eval": rows(texts)})["eval"]
+    assert same["words_known"] == {"1": 1.0, "2": 1.0, "3": 1.0} and same["nearest"]["p05"] > 0.999
+    assert same["lengths"]["drift"] == same["labels"]["drift"] == 0.0 and same["missing_words"] == {}
+    other = coverage(rows(texts), [], {"eval": rows(["stocks fell sharply today"] * 3, "bad")})["eval"]
+    assert other["words_known"] == {"1": 0.0, "2": 0.0, "3": 0.0}
+    assert other["nearest"]["mean"] < 0.2 and other["labels"]["drift"] == 1.0
+    assert other["missing_words"] == {"fell": 3, "sharply": 3, "stocks": 3, "today": 3}
+
+
+def test_shares_are_those_of_a_naive_count():
+    found = coverage(rows(["a b c d"]), [], {"eval": rows(["a b x", "c d a b"])})["eval"]["words_known"]
+    assert found == {"1": pytest.approx(6 / 7, abs=1e-4), "2": pytest.approx(3 / 5, abs=1e-4), "3": 0.0}
+
+
+def test_a_planted_subject_that_training_lacks_is_shown():
+    train, held = sentences(200), sentences(30, seed=9)
+    found = coverage(rows(train), [], {"eval": rows([*held, "quarks gluons bind hadrons"])})["eval"]
+    assert "quarks gluons bind hadrons" in found["least_covered"]
+    assert {"quarks", "gluons", "hadrons"} <= set(found["missing_words"])
+
+
+def test_what_written_rows_add_is_told_apart():
+    old, new = rows(sentences(50)), rows(["quarks bind hadrons"])
+    found = coverage(old + new, new, {"eval": rows(["quarks bind hadrons"])})["eval"]
+    assert found["words_known"]["3"] == 1.0 and found["without_written"]["words_known"]["3"] == 0.0
+    assert found["nearest"]["mean"] > found["without_written"]["nearest"]["mean"]
+
+
+def test_divergence_is_zero_for_equals_one_for_strangers_and_symmetric():
+    draw = np.random.default_rng(0)
+    one, other = draw.dirichlet(np.ones(6), 2)
+    naive = sum(
+        0.5 * (p * np.log2(2 * p / (p + q)) + q * np.log2(2 * q / (p + q)))
+        for p, q in zip(one, other, strict=True)
+    )
+    assert jensen_shannon(one, other) == pytest.approx(naive) == pytest.approx(jensen_shannon(other, one))
+    assert jensen_shannon(one, one) == 0.0
+    assert jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == 1.0
+
+
+def test_the_report_shows_it_and_text_of_rows_stays_text():
+    found = classifier()
+    evil = rows(["<script>alert(1)</script> stocks"])
+    found["data"]["coverage"] = coverage(rows(sentences(30)), rows(sentences(3)), {"eval": evil})
+    page = render_html(found, "", "stillhouse run x.yaml")
+    assert "What the training rows cover of eval" in page and "<script>alert" not in page
+    assert "without the written rows" in page
+
+
+def test_one_row_is_enough():
+    assert coverage(rows(["one"]), [], {"eval": rows(["one"])})["within_train"] is None

@@ -1,0 +1,403 @@
+"""Filters: what is planted is found, what is not is left alone, and every dropped row says why."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from stillhouse.data.filters import choose, sift
+from stillhouse.data.filters.contamination import contaminated, windows_of
+from stillhouse.data.filters.language import language
+from stillhouse.data.filters.near import jaccard, near_twins
+from stillhouse.data.filters.rules import declines, repetition
+from stillhouse.data.filters.texts import letters, words
+from stillhouse.data.filters.vectors import tfidf
+from stillhouse.data.split import prepare
+from stillhouse.errors import DataError, RecipeError
+from stillhouse.recipe import Data, Filter
+from stillhouse.recipe.load import parse_recipe
+from tiny import WORDS, language_recipe
+
+VOCABULARY = [f"{one}{other}" for one in WORDS for other in WORDS]
+
+
+def run(folder, sets: dict, **data):
+    """`prepare` of a classifier on rows given by set name."""
+    paths = {}
+    for name, some in sets.items():
+        paths[name] = folder / f"{name}.jsonl"
+        paths[name].write_text("".join(json.dumps(row) + "\n" for row in some), encoding="utf-8")
+        data[name] = {"source": "x"}
+    return prepare(Data.model_validate(data), [], "classification", 0, paths)
+
+
+def balanced(found) -> bool:
+    """read == kept + held out + dropped, in each set."""
+    counts = found.counts.values()
+    return all(c["read"] == c["kept"] + c["held_out"] + sum(c["dropped"].values()) for c in counts)
+
+
+def prose(count: int, length: int, seed: int) -> list[str]:
+    draw = np.random.default_rng(seed)
+    return [" ".join(VOCABULARY[n] for n in draw.integers(0, len(VOCABULARY), length)) for _ in range(count)]
+
+
+def rows(texts, **more) -> list[dict]:
+    return [{"id": f"{n}", "where": f"x:{n}", "text": text, **more} for n, text in enumerate(texts)]
+
+
+def disguised(text: str, seed: int) -> str:
+    """Another case for each letter, other punctuation and spaces between the words."""
+    draw = np.random.default_rng(seed)
+    marks = [" ", "  ", ", ", " - ", "! ", "\n", "-"]
+    shouted = ["".join(c.upper() if draw.random() < 0.5 else c for c in word) for word in text.split()]
+    return "".join(word + marks[draw.integers(len(marks))] for word in shouted)
+
+
+# ── contamination ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("length", [4, 12, 60])
+@pytest.mark.parametrize("how", ["verbatim", "disguised", "inside another text", "a third of it"])
+def test_every_planted_evaluation_row_is_found_and_no_other(length, how):
+    tests, clean = rows(prose(200, length, 1)), rows(prose(400, 40, 2))
+    if how == "a third of it" and length < 60:
+        pytest.skip("too little of a short row to know it by")
+    planted = []
+    for number, row in enumerate(tests):
+        third = " ".join(row["text"].split()[:20])
+        text = {
+            "verbatim": row["text"],
+            "disguised": disguised(row["text"], number),
+            "inside another text": f"{clean[number]['text'][:90]} {disguised(row['text'], number)} and so on",
+            "a third of it": f"well then {disguised(third, number)} never",
+        }[how]
+        planted.append({**row, "text": text})
+    found = contaminated([*clean, *planted], {"books": tests}, 50)
+    assert found[: len(clean)] == [None] * len(clean)
+    assert found[len(clean) :] == ["books"] * len(planted)
+
+
+def test_a_template_that_all_prompts_share_is_no_contamination():
+    template = "Below is an instruction that describes a task. Write a response that completes the request. Question: {}"
+    asked = prose(300, 8, 3)
+    made = [
+        {"id": str(n), "where": "x", "prompt": template.format(text), "completion": f"the answer is {n}"}
+        for n, text in enumerate(asked)
+    ]
+    assert contaminated(made[100:], {"eval": made[:100]}, 50) == [None] * 200
+    assert contaminated(made[100:] + made[:9], {"eval": made[:100]}, 50)[200:] == ["eval"] * 9
+    assert contaminated(made[100:], {"eval": made[:2]}, 50) == [None] * 200, "two rows cannot show a template"
+
+
+def test_a_question_with_another_answer_gives_itself_away_and_a_shared_answer_does_not():
+    tests = [{"id": "1", "where": "x", "prompt": "What is the capital of France?", "completion": "Paris."}]
+    train = [
+        {"id": "2", "where": "x", "prompt": "what is the Capital of France", "completion": "It is Lyon."},
+        {"id": "3", "where": "x", "prompt": "Where is the Louvre to be found?", "completion": "Paris."},
+    ]
+    assert contaminated(train, {"eval": tests}, 50) == ["eval", None]
+
+
+def test_rows_that_all_ask_the_same_are_not_all_contaminated():
+    made = [
+        {"id": str(n), "where": "x", "prompt": "Tell me a very good story.", "completion": text}
+        for n, text in enumerate(prose(60, 30, 4))
+    ]
+    assert contaminated(made[20:], {"eval": made[:20]}, 50) == [None] * 40
+
+
+@pytest.mark.parametrize("length", [20, 50])
+def test_windows_have_equal_hashes_exactly_where_their_text_is_equal(length):
+    one, other = letters(" ".join(prose(1, 80, 5))), letters(" ".join(prose(1, 80, 6)))
+    middle = one[100:180]
+    texts = [one, other[:37] + middle + other[37:]]
+    hashes = [dict(zip(windows_of(t, length).tolist(), range(len(t)), strict=False)) for t in texts]
+    shared = {texts[0][hashes[0][h] : hashes[0][h] + length] for h in set(hashes[0]) & set(hashes[1])}
+    naive = {
+        texts[0][n : n + length] for n in range(len(one) - length + 1) if texts[0][n : n + length] in texts[1]
+    }
+    assert shared == naive and len(naive) >= 80 - length + 1
+    assert len(windows_of("a" * (length - 1), length)) == 0
+
+
+# ── near duplicates ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def edited(text: str, draw: np.random.Generator, edits: int) -> str:
+    found = text.split()
+    for place in draw.choice(len(found), edits, replace=False):
+        found[place] = VOCABULARY[int(draw.integers(len(VOCABULARY)))]
+    return " ".join(found)
+
+
+def naive_jaccard(one: str, other: str) -> float:
+    sets = [{tuple(w[n : n + 3]) for n in range(len(w) - 2)} for w in (words(one), words(other))]
+    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+
+
+def test_near_duplicates_are_found_with_recall_and_precision_of_95_in_100():
+    draw = np.random.default_rng(7)
+    base = prose(600, 60, 8)
+    pairs = [(text, edited(text, draw, int(draw.integers(0, 9)))) for text in base]
+    texts = [text for pair in pairs for text in pair]
+    twins = near_twins(texts, 0.8)
+    wanted = {2 * n + 1 for n, pair in enumerate(pairs) if naive_jaccard(*pair) >= 0.8}
+    found = {number for number, twin in enumerate(twins) if twin is not None}
+    assert 100 < len(wanted) < 500
+    assert len(found & wanted) >= 0.95 * len(wanted) and len(found & wanted) >= 0.95 * len(found)
+    assert all(naive_jaccard(texts[n], texts[twins[n]]) >= 0.8 for n in found)
+
+
+def test_a_near_duplicate_does_not_depend_on_case_punctuation_or_on_how_often_it_comes():
+    text = prose(1, 30, 9)[0]
+    assert near_twins([text, disguised(text, 1).replace("-", " "), "something else", text], 0.8) == [
+        None,
+        0,
+        None,
+        0,
+    ]
+
+
+def test_texts_without_words_are_no_reason_to_fail():
+    assert near_twins(["", "!!!", "one", "one", "two words"], 0.8)[3] == 2
+    assert jaccard(np.array([]), np.array([])) == 0.0
+
+
+# ── rules ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+SENTENCES = {
+    "en": "The film was made by people who had never seen the sea, and it shows in all of their scenes.",
+    "de": "Der Film ist von Leuten gemacht worden, die das Meer nie gesehen haben, und das sieht man auch.",
+    "fr": "Le film a été fait par des gens qui ne sont jamais allés à la mer, et cela se voit dans les scènes.",
+    "es": "La película fue hecha por gente que no ha visto el mar, y eso se nota en todas las escenas.",
+    "it": "Il film è stato fatto da persone che non hanno mai visto il mare, e questo si vede in tutte le scene.",
+    "pt": "O filme foi feito por pessoas que não viram o mar, e isso se nota em todas as cenas da história.",
+    "nl": "De film is gemaakt door mensen die de zee nog nooit hebben gezien, en dat is aan alles te zien.",
+    "ru": "Фильм сняли люди, которые никогда не видели моря.", "zh": "这部电影是没有见过大海的人拍的。",
+    "ja": "この映画は海を見たことがない人が作った。", "uk": "Фільм зняли люди, які ніколи не бачили моря.",
+    "ko": "이 영화는 바다를 본 적이 없는 사람들이 만들었다.", "el": "Η ταινία γυρίστηκε από ανθρώπους.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", SENTENCES)
+def test_a_sentence_is_known_by_its_small_words_or_its_script(code):
+    assert language(SENTENCES[code]) == code
+
+
+@pytest.mark.parametrize("text", ["", "12345", "Mission Impossible", "a", "print(x)", "OK!"])
+def test_what_is_too_short_to_tell_is_not_guessed(text):
+    assert language(text) is None
+
+
+def test_repetition_is_the_share_of_words_in_runs_that_came_before():
+    assert repetition("one two three four five six seven") == 0.0
+    assert repetition("a b c d " * 2) == pytest.approx(4 / 8)
+    assert repetition("and then he said " * 25) == pytest.approx(96 / 100)
+    assert repetition("") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("I'm sorry, but I can't help with that.", True),
+        ("I’m sorry, but I cannot assist with this request.", True),
+        ("Sorry, I can't do that.", True),
+        ("As an AI language model, I have no opinions.", True),
+        ("I cannot provide medical advice.", True),
+        ("Unfortunately, I am unable to answer.", True),
+        ("I'm sorry for your loss. Your mother was kind.", False),
+        ("Sorry seems to be the hardest word, sang Elton John.", False),
+        ("I cannot remember a better film.", False),
+        ("No, Paris is the capital. I can't think of another.", False),
+        ("As an artist, she painted the sea.", False),
+        ("The answer is 4.", False),
+    ],
+)
+def test_refusals_are_known_by_how_they_begin(text, wanted):
+    assert declines(text) is wanted
+
+
+def verdicts(texts, **settings) -> list[str | None]:
+    return sift(rows(texts), Filter.model_validate(settings), {})
+
+
+def test_each_rule_gives_its_reason():
+    assert verdicts(["one two", "one two three", "a b c d e"], min_words=3, max_words=4) == [
+        "shorter than 3 words", None, "longer than 4 words",
+    ]  # fmt: skip
+    assert verdicts([SENTENCES["de"], SENTENCES["en"], "Hm."], languages=["en"]) == [
+        "language de",
+        None,
+        None,
+    ]
+    assert verdicts(["so it goes on " * 9, "so it goes on"], max_repetition=0.3) == ["repetition", None]
+    assert verdicts(["42", "about 42"], pattern=r"^\d+$") == [None, "format: no match of the pattern"]
+
+
+def test_the_answer_is_judged_and_not_the_question():
+    row = {
+        "id": "1",
+        "where": "x",
+        "prompt": "I'm sorry, I can't " * 9,
+        "completion": "Then rest until you can.",
+    }
+    chat = {
+        "id": "2",
+        "where": "x",
+        "messages": [
+            {"role": "user", "content": "Help?"},
+            {"role": "assistant", "content": "I can't help with that."},
+        ],
+    }
+    assert sift([row, chat], Filter(refusals=True, max_repetition=0.2), {}) == [None, "refusal"]
+
+
+def test_a_json_schema_is_fulfilled_or_the_row_goes(tmp_path):
+    schema = tmp_path / "s.json"
+    schema.write_text(json.dumps({"type": "object", "required": ["a"]}), encoding="utf-8")
+    found = verdicts(['{"a": 1}', '{"b": 1}', "{a: 1}"], json_schema=str(schema))
+    assert found == [None, "format: not as the JSON Schema has it", "format: not JSON"]
+
+
+def test_a_file_that_is_no_json_schema_is_said_in_one_sentence(tmp_path):
+    for text in ("{", '{"type": 7}'):
+        (tmp_path / "s.json").write_text(text, encoding="utf-8")
+        with pytest.raises(RecipeError, match=r"data\.filter\.json_schema: .*s\.json is no JSON Schema"):
+            verdicts(["1"], json_schema=str(tmp_path / "s.json"))
+    with pytest.raises(RecipeError, match="nowhere.json is no JSON Schema"):
+        verdicts(["1"], json_schema=str(tmp_path / "nowhere.json"))
+
+
+def test_a_checker_of_the_user_decides_and_its_faults_name_the_row(tmp_path, monkeypatch):
+    code = (
+        "def keep(row):\n    row['text'] = 'changed'\n    return True\n"
+        "def why(row):\n    return 'too blue' if 'blue' in row['text'] else True\n"
+        "def broken(row):\n    return 1 / 0\n"
+        "def silent(row):\n    pass\n"
+    )
+    (tmp_path / "my_checks.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    some = rows(["a blue one", "a red one"])
+    assert sift(some, Filter(checker="my_checks:why"), {}) == ["checker: too blue", None]
+    assert (
+        sift(some, Filter(checker="my_checks:keep"), {}) == [None, None] and some[0]["text"] == "a blue one"
+    )
+    with pytest.raises(DataError, match=r"x:0: my_checks:broken raised ZeroDivisionError"):
+        sift(some, Filter(checker="my_checks:broken"), {})
+    with pytest.raises(DataError, match=r"x:0: my_checks:silent returned NoneType; it must return True"):
+        sift(some, Filter(checker="my_checks:silent"), {})
+    sys.modules.pop("my_checks")
+
+
+# ── a choice that stands for all ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_selection_has_a_row_of_each_kind_where_chance_has_not():
+    kinds = ["the river runs slowly", "stocks fell on fears of rates", "add salt and stir the soup"]
+    draw = np.random.default_rng(10)
+    texts = [" ".join(draw.permutation(kinds[0].split() * 3)) for _ in range(300)] + kinds[1:]
+    chosen = [n for n, verdict in enumerate(choose(rows(texts), 3)) if verdict is None]
+    assert len(chosen) == 3 and {300, 301} <= set(chosen)
+
+
+def test_a_selection_is_within_twice_of_the_best_cover():
+    """The law of greedy k-center, against all choices of three of twelve."""
+    from itertools import combinations
+
+    from stillhouse.data.filters.diverse import WIDTH, diverse
+
+    texts = prose(12, 5, 11)
+    vectors = tfidf(texts, WIDTH).astype(np.float64)
+    distances = np.sqrt(np.maximum(0.0, 2 - 2 * vectors @ vectors.T))
+
+    def radius(chosen):
+        return distances[:, list(chosen)].min(1).max()
+
+    best = min(radius(some) for some in combinations(range(12), 3))
+    assert radius(diverse(texts, 3)) <= 2 * best + 1e-6
+
+
+def test_hashed_vectors_keep_the_cosines_of_real_ones():
+    texts = [f"{text} film" for text in prose(30, 12, 12)]
+    texts += [text.replace("film", "book") for text in texts]
+    wide, narrow = (tfidf(texts, width) for width in (65536, 512))
+    assert np.allclose(np.linalg.norm(wide, axis=1), 1.0, atol=1e-5)
+    assert np.abs(wide @ wide.T - narrow @ narrow.T).mean() < 0.05
+    assert all((narrow @ narrow.T)[n, n + 30] > 0.5 for n in range(30))
+
+
+# ── in a recipe ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_dropped_rows_are_counted_by_reason_and_kept_whole(tmp_path):
+    texts = prose(60, 20, 13)
+    train = [
+        *texts,
+        f"before {disguised(texts[1], 1)} after",
+        texts[0] + " too",
+        "tiny",
+        disguised(texts[70 % 60], 3) + ".",
+    ]
+    sets = {"train": [{"text": t, "label": n % 2} for n, t in enumerate(train)]}
+    sets["eval"] = [{"text": texts[1], "label": 1}]
+    found = run(tmp_path, sets, filter={"min_words": 2, "near_duplicates": 0.8})
+    dropped = found.counts["train"]["dropped"]
+    assert dropped == {
+        "also in eval": 1,
+        "shorter than 2 words": 1,
+        "contains eval": 1,
+        "near duplicate": 2,
+    } or (dropped["near duplicate"] == 1 and dropped["contains eval"] == 1)
+    assert balanced(found)
+    kept = {row["where"]: row for row in found.dropped if row["reason"] == "contains eval"}
+    assert [row["text"] for row in kept.values()] == [train[60]]
+
+
+def test_a_filter_does_not_touch_what_is_measured_on_and_order_in_the_file_does_not_matter(tmp_path):
+    texts = prose(50, 20, 14)
+    train = [{"text": t + more, "label": n % 2} for n, t in enumerate(texts) for more in ("", " indeed")]
+    both = [
+        run(tmp_path, {"train": some}, filter={"near_duplicates": 0.7, "max_words": 20}, split=10)
+        for some in (train, train[::-1])
+    ]
+    one, other = ([row["id"] for row in found.train] for found in both)
+    assert one == other
+    assert len(both[0].eval) == 10 and balanced(both[0])
+    none = run(tmp_path, {"train": train}, split=10)
+    assert [row["id"] for row in none.eval] == [row["id"] for row in both[0].eval]
+
+
+def test_a_selection_keeps_as_many_as_asked_and_counts_the_rest(tmp_path):
+    train = [{"text": t, "label": n % 2} for n, t in enumerate(prose(50, 20, 15))]
+    found = run(tmp_path, {"train": train}, filter={"select": 12}, split=10)
+    assert len(found.train) == 12 and found.counts["train"]["dropped"] == {"not selected": 28}
+    assert balanced(found)
+
+
+def test_a_filter_that_leaves_no_row_says_what_it_dropped(tmp_path):
+    train = [{"text": t, "label": n % 2} for n, t in enumerate(prose(20, 6, 16))]
+    with pytest.raises(DataError, match=r"train: no row is left of 20 \(18 shorter than 99 words\)"):
+        run(tmp_path, {"train": train}, filter={"min_words": 99}, split=2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"pattern": "("}, "data.filter.pattern: is no regular expression"),
+        ({"min_words": 9, "max_words": 3}, "data.filter.min_words: 9 is more than max_words, 3"),
+        ({"languages": ["eng"]}, "data.filter.languages[0]: must be "),
+        ({"near_duplicates": 1.0}, "data.filter.near_duplicates: must be less than 1"),
+        ({"checker": "os.system"}, "data.filter.checker: must match"),
+        ({"contamination": 5}, "data.filter.contamination: must be greater than or equal to 20"),
+        ({"min_word": 5}, "data.filter.min_word: no such key. Did you mean 'min_words'?"),
+    ],
+)
+def test_a_wrong_filter_is_said_in_one_sentence(tmp_path, settings, sentence):
+    recipe = language_recipe(tmp_path)
+    recipe["data"] = {**recipe["data"], "filter": settings}
+    with pytest.raises(RecipeError) as error:
+        parse_recipe(recipe)
+    assert sentence in str(error.value) and "\n" not in str(error.value)

@@ -1,0 +1,144 @@
+"""Many tests, many changed rows, and a mended temperature: against hand counts and references."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, log_loss
+
+from stillhouse.measure import (
+    CLASSIFICATION_METRICS,
+    claimed,
+    classification_rows,
+    difference,
+    evaluate,
+    flip_rows,
+    holm,
+    least_visible,
+    mended,
+    shift_facts,
+    shift_rows,
+)
+from stillhouse.measure.mending import softmax
+from stillhouse.measure.metrics import rank_correlation
+
+ACCURACY = CLASSIFICATION_METRICS["accuracy"]
+
+
+def test_holm_against_a_hand_count() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_holm_keeps_the_rate_of_any_false_alarm_at_5_percent() -> None:
+    generator = np.random.default_rng(0)
+    alarms = sum(min(holm(generator.random(20).tolist())) <= 0.05 for _ in range(1000))
+    assert 30 <= alarms <= 70
+
+
+def test_one_comparison_in_twenty_is_not_claimed_but_the_headline_is() -> None:
+    gain = {"value": 1.0, "low": 0.1, "high": 2.0, "p": 0.03, "better": True, "note": None}
+    level = {**gain, "p": 0.6, "better": None}
+    found = claimed(
+        {"eval": {"accuracy": gain, "nll": gain, **{f"m{n}": level for n in range(8)}}}, "accuracy"
+    )["eval"]
+    assert found["accuracy"]["better"] is True
+    assert found["accuracy"]["p_holm"] is None
+    assert found["nll"]["better"] is None
+    assert found["nll"]["p_holm"] == pytest.approx(0.27)
+    assert "among 9 comparisons" in found["nll"]["note"]
+
+
+def test_a_difference_as_large_as_the_least_visible_one_is_found_in_80_of_100() -> None:
+    error, ones = float(np.sqrt(2 / 100)), np.ones(100)
+    seen = least_visible(-1.96 * error, 1.96 * error) or 0.0
+    found = 0
+    for seed in range(200):
+        a, b = np.random.default_rng([4, seed]).normal(size=(2, 100))
+        rows = {"correct": a + seen, "texts": ones}, {"correct": b, "texts": ones}
+        found += difference(ACCURACY, *rows, resamples=400).p <= 0.05
+    assert 0.72 <= found / 200 <= 0.88
+
+
+def test_shift_is_the_changed_rows_less_the_clean_ones() -> None:
+    clean = {"correct": np.array([1.0, 1, 1, 0]), "texts": np.ones(4)}
+    changed = {"correct": np.array([1.0, 0, 0, 0]), "texts": np.ones(4)}
+    facts = shift_facts(
+        {"teacher": shift_rows(clean, clean, ACCURACY), "student": shift_rows(clean, changed, ACCURACY)},
+        resamples=200, seed=0,
+    )  # fmt: skip
+    assert facts["models"]["student"]["value"] == -0.5
+    assert facts["extra"]["value"] == -0.5
+
+
+def test_flips_are_answers_that_change() -> None:
+    one, two = np.eye(2)[[0, 1, 1]], np.eye(2)[[0, 0, 1]]
+    assert flip_rows({"pred": one}, {"pred": two})["flips"].tolist() == [0, 1, 0]
+
+
+@pytest.fixture
+def overconfident() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(2)
+    logits = generator.normal(size=(4000, 3)) * 1.5
+    labels = (softmax(logits).cumsum(1) < generator.random((4000, 1))).sum(1)
+    return 2.5 * logits, labels
+
+
+def test_the_mending_temperature_is_the_one_that_was_planted(
+    overconfident: tuple[np.ndarray, np.ndarray],
+) -> None:
+    logits, labels = overconfident
+    rows = classification_rows(softmax(logits), labels)
+    found = mended(rows)
+    assert found is not None
+    assert found["temperature"] == pytest.approx(2.5, rel=0.06)
+    assert found["nll_mended"] == pytest.approx(log_loss(labels, softmax(logits / 2.5)), rel=0.01)
+    assert found["ece_mended"] < found["ece"] / 3
+
+
+def test_too_few_rows_mend_nothing(overconfident: tuple[np.ndarray, np.ndarray]) -> None:
+    logits, labels = overconfident
+    assert mended(classification_rows(softmax(logits[:20]), labels[:20])) is None
+
+
+def test_adaptive_calibration_error_against_a_loop(overconfident: tuple[np.ndarray, np.ndarray]) -> None:
+    shares, labels = softmax(overconfident[0][:3000]), overconfident[1][:3000]
+    confidence, right = shares.max(1), shares.argmax(1) == labels
+    parts = np.array_split(np.argsort(confidence, kind="stable"), 15)
+    expected = sum(abs(confidence[part].mean() - right[part].mean()) * len(part) for part in parts) / 3000
+    found = evaluate(CLASSIFICATION_METRICS["adaptive_ece"], classification_rows(shares, labels))
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_equal_confidences_share_a_bin() -> None:
+    shares = np.tile([0.8, 0.2], (50, 1))
+    found = evaluate(
+        CLASSIFICATION_METRICS["adaptive_ece"], classification_rows(shares, np.array([0] * 40 + [1] * 10))
+    )
+    assert found == pytest.approx(0.0, abs=1e-12)
+
+
+def test_both_divergences_against_a_loop(overconfident: tuple[np.ndarray, np.ndarray]) -> None:
+    q, p = softmax(overconfident[0][:50]), softmax(overconfident[0][50:100])
+    rows = classification_rows(q, overconfident[1][:50], p)
+    np.testing.assert_allclose(rows["kl"], (p * np.log(p / q)).sum(1), atol=1e-9)
+    np.testing.assert_allclose(rows["reverse_kl"], (q * np.log(q / p)).sum(1), atol=1e-9)
+
+
+def test_rank_correlation_against_pandas() -> None:
+    import pandas
+
+    generator = np.random.default_rng(0)
+    one, two = generator.random((20, 6)), generator.integers(0, 3, (20, 6)).astype(float)
+    expected = [pandas.Series(a).corr(pandas.Series(b), method="pearson") for a, b in zip(
+        pandas.DataFrame(one).rank(axis=1).to_numpy(), pandas.DataFrame(two).rank(axis=1).to_numpy(), strict=True)]  # fmt: skip
+    np.testing.assert_allclose(rank_correlation(one, two), np.nan_to_num(expected), atol=1e-9)
+
+
+def test_macro_f1_and_accuracy_are_those_of_scikit_learn(
+    overconfident: tuple[np.ndarray, np.ndarray],
+) -> None:
+    shares, labels = softmax(overconfident[0]), overconfident[1]
+    rows = classification_rows(shares, labels)
+    assert evaluate(CLASSIFICATION_METRICS["macro_f1"], rows) == pytest.approx(
+        f1_score(labels, shares.argmax(1), average="macro"), abs=1e-9
+    )

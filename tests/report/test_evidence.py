@@ -1,0 +1,51 @@
+"""The evidence on the page: what was planted is named, markup stays text, and nothing is drawn for nothing."""
+
+from typing import Any
+
+import report_fixtures
+from stillhouse.report.evidence import sections
+from stillhouse.report.html import render_html
+
+
+def planted() -> dict[str, Any]:
+    level = {"value": 0.1, "low": 0.0, "high": 0.2, "note": None}
+    models = {"teacher": level, "student": level, "hard_only": level}
+    word = {"word": "<script>", "rows": 20, "errors": 9, "expected": 2.0, "p_holm": 0.0001}
+    gap = {
+        "column": "dialect",
+        "group": "north",
+        "title": "accuracy",
+        "rows": 60,
+        "models": models,
+        "growth": level,
+        "alarm": True,
+    }
+    return report_fixtures.classifier() | {
+        "inheritance": {"eval": {"says": "They are inherited.", "words": [word]}},
+        "groups": {"eval": {"gaps": [gap]}},
+        "counterfactual": {"rows": 30, "models": models},
+        "robustness": {"eval_typos": {"models": models, "extra": level}},
+        "disagreement": [{"by": "label", "value": name, "rows": 9, "agreement": level} for name in ("a", "b")],
+        "calibration": {"student": {"temperature": 2.0, "nll": 1.0, "nll_mended": 0.5, "ece": 0.1, "ece_mended": 0.01}},
+        "seeds": {"count": 3, "gain": {"mean": 0.0, "deviation": 0.1, "low": -0.1, "high": 0.1}},
+        "economics": {"teacher_per_million": 3.0, "student_per_million": 1.0, "making": 2.0, "break_even_requests": 1e6, "note": None},
+    }  # fmt: skip
+
+
+def test_every_section_is_on_the_page_and_data_stays_text() -> None:
+    page = render_html(planted(), report_fixtures.RECIPE, "stillhouse run x.yaml")
+    for words in (
+        "They are inherited.",
+        "dialect = north",
+        "Swapped terms",
+        "changes with the seed",
+        "1M requests",
+        "typos",
+    ):
+        assert words in page
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_run_without_such_numbers_has_no_such_sections() -> None:
+    assert sections(report_fixtures.classifier()) == []

@@ -1,0 +1,111 @@
+"""`stillhouse compare` and `history`: only the same rows are compared, and only real differences are claimed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import planted
+from stillhouse.compare import compare
+from stillhouse.files import read_json, write_json
+from stillhouse.kept import rows_path, write_rows
+from stillhouse.measure import classification_rows
+from typed import stillhouse
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    place = tmp_path_factory.mktemp("runs")
+    return [
+        planted.run(place / f"r{seed}", seed, student=accuracy)
+        for seed, accuracy in enumerate((0.8, 0.92, 0.81))
+    ]
+
+
+def test_a_better_student_is_called_better_and_an_equal_one_is_not(runs: list[Path]) -> None:
+    found = compare(runs, resamples=500)
+    better, level = (each["sets"]["eval"]["accuracy"] for each in found["differences"])
+    assert better["better"] is True
+    assert level["better"] is None
+    assert found["differences"][0]["against"] == str(runs[0])
+
+
+def test_rows_in_another_order_are_put_in_order_before_they_are_paired(
+    runs: list[Path], tmp_path: Path
+) -> None:
+    import shutil
+
+    shuffled = tmp_path / "shuffled"
+    shutil.copytree(runs[1], shuffled)
+    order = np.random.default_rng(0).permutation(400)
+    index = read_json(shuffled / "evaluate" / "index-eval.json")
+    for name in ("keys", "rows", "clusters", "tokens", "labels"):
+        index[name] = [index[name][number] for number in order]
+    write_json(shuffled / "evaluate" / "index-eval.json", index)
+    from stillhouse.kept import read_rows
+
+    path = rows_path(shuffled / "evaluate", "student", "eval")
+    write_rows(path, {name: column[order] for name, column in read_rows(path).items()})
+    same = compare([runs[1], shuffled], resamples=200)["differences"][0]["sets"]["eval"]["accuracy"]
+    assert (same["value"], same["low"], same["high"], same["p"]) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_other_rows_are_refused_in_a_sentence(runs: list[Path], tmp_path: Path) -> None:
+    other = planted.run(tmp_path / "other", rows=300)
+    said = stillhouse("compare", runs[0], other)
+    assert said.code == 2
+    assert "not measured on the same rows of eval (300 and 400 rows, 100 of them in one run only)" in said.err
+
+
+def test_another_task_is_refused(runs: list[Path], tmp_path: Path) -> None:
+    other = planted.run(tmp_path / "other", task="causal_lm")
+    said = stillhouse("compare", runs[0], other)
+    assert said.code == 2
+    assert "compare runs of one task" in said.err
+
+
+def test_agreement_with_different_teachers_is_not_compared(runs: list[Path], tmp_path: Path) -> None:
+    other = planted.run(tmp_path / "other", 5, teacher={"name": "x", "identity": "x"})
+    found = compare([runs[0], other], resamples=200)["differences"][0]["sets"]["eval"]
+    assert "accuracy" in found
+    assert not [name for name in found if name.startswith("teacher_")]
+
+
+def test_one_run_is_not_compared_with_nothing(runs: list[Path]) -> None:
+    assert stillhouse("compare", runs[0]).code == 2
+
+
+def test_the_table_names_every_run_and_the_differences(runs: list[Path]) -> None:
+    said = stillhouse("compare", *runs, "--resamples", 300)
+    assert said.code == 0
+    assert "accuracy ↑" in said.out
+    assert "better (p =" in said.out
+
+
+def test_history_lists_runs_by_date(runs: list[Path]) -> None:
+    said = stillhouse("history", runs[0].parent, "--format", "json")
+    assert [Path(line["run"]).name for line in json.loads(said.out)] == ["r0", "r1", "r2"]
+    assert "r2" in stillhouse("history", runs[2]).out
+
+
+def test_history_of_an_empty_folder_is_a_mistake(tmp_path: Path) -> None:
+    assert stillhouse("history", tmp_path).code == 2
+
+
+def test_a_cluster_counts_once_however_many_rows_it_has() -> None:
+    """Ten copies of each row tell nothing new: the interval must not get narrower."""
+    from stillhouse.kept import RowIndex
+    from stillhouse.measure import CLASSIFICATION_METRICS, interval
+
+    generator = np.random.default_rng(3)
+    labels = generator.integers(0, 2, 60)
+    rows = classification_rows(planted.table(generator, labels, 0.8), labels)
+    copied = {name: np.repeat(column, 10, axis=0) for name, column in rows.items()}
+    names = [f"d{number // 10}" for number in range(600)]
+    index = RowIndex(names, names, names, [1] * 600, [None] * 600)
+    metric = CLASSIFICATION_METRICS["accuracy"]
+    assert interval(metric, index.units(copied)) == interval(metric, rows)
+    assert index.note() is None
+    few = RowIndex(names, names, [f"d{number // 100}" for number in range(600)], [1] * 600, [None] * 600)
+    assert "6 documents" in str(few.note())

@@ -1,0 +1,242 @@
+"""Adapters, rounded weights and zeros: what is trained, what is handed over, and that it goes on after a stop."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import tiny
+from stillhouse.errors import MissingExtra, RecipeError
+from stillhouse.models.load import load_model, load_tokenizer
+from stillhouse.models.taps import hidden_at_head, language_head
+from stillhouse.progress import Silent
+from stillhouse.recipe import Adapter, Quantize, Sparsity, Student, Train
+from stillhouse.steps.training import HARD_ONLY, _fit
+from stillhouse.tasks import make_task
+from stillhouse.train.forms import Adapted, Quantized, Sparse, forms_of, inner_products
+from stillhouse.train.sparsity import mask_of, share_at
+
+IDS = torch.arange(1, 13).view(1, 12)
+
+
+def model(tied: bool = True) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=448, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.2, tie_word_embeddings=tied,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+def logits(one: torch.nn.Module) -> torch.Tensor:
+    return one(IDS).logits
+
+
+def step(one: torch.nn.Module) -> None:
+    optimizer = torch.optim.SGD([p for p in one.parameters() if p.requires_grad], lr=0.1)
+    logits(one).logsumexp(-1).mean().backward()
+    optimizer.step()
+
+
+# ── adapters ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_an_adapter_changes_nothing_at_first_trains_alone_and_is_added_in_at_the_end(
+    kind: str, tmp_path: Path
+) -> None:
+    one, plain = model(), model()
+    form = Adapted(Adapter(kind=kind, rank=4))
+    form.begin(one)
+    torch.testing.assert_close(logits(one), logits(plain))
+    trained = [name for name, parameter in one.named_parameters() if parameter.requires_grad]
+    assert trained and all("lora_" in name for name in trained)
+    for _ in range(3):
+        step(one)
+    learned = logits(one).detach()
+    assert not torch.allclose(learned, logits(plain), atol=1e-3)
+    form.finish(one, tmp_path)
+    torch.testing.assert_close(logits(one), learned, rtol=1e-4, atol=1e-4)
+    assert set(one.state_dict()) == set(plain.state_dict())
+    assert not any("peft" in type(module).__module__ for module in one.modules())
+    one.save_pretrained(tmp_path / "student")
+    torch.testing.assert_close(logits(LlamaForCausalLM.from_pretrained(tmp_path / "student")), logits(one))
+    beside = PeftModel.from_pretrained(plain, str(tmp_path / "adapter"))
+    torch.testing.assert_close(logits(beside.eval()), learned, rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_on_the_head_reaches_the_loss_that_is_taken_in_chunks() -> None:
+    """The loss projects with the head's weight itself; an adapter beside it would silently not learn."""
+    one = model(tied=False)
+    Adapted(Adapter(rank=4, target_modules=["lm_head"])).begin(one)
+    with torch.no_grad():
+        one.lm_head.lora_B["default"].weight.normal_()
+    with hidden_at_head(one) as caught:
+        one(IDS)
+    head = language_head(one, 448)
+    torch.testing.assert_close(head.logits(caught[0][0]), logits(one)[0], rtol=1e-4, atol=1e-4)
+    assert head.weight is not None
+    head.weight.square().sum().backward()
+    assert one.lm_head.lora_A["default"].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "tied", "message"),
+    [
+        ({"target_modules": ["lm_head"]}, True, "its embeddings"),
+        ({"target_modules": ["lm_head"], "kind": "dora"}, False, "DoRA on the head"),
+        ({"target_modules": ["q_prj"]}, True, "no product 'q_prj'; it has .*q_proj"),
+    ],
+)
+def test_adapters_that_could_not_be_added_in_are_refused(
+    wanted: dict[str, object], tied: bool, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Adapted(Adapter(**wanted)).begin(model(tied))
+
+
+def test_a_classifiers_head_is_trained_whole_beside_its_adapters(tmp_path: Path) -> None:
+    folder = tiny.save_classifier(tmp_path / "bert")
+    one = load_model(folder, "AutoModelForSequenceClassification")
+    form = Adapted(Adapter(rank=2))
+    form.begin(one)
+    trained = {name for name, parameter in one.named_parameters() if parameter.requires_grad}
+    assert any(name.startswith("classifier.") for name in trained)
+    before = one.classifier.original_module.weight.clone()
+    step(one)
+    learned = logits(one).detach()
+    form.finish(one, tmp_path)
+    torch.testing.assert_close(logits(one), learned, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(one.classifier.weight, before)
+    again = load_model(folder, "AutoModelForSequenceClassification")
+    assert set(one.state_dict()) == set(again.state_dict())
+
+
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, form in (("peft", Adapted(Adapter())), ("torchao", Quantized(Quantize()))):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(MissingExtra, match=r"pip install 'stillhouse\["):
+            form.begin(model())
+
+
+# ── rounded weights ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("kind", "bits", "group"), [("int8", 8, None), ("int4", 4, 16)])
+def test_the_student_that_is_handed_over_has_the_weights_that_training_saw(
+    kind: str, bits: int, group: int | None, tmp_path: Path
+) -> None:
+    one, plain = model(), model()
+    form = Quantized(Quantize(weights=kind, group_size=16))
+    form.begin(one)
+    assert not torch.equal(logits(one), logits(plain)), "products see rounded weights"
+    assert set(one.state_dict()) == set(plain.state_dict()), "a checkpoint holds the unrounded ones"
+    step(one)
+    assert all(p.requires_grad for p in one.parameters())
+    seen = logits(one).detach()
+    latent = {name: p.detach().clone() for name, p in one.named_parameters()}
+    form.finish(one, tmp_path)
+    torch.testing.assert_close(logits(one), seen)
+    for name, module in inner_products(one).items():
+        assert type(module) is torch.nn.Linear
+        assert all(
+            len(row.unique()) <= 2**bits
+            for row in module.weight.unflatten(1, (-1, group or module.in_features)).flatten(0, 1)
+        )
+        was, now = (
+            w.double().unflatten(1, (-1, group or module.in_features))
+            for w in (latent[f"{name}.weight"], module.weight)
+        )
+        scale = was.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 0.5)
+        steps = now / scale
+        torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-3)
+        assert ((now - was).abs() <= 0.501 * scale).all(), "each goes to the nearest"
+    assert torch.equal(one.lm_head.weight, latent["model.embed_tokens.weight"]), (
+        "head and embeddings stay whole"
+    )
+
+
+def test_groups_that_do_not_divide_a_row_are_refused() -> None:
+    with pytest.raises(RecipeError, match="32 inputs, no multiple of 24"):
+        Quantized(Quantize(weights="int4", group_size=24)).begin(model())
+
+
+# ── zeros ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_share_of_zeros_rises_by_the_cubic_schedule_and_stays() -> None:
+    wanted = Sparsity(amount=0.8, until=0.5)
+    assert share_at(wanted, 0.0) == 0.0
+    assert share_at(wanted, 0.25) == pytest.approx(0.8 * (1 - 0.5**3))
+    assert share_at(wanted, 0.5) == share_at(wanted, 1.0) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5])
+def test_masks_have_the_share_that_was_asked_for_and_keep_the_largest(share: float) -> None:
+    weight = torch.randn(24, 32, generator=torch.Generator().manual_seed(0))
+    free, grouped = mask_of(weight, share, "unstructured"), mask_of(weight, share, "2:4")
+    for mask in (free, grouped):
+        assert float((~mask).float().mean()) == pytest.approx(share, abs=0.01)
+    if share:
+        assert weight[~free].abs().max() <= weight[free].abs().min()
+    fours, sizes = grouped.unflatten(1, (-1, 4)), weight.abs().unflatten(1, (-1, 4))
+    touched = ~fours.all(-1)
+    assert (fours.sum(-1)[touched] == 2).all()
+    for kept, size in zip(fours[touched], sizes[touched], strict=True):
+        assert size[kept].min() >= size[~kept].max()
+
+
+def test_two_of_four_needs_rows_that_divide_by_four() -> None:
+    torch.manual_seed(0)
+    odd = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=9, hidden_size=8, intermediate_size=6, num_hidden_layers=1, num_attention_heads=2
+        )
+    )
+    with pytest.raises(RecipeError, match="6 inputs, no multiple of 4; use unstructured"):
+        Sparse(Sparsity(pattern="2:4")).begin(odd)
+
+
+# ── whole runs ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+FORMS = {
+    "adapter": {"adapter": {"rank": 4}},
+    "rounded": {"quantize": {"weights": "int4", "group_size": 16, "activations": "int8"}},
+    "zeros": {"sparsity": {"pattern": "2:4", "until": 0.5}},
+    "zeros, rounded": {"sparsity": {"amount": 0.4}, "quantize": {}},
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_run_that_was_stopped_goes_on_to_the_same_student(name: str, tmp_path: Path) -> None:
+    start = tiny.save_language_model(tmp_path / "start", layers=1)
+    task = make_task("causal_lm", load_tokenizer(start), 48)
+    examples, _ = task.encode([{"text": text, "id": str(n)} for n, text in enumerate(tiny.sentences(60))])
+    train = Train(batch_size=2, learning_rate=1e-2, checkpoint_every=3)
+    student = Student(model="here", **FORMS[name])
+
+    def fitted() -> dict[str, torch.Tensor]:
+        folder = _fit(
+            train, 8, 0, HARD_ONLY, None, task, start, examples, {"bfloat16": False}, tmp_path / "run", Silent(),
+            forms=forms_of(student),
+        )  # fmt: skip
+        return load_file(folder / "model.safetensors")
+
+    whole = fitted()
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "checkpoint-8")
+    for when in ("after the sixth step", "between the last step and the end"):
+        shutil.rmtree(tmp_path / "run" / "model")
+        again = fitted()
+        assert whole.keys() == again.keys(), when
+        assert all(torch.equal(value, again[key]) for key, value in whole.items()), when
+    made = load_model(tmp_path / "run" / "model", "AutoModelForCausalLM")
+    if "sparsity" in FORMS[name]:
+        for module in inner_products(made).values():
+            zeros = float((module.weight == 0).float().mean())
+            assert zeros >= FORMS[name]["sparsity"].get("amount", 0.5) - 0.01
+    assert (tmp_path / "run" / "adapter" / "adapter_config.json").exists() == (name == "adapter")
