@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 from stillhouse.recipe import Recipe
 
 HERE = Path(__file__).parent
-COMMANDS = ("ls", "cp", "init", "validate", "plan", "run", "status", "report", "doctor", "schema")
+COMMANDS = ("ls", "cp", "init", "validate", "plan", "run", "status", "report", "doctor", "schema", "tune", "ablate")
 
 
 def cli() -> str:

@@ -63,7 +63,7 @@ class BlackBoxEvaluation(Evaluation):
     def read(self, name: str, model: PreTrainedModel) -> None:
         """Let a model read every set."""
         super().read(name, model)
-        hidden = AGAINST_SHARES if self.task.name == "classification" else AGAINST_ITSELF
+        hidden: tuple[str, ...] = AGAINST_SHARES if self.task.name == "classification" else AGAINST_ITSELF
         hidden = () if self.graded else hidden
         known = {
             kind: {column: values for column, values in rows.items() if column not in hidden}

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from .data.encode import Example, read_examples
+from .data.encode import Example, read_examples, write_examples
 from .errors import StillhouseError
 from .files import folder_bytes
 from .latency import joules, latencies
@@ -25,43 +25,65 @@ from .models.machine import device, synchronise
 from .pipeline import peak_memory
 from .progress import Watch
 from .tasks import Task, make_task, on_device
+from .tasks.bilingual import as_read_by, voice
+from .tasks.panel import members_of
 
 REPEATS = 3
 PREFILL_ROWS, PROMPT_TOKENS, NEW_TOKENS, CLASSIFY_ROWS = 4, 32, 24, 32
 
 
 def costs(
-    folders: dict[str, Path], task: Task, examples: list[Example], kept: Path, watch: Watch
+    folders: dict[str, Path],
+    task: Task,
+    examples: list[Example],
+    kept: Path,
+    watch: Watch,
+    speed: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """Model name -> parameters, bytes, throughput and peak memory.
+    """Model name -> parameters, bytes, throughput and peak memory; the last two empty without `speed`.
 
     The controls have the student's shape, so they have its speed and memory too; measuring them again would only
     add noise.
     """
-    here: list[str] = [
-        name for name in ("teacher", "student") if name in folders
-    ]  # a teacher behind an API is not
-    measured = {name: task.load(folders[name]).to(device()) for name in here}
-    watch.note("  measuring speed and memory")
+    here: list[str] = [name for name in ("teacher", "student") if name in folders]
+    measured = {name: task.load(folders[name]).to(device()) for name in here}  # not a teacher behind an API
     found = {name: size(folders[name], model) for name, model in measured.items()}
-    fast, waits = speeds(measured, task, examples), latencies(measured, task, examples)
+    if not speed:
+        unknown: dict[str, Any] = {"throughput": {}, "latency": {}, "peak_memory_bytes": None}
+        return {name: {**found["teacher" if name == "teacher" else "student"], **unknown} for name in folders}
+    watch.note("  measuring speed and memory")
+    rows = {name: as_read_by(task, model, examples) for name, model in measured.items()}
+    fast = speeds(measured, task, rows)
+    waits = {
+        name: latencies({name: model}, voice(task, model), rows[name])[name]
+        for name, model in measured.items()
+    }
     result: dict[str, dict[str, Any]] = {
         name: {
             **found[name],
             "throughput": fast[name],
             "latency": waits[name],
-            "peak_memory_bytes": fresh_peak(folders[name], task, kept),
+            "peak_memory_bytes": fresh_peak(folders[name], task, _kept(rows[name], examples, kept)),
         }
         for name in measured
     }
     return {name: result["teacher" if name == "teacher" else "student"] for name in folders}
 
 
+def _kept(rows: list[Example], examples: list[Example], kept: Path) -> Path:
+    """Where a new process finds the rows: `kept` holds `examples`, and a teacher may read them in other tokens."""
+    if rows is examples:
+        return kept
+    own = kept.with_name(f"{kept.stem}-teacher.parquet")
+    write_examples(own, rows)
+    return own
+
+
 def speeds(
-    models: dict[str, PreTrainedModel], task: Task, examples: list[Example]
+    models: dict[str, PreTrainedModel], task: Task, rows: dict[str, list[Example]]
 ) -> dict[str, dict[str, Any]]:
     """Model name -> {"unit", tokens or rows per second, and joules a token or row where the machine tells}."""
-    work = {name: _work(model, task, examples) for name, model in models.items()}
+    work = {name: _work(model, voice(task, model), rows[name]) for name, model in models.items()}
     times: dict[str, dict[str, list[float]]] = {
         name: {kind: [] for kind in kinds} for name, kinds in work.items()
     }
@@ -140,7 +162,9 @@ def size(folder: Path, model: PreTrainedModel) -> dict[str, int]:
     """Parameters, and bytes of the weights on disk."""
     return {
         "parameters": parameters(model),
-        "bytes": folder_bytes(folder, lambda path: path.suffix == ".safetensors"),
+        "bytes": sum(
+            folder_bytes(one, lambda path: path.suffix == ".safetensors") for one in members_of(folder)
+        ),
     }
 
 

@@ -78,6 +78,19 @@ def alpha_beta(
     return kinds.AlphaBeta(weight=weight, alpha=alpha, beta=beta, temperature=temperature)
 
 
+def cross_tokenizer(
+    weight: Number = 1.0,
+    *,
+    method: Literal["hybrid", "uld", "min_edit"] = "hybrid",
+    temperature: Number = 1.0,
+) -> kinds.CrossTokenizer:
+    """For a teacher with another tokenizer, `Foreign(model, tokenizer)`; see `losses.cross_tokenizer`.
+
+    Sources: Boizard et al. 2024, arXiv:2402.12030; Wan et al. 2024, arXiv:2401.10491.
+    """
+    return kinds.CrossTokenizer(weight=weight, method=method, temperature=temperature)
+
+
 def custom(
     target: str, weight: Number = 1.0, *, temperature: Number = 1.0, options: Mapping[str, Any] | None = None
 ) -> kinds.Custom:
@@ -141,6 +154,6 @@ def _layers(wanted: LayerMap) -> Any:
 
 
 __all__ = [
-    "adaptive_kl", "alpha_beta", "attention", "custom", "embeddings", "forward_kl", "hard", "hidden", "js",
+    "adaptive_kl", "alpha_beta", "attention", "cross_tokenizer", "custom", "embeddings", "forward_kl", "hard", "hidden", "js",
     "policy_gradient", "relations", "reverse_kl", "rollouts", "schedule", "similarity", "skew_forward_kl", "skew_reverse_kl", "total_variation",
 ]  # fmt: skip

@@ -5,6 +5,8 @@ A stage declares the fields of the recipe and the earlier stages it reads, and i
 names that fingerprint: a stage whose mark agrees is skipped, one that was cut off goes on in its folder, and one whose
 inputs changed starts anew, its old folder being put on a shelf (and taken back from it when the recipe goes back).
 
+Runs of one plan lie beside each other: what one of them finished from the same inputs, the next one takes over.
+
 A stage's result must therefore follow from its inputs: name content by hash, and leave out what a clock says.
 """
 
@@ -22,7 +24,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from .errors import RecipeError, ResourceError
-from .files import hash_json, read_json, sweep_parts, write_json
+from .files import hash_json, link_or_copy, read_json, sweep_parts, write_json
 from .progress import Watch
 from .recipe import Recipe
 from .registry import did_you_mean
@@ -54,6 +56,10 @@ class Stage:
     """(its folder, its result) -> what of its output is damaged or gone, or None; looked at before it is skipped."""
     content_keyed: bool = False
     """What lies in its folder is found by content; it stays when the recipe changes."""
+    pool: Callable[[Path, Path], None] | None = None
+    """(another run's folder of this stage, its own) -> take what is found by content from there."""
+    shared: bool = True
+    """Another run may take it over; False for what also writes outside its folder."""
 
 
 def run_pipeline(
@@ -64,6 +70,7 @@ def run_pipeline(
     until: str | None = None,
     only: str | None = None,
     fresh: bool = False,
+    beside: Sequence[Path] = (),
 ) -> Results:
     """Run what is not done yet.
 
@@ -71,6 +78,7 @@ def run_pipeline(
         until: stop after this stage.
         only: run this stage alone; the earlier ones must be done.
         fresh: forget everything that was made in `folder`.
+        beside: run folders whose finished stages are taken over where they were made from the same inputs.
     Raises: ResourceError if another process works in `folder`; whatever a stage raises.
     """
     names = [stage.name for stage in stages]
@@ -95,17 +103,22 @@ def run_pipeline(
                 raise RecipeError(
                     f"--only {only}: the stage {stage.name!r} before it is not done; run that first."
                 )
-            results[stage.name] = _run_once(stage, recipe, folder / stage.name, mark, results, watch)
+            results[stage.name] = _run_once(stage, recipe, folder / stage.name, mark, results, watch, beside)
             if stage.name in (until, only):
                 break
         return results
 
 
 def _fingerprint(stage: Stage, recipe: Recipe, results: Results) -> str:
-    settings = {field: _plain(_field(recipe, field)) for field in stage.reads}
+    settings = settings_of(stage, recipe)
     stamp = stage.stamp(_view(recipe, stage.reads)) if stage.stamp else None
     seen = _without_places(_results_view(results, stage.after))
     return hash_json([stage.name, stage.version, settings, stamp, seen])
+
+
+def settings_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
+    """The fields of the recipe that a stage declares, as plain values."""
+    return {field: _plain(_field(recipe, field)) for field in stage.reads}
 
 
 def _results_view(results: Results, after: Sequence[str]) -> Results:
@@ -132,7 +145,13 @@ def _without_places(value: Any) -> Any:
 
 
 def _run_once(
-    stage: Stage, recipe: Recipe, place: Path, mark: str, results: Results, watch: Watch
+    stage: Stage,
+    recipe: Recipe,
+    place: Path,
+    mark: str,
+    results: Results,
+    watch: Watch,
+    beside: Sequence[Path],
 ) -> dict[str, Any]:
     if _is_done(stage, place, mark, watch):
         done: dict[str, Any] = read_json(place / DONE)["result"]
@@ -140,6 +159,10 @@ def _run_once(
     _make_room(stage, place, mark, watch)
     if _is_done(stage, place, mark, watch):
         watch.note(f"{stage.name}: taken back from an earlier run of the same recipe")
+        done = read_json(place / DONE)["result"]
+        return done
+    if whose := _take_over(stage, place, mark, beside):
+        watch.note(f"{stage.name}: the same as in {whose}, taken from there")
         done = read_json(place / DONE)["result"]
         return done
     place.mkdir(parents=True, exist_ok=True)
@@ -173,6 +196,33 @@ def _is_done(stage: Stage, place: Path, mark: str, watch: Watch) -> bool:
         watch.note(f"{stage.name}: {fault}; what is missing is made again")
         (place / DONE).unlink()
     return fault is None
+
+
+def _take_over(stage: Stage, place: Path, mark: str, beside: Sequence[Path]) -> str | None:
+    """Take from another run what it made from the same inputs.  Returns: the other run's name, if all is done by that."""
+    for other in (run / stage.name for run in beside):
+        if stage.content_keyed:
+            if stage.pool is not None and other.is_dir():
+                place.mkdir(parents=True, exist_ok=True)
+                stage.pool(other, place)
+            continue
+        if not stage.shared or not (other / DONE).exists():
+            continue
+        saved = read_json(other / DONE)
+        if saved.get("fingerprint") != mark or (stage.intact and stage.intact(other, saved["result"])):
+            continue
+        part = place.with_name(f".{place.name}.{mark[:8]}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(other, part, copy_function=link_or_copy, ignore=_not_taken)
+        write_json(part / DONE, {**saved, "taken_from": saved.get("taken_from", other.parent.name)})
+        shutil.rmtree(place, ignore_errors=True)
+        part.rename(place)
+        return other.parent.name
+    return None
+
+
+_not_taken = shutil.ignore_patterns("checkpoints", ".*.part", ".*.old")
+"""What a finished stage needs no more."""
 
 
 def _make_room(stage: Stage, place: Path, mark: str, watch: Watch) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from .files import read_json
 from .pipeline import run_pipeline
+from .plans.execute import check_product, run_plan
 from .progress import Silent, Watch
 from .recipe import Recipe
 from .stages import STAGES
@@ -14,10 +15,14 @@ from .steps.finish import check_gate, stage_rows
 def run(recipe: Recipe, folder: str | Path | None = None, *, watch: Watch | None = None) -> dict[str, Any]:
     """Run `recipe` in `folder` (runs/<name>); what is done there already is not done again.
 
-    Returns: the content of results.json.
+    Returns: the content of results.json; that of a plan, if the recipe has `sweep` or `plan`.
     Raises: GateError if the run finished and missed the recipe's gate; see `errors` for the others.
     """
     place = Path(folder) if folder is not None else Path("runs") / recipe.name
+    if recipe.is_plan:
+        several = run_plan(recipe, place, watch or Silent())
+        check_product(recipe, several, place)
+        return several
     found = run_stages(recipe, place, watch or Silent())
     assert found is not None
     check_gate(recipe, found)

@@ -12,6 +12,7 @@ from .files import read_jsonl
 from .models.machine import device
 from .progress import Watch
 from .tasks import Task, on_device
+from .tasks.bilingual import as_read_by, voice
 
 PROMPT_TOKENS, NEW_TOKENS, ROWS_SEARCHED = 24, 32, 200
 
@@ -54,11 +55,25 @@ def _continued(
             row["teacher"] = said[example.row]
     for name, folder in folders.items():
         model = task.load(folder).to(device())
-        for number, prompt in enumerate(prompts):
+        own = voice(task, model)
+        asked = prompts if own is task else _translated(prompts, long_enough, task, model)
+        for number, prompt in enumerate(asked):
             watch.step(f"samples of {name}", number + 1, len(prompts))
-            made = generate(model, task, torch.tensor([prompt], device=device()), NEW_TOKENS)
-            found[number][name] = task.tokenizer.decode(made, skip_special_tokens=True)
+            made = generate(model, own, torch.tensor([prompt], device=device()), NEW_TOKENS)
+            found[number][name] = own.tokenizer.decode(made, skip_special_tokens=True)
     return found
+
+
+def _translated(prompts: list[list[int]], examples: list[Example], task: Task, model: Any) -> list[list[int]]:
+    """The prompts in the tokens, and for conversations the template, of a model with another tokenizer."""
+    read = as_read_by(task, model, examples)
+    tokenizer = voice(task, model).tokenizer
+    return [
+        _prompt(theirs)
+        if example.labels[1] < 0
+        else list(tokenizer(task.tokenizer.decode(prompt, skip_special_tokens=True))["input_ids"])
+        for prompt, example, theirs in zip(prompts, examples, read, strict=True)
+    ]
 
 
 def _prompt(example: Example) -> list[int]:

@@ -30,10 +30,11 @@ from .samples import samples
 from .steps import finish, prepare, students, training, writing
 from .steps.asking import answers_stamp, label_by_asking, label_fault
 from .steps.measuring import to_measure
+from .steps.panel import make_panel
 from .steps.plan import measure_plan
 from .steps.seeds import train_again
 from .steps.vocabulary import trim_teacher
-from .teachers.cache import cache_fault
+from .teachers.cache import cache_fault, pool_caches
 from .teachers.labelling import label_examples, label_settings
 
 
@@ -56,19 +57,26 @@ def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     facts = results["prepare"]
     if not recipe.teacher.is_local:
         return {"folder": None, "identity": facts["teacher"]["identity"]}
+    if recipe.teacher.panel is not None or recipe.teacher.context is not None:
+        return make_panel(
+            recipe.teacher, prepare.task_of(recipe, facts), facts, recipe.label.batch_size, place, watch
+        )
     if recipe.teacher.finetune is None:
         return {"folder": facts["teacher"]["folder"], "identity": facts["teacher"]["identity"]}
     task = prepare.task_of(recipe, facts)
     folder = training.finetune(recipe.teacher.finetune, recipe.seed, task, facts, place, watch)
-    return {"folder": _inside(folder, place), "identity": f"finetuned:{hash_path(folder)}"}
+    return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}"}
 
 
 def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """The student before it learns anything."""
     facts = results["prepare"]
     task = prepare.task_of(recipe, facts)
-    teacher = prepare.located(results["teacher"]["folder"] or facts["teacher"]["folder"], place)
-    folder, how = students.make_student(recipe.student, recipe.seed, task, teacher, facts, place, watch)
+    lender = results["teacher"].get("lead", results["teacher"])
+    teacher = prepare.located(lender["folder"] or facts["teacher"]["folder"], place)
+    folder, how = students.make_student(
+        recipe.student, training.training_seed(recipe), task, teacher, facts, place, watch
+    )
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}", "how": how}
 
 
@@ -90,6 +98,8 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
     }
     task = prepare.task_of(recipe, facts)
     meta["outcomes"] = task.outcomes
+    if meta["top_k"] == "all" or (meta["top_k"] or 0) >= task.outcomes:
+        meta["temperature"] = 1.0  # whole distributions serve every temperature: the teacher is asked once
     cache = place / f"targets-{hash_json(meta)[:12]}"
     examples = read_examples(place.parent / "prepare" / "train.parquet")
     folder = prepare.located(teacher["folder"], place)
@@ -157,7 +167,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
             for name in names
             if name in evaluation.rows
         },
-        "costs": costs(folders, task, eval_set, measured.main, watch),
+        "costs": costs(folders, task, eval_set, measured.main, watch, recipe.evaluate.speed),
         "floors": floors,
         "retentions": retentions,
         "gains": evaluation.gains("student", "hard_only", *with_numbers) if "hard_only" in folders else None,
@@ -237,14 +247,15 @@ def _own_checker(recipe: Any) -> str | None:
 
 _SOURCES = (
     *("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune"),
-    *("teacher.is_local", "teacher.name", "teacher.label_words"),
+    *("teacher.panel", "teacher.pool", "teacher.terms_accepted"),
+    *("teacher.is_local", "teacher.name", "teacher.provider", "teacher.label_words"),
 )
 _LEARNING = ("seed", "task", "train", "data.max_length")
 _ORIGIN = tuple(
     f"student.{name}" for name in ("cut", "target", "search", "from_config", "model", "sha256", "revision")
 )
 _FORMS = ("student.adapter", "student.quantize", "student.sparsity")
-_TASK = ("prepare.teacher", "prepare.labels")
+_TASK = ("prepare.teacher", "prepare.tongues", "prepare.labels")
 
 STAGES = [
     Stage(
@@ -280,6 +291,7 @@ STAGES = [
             "temperature",
             "has_teacher",
             "objective",
+            "rollouts",
             "train",
             "evaluate",
             "report.samples",
@@ -289,14 +301,17 @@ STAGES = [
     Stage(
         "teacher",
         _teacher,
-        reads=("seed", "task", "teacher.finetune", "teacher.is_local", "data.max_length"),
-        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train"),
+        reads=(
+            *("seed", "task", "label.batch_size", "data.max_length", "teacher.is_local", "teacher.model"),
+            *("teacher.finetune", "teacher.panel", "teacher.pool", "teacher.context"),
+        ),
+        after=(*_TASK, "prepare.panel", "prepare.bfloat16", "prepare.sets.train"),
         intact=_model_fault,
     ),
     Stage(
         "initial",
         _initial,
-        reads=("seed", "task", *_ORIGIN, "data.max_length"),
+        reads=("seed", "task", *_ORIGIN, "train.seed", "data.max_length"),
         after=(*_TASK, "prepare.student", "prepare.sets.train", "teacher"),
         intact=_model_fault,
     ),
@@ -311,6 +326,7 @@ STAGES = [
         stamp=answers_stamp,
         intact=_cache_fault,
         content_keyed=True,
+        pool=pool_caches,
     ),
     Stage(
         "train",
@@ -353,7 +369,7 @@ STAGES = [
         _evaluate,
         reads=(
             *("seed", "task", "data.max_length", "label.batch_size", "teacher.is_local", "teacher.api"),
-            *("evaluate.answers", "evaluate.resamples", "report.samples"),
+            *("evaluate.answers", "evaluate.resamples", "evaluate.speed", "report.samples"),
         ),
         stamp=_own_checker,
         after=(
@@ -375,6 +391,7 @@ STAGES = [
         reads=tuple(Recipe.model_fields),
         after=("prepare", "plan", "teacher", "initial", "label", "train", "control", "seeds", "evaluate"),
         intact=_report_fault,
+        shared=False,
     ),
 ]
 """In this order.  What a stage does not name here it cannot see."""

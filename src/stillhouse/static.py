@@ -18,9 +18,11 @@ from .data.templates import check_folder
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
 from .models.shrink.requests import check_layers, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Skeleton
-from .recipe import DataSet, Recipe, Student
+from .recipe import DataSet, Recipe, Student, crossing_fault
 from .registry import needs
 from .sources import cache_dir
+from .sources.licence import card_licence
+from .sources.terms import of_licence, of_provider, refuse_disallowed
 
 ROWS_READ = 20
 """Of each local data set: enough to know its columns."""
@@ -44,14 +46,23 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             _model(role, Path(wanted.model), recipe)
     if recipe.teacher.api is not None:
         notes += api_checks(recipe.teacher.api)
+        if recipe.teacher.provider is not None:
+            terms = of_provider(recipe.teacher.provider)
+            refuse_disallowed([terms], recipe.teacher.terms_accepted)
+            notes.append(f"teacher: {terms.sentence()}")
         if (lender := recipe.student.tokenizer) is not None:
             own = recipe.student
             said = sources.check(lender, sha256=own.sha256, revision=own.revision, kind="model")
             notes += [f"student.tokenizer: {note}" for note in said]
+    for number, member in enumerate(recipe.teacher.panel or []):
+        said = sources.check(member.model, sha256=member.sha256, revision=member.revision, kind="model")
+        notes += [f"teacher.panel[{number}]: {note}" for note in said]
+        _model("teacher", Path(member.model), recipe)
     _layers(recipe)
     named = {
         "data.train": recipe.data.train,
         "data.eval": recipe.data.eval,
+        "data.extra": recipe.data.extra,
         "data.unlabelled": recipe.data.unlabelled,
     }
     named |= {f"evaluate.also.{also.name}": also for also in recipe.evaluate.also}
@@ -64,6 +75,11 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
     for tracker in recipe.train.report_to:
         if find_spec(tracker) is None:
             raise MissingExtra(needs(tracker, f"train.report_to: {tracker}"))
+    models = [recipe.teacher.model, *(member.model for member in recipe.teacher.panel or [])]
+    for model in [one for one in models if one is not None]:
+        if Path(model).is_dir() and (stated := card_licence(Path(model))):
+            refuse_disallowed([of_licence(stated)], recipe.teacher.terms_accepted)
+            notes.append(f"teacher: {of_licence(stated).sentence()}")
     if recipe.licence is None:
         notes.append("licence: not given, so the student's model card will say it is unknown")
     notes.append(_disk(place))
@@ -248,10 +264,10 @@ def _tokenizers(recipe: Recipe) -> list[str]:
         return []
     one, other = (_json(file).get("model", {}).get("vocab") for file in files)
     if one != other:
-        raise RecipeError(
-            "student.model: its tokenizer is not the teacher's (their pieces differ); soft targets need the same one. "
-            "Make the student from the teacher, or choose one of its family."
-        )
+        fault = crossing_fault(recipe.task, recipe.objective, recipe.label.online, recipe.rollouts)
+        if fault is not None:
+            raise RecipeError(fault)
+        return ["tokenizers: differ; the teacher reads each row in its own"]
     return ["tokenizers: the same"]
 
 

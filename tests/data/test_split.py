@@ -249,3 +249,35 @@ def test_no_random_generator_is_touched(tmp_path):
 def test_reading_data_imports_no_torch():
     code = "import sys, stillhouse.data.split; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ── rows set aside, and rows added ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_set_aside_are_neither_trained_on_nor_held_out_and_leave_the_held_out_rows_as_they_are(tmp_path):
+    plain = run(tmp_path, {"train": reviews(100)}, split=0.2)
+    found = run(tmp_path, {"train": reviews(100)}, split=0.2, validation=0.25)
+    assert texts(found.eval) == texts(plain.eval)
+    assert len(found.also["validation"]) == 20
+    assert len(found.train) == 60
+    assert texts(found.train) | texts(found.also["validation"]) == texts(plain.train)
+    assert balanced(found)
+
+
+def test_rows_set_aside_share_no_content_with_held_out_rows_of_a_file_of_their_own(tmp_path):
+    held = [{"text": row["text"].upper(), "label": row["label"]} for row in reviews(30)]
+    found = run(tmp_path, {"train": reviews(100), "eval": held}, validation=0.5)
+    assert not {text.upper() for text in texts(found.also["validation"])} & texts(found.eval)
+    assert balanced(found)
+
+
+def test_extra_rows_are_learned_from_and_never_held_out_nor_learned_twice(tmp_path):
+    paths = {name: tmp_path / f"{name}.jsonl" for name in ("train", "extra")}
+    paths["train"].write_text("".join(json.dumps(row) + "\n" for row in reviews(50)))
+    paths["extra"].write_text("".join(json.dumps(row) + "\n" for row in reviews(30, start=40)))
+    data = Data.model_validate({"train": {"source": "x"}, "extra": {"source": "x"}, "split": 10})
+    found = prepare(data, [], "classification", 0, paths)
+    plain = prepare(data.model_copy(update={"extra": None}), [], "classification", 0, paths)
+    assert texts(found.eval) == texts(plain.eval)
+    assert texts(found.extra) == texts(reviews(20, start=50))
+    assert balanced(found)

@@ -155,7 +155,7 @@ def test_whole_numbers_are_numbers() -> None:
     ({"student__from_teacher__layers": []}, "student.from_teacher.layers: must be a rising list"),
     ({"train__epochs": 1.0}, "train: give steps or epochs, not both"),
     ({"teacher__finetune": {}}, "teacher.finetune: only for task: classification"),
-    ({"data__unlabelled": {"source": "x"}}, "data.unlabelled: only classification"),
+    ({"data__unlabelled": {"source": "x"}}, "data.unlabelled: nobody answers its prompts"),
     ({"gate__min_gain": 0.0, "evaluate__hard_only": False}, "gate.min_gain: needs the control"),
     ({"gate__min_gain": 0.0, "objective": [{"kind": "hard"}]}, "gate.min_gain: no term of the objective uses the teacher"),
     ({"objective": []}, "objective: must not be empty"),

@@ -179,6 +179,15 @@ def test_unlabelled_prompts_are_answered_beside_the_rows_that_have_answers(tmp_p
     assert found.unlabelled == [] and found.counts["written"]["dropped"] == {"longer than 256 tokens": 1}
 
 
+def test_rows_of_two_files_with_one_name_are_told_apart(tmp_path, monkeypatch, folder):
+    bare = [with_id({**row, "prompt": f"Other {row['prompt']}", "completion": ""}) for row in qa(3)]
+    found, _ = made(
+        tmp_path, monkeypatch, folder, [kinds.Answers()], lambda p, s: "Yes.", qa(3), unlabelled=bare
+    )
+    assert len(found.train) == 6 and found.written == {row["id"] for row in found.train[3:]}
+    assert {row["completion"] for row in found.train[:3]} == {" It is 0.", " It is 1.", " It is 2."}
+
+
 def test_samples_that_disagree_are_dropped(tmp_path, monkeypatch, folder):
     wanted = kinds.Answers(samples=4, temperature=1.0, min_agreement=0.75)
     found, fake = made(

@@ -153,3 +153,14 @@ def test_the_teacher_is_not_asked_while_all_its_terms_weigh_nothing():
     assert objective.asks_teacher(0.0)
     assert not objective.asks_teacher(0.5)
     assert objective.needs_teacher
+
+
+def test_whole_distributions_kept_at_one_temperature_serve_another_exactly():
+    """All outcomes are kept, so the teacher need not be asked again; with a cut-off tail it must be."""
+    for kind in ("forward_kl", "reverse_kl", "alpha_beta"):
+        objective = Objective([getattr(kd, kind)(temperature=3.0)])
+        expected, _ = objective(scores(), dense(), N)
+        found, _ = objective(scores(), kept(V, temperature=1.0), N)
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(RecipeError, match=r"temperature 3.0.*taken at 1.0"):
+        Objective([kd.forward_kl(temperature=3.0)])(scores(), kept(V - 1, temperature=1.0), N)

@@ -14,7 +14,8 @@ import typer
 from .. import stopping
 from ..errors import StillhouseError
 from ..registry import did_you_mean
-from . import about, labels, runs, runs_compared
+from . import about, labels, plans, runs, runs_compared
+from .teachers import teachers
 
 app = typer.Typer(
     name="stillhouse",
@@ -26,7 +27,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    about.ls, about.cp, about.init, runs.validate, runs.plan, runs.run, runs.status, runs.report, about.doctor, about.schema,
+    about.ls, about.cp, about.init, runs.validate, runs.plan, runs.run, runs.status, runs.report, teachers, about.doctor, about.schema,
+    plans.tune, plans.ablate,
     runs_compared.check, runs_compared.compare, runs_compared.history,
 ):  # fmt: skip
     app.command()(command)

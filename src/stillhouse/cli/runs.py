@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import RecipeError
-from . import output
+from . import output, plans
 from .output import Format
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ def validate(recipe: RecipePath, changes: Changes = None, shown: Shown = "auto")
     from ..static import static_checks
 
     loaded = _load(recipe, changes)
+    if loaded.is_plan:
+        plans.validate_plan(loaded, recipe, shown)
+        return
     notes = static_checks(loaded, Path("runs") / loaded.name)
     if shown == "json":
         output.as_json({"valid": True, "notes": notes})
@@ -42,6 +45,9 @@ def plan(recipe: RecipePath, changes: Changes = None, folder: Folder = None, sho
     from ..files import read_json
 
     loaded = _load(recipe, changes)
+    if loaded.is_plan:
+        plans.price_plan(loaded, folder, shown)
+        return
     place = folder or Path("runs") / loaded.name
     _run(loaded, place, shown, until="plan")
     found = read_json(place / "plan" / "plan.json")
@@ -78,6 +84,9 @@ def run(
 ) -> None:
     """Run RECIPE.  What is done is not done again: after a stop of any kind, the same command goes on."""
     loaded = _load(recipe, changes)
+    if loaded.is_plan:
+        plans.run_plan(loaded, folder, shown, fresh, until, only)
+        return
     place = folder or Path("runs") / loaded.name
     found = _run(loaded, place, shown, until=until, only=only, fresh=fresh)
     if found is None:
@@ -98,8 +107,11 @@ def status(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")], shown: Shown = "auto"
 ) -> None:
     """What is done in RUN, what is next, and what it took so far."""
-    from ..runstate import run_state
+    from ..runstate import is_plan, run_state
 
+    if is_plan(folder):
+        plans.status_plan(folder, shown)
+        return
     found = run_state(folder)
     if shown == "json":
         output.as_json(found)
@@ -144,8 +156,11 @@ def _load(recipe: Path, changes: list[str] | None) -> "Recipe":
 
 def _run(loaded: "Recipe", place: Path, shown: Format, **options: Any) -> dict[str, Any] | None:
     from ..progress import watch_for
+    from ..runstate import is_plan
     from ..static import static_checks
 
+    if is_plan(place):
+        raise RecipeError(f"{place}: holds a plan of several runs; name another folder with --folder.")
     static_checks(loaded, place)
     import transformers
 

@@ -19,6 +19,8 @@ from .formats import Row
 ROWS = 1000
 """Rows looked at of each set, the first in its seeded order."""
 WIDTH = 4096
+CHARACTERS = 4000
+"""Looked at of each row."""
 LENGTHS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Borders of the length histogram, in words."""
 SHOWN, SHOWN_CHARACTERS = 5, 160
@@ -116,7 +118,7 @@ def _missing(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _text(row: Row) -> str:
-    return "\n".join(parts_of(row))
+    return "\n".join(parts_of(row))[:CHARACTERS]
 
 
 def _words(row: Row) -> list[str]:

@@ -44,6 +44,8 @@ class Row(TypedDict, total=False):
     label: str
     group: str
     """Rows of one group stay on one side of a split; not part of the content."""
+    teacher: str
+    """The member of a panel that teaches this row; not part of the content."""
     groups: dict[str, str]
     """Values of the columns that `evaluate.groups` names; not part of the content."""
 
@@ -168,6 +170,8 @@ def canonical(
         return Dropped(raw.where, found)
     if "group" in columns and (group := _name(raw, columns["group"], "group")):
         found["group"] = group
+    if "teacher" in columns and (teacher := _name(raw, columns["teacher"], "teacher")):
+        found["teacher"] = teacher
     if groups:
         found["groups"] = {column: _name(raw, column, "group") for column in groups}
     found["where"] = raw.where

@@ -15,6 +15,7 @@ from ..files import hash_bytes
 from ..recipe.data import Also, Data, DataSet
 from ..recipe.filter import Filter
 from ..registry import did_you_mean
+from .content import content_key
 from .filters import choose, sift
 from .formats import Dropped, Row, canonical, detect, plain, value_of, with_id
 from .load import Raw, read_raw
@@ -33,6 +34,7 @@ class Prepared:
     eval: list[Row]
     unlabelled: list[Row]
     also: dict[str, list[Row]]
+    """Further sets to be measured on, and `validation` where rows are set aside for choosing settings."""
     dropped: list[dict[str, Any]]
     """{"where", "reason", "set"} of each row left out, and the row itself if a filter dropped it."""
     counts: dict[str, dict[str, Any]]
@@ -41,6 +43,8 @@ class Prepared:
     Always: read + added == kept + held_out + the sum of dropped."""
     written: frozenset[str] = frozenset()
     """Ids of the rows that a model wrote."""
+    extra: list[Row] = field(default_factory=list)
+    """Further rows to learn from."""
 
 
 @dataclass
@@ -84,11 +88,13 @@ def prepare(
     seed: int,
     paths: dict[str, Path],
     groups: Sequence[str] = (),
+    teacher: str | None = None,
     answered: bool = True,
 ) -> Prepared:
     """Read, clean, split and order all sets of a recipe.
 
     answered: False if rows without a label or an answer are of use (see `canonical`).
+    teacher: column of data.train that names the member of a panel that teaches a row.
     paths: where "train", "eval" and "unlabelled" (those the recipe has) and each of `also`, by its name, lie.
     groups: columns by which the held-out rows will be measured.
     Raises: DataError if a file or row is wrong or no row of a set is left; RecipeError if settings don't fit.
@@ -106,6 +112,7 @@ def prepare(
         answered,
         group=data.group,
         to_split=data.eval is None,
+        teacher=teacher,
         groups=groups if data.eval is None else (),
     )
     tests = (
@@ -118,14 +125,23 @@ def prepare(
     _tell_apart_by_answers([train, *tests.values()])
     if data.eval is None:
         tests = {"eval": _hold_out(train, data.split, seed), **tests}
+    if data.validation is not None:
+        chosen_on = _hold_out(train, data.validation, seed, "validation")
+        _drop_overlap(chosen_on, tests)
+        tests["validation"] = chosen_on
     limits = {"eval": data.eval.limit if data.eval else None, **{other.name: other.limit for other in also}}
     for name, test in tests.items():
-        _take(test, seed, limits[name])
+        _take(test, seed, limits.get(name))
     _drop_overlap(train, tests)
     _filter(train, data.filter, tests, seed)
     _take(train, seed, data.train.limit)
     _select(train, data.filter)
     sets = [train, *tests.values()]
+    if data.extra is not None:
+        extra = _read("extra", "data.extra", data.extra, task, paths)
+        _drop_overlap(extra, {**tests, "train": train})
+        _take(extra, seed, data.extra.limit)
+        sets.append(extra)
     if data.unlabelled is not None:
         more = _read("unlabelled", "data.unlabelled", data.unlabelled, task, paths, labelled=False)
         _drop_overlap(more, {**tests, "train": train})
@@ -138,9 +154,10 @@ def prepare(
         train=rows["train"],
         eval=rows["eval"],
         unlabelled=rows.get("unlabelled", []),
-        also={other.name: rows[other.name] for other in also},
+        also={name: rows[name] for name in tests if name != "eval"},
         dropped=[row for one in sets for row in one.dropped],
         counts={one.name: one.counts() for one in sets},
+        extra=rows.get("extra", []),
     )
 
 
@@ -153,23 +170,6 @@ def _draw(seed: int, *what: str) -> str:
     return hash_bytes("\x1f".join((str(seed), *what)).encode())
 
 
-def content_key(row: Row, answers: bool = False) -> str:
-    """What two rows share if knowing one gives the other away: text and pair, or all that comes before the answer.
-
-    Case and whitespace don't matter, and the label never counts; `answers` takes the completion or last message in.
-    """
-    if "messages" in row:
-        turns = row["messages"]
-        # where nothing was asked, the answer is all there is to compare; where nobody answered, the question is
-        whole = answers or len(turns) == 1 or turns[-1]["role"] != "assistant"
-        parts = [turn["content"] for turn in (turns if whole else turns[:-1])]
-    elif "prompt" in row:
-        parts = [row["prompt"], row.get("completion", "")] if answers else [row["prompt"]]
-    else:
-        parts = [row["text"], row["pair"]] if "pair" in row else [row["text"]]
-    return hash_bytes("\x1f".join(" ".join(part.casefold().split()) for part in parts).encode())[:32]
-
-
 def _read(
     name: str,
     key: str,
@@ -179,6 +179,7 @@ def _read(
     answered: bool = True,
     labelled: bool = True,
     group: str | None = None,
+    teacher: str | None = None,
     to_split: bool = False,
     groups: Sequence[str] = (),
 ) -> _Set:
@@ -187,6 +188,8 @@ def _read(
     columns = {str(ours): theirs for ours, theirs in settings.columns.items()}
     if group:
         columns["group"] = group
+    if teacher:
+        columns["teacher"] = teacher
     for raw in _wanted(found, settings.where, read_raw(paths[name]), key):
         if task == "causal_lm" and not labelled:
             found.format = "prompts"
@@ -214,6 +217,11 @@ def _read(
         )
     _refuse_empty(found)
     return found
+
+
+def read_rows(name: str, key: str, settings: DataSet, task: str, path: Path) -> list[Row]:
+    """The rows of one set that is neither split nor compared with others, none twice; labels are not needed."""
+    return _read(name, key, settings, task, {name: path}, labelled=task != "classification").rows
 
 
 def _asked_format(settings: DataSet, task: str, key: str, labelled: bool) -> str:
@@ -311,14 +319,14 @@ def _tell_apart_by_answers(sets: list[_Set]) -> None:
             one.keys = {row["id"]: content_key(row, answers=True) for row in one.rows}
 
 
-def _hold_out(train: _Set, split: float, seed: int) -> _Set:
+def _hold_out(train: _Set, split: float, seed: int, name: str = "eval") -> _Set:
     """Take groups from `train`, in the seeded order, until the share or number of rows asked for is reached."""
     groups: defaultdict[str, list[Row]] = defaultdict(list)
     for row in train.rows:
         groups[train.group(row)].append(row)
     wanted = split if isinstance(split, int) else max(1, round(split * len(train.rows)))
     held: list[Row] = []
-    for group in sorted(groups, key=lambda name: _draw(seed, "split", name))[
+    for group in sorted(groups, key=lambda group: _draw(seed, "split", group))[
         :-1
     ]:  # the last one is for training
         if len(held) >= wanted:
@@ -326,15 +334,13 @@ def _hold_out(train: _Set, split: float, seed: int) -> _Set:
         held += groups[group]
     if not held or (isinstance(split, int) and len(held) < wanted):
         raise DataError(
-            f"data.split: {split} of {len(train.rows):,} rows in {len(groups):,} groups (of equal content, or equal "
+            f"data.{'split' if name == 'eval' else name}: {split} of {len(train.rows):,} rows in {len(groups):,} groups (of equal content, or equal "
             "data.group) leaves nothing to train on or to measure; lower it, add rows, or name data.eval."
         )
     ids = {row["id"] for row in held}
     train.rows = [row for row in train.rows if row["id"] not in ids]
-    train.held_out = len(held)
-    return _Set(
-        "eval", train.format, held, {row["id"]: train.keys[row["id"]] for row in held}, read=len(held)
-    )
+    train.held_out += len(held)
+    return _Set(name, train.format, held, {row["id"]: train.keys[row["id"]] for row in held}, read=len(held))
 
 
 def _drop_overlap(found: _Set, others: Mapping[str, _Set]) -> None:

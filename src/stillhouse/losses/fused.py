@@ -56,6 +56,10 @@ class Head:
         weight = None if self.weight is None else self.weight.detach()
         return replace(self, weight=weight, bias=None if self.bias is None else self.bias.detach())
 
+    def at(self, temperature: Any) -> "Head":
+        """The head whose logits are divided by `temperature` next: itself, but for one that pools several at it."""
+        return self
+
     def float(self) -> "Head":
         """The same head with float32 weights, of the real vocabulary only; converted once instead of for each chunk."""
         if self.weight is None:

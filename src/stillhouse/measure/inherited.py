@@ -63,7 +63,7 @@ def words_of_errors(
     }
     hits = {word: int(errors[at].sum()) for word, at in usual.items()}
     adjusted = holm([upper_tail(hits[word], total, wrong, len(at)) for word, at in usual.items()])
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "word": word,
             "rows": len(at),

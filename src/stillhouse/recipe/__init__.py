@@ -2,6 +2,7 @@
 
 from .api import Api, Price
 from .core import Recipe
+from .crossing import crossing_fault
 from .data import Also, Augment, Data, DataSet, Writer
 from .filter import Filter
 from .forms import Adapter, Quantize, Sparsity
@@ -11,6 +12,7 @@ from .objective import (
     AdaptiveKL,
     AlphaBeta,
     Attention,
+    CrossTokenizer,
     Custom,
     Embeddings,
     FeatureTerm,
@@ -29,6 +31,8 @@ from .objective import (
     TotalVariation,
 )
 from .outputs import Answers, Evaluate, Gate, Report
+from .panel import Member, Pool
+from .plan import Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
 from .student import FromConfig, FromTeacher, Search, Student, Target
 from .teacher import Finetune, Label, Teacher
@@ -44,6 +48,7 @@ __all__ = [
     "Api",
     "Attention",
     "Augment",
+    "CrossTokenizer",
     "Custom",
     "Data",
     "DataSet",
@@ -59,7 +64,10 @@ __all__ = [
     "Hard",
     "Hidden",
     "Label",
+    "Member",
+    "Plan",
     "PolicyGradient",
+    "Pool",
     "Price",
     "Quantize",
     "Recipe",
@@ -80,7 +88,9 @@ __all__ = [
     "Term",
     "TotalVariation",
     "Train",
+    "Tune",
     "Writer",
+    "crossing_fault",
     "load_recipe",
     "parse_recipe",
     "rollouts_fault",

@@ -116,6 +116,8 @@ def api_fault(recipe: Any) -> str | None:
         return "label.samples: an API's probabilities are not drawn from; remove it"
     if recipe.data.augment is not None:
         return "data.augment: makes tokens, and an API reads text; use data.unlabelled"
+    if recipe.plan is not None:
+        return "plan: its steps make teachers of models on this machine, and this one is behind an API; remove it"
     if student.vocabulary is not None or recipe.data.writer is not None:
         what = "student.vocabulary" if student.vocabulary is not None else "data.writer"
         return f"{what}: needs the teacher's model on this machine, and it is behind an API; remove it"

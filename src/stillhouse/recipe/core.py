@@ -1,6 +1,6 @@
 """The recipe: one strict file that says everything about a run."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
@@ -9,14 +9,18 @@ from .data import Data
 from .objective import (
     AdaptiveKL,
     AlphaBeta,
+    CrossTokenizer,
     Custom,
     ForwardKL,
     Hard,
+    PolicyGradient,
     Schedule,
     SoftTerm,
     Term,
 )
 from .outputs import Evaluate, Gate, Report
+from .panel import context_fault, panel_fault
+from .plan import Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
 from .section import Section
 from .student import Student
@@ -58,6 +62,17 @@ class Recipe(Section):
     """What the report shows."""
     gate: Gate = Gate()
     """What is demanded of it."""
+    sweep: dict[str, list[Any]] = {}
+    """section.field: values; a run for each combination.  `train.seed` and `seed` are repeats, and are averaged over."""
+    plan: Plan | None = Field(default=None, discriminator="kind")
+    """Several runs that build on one another."""
+    tune: Tune | None = None
+    """What `stillhouse tune` tries; `stillhouse run` takes the recipe as it stands."""
+
+    @property
+    def is_plan(self) -> bool:
+        """Whether it becomes several runs."""
+        return bool(self.sweep) or self.plan is not None
 
     @property
     def has_teacher(self) -> bool:
@@ -78,6 +93,16 @@ class Recipe(Section):
     def _sections_agree(self) -> Self:
         if fault := api_fault(self):
             raise ValueError(fault)
+        settings = self.teacher
+        if fault := panel_fault(
+            self.task, settings.panel, settings.pool, settings.finetune is not None, settings.ema is not None
+        ):
+            raise ValueError(fault)
+        if settings.context is not None and (
+            fault := context_fault(self.task, settings.finetune is not None, settings.ema is not None)
+        ):
+            raise ValueError(fault)
+        self._one_model_has_layers()
         if self.teacher.ema is not None and not self.label.online:
             raise ValueError(
                 "teacher.ema: what the student itself says cannot be kept beforehand; set label.online: true"
@@ -120,6 +145,21 @@ class Recipe(Section):
         self._formats_fit()
         return self
 
+    def _one_model_has_layers(self) -> None:
+        """Layers are those of one model that reads what the student reads."""
+        if self.teacher.panel is None and self.teacher.context is None:
+            return
+        for term in self.objective:
+            if not isinstance(term, (Hard, SoftTerm, PolicyGradient)):
+                raise ValueError(
+                    f"objective: {term.kind} compares layers, and a teacher with a panel or a context has none like the "
+                    "student's; use forward_kl"
+                )
+            if isinstance(term, CrossTokenizer):
+                raise ValueError(
+                    "objective: cross_tokenizer needs one teacher without a context; remove the other"
+                )
+
     def _rollouts_fit(self) -> None:
         """The student's own rows need a teacher that answers at once, and estimates from them unbiased draws."""
         if fault := rollouts_fault(self.objective, self.rollouts):
@@ -140,6 +180,10 @@ class Recipe(Section):
                     f"objective: {term.kind} compares layers, which are not kept on disk; set label.online: true"
                 )
         for term in soft:
+            if isinstance(term, CrossTokenizer):
+                raise ValueError(
+                    "objective: cross_tokenizer compares what both models say at once; set label.online: true"
+                )
             if isinstance(term.temperature, Schedule):
                 raise ValueError(
                     f"objective: {term.kind} changes its temperature, but soft targets kept on disk have one; "
@@ -167,7 +211,7 @@ class Recipe(Section):
 
     def _formats_fit(self) -> None:
         """A classifier reads labelled rows, and only a classifier does."""
-        named = {"data.train": self.data.train, "data.eval": self.data.eval}
+        named = {"data.train": self.data.train, "data.eval": self.data.eval, "data.extra": self.data.extra}
         named |= {f"evaluate.also[{number}]": also for number, also in enumerate(self.evaluate.also)}
         for name, one in named.items():
             if one is None or one.format == "auto":

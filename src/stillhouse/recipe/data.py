@@ -82,6 +82,10 @@ class Data(Section):
     """Without `eval`: the share (below 1) or the number of rows of `train` that is held out."""
     group: str | None = None
     """Column whose equal values stay on one side of the split (an author, a user, a document)."""
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the training rows set aside for choosing settings (`stillhouse tune`): neither trained on nor reported."""
+    extra: DataSet | None = None
+    """Further rows to learn from, none of which is held out."""
     unlabelled: DataSet | None = None
     """Classification: further text without labels, which only the teacher labels.  Language models: prompts without answers,
     which `generate: [{kind: answers}]` lets the teacher answer."""

@@ -72,12 +72,17 @@ def _anchor(values: Any, folder: Path) -> None:
 def _set(values: dict[str, Any], change: str) -> None:
     """Apply one "a.b=c" of the command line."""
     key, equals, text = change.partition("=")
-    steps = key.strip().split(".")
-    if not equals or not all(steps):
+    if not equals or not all(key.strip().split(".")):
         raise RecipeError(
             f"--set {change!r}: write it as section.field=value, such as train.learning_rate=1e-4."
         )
     value = parse_yaml(text, f"--set {key}") if text.strip() else None
+    set_field(values, key.strip(), value, f"--set {change!r}")
+
+
+def set_field(values: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Put `value` at "section.field" (list entries by their number, from 0).  Raises: RecipeError, beginning with `where`."""
+    steps = key.split(".")
     place: Any = values
     for number, step in enumerate(steps):
         if isinstance(place, list) and step.isdecimal() and int(step) < len(place):
@@ -87,7 +92,7 @@ def _set(values: dict[str, Any], change: str) -> None:
         else:
             above = ".".join(steps[:number])
             what = f"a list of {len(place)} (0 is the first)" if isinstance(place, list) else "no section"
-            raise RecipeError(f"--set {change!r}: {above} is {what}, so it has no {step!r} to set.")
+            raise RecipeError(f"{where}: {above} is {what}, so it has no {step!r} to set.")
         if number == len(steps) - 1:
             place[at] = value
             return
@@ -164,6 +169,8 @@ def _sentence(fault: dict[str, Any], place: str) -> str:
         case "literal_error":
             allowed = more["expected"].replace("'", "")
             return f"{place}: must be {allowed}, not {given!r}.{did_you_mean(str(given), allowed.replace(' or ', ', ').split(', '))}"
+        case "too_short" if more.get("min_length", 1) > 1:
+            return f"{place}: needs at least {more['min_length']} entries, and has {more['actual_length']}."
         case "too_short":
             return f"{place}: must not be empty; add an entry, or remove the key."
         case "string_pattern_mismatch" if place.endswith("sha256"):

@@ -128,6 +128,16 @@ class AlphaBeta(SoftTerm):
         return self
 
 
+class CrossTokenizer(SoftTerm):
+    """A teacher whose tokenizer is not the student's, where both have read the same bytes; needs label.online."""
+
+    kind: Literal["cross_tokenizer"] = "cross_tokenizer"
+    method: Literal["hybrid", "uld", "min_edit"] = "hybrid"
+    """hybrid: tokens that both have by name, the others by rank, and spans that they cut differently by their probability
+    (as TRL's GOLD); uld: sorted probabilities alone (Boizard et al. 2024, arXiv:2402.12030); min_edit: the teacher's tokens
+    carried over to the student's nearest ones (Wan et al. 2024, arXiv:2401.10491)."""
+
+
 class Custom(SoftTerm):
     """Your own loss on logits, without changing this package."""
 
@@ -213,6 +223,6 @@ class Similarity(_Term):
 
 Term = Annotated[
     Hard | ForwardKL | ReverseKL | JS | SkewForwardKL | SkewReverseKL | AdaptiveKL | TotalVariation | AlphaBeta
-    | Custom | PolicyGradient | Hidden | Embeddings | Attention | Relations | Similarity,
+    | CrossTokenizer | Custom | PolicyGradient | Hidden | Embeddings | Attention | Relations | Similarity,
     Field(discriminator="kind"),
 ]  # fmt: skip

@@ -30,6 +30,8 @@ class Evaluate(Section):
     """Further data sets, which nobody trained on."""
     hard_only: bool = True
     """Train the control: same student, data, steps and learning rate, but hard targets alone."""
+    speed: bool = True
+    """Measure speed and memory of teacher and student, which takes half a minute; a plan does so once for each shape."""
     seeds: Annotated[int, Field(ge=1, le=20)] = 1
     """Train student and control with so many seeds, to see how much the luck of the draw is worth."""
     groups: list[str] = []
@@ -53,9 +55,10 @@ class Evaluate(Section):
             raise ValueError(
                 f"also: the name {min(made & set(names))} is that of the changed rows; choose another"
             )
-        if {"train", "eval", "unlabelled"} & set(names) or len(set(names)) != len(names):
+        taken = {"train", "eval", "unlabelled", "validation", "extra"} & set(names)
+        if taken or len(set(names)) != len(names):
             raise ValueError(
-                f"also: names must differ from each other and from train, eval and unlabelled, not {', '.join(names)}"
+                f"also: names must differ from each other and from train, eval, validation, extra and unlabelled, not {', '.join(names)}"
             )
         return self
 

@@ -29,7 +29,7 @@ class FromTeacher(Section):
     """Width of the token embeddings, for families that project them to the hidden width (ELECTRA)."""
     by: Literal["block_influence", "perplexity", "similarity", "every_nth"] = "block_influence"
     """Which layers, if `layers` is a number: those that change the hidden state most (ShortGPT, arXiv:2403.03853); those
-    whose removal, one after another, costs most loss (SLEB, arXiv:2402.09025: slower, and better); all but the run of layers
+    whose removal, one after another, costs most loss (SLEB, arXiv:2402.09025; slower); all but the run of layers
     whose input and output are most alike (arXiv:2403.17887); or evenly spread."""
     importance: Literal["activation", "gradient"] = "activation"
     """Which heads, neurons and channels: those that add most to what follows (Minitron, arXiv:2407.14679), or without which the

@@ -1,11 +1,13 @@
 """`teacher:` and `label:`: who knows, and how what it knows is kept."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from .api import Api
 from .data import Sha256
+from .panel import Member, Pool
 from .section import Section
 
 
@@ -38,6 +40,30 @@ class Teacher(Section):
     student as it began); `model` then only lends its tokenizer, its layers, and the figures to compare with."""
     finetune: Finetune | None = None
     """Fine-tune it on the training rows' labels before it teaches."""
+    context: Annotated[str, Field(min_length=1)] | None = None
+    """A prompt that the teacher sees before every row and the student does not (context distillation, Snell et al. 2022,
+    arXiv:2209.15189); with a chat template it is the system's turn."""
+    terms_accepted: Annotated[str, Field(min_length=10)] | None = None
+    """Who decided that this teacher may train another model although its terms are known to forbid it, and why; it is kept
+    in the run and in the model card."""
+    panel: list[Member] | None = None
+    """Several teachers instead of `model`; the first one lends its tokenizer, and its layers to a student made of them."""
+    pool: Pool | None = None
+    """How the panel's opinions become one; their mean if not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_member_lends(cls, values: Any) -> Any:
+        """`model` is the first member's: whatever asks for one model's tokenizer or layers finds them there."""
+        panel = values.get("panel") if isinstance(values, dict) else None
+        if not isinstance(panel, list) or not panel or "model" in values:
+            return values
+        lent = {
+            name: panel[0][name]
+            for name in ("model", "sha256", "revision")
+            if isinstance(panel[0], dict) and name in panel[0]
+        }
+        return {**lent, **values}
 
     @model_validator(mode="after")
     def _one_teacher(self) -> Self:
@@ -47,7 +73,7 @@ class Teacher(Section):
             )
         if self.api is None:
             return self
-        local = ("model", "sha256", "revision", "ema", "finetune")
+        local = ("model", "sha256", "revision", "ema", "finetune", "panel", "pool", "context")
         if given := [name for name in local if getattr(self, name) is not None]:
             raise ValueError(f"{given[0]}: an api has no weights here; give either {given[0]} or api")
         return self
@@ -61,6 +87,12 @@ class Teacher(Section):
     def name(self) -> str:
         """What people call it, as far as the recipe tells."""
         return self.api.model if self.api is not None else str(self.model)
+
+    @property
+    def provider(self) -> str | None:
+        """The host that an API is on, whose terms may forbid training others; None for a model on this machine."""
+        url = None if self.api is None else self.api.base_url
+        return None if url is None else urlsplit(url).hostname
 
     @property
     def label_words(self) -> dict[str, str]:

@@ -10,4 +10,6 @@ def recipe_text(recipe: Recipe) -> str:
     if "objective" in values:  # a term's kind is its default, and what tells it from the others
         pairs = zip(recipe.objective, values["objective"], strict=True)
         values["objective"] = [{"kind": term.kind, **knobs} for term, knobs in pairs]
+    if recipe.plan is not None:
+        values["plan"] = {"kind": recipe.plan.kind, **values["plan"]}
     return write_yaml(values)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from .section import Section
 
@@ -38,6 +38,9 @@ class Train(Section):
     """Optimiser steps between lines of metrics.jsonl."""
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []
     """Where the Trainer sends its curves, besides metrics.jsonl."""
+    seed: NonNegativeInt | None = None
+    """Of the student's new weights, the order of its rows, and its dropout; the recipe's `seed` if not given.  Runs that
+    differ only here share their data, their split and their teacher."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -142,7 +142,15 @@ def _data(results: Results) -> str:
     named = [
         f"{who} {plain(str(licences[who]))}" for who in ("student", "teacher", "data") if licences.get(who)
     ]
-    return text + (f" Licences: {in_words(named)}." if named else "")
+    text += f" Licences: {in_words(named)}." if named else ""
+    if licences.get("because"):
+        stated = licences["computed"] or "cannot be computed"
+        text += f" The student's licence, as it follows from these: {plain(stated)} ({plain(licences['because'])})."
+    for sentence in licences.get("terms") or []:
+        text += f" Terms: {plain(sentence)}."
+    if licences.get("accepted"):
+        text += f" Accepted by the recipe's author: {plain(licences['accepted'])}."
+    return text
 
 
 def _reproduction(results: Results, recipe_text: str) -> str:

@@ -1,16 +1,23 @@
 """results.json, report.html, and the student with its model card."""
 
-import os
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..errors import GateError
-from ..files import MANIFEST, atomic_folder, read_json, read_jsonl, sweep_parts, write_json, write_text
+from ..files import (
+    MANIFEST,
+    atomic_folder,
+    link_or_copy,
+    read_json,
+    read_jsonl,
+    sweep_parts,
+    write_json,
+    write_text,
+)
 from ..measure import ANSWER_METRICS
 from ..measure.economics import economics
 from ..models.machine import machine
@@ -20,6 +27,7 @@ from ..recipe.text import recipe_text
 from ..registry import pick
 from ..report.card import render_card
 from ..report.html import render_html
+from ..sources.terms import of_licence, student_licence
 from ..tasks import TASKS
 
 
@@ -39,11 +47,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "version": __version__,
         "machine": machine(),
         "base_model": _hub_id(facts["teacher"]["identity"]),
-        "licence": {
-            "student": recipe.licence,
-            "teacher": facts["teacher"]["licence"],
-            "data": facts["licences"]["train"],
-        },
+        "licence": licences(recipe, facts),
         "metrics": {
             metric.name: {
                 "title": metric.title,
@@ -75,6 +79,23 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "notes": found["notes"],
         "seeds": found["seeds"],
         **{name: found[name] for name in EVIDENCE},
+    }
+
+
+def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
+    """Who came under which licence, what follows for the student, and what the recipe's author took upon themselves."""
+    data = facts["licences"]["train"]
+    teachers = [one["licence"] for one in facts["panel"] or [facts["teacher"]]]
+    began_with = facts["student"]["licence"] if facts["student"] else facts["teacher"]["licence"]
+    computed = student_licence(began_with, [*teachers, data])
+    return {
+        "student": recipe.licence or computed.licence,
+        "computed": computed.licence,
+        "because": computed.why,
+        "teacher": facts["teacher"]["licence"],
+        "data": data,
+        "terms": [of_licence(licence).sentence() for licence in dict.fromkeys(teachers)],
+        "accepted": recipe.teacher.terms_accepted,
     }
 
 
@@ -141,7 +162,11 @@ def publish(found: dict[str, Any], run: Path, student: Path) -> None:
     curves = [row for stage in ("train", "control") for row in _curves(run / stage / "metrics.jsonl")]
     with atomic_folder(run / "student") as part:
         shutil.copytree(
-            student, part, copy_function=_link, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True
+            student,
+            part,
+            copy_function=link_or_copy,
+            ignore=shutil.ignore_patterns(MANIFEST),
+            dirs_exist_ok=True,
         )
         if (adapter := student.parent / "adapter").is_dir():
             shutil.copytree(adapter, part / "adapter", ignore=shutil.ignore_patterns(MANIFEST))
@@ -157,15 +182,6 @@ def _portable(text: str) -> str:
 
 def _curves(path: Path) -> list[dict[str, Any]]:
     return read_jsonl(path) if path.exists() else []
-
-
-def _link(path: str, target: str) -> None:
-    """Weights under a second name, where the disk has such a thing; what people edit is copied."""
-    if path.endswith(".safetensors"):
-        with suppress(OSError):
-            os.link(path, target)
-            return
-    shutil.copyfile(path, target)
 
 
 def check_gate(recipe: Recipe, found: dict[str, Any]) -> None:

@@ -10,12 +10,13 @@ import torch
 from transformers import PreTrainedModel
 
 from ..data.encode import Example, read_examples
+from ..errors import RecipeError
 from ..files import folder_bytes, write_json
 from ..models.load import parameters
 from ..models.machine import device
 from ..pipeline import peak_memory
 from ..progress import Watch
-from ..recipe import Finetune, Term, Train
+from ..recipe import Finetune, Term, Train, crossing_fault
 from ..static import check_shape
 from ..tasks import Task, on_device
 from ..teachers import SoftTargets, TopK
@@ -27,7 +28,7 @@ from ..train.objective import Objective
 from .asking import stand_ins, what_asking_takes
 from .prepare import task_of
 from .students import passes, shape_of
-from .training import HARD_ONLY, attend_fast, dtype_name, labelled, steps_of
+from .training import HARD_ONLY, attend_fast, beside, dtype_name, labelled, steps_of
 
 SECONDS = 2.0
 """Spent on each measurement, about."""
@@ -40,6 +41,10 @@ LOADING = 4.0
 def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) -> dict[str, Any]:
     """Writes plan.json.  Returns: {} — predictions vary from one measurement to the next, so no stage may read them."""
     task = task_of(recipe, facts)
+    if facts["tongues"] and (
+        fault := crossing_fault(recipe.task, recipe.objective, recipe.label.online, recipe.rollouts)
+    ):
+        raise RecipeError(fault)
     check_shape(recipe.student, Path(facts["teacher"]["folder"]), recipe.data.max_length)
     train = read_examples(place.parent / "prepare" / "train.parquet")
     held = {name: read_examples(place.parent / "prepare" / f"{name}.parquet") for name in facts["evaluated"]}
@@ -81,6 +86,9 @@ def _speeds(
     if recipe.teacher.is_local:
         watch.note("  measuring the teacher")
         found, targets = _teacher_speeds(recipe, task, base, labelled(train), reading, rows, facts)
+        for kind in ("teacher_read", "teacher_label"):
+            if recipe.teacher.panel is not None and kind in found:
+                found[kind] *= len(recipe.teacher.panel)
     else:
         found, targets = {"teacher_read": 0.0, "teacher_label": 0.0}, _any_targets(recipe, task, rows)
     watch.note("  measuring the student")
@@ -112,13 +120,13 @@ def _teacher_speeds(
     if not recipe.has_teacher:
         return found, None
     if recipe.label.online:
-        beside = LocalTeacher(teacher.to(getattr(torch, dtype_name(recipe.teacher.dtype, facts))), task)
+        says = beside(teacher.to(getattr(torch, dtype_name(recipe.teacher.dtype, facts))), task)
 
         def say() -> SoftTargets:
-            return beside.signal(on_device(task.collate(reading)))
+            return says.signal(on_device(task.collate(reading)))
 
         found["teacher_label"] = _per_token(say, reading)
-        return found, beside.signal(on_device(task.collate(rows)))
+        return found, says.signal(on_device(task.collate(rows)))
     quick = LocalTeacher(teacher.to(getattr(torch, dtype_name(recipe.teacher.dtype, facts))), task)
 
     meta = {"seed": recipe.seed, "temperature": recipe.temperature, **label_settings(recipe.label)}

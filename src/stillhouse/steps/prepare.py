@@ -1,5 +1,6 @@
 """Sources -> verified files -> rows -> examples."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,37 @@ from ..data.perturb import SWAPPED, perturbed, swapped
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
 from ..errors import DataError, RecipeError
-from ..files import hash_json, read_json, write_json, write_jsonl
+from ..files import hash_json, read_json, read_jsonl, write_json, write_jsonl
 from ..models.load import as_folder, load_config, load_tokenizer, same_tokenizer
 from ..models.machine import bfloat16_pays
 from ..progress import Watch
-from ..recipe import Data, DataSet
+from ..recipe import Data, DataSet, crossing_fault
 from ..registry import pick, source_of
 from ..sources import cache_dir, resolve
+from ..sources.terms import of_licence, of_provider, refuse_disallowed
 from ..tasks import TASKS, Task, make_task
+from ..tasks.bilingual import Bilingual
 from ..tasks.classification import label_order
 from .confidence import sure
 from .questions import has_answer, named_labels, refuse_unaskable
 
 BATCH = 8
 """Rows that a teacher reads at once to tell how sure it is of them."""
+MESSAGES = "messages.jsonl"
+"""Conversations by example, where teacher and student have templates of their own."""
+ROUTES = "routes.json"
+"""Member of the panel by example, where a column of the rows names it."""
+TRAINED_BY = ("train", "validation")
+"""Sets that settings or weights are chosen on, and that nothing is reported on."""
 EXAMPLE_CHARACTERS = 1500
 """Of one rendered row, shown so that a person sees what the models will read."""
 
 
 def files_stamp(recipe: Any) -> list[list[Any]]:
     """Size and time of every local file that the recipe names; if they change, so may the data."""
-    models = [recipe.teacher.model, recipe.student.model, recipe.student.tokenizer]
-    named = [*models, *(one.source for one in _data_sets(recipe).values())]
-    named += _beside(recipe.data)
+    panel = [member.model for member in recipe.teacher.panel or []]
+    models = [recipe.teacher.model, *panel, recipe.student.model, recipe.student.tokenizer]
+    named = [*models, *(one.source for one in _data_sets(recipe).values()), *_beside(recipe.data)]
     stamps = []
     for name in named:
         if name and Path(name).exists():
@@ -56,10 +65,10 @@ def _beside(data: Data) -> list[str | None]:
 
 
 def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
-    """Teacher (and student and writer, if they are models of their own) as local folders; refuses two different tokenizers."""
+    """Teacher (and student and writer, if they are models of their own) as local folders; `tongues` if tokenizers differ."""
+    fetched: dict[str, Any] = {"student": None, "writer": None, "tongues": None, "panel": None}
     if not recipe.teacher.is_local:
-        return {**_lent(recipe, watch), "bfloat16": _decided(place)}
-    fetched: dict[str, Any] = {"student": None, "writer": None}
+        return {**fetched, **_lent(recipe, watch), "bfloat16": _decided(place)}
     for role, wanted in {
         "teacher": recipe.teacher,
         "student": recipe.student,
@@ -69,13 +78,23 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
             continue
         auto_class = "AutoModelForCausalLM" if role == "writer" else _auto_class(recipe.task)
         fetched[role] = _fetched(wanted.model, wanted, auto_class, watch)
+    if recipe.teacher.panel is not None:
+        fetched |= _fetch_panel(recipe, Path(fetched["teacher"]["folder"]), watch)
+    for who in fetched["panel"] or [fetched["teacher"]]:
+        terms = of_licence(who["licence"])
+        watch.note(f"  {who['name']}: {terms.sentence()}")
+        refuse_disallowed([terms], recipe.teacher.terms_accepted)
     if fetched["student"]:
         mine, theirs = (load_tokenizer(Path(fetched[role]["folder"])) for role in ("student", "teacher"))
         if why := same_tokenizer(mine, theirs):
-            raise RecipeError(
-                f"student.model: its tokenizer is not the teacher's ({why}); soft targets need the same one. "
-                "Make the student from the teacher, or choose one of its family."
-            )
+            if recipe.teacher.panel is not None:
+                raise RecipeError(
+                    f"student.model: its tokenizer is not the panel's ({why}); choose a student of its family."
+                )
+            if recipe.task != "causal_lm":
+                raise RecipeError(str(crossing_fault(recipe.task, [], True, None)))
+            watch.note(f"  two tokenizers ({why}): the teacher reads each row in its own")
+            fetched["tongues"] = {"student": fetched["student"], "rows": {"folder": str(place.absolute())}}
     return {**fetched, "bfloat16": _decided(place)}
 
 
@@ -93,14 +112,33 @@ def _fetched(source: str, pins: Any, auto_class: str, watch: Watch) -> dict[str,
 
 def _lent(recipe: Any, watch: Watch) -> dict[str, Any]:
     """For a teacher that is not here: its name, and the folder that lends tokenizer and shape in its stead."""
+    if recipe.teacher.provider is not None:
+        terms = of_provider(recipe.teacher.provider)
+        watch.note(f"  {recipe.teacher.name}: {terms.sentence()}")
+        refuse_disallowed([terms], recipe.teacher.terms_accepted)
     own = recipe.student.model
     lender = _fetched(own or recipe.student.tokenizer, recipe.student, _auto_class(recipe.task), watch)
     teacher = {"identity": f"api:{recipe.teacher.name}", "licence": None, "name": recipe.teacher.name}
     return {
         "teacher": {**teacher, "folder": lender["folder"]},
         "student": lender if own else None,
-        "writer": None,
     }
+
+
+def _fetch_panel(recipe: Any, lead: Path, watch: Watch) -> dict[str, Any]:
+    """The members as local folders, and what the whole panel is called; refuses members with other tokenizers."""
+    members: list[dict[str, Any]] = []
+    for number, member in enumerate(recipe.teacher.panel):
+        found = _fetched(member.model, member, _auto_class(recipe.task), watch)
+        folder = Path(found["folder"])
+        if number and (why := same_tokenizer(load_tokenizer(folder), load_tokenizer(lead))):
+            raise RecipeError(
+                f"teacher.panel: the tokenizer of {member.model} is not the first member's ({why}); members must share it."
+            )
+        members.append({**found, "name": member.name or found["name"]})
+    licences = sorted({str(member["licence"] or "unknown") for member in members})
+    teacher = {**members[0], "name": " + ".join(member["name"] for member in members)}
+    return {"teacher": {**teacher, "licence": " / ".join(licences)}, "panel": members}
 
 
 def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None]]:
@@ -112,9 +150,9 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
         )
         paths[name], licences[name] = found.path, found.licence
     local = recipe.teacher.is_local
-    groups = recipe.evaluate.groups
+    groups, column = recipe.evaluate.groups, recipe.teacher.pool.column if recipe.teacher.pool else None
     rows = split_rows(
-        recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, groups, answered=local
+        recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, groups, column, answered=local
     )
     if not local:
         refuse_unaskable(recipe.task, {"train": rows.train, "eval": rows.eval, **rows.also})
@@ -135,15 +173,21 @@ def encode_rows(
     labels = _labels(recipe, rows, teacher, models)
     if labels and models["student"]:
         _check_student(Path(models["student"]["folder"]), labels)
-    task = make_task(recipe.task, load_tokenizer(teacher), recipe.data.max_length, labels)
-    train = rows.train + rows.unlabelled
+    reader = Path(models["student" if models["tongues"] else "teacher"]["folder"])
+    task = make_task(recipe.task, load_tokenizer(reader), recipe.data.max_length, labels)
+    train = rows.train + rows.extra + rows.unlabelled
     sets = {"train": train, "eval": rows.eval, **_variants(recipe, rows.eval, watch), **rows.also}
     dropped, sizes = list(rows.dropped), {}
     shown = ""
+    conversations: dict[str, Any] = {}
+    routed: dict[str, str] = {}
     for name, some in sets.items():
         examples, refused = task.encode(
             [dict(row) for row in some if recipe.teacher.is_local or has_answer(row)]
         )
+        routed |= _routed(some, examples)
+        if models["tongues"]:
+            conversations |= _conversations(some, examples)
         if name == "train" and recipe.data.augment is not None:
             made = _augmented(recipe, task, teacher, examples)
             watch.note(f"  augment: {len(made):,} rows made of {len(rows.train):,}")
@@ -173,8 +217,12 @@ def encode_rows(
         sizes[name] = write_examples(place / f"{name}.parquet", examples)
         if not recipe.teacher.is_local:
             sizes[name]["asked"] = len(asked)
+    if recipe.teacher.pool and recipe.teacher.pool.by == "column":
+        write_json(place / ROUTES, routed)
+    if conversations:
+        write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
     write_jsonl(place / "dropped.jsonl", dropped)
-    held = {name: [dict(row) for row in some] for name, some in sets.items() if name != "train"}
+    held = {name: [dict(row) for row in some] for name, some in sets.items() if name not in TRAINED_BY}
     for name, plain in held.items():
         write_jsonl(place / f"{name}-rows.jsonl", plain)
     return {
@@ -222,15 +270,35 @@ def _augmented(recipe: Any, task: Task, teacher: Path, examples: list[Example]) 
     return list(augmented(labelled, recipe.data.augment, near, task.tokenizer, recipe.seed))
 
 
+def _conversations(rows: Sequence[Any], examples: list[Example]) -> dict[str, Any]:
+    """Key of an example -> the conversation that it was made from: the teacher renders it in its own template."""
+    said = {row["id"]: row["messages"] for row in rows if "messages" in row}
+    return {example.key: said[example.row] for example in examples if example.row in said}
+
+
+def _routed(rows: Sequence[Any], examples: list[Example]) -> dict[str, str]:
+    """Key of an example -> the member of the panel that its row names."""
+    named = {row["id"]: row["teacher"] for row in rows if "teacher" in row}
+    return {example.key: named[example.row] for example in examples if example.row in named}
+
+
 def fault(place: Path, result: dict[str, Any]) -> str | None:
     """What of the prepared files, or of the fetched models, is gone."""
     models = [Path(result[role]["folder"]) for role in ("teacher", "student", "writer") if result[role]]
+    models += [Path(member["folder"]) for member in result["panel"] or []]
     wanted = [*models, *(place / f"{name}.parquet" for name in result["sets"])]
     return next((f"{path} is gone" for path in wanted if not path.exists()), None)
 
 
 def task_of(recipe: Any, facts: dict[str, Any]) -> Task:
-    """The task with the teacher's tokenizer and the data's labels."""
+    """The task with the student's tokenizer, which usually is the teacher's, and the data's labels."""
+    if facts["tongues"]:
+        mine, theirs = (
+            load_tokenizer(Path(who["folder"])) for who in (facts["tongues"]["student"], facts["teacher"])
+        )
+        kept = Path(facts["tongues"]["rows"]["folder"]) / MESSAGES
+        messages = {row["key"]: row["messages"] for row in read_jsonl(kept)} if kept.exists() else None
+        return Bilingual(mine, theirs, recipe.data.max_length, messages)
     return make_task(
         recipe.task, load_tokenizer(Path(facts["teacher"]["folder"])), recipe.data.max_length, facts["labels"]
     )
@@ -242,7 +310,7 @@ def located(folder: str, place: Path) -> Path:
 
 
 def _data_sets(recipe: Any) -> dict[str, DataSet]:
-    named = {name: getattr(recipe.data, name) for name in ("train", "eval", "unlabelled")}
+    named = {name: getattr(recipe.data, name) for name in ("train", "eval", "extra", "unlabelled")}
     return {name: one for name, one in named.items() if one is not None} | {
         also.name: also for also in recipe.evaluate.also
     }

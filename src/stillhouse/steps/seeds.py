@@ -21,8 +21,10 @@ def train_again(recipe: Any, place: Path, results: Results, watch: Watch) -> Ite
     """{"seed", "student": folder from the run folder, "identity"} and, where there is a control, "hard_only"."""
     task = task_of(recipe, results["prepare"])
     start = located(results["initial"]["folder"], place)
-    for seed in range(recipe.seed + 1, recipe.seed + recipe.evaluate.seeds):
-        view = SimpleNamespace(**{**vars(recipe), "seed": seed})
+    first = training.training_seed(recipe)
+    own = recipe.train.model_copy(update={"seed": None})
+    for seed in range(first + 1, first + recipe.evaluate.seeds):
+        view = SimpleNamespace(**{**vars(recipe), "seed": seed, "train": own})
         found: dict[str, Any] = {"seed": seed}
         wanted = {"student": list(recipe.objective)}
         if recipe.evaluate.hard_only and recipe.has_teacher:

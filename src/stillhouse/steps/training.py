@@ -18,8 +18,10 @@ from ..progress import Watch
 from ..recipe import Finetune, Hard, Rollouts, Term, Train
 from ..stopping import asked, good_moments
 from ..tasks import Task
+from ..tasks.bilingual import Bilingual
 from ..teachers import Teacher
 from ..teachers.cache import CachedTeacher, SoftTargetCache
+from ..teachers.cross import CrossTeacher
 from ..teachers.ema import Ema
 from ..teachers.local import LocalTeacher
 from ..train import checkpoints
@@ -42,7 +44,12 @@ def build_teacher(recipe: Any, results: Results, place: Path, watch: Watch) -> T
     facts = results["prepare"]
     task = task_of(recipe, facts)
     dtype = getattr(torch, dtype_name(recipe.teacher.dtype, facts))
-    return LocalTeacher(task.load(located(results["teacher"]["folder"], place), dtype), task)
+    return beside(task.load(located(results["teacher"]["folder"], place), dtype), task)
+
+
+def beside(model: PreTrainedModel, task: Task) -> Teacher:
+    """The teacher's model as it runs beside the student."""
+    return CrossTeacher(model, task) if isinstance(task, Bilingual) else LocalTeacher(model, task)
 
 
 def train_student(
@@ -70,8 +77,8 @@ def train_student(
         examples = labelled(examples)
     rollouts = None if teacher is None else recipe.rollouts
     return _fit(
-        recipe.train, steps, recipe.seed, objective, teacher, task, student, examples, facts, inside or place,
-        watch, rollouts=rollouts, forms=forms_of(recipe.student),
+        recipe.train, steps, training_seed(recipe), objective, teacher, task, student, examples, facts,
+        inside or place, watch, rollouts=rollouts, forms=forms_of(recipe.student),
     )  # fmt: skip
 
 
@@ -205,6 +212,12 @@ def steps_of(train: Train, examples: int) -> int:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     in_a_step = train.batch_size * train.accumulate * world
     return train.steps or max(1, math.ceil((train.epochs or 1.0) * examples / in_a_step))
+
+
+def training_seed(recipe: Any) -> int:
+    """The seed of the student: of its new weights, of its rows' order, of its dropout."""
+    seed: int = recipe.seed if recipe.train.seed is None else recipe.train.seed
+    return seed
 
 
 def labelled(examples: list[Example]) -> list[Example]:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ..data import templates, written
+from ..data.content import content_key
 from ..data.encode import control_pieces, without_control
 from ..data.filters import sift
 from ..data.formats import Row
-from ..data.split import Prepared, content_key
+from ..data.split import Prepared
 from ..data.written import Ask
 from ..errors import DataError, RecipeError
 from ..models.continuous import Sampling
@@ -28,20 +29,18 @@ def write_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path,
     if not recipe.data.generate:
         return rows
     desk = Desk(recipe, make_writer(recipe, models), models, place, watch)
-    train, unlabelled, replaced = list(rows.train), list(rows.unlabelled), False
+    old, unlabelled = list(rows.train), list(rows.unlabelled)
+    new: list[Row] = []
     for wanted in recipe.data.generate:
-        _refuse_plain_text(wanted, unlabelled or train)
+        _refuse_plain_text(wanted, unlabelled or old)
         if isinstance(wanted, kinds.Answers):
-            replaced = not rows.unlabelled
-            made = desk.answers(wanted, rows.unlabelled or rows.train)
-            train, unlabelled = (made if replaced else train + made), []
+            new = desk.answers(wanted, unlabelled or old)
+            old, unlabelled = (old if unlabelled else []), []
         else:
-            train += MAKERS[type(wanted)](desk, wanted, list(train))
-    new = [row for row in train if row["where"] in desk.wheres]
-    kept = desk.sifted(new, [row for row in train if row["where"] not in desk.wheres], rows)
+            new += MAKERS[type(wanted)](desk, wanted, old + new)
+    kept = desk.sifted(new, old, rows)
     labelled = [row for row in kept if recipe.task != "classification" or "label" in row]
     bare = [row for row in kept if recipe.task == "classification" and "label" not in row]
-    old = [row for row in train if row["where"] not in desk.wheres]
     if not old and not labelled:
         why = ", ".join(sorted({row["reason"] for row in desk.dropped}))
         raise DataError(
@@ -86,8 +85,6 @@ class Desk:
     place: Path
     watch: Watch
     dropped: list[dict[str, Any]] = field(default_factory=list)
-    wheres: set[str] = field(default_factory=set)
-    """Of the rows that were written."""
     asked: int = 0
 
     def __post_init__(self) -> None:
@@ -127,7 +124,6 @@ class Desk:
                 self.drop(ask.where, row)
             else:
                 made.append(row)
-        self.wheres |= {row["where"] for row in made}
         return made
 
     def answers(self, wanted: kinds.Answers, questions: Sequence[Row]) -> list[Row]:
@@ -145,12 +141,10 @@ class Desk:
                 self.drop(row["where"], new or ("samples disagree" if own else self.cut(wanted)))
             else:
                 made.append(new)
-        self.wheres |= {row["where"] for row in made}
         return made
 
     def answered(self, questions: Sequence[Row], wanted: Any) -> list[Row]:
         """Questions of the writer's with its own greedy answers."""
-        self.wheres -= {row["where"] for row in questions}
         return self.rows(written.answers(questions), wanted, 0.0)
 
     def cut(self, wanted: Any) -> str:
@@ -197,7 +191,6 @@ def _paraphrased(desk: Desk, wanted: kinds.Paraphrase, train: list[Row]) -> list
 
 def _translated(desk: Desk, wanted: kinds.BackTranslation, train: list[Row]) -> list[Row]:
     foreign = desk.rows(written.translations(train, wanted, desk.template), wanted, wanted.temperature)
-    desk.wheres -= {row["where"] for row in foreign}
     sources = {f"{row['where']}~back_translation": row for row in train}
     pairs = [(sources[row["where"]], row) for row in foreign]
     return desk.rows(written.translations_back(pairs, wanted, desk.template), wanted, wanted.temperature)

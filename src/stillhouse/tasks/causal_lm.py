@@ -18,6 +18,7 @@ from ..measure import LM_METRICS
 from ..models.load import load_model
 from ..models.taps import hidden_at_head, language_head, verify_head
 from .base import Batch, Layout, Scores, unwrap
+from .panel import Panel, is_panel, load_panel
 from .reading import by_position, readings
 
 
@@ -39,6 +40,8 @@ class CausalLM:
         self, folder: Path, dtype: torch.dtype = torch.float32, head_seed: int | None = None
     ) -> PreTrainedModel:
         """The model in `folder`, in eval mode; its head is its own, always."""
+        if is_panel(folder):
+            return load_panel(self, folder, dtype)
         model = load_model(folder, self.auto_class, dtype)
         self.verify(model)
         return model
@@ -140,6 +143,8 @@ class CausalLM:
 
     def scores(self, model: nn.Module, batch: Batch) -> Scores:
         """Hidden states at the counted positions only; the head's product is left to the loss."""
+        if isinstance(model, Panel):
+            return model.scores(self, batch)
         inner = unwrap(model)
         inputs = {name: batch[name] for name in ("input_ids", "position_ids") if name in batch}
         with hidden_at_head(inner) as caught:

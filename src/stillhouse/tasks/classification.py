@@ -15,6 +15,7 @@ from ..losses import Head
 from ..measure import CLASSIFICATION_METRICS, class_prior_rows, classification_rows
 from ..models.load import load_config, load_model
 from .base import Batch, Layout, Scores
+from .panel import Panel, is_panel, load_panel
 
 
 class Classification:
@@ -35,6 +36,8 @@ class Classification:
         self, folder: Path, dtype: torch.dtype = torch.float32, head_seed: int | None = None
     ) -> PreTrainedModel:
         """The model in `folder`, in eval mode, with its outputs in the order of `labels`."""
+        if is_panel(folder):
+            return load_panel(self, folder, dtype)
         model = load_model(
             folder,
             self.auto_class,
@@ -111,6 +114,8 @@ class Classification:
 
     def scores(self, model: nn.Module, batch: Batch) -> Scores:
         """The logits are few; they are their own hidden states."""
+        if isinstance(model, Panel):
+            return model.scores(self, batch)
         inputs = {
             name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch
         }

@@ -7,7 +7,7 @@ A local model, its cache on disk, an API, a panel: each is just another one.
 from typing import Protocol
 
 from ..tasks import Batch
-from .targets import Dense, Kept, Sampled, SoftTargets, TopK
+from .targets import Crossed, Dense, Kept, Sampled, SoftTargets, TopK
 
 
 class Teacher(Protocol):
@@ -18,4 +18,4 @@ class Teacher(Protocol):
         ...
 
 
-__all__ = ["Dense", "Kept", "Sampled", "SoftTargets", "Teacher", "TopK"]
+__all__ = ["Crossed", "Dense", "Kept", "Sampled", "SoftTargets", "Teacher", "TopK"]

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from ..data.encode import Example
 from ..errors import DataError
-from ..files import atomic, hash_file, read_json, sweep_parts, write_json
+from ..files import atomic, hash_file, link_or_copy, read_json, sweep_parts, write_json
 from ..tasks import Batch
 from .codec import Arrays, decoded, schema
 from .keys import Keys
@@ -195,6 +195,37 @@ def cache_fault(folder: Path) -> str | None:
         return f"{folder / INDEX} is gone"
     faults = (_shard_fault(path.parent, shard) for path in found for shard in _read_index(path)["shards"])
     return next((fault for fault in faults if fault), None)
+
+
+def pool_caches(theirs: Path, mine: Path) -> None:
+    """Take over what the caches in `theirs` hold and those in `mine` do not, whole shards at a time.
+
+    Folders of one name hold the same kind of targets (their names are made from `meta`); shards are linked where the
+    disk can, and an example that two of them hold is there twice, to no harm.
+    """
+    for other in sorted(theirs.iterdir()):
+        for index in indexes(other) if other.is_dir() else []:
+            _take_shards(index, mine / other.name)
+
+
+def _take_shards(index: Path, folder: Path) -> None:
+    """The shards that `index` names and `folder` lacks, into `folder`."""
+    offered = _read_index(index)
+    kept = _read_index(folder / INDEX) if (folder / INDEX).exists() else {**offered, "shards": []}
+    if offered["format"] != kept["format"] or offered["meta"] != kept["meta"]:
+        return
+    have = {shard["sha256"] for own in indexes(folder) for shard in _read_index(own)["shards"]}
+    number = 1 + max((int(shard["file"].partition(".")[0]) for shard in kept["shards"]), default=-1)
+    folder.mkdir(exist_ok=True)
+    for shard in offered["shards"]:
+        if shard["sha256"] in have or _shard_fault(index.parent, shard):
+            continue
+        name = f"{number:05d}.parquet"
+        (folder / name).unlink(missing_ok=True)
+        link_or_copy(str(index.parent / shard["file"]), str(folder / name))
+        kept["shards"].append({**shard, "file": name})
+        number += 1
+    write_json(folder / INDEX, kept)
 
 
 def _read_index(path: Path) -> Any:

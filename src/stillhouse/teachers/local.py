@@ -39,7 +39,7 @@ class LocalTeacher:
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, temperature: float) -> TopK:
         """The K best of it, for keeping."""
-        dense = self.signal(batch)
+        dense = self.signal(batch).at(temperature)
         found = [
             topk_log_probs(dense.logits(positions), k, temperature=temperature)
             for positions in chunks(len(dense), self.task.outcomes)
@@ -57,7 +57,7 @@ class LocalTeacher:
 
         Args: uniform: [N], in [0, 1): one number for each position decides its draws.
         """
-        dense = self.signal(batch)
+        dense = self.signal(batch).at(temperature)
         ids, entropy = [], []
         for positions in chunks(len(dense), self.task.outcomes):
             log_p = log_softmax(dense.logits(positions), temperature)

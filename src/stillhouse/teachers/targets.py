@@ -1,7 +1,7 @@
 """What a teacher says, in the forms that the terms of an objective know."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,10 @@ class Dense:
         """[n, V], float32 throughout: bfloat16 logits have only 3 digits, and kept targets are float32 too."""
         return self.head.logits(self.hidden[positions], torch.float32)
 
+    def at(self, temperature: float) -> "Dense":
+        """What it says at `temperature`, where that is more than a division of its logits (see `losses.pooling`)."""
+        return replace(self, head=self.head.at(temperature))
+
     def __len__(self) -> int:
         return self.hidden.shape[0]
 
@@ -39,6 +43,11 @@ class TopK:
 
     def __len__(self) -> int:
         return self.ids.shape[0]
+
+    def at(self, temperature: float) -> "TopK":
+        """The same distributions at another temperature: exact if all outcomes are kept, and to be asked for only then."""
+        log_p = (self.log_p.float() * (self.temperature / temperature)).log_softmax(-1)
+        return TopK(self.ids, log_p, temperature)
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,30 @@ class Sampled:
         return self.ids.shape[0]
 
 
-SoftTargets = Dense | TopK | Sampled
+@dataclass(frozen=True)
+class Crossed:
+    """What a teacher with another tokenizer says, and where it stands at the same byte as the student."""
+
+    dense: Dense
+    """At the M counted positions of its own."""
+    tokens: Tensor
+    """[M], what comes next in its own tokens."""
+    spans: Tensor
+    """[S, 4]: (first, end) of the student's counted positions and (first, end) of the teacher's, over the batch."""
+    positions: int
+    """N, the student's."""
+    mine: Tensor
+    """[K] ids of the tokens that both have, in the student's vocabulary."""
+    theirs: Tensor
+    """[K] and in the teacher's."""
+    nearest: Callable[[Tensor], Tensor]
+    """Ids of the teacher's vocabulary -> the student's nearest ones, -1 where there is none."""
+
+    def __len__(self) -> int:
+        return self.positions
+
+
+SoftTargets = Dense | TopK | Sampled | Crossed
 Kept = TopK | Sampled
 """What can lie on disk."""
 

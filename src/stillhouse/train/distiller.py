@@ -20,13 +20,15 @@ from ..data.encode import Example
 from ..errors import RecipeError
 from ..models.taps import tapped
 from ..recipe import PolicyGradient, Rollouts, Term, rollouts_fault
-from ..tasks import Batch, Scores, Task, make_task, unwrap
+from ..tasks import Batch, Scores, Task, unwrap
 from ..teachers import Dense, SoftTargets, Teacher
+from ..teachers.cross import Foreign
 from ..teachers.ema import Ema, EmaTeacher
 from ..teachers.local import LocalTeacher
 from . import checkpoints
 from .callbacks import Following, Randomness
 from .features import FeatureTerms
+from .given import task_of, teacher_of
 from .objective import Layers, Objective
 from .order import SeededOrder
 from .packing import can_pack, packed_batch
@@ -39,7 +41,7 @@ class Distiller(Trainer):
     Args:
         model: the student, a model of transformers.
         teacher: a model that runs beside it, anything with `signal(batch)`, or `Ema(decay)` for the student's own moving
-            average; None if no term needs one.
+            average, or `Foreign(model, tokenizer)` for one with another tokenizer; None if no term needs one.
         objective: terms from `stillhouse.objectives`.
         args: TrainingArguments, as for any Trainer.
         train_dataset: rows with `text`, `messages`, `prompt` and `completion`, or `text` and `label`; or Examples.
@@ -57,7 +59,7 @@ class Distiller(Trainer):
     def __init__(
         self,
         model: PreTrainedModel,
-        teacher: PreTrainedModel | Teacher | Ema | None = None,
+        teacher: PreTrainedModel | Teacher | Ema | Foreign | None = None,
         objective: Sequence[Term] = (),
         args: TrainingArguments | None = None,
         train_dataset: Iterable[Any] | None = None,
@@ -70,8 +72,8 @@ class Distiller(Trainer):
     ) -> None:
         _refuse_shared(model, teacher)
         self.objective = Objective(objective)
-        self.task = task or _task_of(model, processing_class)
-        self.teacher: Teacher | None = _teacher(teacher, model, self.task)
+        self.task = task or task_of(model, processing_class, teacher)
+        self.teacher: Teacher | None = teacher_of(teacher, model, self.task)
         if self.objective.needs_teacher and self.teacher is None:
             raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
         for known in (model, teacher):
@@ -309,14 +311,6 @@ def _average_gradients(parameters: list[nn.Parameter], ranks: int) -> None:
             parameter.grad.div_(ranks)
 
 
-def _teacher(
-    teacher: PreTrainedModel | Teacher | Ema | None, student: PreTrainedModel, task: Task
-) -> Teacher | None:
-    if isinstance(teacher, Ema):
-        return EmaTeacher(student, task, teacher.decay)
-    return LocalTeacher(teacher, task) if isinstance(teacher, nn.Module) else teacher
-
-
 def as_examples(rows: Iterable[Any], task: Task, say: Callable[[str], None] = print) -> list[Example]:
     """Examples as they are; anything else goes through the task's encoding.  A label may be its class's number.
 
@@ -356,13 +350,3 @@ def _refuse_shared(model: nn.Module, teacher: Any) -> None:
         raise RecipeError(
             "Distiller: teacher and student share weights; give copy.deepcopy(model) as the teacher."
         )
-
-
-def _task_of(model: PreTrainedModel, tokenizer: Any) -> Task:
-    """What the student's class does."""
-    if tokenizer is None:
-        raise RecipeError("Distiller: processing_class must be the tokenizer of student and teacher.")
-    if model.get_output_embeddings() is not None:
-        return make_task("causal_lm", tokenizer)
-    names = model.config.id2label
-    return make_task("classification", tokenizer, labels=[str(names[number]) for number in sorted(names)])

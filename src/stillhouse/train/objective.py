@@ -17,10 +17,11 @@ from ..losses.parts import DenseTerm, LogQ, Parts, SoftmaxTerm
 from ..losses.reduction import total_mean
 from ..losses.sequences import hard_cross_entropy_parts, policy_gradient_parts
 from ..losses.sparse import divergence_topk_parts, forward_kl_sampled_parts
-from ..recipe import Custom, Hard, PolicyGradient, Schedule, Term
+from ..recipe import CrossTokenizer, Custom, Hard, PolicyGradient, Schedule, Term
 from ..registry import load
 from ..tasks import Layout, Scores
-from ..teachers import Dense, Sampled, SoftTargets, TopK
+from ..teachers import Crossed, Dense, Sampled, SoftTargets, TopK
+from .cross import cross_term
 from .features import FEATURES, FeatureTerms
 
 DIVERGENCES: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
@@ -133,12 +134,17 @@ def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: floa
     if isinstance(term, PolicyGradient):
         return _policy_gradient(scores)
     temperature = now(term.temperature, progress)
+    if isinstance(term, CrossTokenizer):
+        return cross_term(term, scores, targets, temperature)
+    if isinstance(targets, TopK) and targets.ids.shape[-1] == scores.head.outcomes(scores.hidden):
+        targets = targets.at(temperature)
     divergence = _divergence(term)
     match targets:
         case Dense():
+            says = targets.at(temperature).logits
             if term.kind == "forward_kl":
-                return DenseTerm(temperature, targets.logits)
-            return by_autograd(lambda z, at: divergence(z, targets.logits(at), temperature=temperature))
+                return DenseTerm(temperature, says)
+            return by_autograd(lambda z, at: divergence(z, says(at), temperature=temperature))
         case TopK(ids, log_p, kept_at):
             _same_temperature(term, temperature, kept_at)
             if not _coarsens(term):
@@ -166,6 +172,11 @@ def _term(term: Any, scores: Scores, targets: SoftTargets | None, progress: floa
                 return forward_kl_sampled_parts(log_q, shares[at], entropy[at], temperature=kept_at)
 
             return SoftmaxTerm(kept_at, lambda at: ids[at], sampled)
+        case Crossed():
+            raise RecipeError(
+                f"objective: {term.kind} compares the same tokens, and the teacher's tokenizer is not the student's; use "
+                "cross_tokenizer."
+            )
     raise RecipeError(f"objective: {term.kind} needs a teacher, and there is none.")
 
 

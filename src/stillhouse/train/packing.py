@@ -5,6 +5,7 @@ from transformers import PreTrainedModel
 from ..data.encode import Example
 from ..data.packing import packed
 from ..tasks import Batch, Task, unwrap
+from ..tasks.panel import Panel
 from ..teachers import Teacher
 from ..teachers.cache import CachedTeacher
 from ..teachers.local import LocalTeacher
@@ -13,6 +14,8 @@ from ..teachers.local import LocalTeacher
 def can_pack(task: Task, student: PreTrainedModel, teacher: Teacher | None) -> bool:
     """Whether student and teacher say about a row that shares a sequence what they say about it alone."""
     beside = [teacher.model] if isinstance(teacher, LocalTeacher) else []
+    if beside and isinstance(beside[0], Panel):
+        return False  # its members may be chosen row by row
     if teacher is not None and not beside and not isinstance(teacher, CachedTeacher):
         return False  # somebody's own, which may read rows
     return all(task.packs(unwrap(model)) for model in (student, *beside))

@@ -1,0 +1,88 @@
+"""Ablation: the recipe whole, and once without each term or technique, over some seeds."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import RecipeError
+from ..recipe import Recipe
+from ..recipe.section import Section
+from .expand import measured_once
+from .planned import Expanded, Planned, changed, in_order, parsed, plain
+
+WHOLE = "everything"
+NOT_TECHNIQUES = {
+    "plan", "tune", "student.from_teacher", "student.from_config", "data.eval", "data.validation", "teacher.finetune",
+}  # fmt: skip
+"""Optional sections without which it would be another student, another measure, or another teacher."""
+
+
+def expand_ablation(recipe: Recipe, seeds: int) -> Expanded:
+    """`recipe` with each removable part removed in turn, `seeds` times.
+
+    Raises: RecipeError if there is nothing that could be removed.
+    """
+    if recipe.is_plan:
+        raise RecipeError("ablate: takes one run apart, and this recipe has sweep: or plan:; remove them.")
+    first = recipe.seed if recipe.train.seed is None else recipe.train.seed
+    runs: list[Planned] = []
+    notes: list[str] = []
+    for name, changes in [(WHOLE, {}), *removals(recipe)]:
+        some = [_run(recipe, name, changes, first + number) for number in range(seeds)]
+        try:
+            parsed(some[0], recipe.name)
+        except RecipeError as error:
+            notes.append(f"{name}: not run, for the recipe cannot be without it ({_reason(error)})")
+            continue
+        runs += some
+    groups = list(dict.fromkeys(one.group for one in runs))
+    if len(groups) < 2:
+        raise RecipeError(
+            f"ablate: nothing can be removed from {recipe.name}; an objective with several terms has parts to take away."
+        )
+    return Expanded(
+        "ablation", measured_once(in_order(runs)), [(name, WHOLE) for name in groups[1:]], None, {}, notes
+    )
+
+
+def removals(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(what is left out, the fields that do so)."""
+    terms = plain(recipe)["objective"]
+    kinds = [term["kind"] for term in terms]
+    for number, kind in enumerate(kinds):
+        name = kind if kinds.count(kind) == 1 else f"{kind} ({number})"
+        if len(terms) > 1:
+            yield f"without {name}", {"objective": [*terms[:number], *terms[number + 1 :]]}
+    for number, term in enumerate(recipe.objective):
+        if getattr(term, "label_smoothing", 0.0):
+            yield "without label_smoothing", {f"objective.{number}.label_smoothing": 0.0}
+    for path in _optional_sections(recipe, ""):
+        yield f"without {path}", {path: None}
+    config = recipe.student.from_config
+    if config is not None and config.embeddings == "teacher":
+        yield "without the teacher's embeddings", {"student.from_config.embeddings": "random"}
+
+
+def _optional_sections(section: Section, path: str) -> Iterator[str]:
+    """Dotted paths of the sections that are there and need not be."""
+    for name, field in type(section).model_fields.items():
+        value, here = getattr(section, name), f"{path}{name}"
+        if not isinstance(value, Section) or here in NOT_TECHNIQUES:
+            continue
+        if field.default is None and not field.is_required():
+            yield here
+        else:
+            yield from _optional_sections(value, f"{here}.")
+
+
+def _run(recipe: Recipe, name: str, changes: dict[str, Any], seed: int) -> Planned:
+    folder = "".join(letter if letter.isalnum() or letter in "_." else "-" for letter in name)
+    folder = f"{folder.replace('--', '-').strip('-')[:50]}.seed-{seed}"
+    values = changed(plain(recipe, folder), {**changes, "train.seed": seed}, "ablate")
+    values["evaluate"] = {**values["evaluate"], "hard_only": False}
+    values["gate"] = {"min_retention": None, "min_gain": None}
+    return Planned(folder, values, name, name)
+
+
+def _reason(error: RecipeError) -> str:
+    """The fault without where it is."""
+    return str(error).partition(": ")[2].rstrip(".")

@@ -1,0 +1,128 @@
+"""Where the runs of a plan are made: one after the other, each in its own folder, sharing what is the same."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import StillhouseError
+from ..files import MANIFEST, atomic_folder, link_or_copy, read_json, write_json
+from ..pipeline import DONE, Results, Stage, run_pipeline
+from ..progress import Watch
+from ..recipe import Recipe, parse_recipe
+from ..recipe.plan import RUN
+from ..stages import STAGES
+from .planned import INITIAL, Planned
+
+RUNS, MODELS, MACHINE = "runs", "models", "machine.json"
+
+
+UNPREDICTED = Stage("plan", lambda recipe, place, results, watch: {}, reads=(), shared=False)
+"""In the place of the stage that predicts; its result is the same."""
+
+
+class Bench:
+    """A plan's folder: runs/NAME are run folders, models/NAME the students that other runs start from or learn from."""
+
+    def __init__(self, folder: Path, watch: Watch) -> None:
+        self.folder, self.watch = folder, watch
+
+    def place(self, name: str) -> Path:
+        """The folder of a run."""
+        return self.folder / RUNS / name
+
+    def recipe(self, one: Planned) -> Recipe:
+        """Its recipe, with `run:NAME` made into folders.  The runs that it needs must be done."""
+        values = self._located(one.values)
+        return parse_recipe(values, f"run {one.name}")
+
+    def run(
+        self,
+        one: Planned,
+        stages: Sequence[Stage] = STAGES,
+        until: str | None = None,
+        watch: Watch | None = None,
+    ) -> Results:
+        """Run it, or the rest of it.  Its time is predicted only if `until` asks for that, or did so before.
+
+        Raises: what a stage raises, with the run's name before it.
+        """
+        place = self.place(one.name)
+        self._decide_once(place)
+        if until != "plan" and not (place / "plan" / "plan.json").exists():
+            stages = [UNPREDICTED if stage.name == "plan" else stage for stage in stages]
+        others = [other for other in sorted((self.folder / RUNS).iterdir()) if other != place]
+        try:
+            done = run_pipeline(
+                self.recipe(one), stages, place, watch or Named(self.watch, one.name), until, beside=others
+            )
+        except StillhouseError as error:
+            raise type(error)(f"run {one.name}: {error}") from error
+        if not (self.folder / MACHINE).exists() and (place / MACHINE).exists():
+            shutil.copyfile(place / MACHINE, self.folder / MACHINE)
+        return done
+
+    def student(self, name: str, initial: bool = False) -> Path:
+        """The student of a finished run (or as it began) under a name of its own, for others to refer to."""
+        return self._published(
+            name, "initial" if initial else "train", f"{name}-initial" if initial else name
+        )
+
+    def teacher(self, name: str) -> Path:
+        """The fine-tuned teacher of a finished run, under a name of its own."""
+        return self._published(name, "teacher", f"{name}-teacher")
+
+    def _published(self, name: str, stage: str, called: str) -> Path:
+        source = self.place(name) / read_json(self.place(name) / stage / DONE)["result"]["folder"]
+        target = self.folder / MODELS / called
+        if not target.exists() or (target / MANIFEST).read_bytes() != (source / MANIFEST).read_bytes():
+            with atomic_folder(target) as part:
+                shutil.copytree(
+                    source,
+                    part,
+                    copy_function=link_or_copy,
+                    ignore=shutil.ignore_patterns(MANIFEST),
+                    dirs_exist_ok=True,
+                )
+        return target
+
+    def _located(self, values: Any) -> Any:
+        """`model: run:NAME` -> the folder of that student."""
+        if isinstance(values, list):
+            return [self._located(value) for value in values]
+        if not isinstance(values, dict):
+            return values
+        made = {}
+        for key, value in values.items():
+            if key == "model" and isinstance(value, str) and value.startswith(RUN):
+                name = value.removeprefix(RUN)
+                folder = self.student(name.removesuffix(INITIAL), name.endswith(INITIAL))
+                made[key] = str(folder.absolute())
+            else:
+                made[key] = self._located(value)
+        return made
+
+    def _decide_once(self, place: Path) -> None:
+        """What is measured once a run (whether bfloat16 pays) is measured once for all runs of a plan."""
+        place.mkdir(parents=True, exist_ok=True)
+        if (self.folder / MACHINE).exists() and not (place / MACHINE).exists():
+            write_json(place / MACHINE, read_json(self.folder / MACHINE))
+
+
+class Named:
+    """Says whose lines they are."""
+
+    def __init__(self, watch: Watch, name: str) -> None:
+        self._watch, self._name = watch, name
+
+    def note(self, text: str) -> None:
+        """'[middle] train'."""
+        self._watch.note(f"[{self._name}] {text.strip()}")
+
+    def step(self, what: str, done: int, total: int, extra: str = "") -> None:
+        """'[middle] train 5/40'."""
+        self._watch.step(f"[{self._name}] {what}", done, total, extra)
+
+    def end(self) -> None:
+        """As it is."""
+        self._watch.end()

@@ -1,0 +1,60 @@
+"""What can be said of a plan without loading a model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import RecipeError
+from ..recipe import Recipe, parse_recipe
+from ..recipe.plan import Assistants, Rounds
+from ..static import static_checks
+from .expand import expand
+from .planned import Planned, plain
+
+
+def check_plan(recipe: Recipe, place: Path) -> list[str]:
+    """Notes for a person.  Raises: as `static_checks` does, and RecipeError for a plan that cannot be."""
+    base = static_checks(parse_recipe(plain(recipe), recipe.name), place)
+    if isinstance(recipe.plan, Rounds):
+        refuse_rounds(recipe)
+        return [*base, f"plan: rounds, {recipe.plan.most} at most, each followed by its control"]
+    chosen = isinstance(recipe.plan, Assistants) and isinstance(recipe.plan.sizes, int)
+    if chosen and not (Path(recipe.teacher.model or "") / "config.json").is_file():
+        return [*base, "plan: the assistants' sizes are chosen once the teacher is fetched"]
+    plan = expand(recipe)
+    check_runs(recipe, plan.runs, place)
+    return [*base, f"plan: {len(plan.runs)} runs: {', '.join(one.name for one in plan.runs[:12])}"]
+
+
+def into_of(recipe: Recipe) -> str:
+    """Where the rows go that rounds choose."""
+    return "unlabelled" if recipe.task == "classification" else "extra"
+
+
+def refuse_rounds(recipe: Recipe) -> None:
+    """Raises: RecipeError if rounds cannot be made of the recipe."""
+    if recipe.sweep:
+        raise RecipeError(
+            "sweep: rounds decide as they go how many there are; run them once for each setting."
+        )
+    if not recipe.has_teacher:
+        raise RecipeError("plan: rounds need a teacher to label what they choose; add a forward_kl term.")
+    into = into_of(recipe)
+    if getattr(recipe.data, into) is not None:
+        raise RecipeError(
+            f"plan.pool: the rows that rounds choose become data.{into}, which this recipe has already; "
+            "give that source as the pool."
+        )
+
+
+def check_runs(recipe: Recipe, runs: Sequence[Planned], place: Path) -> None:
+    """Static checks of each run; of one that needs another's student, its schema is all that can be looked at yet."""
+    if not runs:
+        static_checks(parse_recipe(plain(recipe), recipe.name), place)
+    for one in runs:
+        made = parse_recipe(one.values, f"{recipe.name}, run {one.name}")
+        if one.needs:
+            continue
+        try:
+            static_checks(made, place)
+        except RecipeError as error:
+            raise type(error)(f"run {one.name}: {error}") from error

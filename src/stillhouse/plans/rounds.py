@@ -1,0 +1,188 @@
+"""Rounds: where does the student fail on fresh rows?  The teacher labels those, and it learns on.
+
+Each round is an ordinary run: it starts from the student before it and reads the first rows and all that were chosen so
+far.  Beside it, the control takes as many rows at random.  Source: Ross et al. 2011 (DAgger), arXiv:1011.0686.
+"""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ..data.encode import Example
+from ..data.split import in_order, read_rows
+from ..errors import RecipeError
+from ..files import read_json, write_text
+from ..measure import Rows as Statistics
+from ..pipeline import DONE
+from ..probe import look
+from ..recipe import Recipe
+from ..recipe.plan import Rounds
+from ..registry import pick
+from ..sources import resolve
+from ..steps.prepare import located, task_of
+from ..tasks import TASKS, Task
+from .bench import Bench
+from .check import into_of, refuse_rounds
+from .compare import difference_over_seeds, student_rows
+from .execute import announce
+from .expand import measured_once
+from .outcome import Found, collect
+from .planned import Expanded, Planned, plain, starting_from
+
+CHOSEN = "chosen"
+FIRST = "round-0"
+Pool = dict[str, tuple[Example, dict[str, Any]]]
+"""Example's key -> what the models read, and the row to be written for it."""
+
+
+def run_rounds(recipe: Recipe, bench: Bench) -> Found:
+    """All rounds until one gains nothing that is beyond chance.  Returns: results.json, with `rounds`."""
+    refuse_rounds(recipe)
+    wanted = recipe.plan
+    assert isinstance(wanted, Rounds)
+    return _Rounds(recipe, wanted, bench).run()
+
+
+class _Rounds:
+    """The runs made so far, and the rows chosen for each of the two ways."""
+
+    def __init__(self, recipe: Recipe, wanted: Rounds, bench: Bench) -> None:
+        self.recipe, self.wanted, self.bench = recipe, wanted, bench
+        self.base = plain(recipe)
+        self.runs: list[Planned] = []
+        self.chosen: dict[str, list[str]] = {"round": [], "random": []}
+
+    def run(self) -> Found:
+        """Round 0, then rounds and their controls."""
+        self._make(Planned(FIRST, {**self.base, "name": FIRST}, "before any round", FIRST))
+        pool = self._pool()
+        history: list[Found] = []
+        why = f"All {self.wanted.most} rounds were run."
+        for number in range(1, self.wanted.most + 1):
+            left = [key for key in pool if key not in self.chosen["round"]]
+            if not left:
+                why = f"The pool was empty after round {number - 1}."
+                break
+            before = FIRST if number == 1 else f"round-{number - 1}"
+            worst = self._worst(before, {key: pool[key] for key in left})
+            self._round("round", number, worst, pool)
+            at_random = [key for key in pool if key not in self.chosen["random"]]
+            self._round("random", number, at_random, pool)
+            gain = self._gain(f"round-{number}", before)
+            history.append({"round": number, "rows": len(self.chosen["round"]), **gain})
+            if gain["better"] is not True:
+                why = f"Stopped after round {number}: its gain is not beyond chance."
+                break
+        return self._found(history, why)
+
+    def _make(self, one: Planned) -> None:
+        self.runs = measured_once([*self.runs, one])
+        announce(self.recipe, Expanded("rounds", self.runs), self.bench, "perhaps another round")
+        self.bench.run(self.runs[-1])
+
+    def _round(self, kind: str, number: int, keys: list[str], pool: Pool) -> None:
+        """Add the first of `keys` to what was chosen this way, and train on from the student before."""
+        self.chosen[kind] += keys[: self.wanted.rows]
+        name, before = f"{kind}-{number}", FIRST if number == 1 else f"{kind}-{number - 1}"
+        path = self.bench.folder / CHOSEN / f"{name}.jsonl"
+        text = "".join(json.dumps(pool[key][1], ensure_ascii=False) + "\n" for key in self.chosen[kind])
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+        values = starting_from(self.base, before)
+        into = into_of(self.recipe)
+        values["data"] = {**values["data"], into: {"source": str(path.absolute())}}
+        if self.recipe.teacher.finetune is not None:  # fine-tuned once, before the first round
+            values["teacher"] = {
+                "model": str(self.bench.teacher(FIRST).absolute()),
+                "dtype": self.recipe.teacher.dtype,
+            }
+        how = f"where {before} fails ({self.wanted.by})" if kind == "round" else "at random"
+        about = f"{len(self.chosen[kind]):,} rows of the pool, chosen {how}"
+        values["evaluate"] = {**values["evaluate"], "hard_only": False}
+        self._make(Planned(name, {**values, "name": name}, about, name))
+
+    def _task(self) -> Task:
+        task: Task = task_of(self.recipe, self._facts())
+        return task
+
+    def _facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = read_json(self.bench.place(FIRST) / "prepare" / DONE)["result"]
+        return facts
+
+    def _pool(self) -> Pool:
+        """The pool in its seeded order, as examples and as rows."""
+        settings, task = self.wanted.pool, self._task()
+        found = resolve(
+            settings.source,
+            sha256=settings.sha256,
+            revision=settings.revision,
+            kind="data",
+            progress=self.bench.watch.note,
+        )
+        rows = read_rows("pool", "plan.pool", settings, self.recipe.task, found.path)
+        rows = in_order(rows, self.recipe.seed, "order", "pool")[: settings.limit]
+        by_id = {row["id"]: _written(dict(row)) for row in rows}
+        unlabelled = [{name: value for name, value in row.items() if name != "label"} for row in rows]
+        examples, _ = task.encode(unlabelled)
+        if not examples:
+            raise RecipeError(f"plan.pool: no row of {settings.source} can be used; give it other rows.")
+        if "text" in rows[0] and self.recipe.task == "causal_lm":  # several short texts share an example
+            return {one.key: (one, {"text": str(task.tokenizer.decode(one.input_ids, skip_special_tokens=True))}) for one in examples}  # fmt: skip
+        return {one.key: (one, by_id[one.row]) for one in examples}
+
+    def _worst(self, run: str, pool: Pool) -> list[str]:
+        """Keys of the pool's rows, those first on which this run's student fails most."""
+        place, task = self.bench.place(run), self._task()
+        student, teacher = (
+            located(read_json(place / stage / DONE)["result"]["folder"], place / stage)
+            for stage in ("train", "teacher")
+        )
+        examples = [example for example, _ in pool.values()]
+        if self.recipe.task == "classification":  # the rows' labels, if any, are not looked at
+            examples = [_labelled(example) for example in examples]
+        rows = look([student], task, examples, self.recipe.label.batch_size, self.bench.watch, teacher)
+        self.bench.watch.end()
+        order = np.argsort(-failing(rows, self.wanted.by), kind="stable")
+        return [list(pool)[at] for at in order]
+
+    def _gain(self, run: str, before: str) -> Found:
+        task = pick(TASKS, self.recipe.task, "task")
+        ours, theirs = ([student_rows(self.bench.place(name))] for name in (run, before))
+        return difference_over_seeds(
+            task.metrics[task.headline], ours, theirs, self.recipe.evaluate.resamples, self.recipe.seed
+        )
+
+    def _found(self, history: list[Found], why: str) -> Found:
+        names = [FIRST, *(f"round-{row['round']}" for row in history)]
+        compare = [(name, before) for before, name in pairwise(names)]
+        compare += [(name, name.replace("round", "random")) for name in names[1:]]
+        kept = [name for name, row in zip(names[1:], history, strict=True) if row["better"] is True]
+        plan = Expanded("rounds", self.runs, compare, kept[-1] if kept else FIRST)
+        return collect(self.recipe, plan, self.bench, {"rounds": {"history": history, "why": why}})
+
+
+def failing(rows: Statistics, by: str) -> Any:
+    """How much a student fails on each row, [N]: larger is worse; see `recipe.plan.Rounds.by`."""
+    if by == "divergence":
+        return rows["kl"]
+    if by == "uncertainty":
+        return 1.0 - rows["bin_conf"].sum(1) if "bin_conf" in rows else rows["nll"]
+    counted = rows["tokens"] if "tokens" in rows else rows["texts"]
+    return counted - rows["agree"] + 1e-6 * np.tanh(rows["kl"])  # among equals, the farther from the teacher
+
+
+def _written(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as a file has it, without its label: the teacher gives one."""
+    return {
+        name: value
+        for name, value in row.items()
+        if name in ("text", "pair", "prompt", "completion", "messages")
+    }
+
+
+def _labelled(example: Example) -> Example:
+    """The example with some label, where statistics want one that is not looked at."""
+    return replace(example, labels=[0])

@@ -1,0 +1,154 @@
+"""Which of several teachers to learn from: a small run with each, side by side.
+
+A candidate that does not fit (tokenizer, labels, licence, a file that is not there) is named with the reason.  Each other
+one teaches the recipe's student for a small share of its steps; the runs are ordinary runs, in folders of their own, so
+that what was done is not done again.  The order is that of the students on the same held-out rows: the better teacher is
+the one from which more is learned, which need not be the one that scores best.
+"""
+
+import re
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+
+from ..errors import DataError, RecipeError, TeacherError
+from ..files import read_json, write_json
+from ..measure import difference
+from ..pipeline import run_pipeline
+from ..progress import Watch
+from ..recipe import Recipe, parse_recipe
+from ..registry import pick
+from ..sources.terms import of_licence
+from ..stages import STAGES
+from ..steps.finish import stage_rows
+from ..tasks import TASKS
+
+SHARE, FEWEST_STEPS, STEPS_OF_EPOCHS, ROWS = 0.02, 10, 30, 200
+"""Of the recipe's steps, but at least so many; where it counts epochs, so many; held-out rows that are read."""
+
+
+def rank_teachers(recipe: Recipe, candidates: list[str], folder: Path, watch: Watch) -> dict[str, Any]:
+    """Try each candidate, and rank them; the result is written to `folder`/teachers.json as well.
+
+    Args: candidates: sources as in `teacher.model`; a pinned one as SOURCE@sha256:HEX.
+    Returns: {"candidates": rows from the best on, "recommended", "because", "metric", …}.
+    Raises: RecipeError if none, or one twice, is named, or the recipe has no teacher.
+    """
+    if not candidates or len(set(candidates)) < len(candidates):
+        raise RecipeError("--candidates: name at least one teacher, each once, with commas between them.")
+    if not recipe.has_teacher:
+        raise RecipeError("objective: no term uses a teacher; add a forward_kl term.")
+    folders = _folders(candidates, folder)
+    rows = []
+    for candidate in candidates:
+        watch.note(f"candidate {candidate}")
+        rows.append(_tried(recipe, candidate, folders[candidate], watch))
+    found = {
+        **ranked(rows, pick(TASKS, recipe.task, "task"), folders, recipe.seed),
+        "steps": probe(recipe, candidates[0]).train.steps,
+        "of_steps": recipe.train.steps,
+    }
+    write_json(folder / "teachers.json", found)
+    return found
+
+
+def probe(recipe: Recipe, candidate: str) -> Recipe:
+    """The recipe with another teacher, a small share of its steps, and no more rows than these can read."""
+    source, _, sha256 = candidate.partition("@sha256:")
+    values = recipe.model_dump(mode="json", exclude_unset=True)
+    kept = {
+        name: values["teacher"][name]
+        for name in ("dtype", "finetune", "terms_accepted")
+        if name in values["teacher"]
+    }
+    values["teacher"] = {**kept, "model": source, **({"sha256": sha256} if sha256 else {})}
+    steps = max(FEWEST_STEPS, ceil(SHARE * recipe.train.steps)) if recipe.train.steps else STEPS_OF_EPOCHS
+    wanted = steps * recipe.train.batch_size * recipe.train.accumulate
+    train = {**values.get("train", {}), "steps": steps, "report_to": []}
+    train.pop("epochs", None)
+    limits = [limit for limit in (recipe.data.train.limit, wanted) if limit is not None]
+    values["data"]["train"]["limit"] = min(limits)
+    values |= {
+        "train": train,
+        "evaluate": {
+            **values.get("evaluate", {}),
+            "rows": min(recipe.evaluate.rows or ROWS, ROWS),
+            "also": [],
+        },
+        "report": {"samples": 0},
+        "gate": {},
+    }
+    for number, term in enumerate(recipe.objective if "objective" in values else []):
+        values["objective"][number]["kind"] = term.kind
+    return parse_recipe(values, f"the probe of {candidate}")
+
+
+def _tried(recipe: Recipe, candidate: str, place: Path, watch: Watch) -> dict[str, Any]:
+    """What a run with this candidate found, or why there can be none."""
+    row: dict[str, Any] = {"candidate": candidate, "fits": False, "why": None}
+    try:
+        run_pipeline(probe(recipe, candidate), STAGES, place, watch)
+    except (RecipeError, DataError, TeacherError) as error:
+        return {**row, "why": str(error)}
+    found = read_json(place / "results.json")
+    metric = found["metric"]
+    licence = found["licence"]["teacher"]
+    stages = stage_rows(place, STAGES)
+    return {
+        **row,
+        "fits": True,
+        "metric": metric,
+        "quality": found["teacher"]["metrics"]["eval"][metric],
+        "student": found["student"]["metrics"]["eval"][metric],
+        "gain": found["gain_over_hard_only"],
+        "parameters": found["teacher"]["parameters"],
+        "throughput": found["teacher"]["throughput"],
+        "licence": licence,
+        "terms": of_licence(licence).verdict,
+        "seconds": sum(stage["seconds"] for stage in stages.values()),
+        "seconds_teaching": sum(stages[name]["seconds"] for name in ("teacher", "label", "train", "control")),
+    }
+
+
+def ranked(rows: list[dict[str, Any]], task: Any, folders: dict[str, Path], seed: int) -> dict[str, Any]:
+    """The rows from the best student's teacher on, each with its paired difference from the first; and what follows."""
+    metric = task.metrics[task.headline]
+    sign = -1.0 if metric.higher_is_better else 1.0
+    fitting = sorted((row for row in rows if row["fits"]), key=lambda row: sign * row["student"]["value"])
+    ordered = fitting + [row for row in rows if not row["fits"]]
+    result: dict[str, Any] = {"metric": task.headline, "candidates": ordered, "recommended": None}
+    if not fitting:
+        return {**result, "because": "no candidate fits"}
+    best = fitting[0]
+    kept = {row["candidate"]: _student_rows(folders[row["candidate"]]) for row in fitting}
+    level = []
+    for row in fitting[1:]:
+        own, first = kept[row["candidate"]], kept[best["candidate"]]
+        if len(own[metric.columns[0]]) != len(first[metric.columns[0]]):
+            row["behind"] = None  # another tokenizer cuts the rows in another way
+            continue
+        row["behind"] = difference(metric, own, first, resamples=2000, seed=seed).as_json()
+        if row["behind"]["low"] <= 0.0 <= row["behind"]["high"]:
+            level.append(row["candidate"])
+    because = f"its student is the best of {len(fitting)} on {metric.title}"
+    if level:
+        because += f", though these rows do not tell it from that of {', '.join(level)}"
+    return {**result, "recommended": best["candidate"], "because": because}
+
+
+def _student_rows(place: Path) -> dict[str, Any]:
+    found: dict[str, Any] = load_file(place / "evaluate" / "rows-student-eval.safetensors")
+    return found
+
+
+def _folders(candidates: list[str], folder: Path) -> dict[str, Path]:
+    """A run folder for each, named after it."""
+    names = [
+        re.sub(r"[^A-Za-z0-9.-]+", "-", one.partition("@sha256:")[0])[-60:].strip("-") for one in candidates
+    ]
+    return {
+        one: folder / (f"{number}-{name}" if names.count(name) > 1 else name)
+        for number, (one, name) in enumerate(zip(candidates, names, strict=True), 1)
+    }

@@ -1,0 +1,140 @@
+"""`sweep:`, `plan:` and `tune:`: one recipe that becomes several runs.
+
+A run of a plan is an ordinary recipe.  Where it needs what another run made, it says `run:NAME` in the place of a model:
+the student of that run.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from .data import DataSet
+from .section import Section
+from .student import Student
+
+RUN = "run:"
+"""Before a run's name: the student that it made."""
+
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=32)]
+
+
+class Step(Section):
+    """One run of a plan: the recipe with some fields changed."""
+
+    name: Name
+    """Of its folder, and for `run:NAME` in later runs."""
+    set: dict[str, Any] = {}
+    """section.field: value, as with --set; a whole section replaces the recipe's."""
+
+
+class Chain(Section):
+    """Runs that build on one another as you say."""
+
+    kind: Literal["chain"] = "chain"
+    runs: list[Step] = Field(min_length=1)
+    """`run:NAME` in teacher.model or student.model is the student of another of them."""
+    compare: dict[Name, Name] = {}
+    """Run: the run that it is compared with, on the same held-out rows."""
+
+
+class Assistants(Section):
+    """Teacher assistants: the teacher teaches a middle model, and that one the student, Mirzadeh et al. 2019
+    (arXiv:1902.03393).  The recipe's steps are shared out evenly; the control is taught directly for all of them."""
+
+    kind: Literal["assistants"] = "assistants"
+    sizes: Annotated[int, Field(ge=1, le=8)] | Annotated[list[Student], Field(min_length=1)] = 1
+    """The assistants, largest first, each written as in `student:`; or how many, and their sizes are chosen evenly
+    (geometrically) between teacher and student."""
+
+
+class Generations(Section):
+    """Born-again: each student teaches the next one of the same shape, Furlanello et al. 2018 (arXiv:1805.04770)."""
+
+    kind: Literal["generations"] = "generations"
+    count: Annotated[int, Field(ge=2, le=20)] = 3
+    """Students, the first of which learns from the teacher.  All of them together are measured as an ensemble."""
+
+
+class Phases(Section):
+    """One student in several phases, such as layers first and predictions then, or short rows first and long ones then.
+
+    Each phase goes on with the student of the one before.  The control learns as in the last phase from the beginning,
+    for as many steps as all phases together.
+    """
+
+    kind: Literal["phases"] = "phases"
+    phases: list[Step] = Field(min_length=2)
+    """In this order."""
+
+
+class Tasks(Section):
+    """Distil once without a task, then for several: the recipe makes the general student, each task goes on from it.
+
+    The control of each task starts where the general student started.
+    """
+
+    kind: Literal["tasks"] = "tasks"
+    tasks: list[Step] = Field(min_length=1)
+    """Each with at least its own data."""
+
+
+class Rounds(Section):
+    """Train, find where the student fails on fresh rows, let the teacher label these, train on; data aggregation as in
+    Ross et al. 2011 (arXiv:1011.0686).
+
+    Ends when a round's gain is not beyond chance.  The control takes as many rows at random.
+    """
+
+    kind: Literal["rounds"] = "rounds"
+    pool: DataSet
+    """Fresh rows; a classifier's need no labels."""
+    rows: PositiveInt = 500
+    """Taken from the pool in each round."""
+    most: Annotated[int, Field(ge=1, le=50)] = 3
+    """Rounds after the first training, at most."""
+    by: Literal["divergence", "uncertainty", "errors"] = "divergence"
+    """What failing on a row means: far from the teacher (KL, summed over the row), unsure (a classifier's doubt in its
+    own choice, a language model's negative log-likelihood), or first choices that are not the teacher's (most first)."""
+
+
+Plan = Annotated[
+    Chain | Assistants | Generations | Phases | Tasks | Rounds,
+    Field(discriminator="kind"),
+]
+
+
+class Range(Section):
+    """Numbers to be tried."""
+
+    low: float | int
+    """The least."""
+    high: float | int
+    """The greatest; whole numbers are tried if both are whole."""
+    log: bool = False
+    """Try magnitudes evenly instead of values: for learning rates, temperatures and sizes."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high, not {self.low} and {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log: low must be above 0, not {self.low}")
+        return self
+
+
+class Tune(Section):
+    """What `stillhouse tune` tries."""
+
+    space: dict[str, Range | Annotated[list[Any], Field(min_length=2)]] = {}
+    """section.field: {low, high, log} or a list of choices; empty = learning rate, batch size, and temperature and weight
+    of each term about the teacher."""
+    trials: PositiveInt = 20
+    """Settings tried; the recipe's own is the first."""
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the training rows on which trials are judged; nobody trains on them, and they are never the eval rows."""
+    prune: bool = True
+    """End trials early that are worse than the median of the earlier ones at the same step."""
+    against: Literal["parameters", "latency"] | None = None
+    """Besides quality, make this small: what nobody beats in both is the Pareto front.  Then nothing is pruned."""
+    seed: NonNegativeInt = 0
+    """Of what is tried."""

@@ -1,0 +1,76 @@
+"""One HTML page for a plan: the chain of its runs, one table, the comparisons.  In the dress of a run's report."""
+
+import re
+from typing import Any
+
+from jinja2 import PackageLoader
+from markupsafe import Markup
+
+from .html import _environment
+from .numbers import MISSING, count, duration, number, percent, with_interval
+from .plan_charts import plan_charts
+from .plan_verdict import KINDS, plan_verdict
+from .table import Results, metric_title
+
+
+def render_plan(found: Results, recipe_text: str) -> str:
+    """The page.  Text from recipes is escaped and stays text; nothing is asked for from elsewhere."""
+    said = plan_verdict(found)
+    template = _environment().get_template("plan.html.j2")
+    return template.render(
+        found=found, kind=KINDS[found["plan"]], said=said, style=Markup(_style()), rows=plan_rows(found),
+        columns=COLUMNS, charts=plan_charts(found), svg=lambda chart: Markup(chart.svg), recipe=recipe_text,
+        machine=found.get("machine") or {}, settings=settings_rows(found),
+    )  # fmt: skip
+
+
+COLUMNS = ("run", "builds on", "quality", "retention", "gain over hard targets", "parameters", "took")
+
+
+def plan_rows(found: Results) -> list[list[str]]:
+    """A line a run, or a group of runs that differ in their seed: strings for page and terminal."""
+    lines = [_teacher_row(found)]
+    for row in found["runs"]:
+        seeds = row["quality"].get("seeds", 1)
+        metric = metric_title(found, row["metric"])
+        lines.append(
+            [
+                row["name"] + (f" (×{seeds})" if seeds > 1 else ""),
+                ", ".join(row["needs"]) or "the teacher",
+                f"{metric} {with_interval(row['quality'])}",
+                percent(row["retention"]) if row.get("retention") else MISSING,
+                with_interval(row["gain"]) if row.get("gain") else MISSING,
+                count(row["parameters"]),
+                duration(row["seconds"]),
+            ]
+        )
+    return lines
+
+
+def _teacher_row(found: Results) -> list[str]:
+    """The teacher of the first run, for comparison."""
+    teacher, metric = found["teacher"], found["metric"]
+    quality = teacher["metrics"]["eval"].get(metric)
+    cells = [f"{metric_title(found, metric)} {with_interval(quality)}", MISSING, MISSING]
+    return ["teacher", MISSING, *cells, count(teacher.get("parameters")), MISSING]
+
+
+def settings_rows(found: Results) -> list[tuple[str, str, str]]:
+    """(setting, the recipe's own value, the winner's) of a search."""
+    tuned: dict[str, Any] = found.get("tuning") or {}
+    return [
+        (name, _shown(tuned["default"].get(name)), _shown(value))
+        for name, value in (tuned.get("best") or {}).items()
+    ]
+
+
+def _shown(value: Any) -> str:
+    return number(value) if isinstance(value, float) else MISSING if value is None else str(value)
+
+
+def _style() -> str:
+    """The style sheet of a run's report."""
+    loader = PackageLoader("stillhouse.report", ".")
+    source, _, _ = loader.get_source(_environment(), "report.html.j2")
+    sheet = re.search(r"<style>.*?</style>", source, flags=re.DOTALL)
+    return sheet.group() if sheet else ""

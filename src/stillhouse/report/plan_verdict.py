@@ -1,0 +1,77 @@
+"""What a plan showed, in plain sentences: first the comparison that it was made for, lost or won."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .numbers import in_words, known, number, with_interval
+from .table import Results, metric_title
+
+KINDS = {
+    "sweep": "Sweep", "ablation": "Ablation", "assistants": "Teacher assistants", "generations": "Born-again generations",
+    "phases": "Phases", "tasks": "One student, several tasks", "rounds": "Rounds", "chain": "Chain", "tuning": "Tuning",
+}  # fmt: skip
+
+
+def plan_verdict(found: Results) -> list[str]:
+    """Sentences, the most important first."""
+    said = [_sentence(found, gap) for gap in found["comparisons"]]
+    if found["plan"] == "sweep":
+        said = [_best(found), *said]
+    return [*said, *_tuning(found), *_rounds(found)] or [_best(found)]
+
+
+def _sentence(found: Results, gap: Mapping[str, Any]) -> str:
+    """One comparison."""
+    metric, one, other = metric_title(found, gap["metric"]), gap["of"], gap["against"]
+    if not known(gap.get("value")):
+        return f"{one} against {other}: {gap.get('note') or 'cannot be compared.'}"
+    up = _up(found, gap["metric"])
+    size = with_interval(gap, 1.0 if up == (gap.get("better") is not False) else -1.0)
+    over = f" over {gap['seeds']} seeds" if gap.get("seeds", 1) > 1 else ""
+    words = {True: "is better than", False: "is worse than", None: "differs from"}[gap.get("better")]
+    tail = "" if gap.get("better") is not None else ", which these rows and seeds cannot tell from chance"
+    if gap.get("note") and gap.get("low") is None:
+        tail = f"; {str(gap['note']).rstrip('.')}"
+    unit = (found["metrics"].get(gap["metric"]) or {}).get("unit") or ""
+    unit = f" ({unit})" if unit and unit != "share" else ""
+    joint = "by" if gap.get("better") is not None else "by a gain of"
+    return f"{one} {words} {other} in {metric}{unit} {joint} {size}{over}{tail}."
+
+
+def _best(found: Results) -> str:
+    rows = [row for row in found["runs"] if known(row["quality"].get("value"))]
+    if not rows:
+        return "Nothing was measured."
+    best = (max if rows[0]["higher_is_better"] else min)(rows, key=lambda row: row["quality"]["value"])
+    metric = metric_title(found, best["metric"])
+    return f"The best of {len(rows)} in {metric}: {best['name']}, {with_interval(best['quality'])}."
+
+
+def _tuning(found: Results) -> list[str]:
+    tuned = found.get("tuning")
+    if not tuned:
+        return []
+    said = [
+        f"{tuned['done']} trials were judged on {tuned['rows']:,} rows set aside from training"
+        + (f", {tuned['pruned']} of them ended early" if tuned["pruned"] else "")
+        + "; the held-out rows were read once, at the end."
+    ]
+    if tuned.get("importance"):
+        shares = [
+            f"{name} ({number(100 * share, 0)} %)" for name, share in list(tuned["importance"].items())[:3]
+        ]
+        said.append(f"What mattered most: {in_words(shares)}.")
+    return said
+
+
+def _rounds(found: Results) -> list[str]:
+    rounds = found.get("rounds")
+    return [rounds["why"]] if rounds else []
+
+
+def _up(found: Results, metric: str) -> bool:
+    """Which way a metric points, also one of another task's."""
+    known_here = found["metrics"].get(metric)
+    if known_here:
+        return bool(known_here["higher_is_better"])
+    return next((bool(row["higher_is_better"]) for row in found["runs"] if row["metric"] == metric), True)

@@ -1,0 +1,132 @@
+"""A panel of teachers as one model: a folder that names its members, and what they say pooled into one distribution."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..files import read_json, write_json
+from ..losses import log_softmax
+from ..losses.pooling import PooledHead, pooled
+from .base import Batch, Scores, Task
+from .context import in_context, prefixes
+
+PANEL = "panel.json"
+
+
+class Panel(nn.Module):
+    """Members of one task and one vocabulary.
+
+    Args:
+        pool: of `losses.pooling`.
+        weights: [M]; equal ones if None.
+        table: [M, C], for the pool `table`.
+        routes: key of an example -> number of the member that teaches it.
+        context: a prompt that they see before every row, and the student does not; a panel of one may have one too.
+    """
+
+    def __init__(
+        self,
+        members: list[PreTrainedModel],
+        pool: str = "mean",
+        weights: list[float] | None = None,
+        table: list[list[float]] | None = None,
+        routes: dict[str, int] | None = None,
+        context: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.pool = pool
+        self.weights = torch.tensor(weights or [1.0 / len(members)] * len(members))
+        self.table = None if table is None else torch.tensor(table)
+        self.routes = routes or {}
+        self.context = context
+        self._before: list[int] = []
+
+    @property
+    def module(self) -> nn.Module:
+        """The first member: what stands for the panel where one model is asked for."""
+        return self.members[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the members are."""
+        return next(self.parameters()).device
+
+    @property
+    def config(self) -> Any:
+        """Of the first member."""
+        return self.module.config
+
+    def scores(self, task: Task, batch: Batch) -> Scores:
+        """All members' hidden states side by side, with the weights of each position, under one head."""
+        read = batch if self.context is None else in_context(task, batch, self.context)
+        each = [task.scores(member, read) for member in self.members]
+        weights = self._weights(batch, each[0])
+        head = PooledHead(
+            None,
+            members=tuple((one.head, one.hidden.shape[-1]) for one in each),
+            pool=self.pool,
+            table=self.table,
+        )
+        hidden = torch.cat([*(one.hidden for one in each), weights.to(each[0].hidden)], -1)
+        return Scores(hidden, head, each[0].labels, each[0].rows)
+
+    def _weights(self, batch: Batch, one: Scores) -> Tensor:
+        """[N, M], adding up to 1: all on one member where the row has a route."""
+        rows = self.weights.repeat(len(batch["keys"]), 1) if self.routes else self.weights.unsqueeze(0)
+        for number, key in enumerate(batch["keys"] if self.routes else []):
+            if key in self.routes:
+                rows[number] = torch.eye(len(self.members))[self.routes[key]]
+        rows = rows.to(one.rows.device)
+        return rows[one.rows] if self.routes else rows.expand(len(one.rows), -1)
+
+    def forward(self, **inputs: Any) -> Any:
+        """What it costs to ask them all; the answer of the last."""
+        return [member(**inputs) for member in self.members][-1]
+
+    @torch.no_grad()
+    def generate(self, prompt: Tensor, max_new_tokens: int, min_new_tokens: int = 0, **_: Any) -> Tensor:
+        """Greedy continuation of one prompt [1, T] by the pooled distribution, without a cache.  Returns: [1, T + new]."""
+        before = torch.tensor([self._before], dtype=torch.long, device=prompt.device)
+        ids, end = torch.cat([before, prompt], -1), self.config.get_text_config().eos_token_id
+        ends = end if isinstance(end, list) else [end]
+        weights = self.weights.to(prompt.device).unsqueeze(0)
+        for number in range(max_new_tokens):
+            said = [
+                log_softmax(member(input_ids=ids, use_cache=False).logits[:, -1]) for member in self.members
+            ]
+            best = pooled(said, weights, "mean" if self.pool == "table" else self.pool).argmax(
+                -1, keepdim=True
+            )
+            ids = torch.cat([ids, best], -1)
+            if int(best) in ends and number + 1 >= min_new_tokens:
+                break
+        return ids[:, before.shape[1] :]
+
+
+def write_panel(folder: Path, members: list[Path], **settings: Any) -> None:
+    """Name the members' folders (absolute ones) and how they are pooled; see `Panel`."""
+    write_json(folder / PANEL, {"members": [str(member) for member in members], **settings})
+
+
+def is_panel(folder: Path) -> bool:
+    """Whether `folder` names a panel instead of holding a model."""
+    return (folder / PANEL).is_file()
+
+
+def members_of(folder: Path) -> list[Path]:
+    """The folders of the models in it: the panel's members, or the one model itself."""
+    return [Path(member) for member in read_json(folder / PANEL)["members"]] if is_panel(folder) else [folder]
+
+
+def load_panel(task: Task, folder: Path, dtype: torch.dtype) -> Any:
+    """The panel that `write_panel` wrote, ready for `task`."""
+    kept = read_json(folder / PANEL)
+    members = [task.load(Path(member), dtype) for member in kept.pop("members")]
+    panel = Panel(members, **kept).eval()
+    if panel.context is not None:
+        panel._before = prefixes(task.tokenizer, panel.context)[0]
+    return panel

@@ -1,0 +1,41 @@
+"""What a Distiller is given -> the teacher and the task that it works with."""
+
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..errors import RecipeError
+from ..tasks import Task, make_task
+from ..tasks.bilingual import Bilingual
+from ..teachers import Teacher
+from ..teachers.cross import CrossTeacher, Foreign
+from ..teachers.ema import Ema, EmaTeacher
+from ..teachers.local import LocalTeacher
+
+MAX_LENGTH = 256
+"""Tokens in a row, unless the caller's own task says otherwise."""
+
+
+def teacher_of(
+    teacher: PreTrainedModel | Teacher | Ema | Foreign | None, student: PreTrainedModel, task: Task
+) -> Teacher | None:
+    """The teacher as something with `signal(batch)`."""
+    if isinstance(teacher, Foreign):
+        assert isinstance(task, Bilingual)
+        return CrossTeacher(teacher.model, task)
+    if isinstance(teacher, Ema):
+        return EmaTeacher(student, task, teacher.decay)
+    return LocalTeacher(teacher, task) if isinstance(teacher, nn.Module) else teacher
+
+
+def task_of(model: PreTrainedModel, tokenizer: Any, teacher: Any) -> Task:
+    """What the student's class does."""
+    if tokenizer is None:
+        raise RecipeError("Distiller: processing_class must be the tokenizer of student and teacher.")
+    if isinstance(teacher, Foreign):
+        return Bilingual(tokenizer, teacher.tokenizer, MAX_LENGTH)
+    if model.get_output_embeddings() is not None:
+        return make_task("causal_lm", tokenizer)
+    names = model.config.id2label
+    return make_task("classification", tokenizer, labels=[str(names[number]) for number in sorted(names)])

@@ -1,0 +1,350 @@
+"""A recipe becomes the runs it means, each of which is a recipe; what cannot be is refused before anything is loaded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillhouse.errors import RecipeError
+from stillhouse.plans.ablation import WHOLE, expand_ablation
+from stillhouse.plans.check import refuse_rounds
+from stillhouse.plans.expand import expand
+from stillhouse.plans.planned import Planned, in_order, plain, renamed
+from stillhouse.plans.sizes import between
+from stillhouse.recipe import Recipe, parse_recipe
+from stillhouse.recipe.text import recipe_text
+from stillhouse.recipe.yaml import parse_yaml
+from typed import process, stillhouse, write_recipe
+
+BASE: dict[str, Any] = {
+    "name": "toy",
+    "seed": 5,
+    "task": "causal_lm",
+    "teacher": {"model": "/nowhere"},
+    "student": {"from_teacher": {"layers": 2}},
+    "data": {"train": {"source": "/nowhere.jsonl"}},
+    "train": {"steps": 90, "learning_rate": 1e-3},
+    "objective": [{"kind": "forward_kl", "weight": 0.8}, {"kind": "hard", "weight": 0.2}],
+}
+PHASES = [{"name": "short", "set": {"data.max_length": 32}}, {"name": "long"}]
+
+
+def recipe(**changes: Any) -> Recipe:
+    return parse_recipe({**BASE, **changes})
+
+
+def runs_of(**changes: Any) -> dict[str, Planned]:
+    return {one.name: one for one in expand(recipe(**changes)).runs}
+
+
+def chain(*runs: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"plan": {"kind": "chain", "runs": list(runs), **more}}
+
+
+# ── sweeps ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_sweep_is_every_combination_and_each_run_is_a_plain_recipe() -> None:
+    swept = {"train.learning_rate": [1e-3, 2e-3], "label.top_k": [16, 32, "all"]}
+    plan = expand(recipe(sweep=swept))
+    found = {(one.values["train"]["learning_rate"], one.values["label"]["top_k"]) for one in plan.runs}
+    assert found == {(rate, k) for rate in (1e-3, 2e-3) for k in (16, 32, "all")}
+    assert len({one.name for one in plan.runs}) == 6
+    assert not any(parse_recipe(one.values).is_plan for one in plan.runs)
+
+
+def test_seeds_are_repeats_of_one_group_and_not_settings_to_be_compared() -> None:
+    plan = expand(recipe(sweep={"train.learning_rate": [1e-3, 2e-3], "train.seed": [0, 1, 2]}))
+    assert {name: len(runs) for name, runs in plan.groups().items()} == {
+        "learning_rate 0.001": 3,
+        "learning_rate 0.002": 3,
+    }
+    assert plan.compare == [("learning_rate 0.002", "learning_rate 0.001")]
+
+
+def test_settings_are_compared_with_the_recipes_own_wherever_it_stands() -> None:
+    plan = expand(recipe(sweep={"train.learning_rate": [3e-3, 1e-3, 2e-3]}))
+    assert {other for _, other in plan.compare} == {"learning_rate 0.001"}
+    assert len(plan.compare) == 2
+
+
+def test_speed_is_measured_once_for_each_shape() -> None:
+    plan = expand(recipe(sweep={"student.from_teacher.layers": [1, 2], "train.seed": [0, 1]}))
+    assert [one.values["evaluate"]["speed"] for one in plan.runs] == [True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "said"),
+    [
+        ({"train.learning_rat": [1]}, r"train.learning_rat: no such key. Did you mean 'learning_rate'"),
+        ({"objective.7.weight": [1.0]}, r"sweep: objective is a list of 2"),
+        ({"train.learning_rate": [1e-3, -1.0]}, r"learning_rate -1.*greater than 0"),
+        ({"train.learning_rate": []}, r"has no values"),
+        ({"seed": list(range(2000))}, r"2,000 combinations"),
+    ],
+)
+def test_a_wrong_sweep_is_one_sentence(sweep: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        expand(recipe(sweep=sweep))
+
+
+def test_a_long_point_still_has_a_folder_name(tmp_path: Path) -> None:
+    swept = {"description": ["a/b " * 40, "ü" * 90], "train.report_to": [[], ["wandb"]]}
+    for one in expand(recipe(sweep=swept)).runs:
+        assert parse_recipe(one.values).name == one.name
+        (tmp_path / one.name).mkdir()
+
+
+def test_a_plan_survives_being_written_as_text() -> None:
+    one = recipe(
+        plan={"kind": "assistants", "sizes": [{"from_teacher": {"layers": 3}}]},
+        sweep={"train.seed": [0, 1]},
+        tune={
+            "space": {
+                "train.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+                "train.batch_size": [4, 8],
+            }
+        },
+    )
+    assert parse_recipe(parse_yaml(recipe_text(one), "text")) == one
+
+
+# ── order, names and circles ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_runs_come_after_what_they_need_however_they_are_written() -> None:
+    runs = chain(
+        {"name": "c", "set": {"student": {"model": "run:b"}, "teacher": {"model": "run:a"}}},
+        {"name": "b", "set": {"student": {"model": "run:a/initial"}}},
+        {"name": "a"},
+    )
+    found = runs_of(**runs)
+    assert list(found) == ["a", "b", "c"]
+    assert found["c"].needs == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        (chain({"name": "a", "set": {"teacher": {"model": "run:a"}}}), r"wait for each other \(a → a\)"),
+        (
+            chain(
+                {"name": "a", "set": {"teacher": {"model": "run:c"}}},
+                {"name": "b", "set": {"teacher": {"model": "run:a"}}},
+                {"name": "c", "set": {"student": {"model": "run:b"}}},
+            ),
+            r"wait for each other \(a → c → b → a\)",
+        ),
+        (chain({"name": "a", "set": {"teacher": {"model": "run:aa"}}}), r"needs run:aa.*Did you mean 'a'"),
+        (chain({"name": "a"}, {"name": "a"}), r"two runs are called 'a'"),
+        (chain({"name": "a"}, compare={"a": "z"}), r"plan.compare: there is no run 'z'"),
+        (chain({"name": "a", "set": {"train.stesp": 3}}), r"run a: train.stesp: no such key"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_one_sentence(runs: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        expand(recipe(**runs))
+
+
+def test_a_circle_is_code_2_before_torch_is_imported(tmp_path: Path) -> None:
+    values = {
+        **BASE,
+        "teacher": {"model": str(tmp_path)},
+        "data": {"train": {"source": str(tmp_path / "x.jsonl")}},
+    }
+    (tmp_path / "x.jsonl").write_text('{"text": "a b"}\n')
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 4}')
+    (tmp_path / "tokenizer.json").write_text('{"model": {}, "added_tokens": []}')
+    (tmp_path / "w.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
+    circle = chain({"name": "a", "set": {"teacher": {"model": "run:a"}}})
+    path = write_recipe(tmp_path / "r.yaml", {**values, **circle})
+    script = (
+        "import sys\nfrom stillhouse.cli import main\ntry:\n main()\nfinally:\n print('torch' in sys.modules)"
+    )
+    said = process("run", path, script=script)
+    assert said.code == 2, said.err
+    assert said.err.count("\n") == 1
+    assert "wait for each other (a → a)" in said.err
+    assert said.out.strip() == "False"
+    for command in ("validate", "plan"):
+        assert stillhouse(command, path).err == said.err
+
+
+def test_a_suffix_goes_to_names_and_to_what_refers_to_them() -> None:
+    values = {
+        "name": "b",
+        "teacher": {"model": "run:a"},
+        "student": {"model": "run:a/initial"},
+        "x": {"model": "/a"},
+    }
+    found = renamed(Planned("b", values, "", "b"), ".seed-1", "b")
+    assert found.name == found.values["name"] == "b.seed-1"
+    assert found.values["teacher"]["model"] == "run:a.seed-1"
+    assert found.values["student"]["model"] == "run:a.seed-1/initial"
+    assert found.values["x"]["model"] == "/a"
+    assert found.needs == ["a.seed-1"]
+
+
+def test_runs_of_a_swept_plan_refer_to_their_own_point() -> None:
+    found = runs_of(plan={"kind": "generations", "count": 2}, sweep={"train.seed": [0, 1]})
+    assert found["generation-2.seed-1"].needs == ["generation-1.seed-1"]
+    assert in_order(list(found.values())) == list(found.values())
+
+
+# ── kinds: budgets and controls ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def steps(found: dict[str, Planned]) -> dict[str, Any]:
+    return {name: one.values["train"]["steps"] for name, one in found.items()}
+
+
+def test_a_chain_of_assistants_spends_what_its_control_spends() -> None:
+    sizes = [{"from_teacher": {"layers": 6}}, {"from_teacher": {"layers": 4}}]
+    found = runs_of(plan={"kind": "assistants", "sizes": sizes})
+    assert steps(found) == {"assistant-1": 30, "assistant-2": 30, "student": 30, "direct": 90}
+    assert found["assistant-2"].values["teacher"]["model"] == "run:assistant-1"
+    assert found["student"].values["teacher"]["model"] == "run:assistant-2"
+    assert found["direct"].needs == []
+
+
+def test_an_assistant_that_teaches_is_not_fine_tuned_again() -> None:
+    found = runs_of(
+        task="classification",
+        teacher={"model": "/nowhere", "finetune": {"epochs": 1}},
+        plan={"kind": "assistants", "sizes": [{"from_teacher": {"layers": 4}}]},
+    )
+    assert found["assistant-1"].values["teacher"]["finetune"] is not None
+    assert parse_recipe(found["student"].values).teacher.finetune is None
+
+
+def test_generations_have_one_shape_and_a_control_that_trains_as_long_as_all() -> None:
+    plan = expand(recipe(plan={"kind": "generations", "count": 3}))
+    found = {one.name: one for one in plan.runs}
+    assert steps(found) == {"generation-1": 90, "generation-2": 90, "generation-3": 90, "longer": 270}
+    assert found["generation-3"].values["teacher"]["model"] == "run:generation-2"
+    assert found["generation-3"].values["student"]["model"] == "run:generation-1/initial"
+    assert len({one.values["train"]["seed"] for one in plan.runs if one.name != "longer"}) == 3
+    assert plan.ensembles == {"ensemble": ["generation-1", "generation-2", "generation-3"]}
+    assert ("generation-3", "longer") in plan.compare
+
+
+def test_phases_go_on_from_each_other_and_the_control_has_all_their_steps() -> None:
+    found = runs_of(plan={"kind": "phases", "phases": PHASES})
+    assert found["long"].values["student"]["model"] == "run:short"
+    assert found["short"].values["data"]["max_length"] == 32
+    assert found["direct"].values["train"]["steps"] == 180
+    assert found["direct"].values["student"]["model"] is None
+
+
+def test_phases_that_count_differently_have_no_control_and_say_so() -> None:
+    phases = [PHASES[0], {"name": "long", "set": {"train.steps": None, "train.epochs": 2}}]
+    plan = expand(recipe(plan={"kind": "phases", "phases": phases}))
+    assert [one.name for one in plan.runs] == ["short", "long"]
+    assert "no control" in plan.notes[0]
+
+
+def test_each_task_has_a_control_that_starts_where_the_general_student_started() -> None:
+    tasks = [{"name": "one", "set": {"seed": 1}}, {"name": "two", "set": {"seed": 2}}]
+    plan = expand(recipe(plan={"kind": "tasks", "tasks": tasks}))
+    found = {one.name: one for one in plan.runs}
+    assert found["two"].values["student"]["model"] == "run:general"
+    assert found["two-alone"].values["student"]["model"] == "run:general/initial"
+    assert plan.compare == [("one", "one-alone"), ("two", "two-alone")]
+
+
+def test_epochs_are_shared_out_as_steps_are() -> None:
+    found = runs_of(
+        train={"epochs": 3.0}, plan={"kind": "assistants", "sizes": [{"from_teacher": {"layers": 4}}]}
+    )
+    assert found["student"].values["train"]["epochs"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sweep": {"seed": [1]}}, "once for each setting"),
+        ({"data": {**BASE["data"], "extra": {"source": "/x"}}}, "become data.extra, which this recipe has"),
+        ({"objective": [{"kind": "hard"}]}, "need a teacher"),
+    ],
+)
+def test_rounds_that_cannot_be_are_refused_before_anything_runs(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        refuse_rounds(recipe(plan={"kind": "rounds", "pool": {"source": "/pool"}}, **changes))
+
+
+# ── sizes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_sizes_between_are_evenly_spaced_in_magnitude() -> None:
+    student = parse_recipe(BASE | {"student": {"from_teacher": {"layers": 2}}}).student
+    made = between(student, {"num_hidden_layers": 32}, 3)
+    assert [one["from_teacher"]["layers"] for one in made] == [16, 8, 4]
+
+
+def test_a_width_between_can_be_divided_by_the_heads() -> None:
+    config = {"hidden_size": 96, "num_attention_heads": 3, "num_hidden_layers": 2, "initializer_range": 0.05}
+    student = parse_recipe(BASE | {"student": {"from_config": {"config": config}}}).student
+    teacher = {
+        "hidden_size": 384,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 6,
+        "initializer_range": 0.02,
+    }
+    made = between(student, teacher, 1)[0]["from_config"]["config"]
+    assert made["hidden_size"] == 192 and made["hidden_size"] % made["num_attention_heads"] == 0
+    assert made["num_hidden_layers"] == 3
+    assert made["initializer_range"] == 0.05
+
+
+def test_no_room_for_an_assistant_is_said() -> None:
+    student = parse_recipe(BASE | {"student": {"from_teacher": {"layers": 2}}}).student
+    with pytest.raises(RecipeError, match=r"no 2 sizes between 4 and 2 layers"):
+        between(student, {"num_hidden_layers": 4}, 2)
+
+
+def test_sizes_are_chosen_from_the_teachers_own_configuration(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"num_hidden_layers": 18}))
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    found = runs_of(teacher={"model": str(tmp_path)}, plan={"kind": "assistants", "sizes": 1})
+    assert found["assistant-1"].values["student"] == {"from_teacher": {"layers": 6}}
+
+
+# ── ablation ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_term_and_technique_is_left_out_once_with_the_same_seeds() -> None:
+    objective = [{"kind": "forward_kl"}, {"kind": "hard"}, {"kind": "hidden"}]
+    one = recipe(objective=objective, label={"online": True}, rollouts={"share": 0.5})
+    plan = expand_ablation(one, 2)
+    groups = plan.groups()
+    assert list(groups) == [WHOLE, "without forward_kl", "without hard", "without hidden", "without rollouts"]
+    assert all([run.values["train"]["seed"] for run in runs] == [5, 6] for runs in groups.values())
+    assert [term["kind"] for term in groups["without hard"][0].values["objective"]] == [
+        "forward_kl",
+        "hidden",
+    ]
+    assert groups["without rollouts"][0].values["rollouts"] is None
+    assert plan.compare == [(name, WHOLE) for name in list(groups)[1:]]
+
+
+def test_what_the_recipe_cannot_be_without_is_noted_and_not_run() -> None:
+    one = recipe(
+        task="classification",
+        objective=[{"kind": "forward_kl"}, {"kind": "hard"}],
+        data={**BASE["data"], "augment": {"copies": 2}},
+    )
+    plan = expand_ablation(one, 1)
+    assert list(plan.groups()) == [WHOLE, "without hard", "without data.augment"]
+    assert plan.notes[0].startswith("without forward_kl: not run")
+
+
+def test_an_ablation_of_one_term_says_that_there_is_nothing_to_take_away() -> None:
+    with pytest.raises(RecipeError, match="nothing can be removed"):
+        expand_ablation(recipe(objective=[{"kind": "forward_kl"}]), 1)
+    with pytest.raises(RecipeError, match="sweep: or plan:"):
+        expand_ablation(recipe(sweep={"seed": [1]}), 1)
+
+
+def test_plain_values_hold_nothing_that_would_make_several_runs() -> None:
+    assert not {"sweep", "plan", "tune"} & set(plain(recipe(sweep={"seed": [1]}, tune={"trials": 3})))

@@ -1,0 +1,211 @@
+"""Whole plans: the teacher is asked once, what is done stays done, and the numbers are those of the runs."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plans.kitchen import asked, classifier
+from stillhouse.files import read_json
+from typed import Said, hurried, stillhouse, write_recipe
+
+SWEEP = {"train.learning_rate": [1e-3, 3e-3], "objective.0.temperature": [2.0, 4.0]}
+
+
+def run(inputs: Path, folder: Path, *words: object, **changes: Any) -> Said:
+    recipe = write_recipe(inputs / f"{folder.name}.yaml", classifier(inputs, **changes))
+    with hurried():
+        return stillhouse("run", recipe, "--folder", folder, *words)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
+    """A finished sweep of four runs, and what the teacher was asked for it."""
+    inputs = tmp_path_factory.mktemp("sweep")
+    with asked() as counts:
+        said = run(inputs, inputs / "swept", sweep=SWEEP)
+    assert said.code == 0, said.err
+    return inputs, counts
+
+
+def test_the_teacher_is_asked_and_fine_tuned_once_for_all_runs(swept: tuple[Path, list[int]]) -> None:
+    """Also where runs differ in temperature: all outcomes are kept, so one answer serves every temperature."""
+    inputs, counts = swept
+    runs = sorted((inputs / "swept" / "runs").iterdir())
+    assert len(runs) == 4
+    assert sum(counts) == read_json(runs[0] / "label" / "DONE.json")["result"]["examples"] == 90
+    for stage in ("prepare", "teacher"):
+        assert sum("taken_from" in read_json(one / stage / "DONE.json") for one in runs) == 3
+    assert len({read_json(one / "train" / "DONE.json")["result"]["identity"] for one in runs}) == 4
+
+
+@pytest.mark.slow
+def test_each_run_is_an_ordinary_run_that_the_same_recipe_would_have_made(
+    swept: tuple[Path, list[int]], tmp_path: Path
+) -> None:
+    inputs, _ = swept
+    one = inputs / "swept" / "runs" / "learning_rate-0.003.temperature-4"
+    terms = [{"kind": "forward_kl", "weight": 0.9, "temperature": 4.0}, {"kind": "hard", "weight": 0.1}]
+    train = {**classifier(inputs)["train"], "learning_rate": 3e-3}
+    said = run(inputs, tmp_path / "alone", objective=terms, train=train)
+    assert said.code == 0, said.err
+    same = "student/model.safetensors"
+    assert (one / same).read_bytes() == (tmp_path / "alone" / same).read_bytes()
+
+
+def test_the_table_has_each_runs_own_numbers(swept: tuple[Path, list[int]]) -> None:
+    folder = swept[0] / "swept"
+    found = read_json(folder / "results.json")
+    assert len(found["comparisons"]) == 3
+    for row in found["runs"]:
+        own = read_json(folder / "runs" / row["runs"][0] / "results.json")
+        assert row["quality"]["value"] == own["student"]["metrics"]["eval"]["accuracy"]["value"]
+    page = (folder / "report.html").read_text()
+    assert "learning_rate 0.003, temperature 4" in page
+    assert "<script" not in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_the_second_time_nothing_runs_and_nothing_is_asked(
+    swept: tuple[Path, list[int]], tmp_path: Path
+) -> None:
+    inputs, _ = swept
+    folder = tmp_path / "swept"
+    shutil.copytree(inputs / "swept", folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("DONE.json")}
+    with asked() as counts:
+        said = run(inputs, folder, sweep=SWEEP)
+    assert said.code == 0, said.err
+    assert counts == []
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("DONE.json")} == before
+
+
+def test_status_and_report_know_a_plans_folder(swept: tuple[Path, list[int]], tmp_path: Path) -> None:
+    folder = tmp_path / "swept"
+    shutil.copytree(swept[0] / "swept", folder)
+    found = json.loads(stillhouse("status", folder, "--format", "json").out)
+    assert found["next"] is None
+    assert {row["state"] for row in found["runs"].values()} == {"done"}
+    (folder / "runs" / "learning_rate-0.003.temperature-2" / "train" / "DONE.json").unlink()
+    said = stillhouse("status", folder)
+    assert "next       learning_rate-0.003.temperature-2" in said.out
+    assert Path(stillhouse("report", folder).out.strip()) == folder / "report.html"
+
+
+def test_a_plan_and_a_run_do_not_share_a_folder(swept: tuple[Path, list[int]], tmp_path: Path) -> None:
+    inputs, _ = swept
+    said = run(inputs, inputs / "swept")
+    assert said.code == 2
+    assert "holds a plan of several runs" in said.err
+    (tmp_path / "recipe.json").write_text("{}")
+    said = run(inputs, tmp_path, sweep=SWEEP)
+    assert said.code == 2
+    assert "holds a single run" in said.err
+
+
+def test_stages_of_one_run_are_not_asked_of_several(swept: tuple[Path, list[int]]) -> None:
+    said = run(swept[0], swept[0] / "swept", "--until", "train", sweep=SWEEP)
+    assert said.code == 2
+    assert "this recipe makes several" in said.err
+
+
+@pytest.mark.slow
+def test_a_plan_is_priced_before_it_is_spent_and_what_is_shared_counts_once(tmp_path: Path) -> None:
+    plan = {"kind": "assistants", "sizes": [{"from_teacher": {"layers": 1, "by": "every_nth"}}]}
+    recipe = write_recipe(tmp_path / "r.yaml", classifier(tmp_path, plan=plan))
+    with hurried(), asked() as counts:
+        said = stillhouse("plan", recipe, "--folder", tmp_path / "plan", "--format", "json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    assert counts == []
+    assert set(found["runs"]) == {"assistant-1", "student", "direct"}
+    assert found["at_most"] is True
+    assert "teacher of assistant-1" in found["runs"]["direct"]["taken"]
+    assert found["total_seconds"] == pytest.approx(
+        sum(row["seconds"] for row in found["runs"].values()), abs=0.2
+    )
+    assert not list((tmp_path / "plan" / "runs").glob("*/train"))
+
+
+@pytest.mark.slow
+def test_generations_learn_from_each_other_and_the_ensemble_is_their_mean(tmp_path: Path) -> None:
+    said = run(tmp_path, tmp_path / "born", plan={"kind": "generations", "count": 2})
+    assert said.code == 0, said.err
+    folder = tmp_path / "born"
+    found = read_json(folder / "results.json")
+    assert [row["name"] for row in found["runs"]] == ["generation-1", "generation-2", "longer", "ensemble"]
+    second = read_json(folder / "runs" / "generation-2" / "prepare" / "DONE.json")["result"]
+    assert second["teacher"]["name"] == "generation-1"
+    first = folder / "runs" / "generation-1" / "train" / "model" / "model.safetensors"
+    assert (folder / "models" / "generation-1" / "model.safetensors").read_bytes() == first.read_bytes()
+    begun = [read_json(folder / "runs" / name / "initial" / "DONE.json")["result"]["how"]["parameters"] for name in ("generation-1", "generation-2")]  # fmt: skip
+    assert begun[0] == begun[1]
+    assert found["product"] == "generation-2"
+
+
+def test_an_ensemble_of_equals_is_each_of_them_and_of_two_the_mean_probability(tmp_path: Path) -> None:
+    import torch
+
+    from stillhouse.models.load import load_tokenizer
+    from stillhouse.probe import together
+    from stillhouse.tasks import make_task
+    from tiny import opinions, save_classifier
+
+    folder = save_classifier(tmp_path / "one", layers=1)
+    task = make_task("classification", load_tokenizer(folder), 32, ["bad", "good"])
+    model = task.load(folder)
+    other = task.load(folder)
+    with torch.no_grad():
+        other.classifier.weight.mul_(-3)
+    examples, _ = task.encode(
+        [{**row, "id": str(number), "where": ""} for number, row in enumerate(opinions(6))]
+    )
+    batch = task.collate(examples)
+    with torch.no_grad():
+        p, q = (
+            one.head.logits(one.hidden).softmax(-1) for one in (task.scores(m, batch) for m in (model, other))
+        )
+        both = together([model, other], task, batch)
+        twice = together([model, model], task, batch)
+    torch.testing.assert_close(both.head.logits(both.hidden).softmax(-1), (p + q) / 2)
+    torch.testing.assert_close(twice.head.logits(twice.hidden).softmax(-1), p)
+
+
+def test_rounds_add_the_rows_on_which_the_student_is_farthest_from_the_teacher(tmp_path: Path) -> None:
+    from tiny import labelled_file
+
+    pool = labelled_file(tmp_path / "pool.csv", rows=60, seed=9)
+    plan = {"kind": "rounds", "pool": {"source": str(pool)}, "rows": 10, "most": 1}
+    with asked() as counts:
+        said = run(tmp_path, tmp_path / "rounds", plan=plan)
+    assert said.code == 0, said.err
+    folder = tmp_path / "rounds"
+    lines = [
+        (folder / "chosen" / f"{name}.jsonl").read_text().splitlines() for name in ("round-1", "random-1")
+    ]
+    assert sum(counts) == 90 + len({*lines[0], *lines[1]}), (
+        "the first rows once, then only those that were chosen"
+    )
+    found = read_json(folder / "results.json")
+    assert found["rounds"]["history"][0]["rows"] == 10
+    assert {row["name"] for row in found["runs"]} == {"round-0", "round-1", "random-1"}
+    chosen = [json.loads(line) for line in (folder / "chosen" / "round-1.jsonl").read_text().splitlines()]
+    assert len(chosen) == 10
+    assert all(set(row) == {"text"} for row in chosen), "labels of the pool are not looked at"
+    times = {path: path.stat().st_mtime_ns for path in (folder / "chosen").iterdir()}
+    with asked() as counts:
+        assert run(tmp_path, folder, plan=plan).code == 0
+    assert counts == []
+    assert {path: path.stat().st_mtime_ns for path in (folder / "chosen").iterdir()} == times
+
+
+@pytest.mark.slow
+def test_ablate_prints_what_each_term_is_worth(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", classifier(tmp_path))
+    with hurried():
+        said = stillhouse("ablate", recipe, "--seeds", 1, "--folder", tmp_path / "ablation")
+    assert said.code == 0, said.err
+    assert "without hard" in said.out and "everything" in said.out
+    found = read_json(tmp_path / "ablation" / "results.json")
+    assert [gap["of"] for gap in found["comparisons"]] == ["without forward_kl", "without hard"]

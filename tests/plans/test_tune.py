@@ -1,0 +1,279 @@
+"""A search ends with the same winner wherever it was cut off, and never looks at the held-out rows."""
+
+import math
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plans.kitchen import classifier
+from stillhouse.errors import RecipeError
+from stillhouse.files import read_json
+from stillhouse.plans import tune
+from stillhouse.plans.bench import Bench
+from stillhouse.plans.planned import Planned
+from stillhouse.plans.pruning import Judge, Pruned
+from stillhouse.plans.space import as_parameters, default_space, own_values, space_of, with_values
+from stillhouse.progress import Silent
+from stillhouse.recipe import Recipe, Tune, parse_recipe
+from typed import process, start, stillhouse, write_recipe
+
+pytest.importorskip("optuna")
+SPACE = {
+    "train.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    "train.batch_size": [4, 8, 16],
+    "objective.0.temperature": {"low": 1.0, "high": 8.0},
+}
+
+
+def recipe(folder: Path, **tuned: Any) -> Recipe:
+    return parse_recipe(classifier(folder, tune={"space": SPACE, **tuned}))
+
+
+class Toy(Bench):
+    """Runs nothing; where a trial is worth what its settings are worth, and the power fails when it is told to."""
+
+    def __init__(self, folder: Path, fails_at: int | None = None) -> None:
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+        super().__init__(folder, Silent())
+        self.fails_at, self.ran = fails_at, 0
+        self.now: dict[str, Any] = {}
+
+    def run(self, one: Planned, *_: Any, **__: Any) -> Any:
+        self.now = one.values
+        self.ran += 1
+        if self.ran == self.fails_at:
+            raise KeyboardInterrupt
+        return {}
+
+
+def worth(values: dict[str, Any]) -> float:
+    """Best at a learning rate of 2e-3, temperature 3 and batches of 8."""
+    train = values["train"]
+    lost = abs(math.log(train["learning_rate"] / 2e-3)) + abs(values["objective"][0]["temperature"] - 3) / 4
+    return 1.0 / (1.0 + lost + 0.1 * (train["batch_size"] != 8))
+
+
+def search(
+    one: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch, trials: int, fails_at: int | None = None
+) -> tune.Search:
+    bench = Toy(folder, fails_at)
+    assert one.tune is not None
+    found = tune.Search(one, one.tune, space_of(one), bench)
+    monkeypatch.setattr(found, "_judged", lambda place, checkpoint: worth(bench.now))
+    for number in range(found.finished(), trials):
+        found.trial(number)
+    return found
+
+
+def test_a_search_cut_off_twice_tries_the_same_and_ends_with_the_same_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = recipe(tmp_path)
+    whole = search(one, tmp_path / "whole", monkeypatch, 9).rows()
+    for fails_at in (3, 5):  # in the 3rd trial, and then in the 7th
+        with pytest.raises(KeyboardInterrupt):
+            search(one, tmp_path / "cut", monkeypatch, 9, fails_at)
+    again = search(one, tmp_path / "cut", monkeypatch, 9)
+    assert again.rows() == whole
+    assert len({str(row["values"]) for row in whole}) == 9
+
+
+def test_a_trial_that_was_cut_off_before_it_had_its_settings_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = recipe(tmp_path)
+    whole = search(one, tmp_path / "whole", monkeypatch, 7).rows()
+    for moment, trials in ((1, 0), (2, 6)):
+        begun = search(one, tmp_path / "cut", monkeypatch, trials)
+        trial = begun._asked(begun.finished())
+        if moment == 2:
+            trial.suggest_categorical("train.batch_size", ["4", "8", "16"])
+    assert search(one, tmp_path / "cut", monkeypatch, 7).rows() == whole
+
+
+def test_the_first_trial_is_the_recipe_as_it_is_and_the_best_is_no_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = recipe(tmp_path)
+    found = search(one, tmp_path / "s", monkeypatch, 9)
+    rows = found.rows()
+    assert rows[0]["values"] == own_values(one, space_of(one))
+    best = found.best()
+    assert best["value"] == max(row["value"] for row in rows) >= rows[0]["value"]
+    shares = found._importance()
+    assert set(shares) == set(SPACE)
+    assert sum(shares.values()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_more_trials_later_go_on_where_fewer_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = recipe(tmp_path)
+    whole = search(one, tmp_path / "a", monkeypatch, 7).rows()
+    few = search(one, tmp_path / "b", monkeypatch, 4).rows()
+    assert search(one, tmp_path / "b", monkeypatch, 7).rows() == whole
+    assert whole[:4] == few
+
+
+def test_trials_of_another_recipe_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search(recipe(tmp_path), tmp_path / "s", monkeypatch, 2)
+    other = parse_recipe(classifier(tmp_path, tune={"space": SPACE}, seed=3))
+    with pytest.raises(RecipeError, match="holds trials of another recipe"):
+        search(other, tmp_path / "s", monkeypatch, 3)
+
+
+def test_two_aims_have_a_front_and_the_winner_is_the_smallest_that_is_good_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = recipe(tmp_path, against="parameters")
+    monkeypatch.setattr(
+        tune.Search, "_cost", lambda self, trial, place: float(self.bench.now["train"]["batch_size"])
+    )
+    found = search(one, tmp_path / "s", monkeypatch, 5)
+    rows = found.rows()
+    enough = [row["cost"] for row in rows if row["value"] >= rows[0]["value"]]
+    assert found.best()["cost"] == min(enough)
+
+
+def test_a_trial_that_diverges_or_cannot_be_is_over_and_the_search_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = recipe(tmp_path)
+    bench = Toy(tmp_path / "s")
+    assert one.tune is not None
+    found = tune.Search(one, one.tune, space_of(one), bench)
+    monkeypatch.setattr(
+        found, "_judged", lambda place, checkpoint: None if bench.ran == 2 else worth(bench.now)
+    )
+    for number in range(4):
+        found.trial(number)
+    rows = found.rows()
+    assert [row["value"] is None for row in rows] == [False, True, False, False]
+    assert rows[1]["why"].endswith("is not a number")
+
+
+# ── ending early ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Trial:
+    """What a judge needs of optuna's."""
+
+    def __init__(self, known: dict[int, float], bad_from: int) -> None:
+        self.reported, self.bad_from, self._trial_id = dict(known), bad_from, 0
+        self.storage = self
+        self.intermediate_values = known
+
+    def get_trial(self, number: int) -> "Trial":
+        return self
+
+    def report(self, value: float, step: int) -> None:
+        assert step not in self.intermediate_values, "what was reported before the kill is not reported again"
+        self.reported[step] = value
+
+    def should_prune(self) -> bool:
+        return max(self.reported) >= self.bad_from
+
+
+def test_each_checkpoint_is_judged_once_and_a_bad_trial_ends(tmp_path: Path) -> None:
+    place = tmp_path / "trial"
+    trial = Trial({20: 0.5}, bad_from=60)
+    judge = Judge(Silent(), place, lambda _, checkpoint: float(str(checkpoint)[-2:]) / 100, trial)
+    for step in (10, 20, 30):
+        (place / "train" / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
+        if step < 30:
+            for _ in range(2):
+                judge.step("train", step + 1, 50)
+        else:
+            with pytest.raises(Pruned):
+                judge.step("train", step + 1, 50)
+    assert trial.reported == {20: 0.5, 40: 0.2, 60: 0.3}
+
+
+# ── the space ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_default_space_holds_the_recipe_and_the_recipe_can_hold_all_of_it(tmp_path: Path) -> None:
+    one = parse_recipe(classifier(tmp_path))
+    space = space_of(one)
+    assert {
+        "train.learning_rate",
+        "train.batch_size",
+        "objective.*.temperature",
+        "objective.1.weight",
+    } == set(space)
+    assert as_parameters(own_values(one, space), space) is not None
+
+
+def test_a_star_sets_every_term_that_has_the_field(tmp_path: Path) -> None:
+    objective = [
+        {"kind": "forward_kl", "temperature": 2.0},
+        {"kind": "hard"},
+        {"kind": "reverse_kl", "temperature": 2.0},
+    ]
+    one = parse_recipe(classifier(tmp_path, objective=objective))
+    made = with_values(one, {"objective.*.temperature": 3.0})["objective"]
+    assert [term.get("temperature") for term in made] == [3.0, None, 3.0]
+
+
+def test_where_targets_are_cut_off_few_temperatures_are_tried_for_each_asks_the_teacher(
+    tmp_path: Path,
+) -> None:
+    values = {**classifier(tmp_path), "task": "causal_lm", "teacher": {"model": "/nowhere"}}
+    assert default_space(parse_recipe(values))["objective.*.temperature"] == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"train.learning_rat": [1, 2]}, "no such key. Did you mean 'learning_rate'"),
+        ({"train.learning_rate": {"low": -1.0, "high": 1.0}}, "tune.space.train.learning_rate = -1.0"),
+        ({"objective.*.alpha": [0.1, 0.2]}, "no entry of objective has the field alpha"),
+    ],
+)
+def test_a_wrong_space_is_one_sentence_before_anything_runs(tmp_path: Path, space: Any, said: str) -> None:
+    path = write_recipe(tmp_path / "r.yaml", classifier(tmp_path, tune={"space": space}))
+    found = stillhouse("tune", path, "--folder", tmp_path / "t")
+    assert found.code == 2
+    assert said in found.err
+    assert not (tmp_path / "t").exists()
+
+
+def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    path = write_recipe(tmp_path / "r.yaml", classifier(tmp_path))
+    said = stillhouse("tune", path, "--folder", tmp_path / "t")
+    assert said.code == 2
+    assert "pip install 'stillhouse[tune]'" in said.err
+
+
+# ── for real ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+def test_a_search_killed_twice_ends_with_the_same_best_trial_and_asks_the_teacher_once(
+    tmp_path: Path,
+) -> None:
+    values = classifier(tmp_path, tune={"space": SPACE, "trials": 6})
+    path = write_recipe(tmp_path / "r.yaml", {**values, "train": {**values["train"], "steps": 10}})
+    words = ["tune", path, "--folder", tmp_path / "cut"]
+    for trial in ("trial-001", "trial-004"):
+        running = start(*words, start_new_session=True, stdout=None, stderr=None)
+        until = time.monotonic() + 500
+        while not (tmp_path / "cut" / "runs" / trial / "train" / "BEGUN.json").exists():
+            assert running.poll() is None and time.monotonic() < until
+            time.sleep(0.01)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    for folder in ("cut", "whole"):
+        said = process("tune", path, "--folder", tmp_path / folder)
+        assert said.code == 0, said.err
+    cut, whole = (read_json(tmp_path / folder / "results.json")["tuning"] for folder in ("cut", "whole"))
+    assert cut["trials"] == whole["trials"]
+    assert cut["best"] == whole["best"]
+    shards = list((tmp_path / "cut" / "runs").glob("*/label/targets-*/*.parquet"))
+    assert {path.stat().st_ino for path in shards} == {shards[0].stat().st_ino}
+    assert Tune().trials == 20

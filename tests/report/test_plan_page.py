@@ -1,0 +1,71 @@
+"""A plan's page: losses are told as losses, text stays text, and the front holds what nobody beats."""
+
+from typing import Any
+
+import pytest
+
+from stillhouse.report.plan_charts import pareto_points
+from stillhouse.report.plan_page import render_plan
+from stillhouse.report.plan_verdict import plan_verdict
+
+
+def row(name: str, value: float, parameters: int, up: bool = True) -> dict[str, Any]:
+    return {
+        "name": name, "about": "<script>alert(1)</script>", "runs": [name], "needs": [], "metric": "accuracy",
+        "higher_is_better": up, "quality": {"value": value, "low": value - 0.02, "high": value + 0.02, "seeds": 1},
+        "retention": None, "gain": None, "parameters": parameters, "seconds": 3.0, "taken": {},
+    }  # fmt: skip
+
+
+def found(better: bool | None, value: float = 0.04, **changes: Any) -> dict[str, Any]:
+    gap = {"of": "chain", "against": "direct", "metric": "accuracy", "value": value, "low": value - 0.01,
+           "high": value + 0.01, "better": better, "seeds": 3}  # fmt: skip
+    metrics = {"accuracy": {"title": "accuracy", "unit": "share", "higher_is_better": True}}
+    return {
+        "plan": "assistants", "name": "toy", "description": "", "created": "now", "version": "0", "task": "classification",
+        "metric": "accuracy", "metrics": metrics, "machine": {}, "teacher": {"metrics": {"eval": {}}, "parameters": 9},
+        "runs": [row("chain", 0.8, 10), row("direct", 0.76, 10)], "comparisons": [gap], "product": "chain",
+        "notes": [], "seconds": 6.0, **changes,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("better", "value", "said"),
+    [
+        (True, 0.04, "chain is better than direct in accuracy by 0.040 [0.030, 0.050] over 3 seeds."),
+        (False, -0.04, "chain is worse than direct in accuracy by 0.040 [0.030, 0.050] over 3 seeds."),
+        (None, 0.004, "cannot tell from chance"),
+    ],
+)
+def test_the_first_sentence_says_who_won_and_by_how_much(
+    better: bool | None, value: float, said: str
+) -> None:
+    assert said in plan_verdict(found(better, value))[0]
+
+
+def test_a_metric_that_should_be_low_is_turned_so_that_better_is_a_positive_number() -> None:
+    metrics = {"accuracy": {"title": "perplexity", "unit": "", "higher_is_better": False}}
+    rows = [row("chain", 8.0, 10, up=False), row("direct", 9.0, 10, up=False)]
+    assert (
+        "better than direct in perplexity by 0.040 [0.030, 0.050]"
+        in plan_verdict(found(True, -0.04, metrics=metrics, runs=rows))[0]
+    )
+
+
+def test_text_stays_text_and_nothing_is_asked_for_from_elsewhere() -> None:
+    page = render_plan(found(True), "name: <script>alert(2)</script>")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert 'src="' not in page and "url(http" not in page
+
+
+def test_the_front_is_what_nobody_beats_in_both() -> None:
+    rows = [
+        row("small", 0.7, 5),
+        row("good", 0.8, 10),
+        row("bad", 0.75, 12),
+        row("large", 0.9, 20),
+        row("twin", 0.8, 11),
+    ]
+    front = [name for name, _, _, on in pareto_points(found(True, runs=rows)) if on]
+    assert front == ["small", "good", "large"]

@@ -1,0 +1,82 @@
+"""What may train others: the table, the refusal, and the student's licence."""
+
+import json
+from datetime import date
+
+import pytest
+
+import tiny
+from stillhouse.errors import RecipeError
+from stillhouse.recipe import parse_recipe
+from stillhouse.sources.terms import of_licence, of_provider, refuse_disallowed, student_licence, table
+from stillhouse.static import static_checks
+from stillhouse.steps.finish import licences
+
+
+def test_every_line_of_the_table_has_a_verdict_a_reason_and_a_source() -> None:
+    lines = [*table()["licences"].items(), *table()["providers"].items()]
+    assert len(lines) > 30
+    for name, line in lines:
+        assert line["training_others"] in ("allowed", "disallowed", "unknown"), name
+        assert line["why"] and line["source"].startswith("https://"), name
+    assert date.fromisoformat(table()["drawn_up"] + "-01") > date(2026, 1, 1)
+
+
+@pytest.mark.parametrize("spelt", ["Apache-2.0", "apache 2.0", "Apache License 2.0", "MIT License"])
+def test_licences_are_found_however_their_cards_spell_them(spelt) -> None:
+    assert of_licence(spelt).verdict == "allowed"
+
+
+def test_what_is_not_known_is_unknown_and_stops_nothing() -> None:
+    for terms in (of_licence(None), of_licence("my own"), of_provider("https://api.example.org/v1")):
+        assert terms.verdict == "unknown"
+        refuse_disallowed([terms], None)
+    assert of_provider("http://127.0.0.1:8000/v1").verdict == "unknown"
+    assert of_provider("https://api.openai.com/v1").verdict == "disallowed"
+    assert of_provider("https://api.openai.com.evil.org/v1").verdict == "unknown"
+
+
+def card(folder, licence):
+    (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n", encoding="utf-8")
+
+
+def test_a_teacher_that_forbids_it_stops_validate_unless_the_recipe_accepts_in_writing(tmp_path) -> None:
+    recipe = tiny.language_recipe(tmp_path)
+    card(tmp_path / "teacher", "llama3")
+    with pytest.raises(RecipeError, match="disallowed.*terms_accepted"):
+        static_checks(parse_recipe(recipe), tmp_path / "run")
+    recipe["teacher"] = {**recipe["teacher"], "terms_accepted": "A. Person: a study that is not published"}
+    notes = static_checks(parse_recipe(recipe), tmp_path / "run")
+    assert any("llama3: disallowed" in note for note in notes)
+
+
+def test_the_stage_refuses_as_well_and_what_was_accepted_stands_in_the_results(tmp_path) -> None:
+    from types import SimpleNamespace
+
+    facts = {
+        "teacher": {"licence": "llama3"}, "student": None, "panel": None, "licences": {"train": "mit"},
+    }  # fmt: skip
+    recipe = SimpleNamespace(licence=None, teacher=SimpleNamespace(terms_accepted="A. Person said so"))
+    found = licences(recipe, facts)
+    assert found["accepted"] == "A. Person said so"
+    assert "disallowed" in found["terms"][0]
+    assert json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("weights", "others", "expected"),
+    [
+        ("MIT", ["Apache-2.0", "mit"], "mit"),
+        ("apache-2.0", ["gemma", "mit"], "gemma"),
+        ("apache-2.0", ["cc-by-nc-4.0"], "cc-by-nc-4.0"),
+        ("gemma", ["llama3.1"], None),
+        ("apache-2.0", [None], None),
+        ("apache-2.0", ["something else"], None),
+    ],
+)
+def test_the_students_licence_follows_from_its_weights_its_teachers_and_its_data(
+    weights, others, expected
+) -> None:
+    found = student_licence(weights, others)
+    assert found.licence == expected
+    assert found.why
