@@ -12,13 +12,14 @@ FLOORS = (
     {"errors"},
     {"registry", "files", "progress", "seeds", "stopping"},
     {"recipe", "losses", "measure", "report", "shipped"},
-    {"sources", "pipeline", "kept"},
+    {"sources", "pipeline", "asking", "kept"},
     {"data", "models"},
     {"tasks", "static", "finished"},
     {"latency"},
     {"teachers", "cost", "objectives", "scaffold", "compare"},
     {"train", "samples", "gates", "evidence", "answers", "probe"},
     {"evaluate"},
+    {"blackbox"},
     {"steps"},
     {"stages"},
     {"runstate"},
@@ -95,7 +96,17 @@ def test_light_parts_import_nothing_heavy() -> None:
     assert outside("measure") <= {"numpy"}
     assert outside("losses") <= {"torch"}
     assert outside("cli") <= {"typer", "rich", "transformers"}, "transformers inside a command only"
-    for name in ("errors", "registry", "files", "runstate", "static", "scaffold", "shipped", "stopping"):
+    for name in (
+        "errors",
+        "registry",
+        "files",
+        "runstate",
+        "static",
+        "scaffold",
+        "shipped",
+        "stopping",
+        "asking",
+    ):
         assert not outside(name) & {"torch", "transformers"}, name
 
 

@@ -45,7 +45,8 @@ def costs(
     The controls have the student's shape, so they have its speed and memory too; measuring them again would only
     add noise.
     """
-    measured = {name: task.load(folders[name]).to(device()) for name in ("teacher", "student")}
+    here: list[str] = [name for name in ("teacher", "student") if name in folders]
+    measured = {name: task.load(folders[name]).to(device()) for name in here}  # not a teacher behind an API
     found = {name: size(folders[name], model) for name, model in measured.items()}
     if not speed:
         unknown: dict[str, Any] = {"throughput": {}, "latency": {}, "peak_memory_bytes": None}

@@ -193,24 +193,22 @@ class Evaluation:
         self, train: list[Example], resamples: int, seed: int
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """(data set -> retention of the headline metric, data set -> the floor's metrics)."""
-        metric = self.task.metrics[self.task.headline]
         kept, floors = {}, {}
         for kind, examples in self.sets.items():
             floor = self.index[kind].units(self.task.floor(train, examples))
-            kept[kind] = retention(
-                metric,
-                self.units["student"][kind],
-                self.units["teacher"][kind],
-                floor,
-                resamples=resamples,
-                seed=seed,
-            ).as_json()
+            kept[kind] = self.retention(kind, floor, resamples, seed)
             floors[kind] = {
                 known.name: interval(known, floor, resamples=resamples, seed=seed).as_json()
                 for known in self.task.metrics.values()
                 if set(known.columns) <= set(floor)
             }
         return kept, floors
+
+    def retention(self, kind: str, floor: Rows, resamples: int, seed: int) -> dict[str, Any]:
+        """Of the headline metric on one set."""
+        metric = self.task.metrics[self.task.headline]
+        student, teacher = (self.units[name][kind] for name in ("student", "teacher"))
+        return retention(metric, student, teacher, floor, resamples=resamples, seed=seed).as_json()
 
 
 def index_of(task: Task, examples: list[Example], rows: list[dict[str, Any]]) -> RowIndex:

@@ -79,9 +79,9 @@ def evidence(
         "robustness": {
             kind: facts
             for kind, rows in of_set.items()
-            if (facts := _robustness(of_set["eval"], rows, index["eval"], index[kind], headline, **settings))
-            and kind.startswith(VARIANT)
+            if kind.startswith(VARIANT)
             and kind != SWAPPED
+            and (facts := _robustness(of_set["eval"], rows, index["eval"], index[kind], headline, **settings))
         },
         "counterfactual": _flips(of_set, index, **settings) if SWAPPED in of_set else None,
     }
@@ -230,6 +230,8 @@ def _disagreement(
     student: Rows, index: RowIndex, agreement: Metric, *, resamples: int, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Agreement with the teacher in slices of the rows: by label, by length, by group, and by position in a text."""
+    if not set(agreement.columns) <= set(student):  # a teacher behind an API says no tokens to agree with
+        return
     for by, value, inside in _slices(index):
         some = {name: column[inside] for name, column in student.items() if name in agreement.columns}
         if inside.sum() >= FEWEST_ROWS:

@@ -1,5 +1,6 @@
 """Held-out rows, and what each model makes of them, side by side."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,41 @@ PROMPT_TOKENS, NEW_TOKENS, ROWS_SEARCHED = 24, 32, 200
 
 
 def samples(
-    folders: dict[str, Path], task: Task, examples: list[Example], rows: Path, count: int, watch: Watch
+    folders: dict[str, Path],
+    task: Task,
+    examples: list[Example],
+    rows: Path,
+    count: int,
+    watch: Watch,
+    said: Mapping[str, str] = {},
 ) -> list[dict[str, Any]]:
-    """`count` held-out rows with each model's answer (greedy, so that anyone gets the same)."""
+    """`count` held-out rows with each model's answer (greedy, so that anyone gets the same).
+
+    Args: said: row -> the words of a teacher that is not among the models.
+    """
     if count == 0:
         return []
     models = {name: folder for name, folder in folders.items() if name != "initial"}
     make = _classified if task.name == "classification" else _continued
-    return make(models, task, examples, rows, count, watch)
+    return make(models, task, examples, rows, count, watch, said)
 
 
 @torch.inference_mode()
 def _continued(
-    folders: dict[str, Path], task: Task, examples: list[Example], _: Path, count: int, watch: Watch
+    folders: dict[str, Path],
+    task: Task,
+    examples: list[Example],
+    _: Path,
+    count: int,
+    watch: Watch,
+    said: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     long_enough = [example for example in examples if len(example.input_ids) > PROMPT_TOKENS][:count]
     prompts = [_prompt(example) for example in long_enough]
     found = [{"prompt": task.tokenizer.decode(prompt)} for prompt in prompts]
+    for row, example in zip(found, long_enough, strict=True):
+        if example.row in said:
+            row["teacher"] = said[example.row]
     for name, folder in folders.items():
         model = task.load(folder).to(device())
         own = voice(task, model)
@@ -67,7 +86,13 @@ def _prompt(example: Example) -> list[int]:
 
 @torch.inference_mode()
 def _classified(
-    folders: dict[str, Path], task: Task, examples: list[Example], rows: Path, count: int, watch: Watch
+    folders: dict[str, Path],
+    task: Task,
+    examples: list[Example],
+    rows: Path,
+    count: int,
+    watch: Watch,
+    said: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """Rows on which teacher and student part come first: they tell most."""
     some = examples[:ROWS_SEARCHED]
@@ -76,6 +101,9 @@ def _classified(
         {"text": texts[e.row]["text"], "label": task.labels[e.labels[0]] if e.labels[0] >= 0 else None}
         for e in some
     ]
+    for row, example in zip(found, some, strict=True):
+        if example.row in said:
+            row["teacher"] = said[example.row]
     for name, folder in folders.items():
         model = task.load(folder).to(device())
         for start in range(0, len(some), 32):
@@ -84,12 +112,16 @@ def _classified(
                 best = int(shares.argmax())
                 found[start + number][name] = f"{task.labels[best]} ({float(shares[best]):.2f})"
         watch.step("samples", len(some), len(some))
-    found.sort(key=lambda row: row["teacher"].split(" (")[0] == row["student"].split(" (")[0])
-    apart = [row for row in found if row["teacher"].split(" (")[0] != row["student"].split(" (")[0]][
-        : (count + 1) // 2
-    ]
+    found.sort(key=_agree)
+    apart = [row for row in found if not _agree(row)][: (count + 1) // 2]
     return (
         apart + [row for row in found if row not in apart][-(count - len(apart)) :]
         if count > len(apart)
         else apart
     )
+
+
+def _agree(row: dict[str, Any]) -> bool:
+    """Whether teacher and student choose the same label."""
+    mine, theirs = (str(row.get(who, "")).split(" (")[0] for who in ("student", "teacher"))
+    return mine == theirs

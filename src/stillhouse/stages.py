@@ -19,15 +19,17 @@ from typing import Any
 
 from .cost import costs
 from .data.encode import read_examples
-from .evaluate import Evaluation, index_of, texts_of
+from .evaluate import texts_of
 from .evidence import evidence
-from .files import hash_json, hash_path, manifest_fault, read_jsonl
+from .files import hash_json, hash_path, manifest_fault
 from .pipeline import Results, Stage
 from .progress import Watch
 from .recipe import Custom, Recipe
 from .registry import source_of
 from .samples import samples
 from .steps import finish, prepare, students, training, writing
+from .steps.asking import answers_stamp, label_by_asking, label_fault
+from .steps.measuring import to_measure
 from .steps.panel import make_panel
 from .steps.plan import measure_plan
 from .steps.seeds import train_again
@@ -53,6 +55,8 @@ def _plan(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str,
 def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """The teacher as it is, or fine-tuned on the labelled training rows."""
     facts = results["prepare"]
+    if not recipe.teacher.is_local:
+        return {"folder": None, "identity": facts["teacher"]["identity"]}
     if recipe.teacher.panel is not None or recipe.teacher.context is not None:
         return make_panel(
             recipe.teacher, prepare.task_of(recipe, facts), facts, recipe.label.batch_size, place, watch
@@ -69,7 +73,7 @@ def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     facts = results["prepare"]
     task = prepare.task_of(recipe, facts)
     lender = results["teacher"].get("lead", results["teacher"])
-    teacher = prepare.located(lender["folder"], place)
+    teacher = prepare.located(lender["folder"] or facts["teacher"]["folder"], place)
     folder, how = students.make_student(
         recipe.student, training.training_seed(recipe), task, teacher, facts, place, watch
     )
@@ -77,7 +81,10 @@ def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
 
 
 def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
-    """The teacher's soft targets for every training example, asked for once."""
+    """What the teacher says to every training example, asked for once."""
+    if not recipe.teacher.is_local:
+        facts = results["prepare"]
+        return label_by_asking(recipe, place, facts, prepare.task_of(recipe, facts), watch)
     if recipe.temperature is None:
         return {"cache": None}
     facts, teacher = results["prepare"], results["teacher"]
@@ -110,6 +117,9 @@ def _control(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """The same student without the teacher: hard targets alone."""
     if not recipe.evaluate.hard_only or not recipe.has_teacher:
         return {"folder": None}
+    if not training.labelled(read_examples(place.parent / "prepare" / "train.parquet")):
+        watch.note("  no training row has an answer of its own, so there is no control")
+        return {"folder": None}
     return _trained(recipe, training.HARD_ONLY, None, place, results, watch)
 
 
@@ -119,8 +129,9 @@ def _trained(
     task = prepare.task_of(recipe, results["prepare"])
     student = prepare.located(results["initial"]["folder"], place)
     folder = training.train_student(
-        recipe, objective, teacher, task, student, results["prepare"], place, watch
-    )
+        recipe, objective, teacher, task, student, results["prepare"], place, watch,
+        taught=training.taught_by(results, place),
+    )  # fmt: skip
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}"}
 
 
@@ -139,29 +150,31 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         for name, stage in names.items()
         if results[stage]["folder"] is not None
     }
-    kept = place.parent / "prepare"
-    sets = {kind: read_examples(kept / f"{kind}.parquet") for kind in facts["evaluated"]}
-    held = {kind: read_jsonl(kept / f"{kind}-rows.jsonl") for kind in sets}
-    index = {kind: index_of(task, some, held[kind]) for kind, some in sets.items()}
-    evaluation = Evaluation(task, sets, index, place, recipe.label.batch_size, watch)
+    measured = to_measure(recipe, task, results, place, watch)
+    evaluation, held = measured.evaluation, measured.held["eval"]
     for name, folder in folders.items():
         model = task.load(folder)
         evaluation.read(name, model)
-        evaluation.let_answer(name, model, held["eval"], recipe.evaluate.answers)
+        evaluation.let_answer(name, model, held, recipe.evaluate.answers)
     again = evaluation.read_seeds(results["seeds"]["runs"], place)
     evaluation.forget()
     with_numbers = (recipe.evaluate.resamples, recipe.seed)
-    retentions, floors = evaluation.retentions(read_examples(kept / "train.parquet"), *with_numbers)
+    retentions, floors = evaluation.retentions(measured.train, *with_numbers)
+    eval_set = evaluation.sets["eval"]
     return {
-        "models": {name: {"metrics": evaluation.metrics(name, *with_numbers)} for name in folders},
-        "costs": costs(folders, task, sets["eval"], kept / "eval.parquet", watch, recipe.evaluate.speed),
+        "models": {
+            name: {"metrics": evaluation.metrics(name, *with_numbers)}
+            for name in names
+            if name in evaluation.rows
+        },
+        "costs": costs(folders, task, eval_set, measured.main, watch, recipe.evaluate.speed),
         "floors": floors,
         "retentions": retentions,
         "gains": evaluation.gains("student", "hard_only", *with_numbers) if "hard_only" in folders else None,
         **evidence(
             evaluation.rows,
-            index,
-            texts_of(task, sets["eval"], held["eval"]),
+            evaluation.index,
+            texts_of(task, eval_set, held),
             task.labels,
             task.metrics["teacher_agreement"],
             task.metrics[task.headline],
@@ -169,11 +182,11 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
             seed=recipe.seed,
         ),
         "samples": samples(
-            folders, task, sets["eval"], kept / "eval-rows.jsonl", recipe.report.samples, watch
+            folders, task, eval_set, measured.texts, recipe.report.samples, watch, measured.said
         ),
         "seeds": again,
         "reliability": evaluation.reliabilities(),
-        "notes": {kind: note for kind, one in index.items() if (note := one.note())},
+        "notes": {kind: note for kind, one in evaluation.index.items() if (note := one.note())},
     }
 
 
@@ -207,7 +220,9 @@ def _seeds_fault(place: Path, result: dict[str, Any]) -> str | None:
 
 
 def _cache_fault(place: Path, result: dict[str, Any]) -> str | None:
-    """What is wrong with the kept soft targets."""
+    """What is wrong with the kept soft targets, or with the answers of a teacher that was asked."""
+    if result.get("train") is not None and (fault := label_fault(place, result)):
+        return fault
     return cache_fault(prepare.located(result["cache"], place)) if result["cache"] is not None else None
 
 
@@ -231,15 +246,9 @@ def _own_checker(recipe: Any) -> str | None:
 
 
 _SOURCES = (
-    "task",
-    "seed",
-    "teacher.model",
-    "teacher.sha256",
-    "teacher.revision",
-    "teacher.finetune",
-    "teacher.panel",
-    "teacher.pool",
-    "teacher.terms_accepted",
+    *("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune"),
+    *("teacher.panel", "teacher.pool", "teacher.terms_accepted"),
+    *("teacher.is_local", "teacher.name", "teacher.provider", "teacher.label_words"),
 )
 _LEARNING = ("seed", "task", "train", "data.max_length")
 _ORIGIN = tuple(
@@ -255,6 +264,7 @@ STAGES = [
         reads=(
             *_SOURCES,
             "student.model",
+            "student.tokenizer",
             "student.sha256",
             "student.revision",
             "student.vocabulary",
@@ -292,15 +302,8 @@ STAGES = [
         "teacher",
         _teacher,
         reads=(
-            "seed",
-            "task",
-            "teacher.finetune",
-            "teacher.panel",
-            "teacher.pool",
-            "teacher.context",
-            "teacher.model",
-            "label.batch_size",
-            "data.max_length",
+            *("seed", "task", "label.batch_size", "data.max_length", "teacher.is_local", "teacher.model"),
+            *("teacher.finetune", "teacher.panel", "teacher.pool", "teacher.context"),
         ),
         after=(*_TASK, "prepare.panel", "prepare.bfloat16", "prepare.sets.train"),
         intact=_model_fault,
@@ -315,8 +318,12 @@ STAGES = [
     Stage(
         "label",
         _label,
-        reads=("task", "seed", "label", "temperature", "teacher.dtype", "data.max_length"),
-        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher"),
+        reads=(
+            *("task", "seed", "label", "temperature", "data.max_length"),
+            *("teacher.dtype", "teacher.is_local", "teacher.api"),
+        ),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets", "prepare.evaluated", "teacher"),
+        stamp=answers_stamp,
         intact=_cache_fault,
         content_keyed=True,
         pool=pool_caches,
@@ -361,14 +368,8 @@ STAGES = [
         "evaluate",
         _evaluate,
         reads=(
-            "seed",
-            "task",
-            "data.max_length",
-            "label.batch_size",
-            "evaluate.answers",
-            "evaluate.resamples",
-            "evaluate.speed",
-            "report.samples",
+            *("seed", "task", "data.max_length", "label.batch_size", "teacher.is_local", "teacher.api"),
+            *("evaluate.answers", "evaluate.resamples", "evaluate.speed", "report.samples"),
         ),
         stamp=_own_checker,
         after=(
@@ -378,6 +379,7 @@ STAGES = [
             "prepare.held_out",
             "teacher",
             "initial",
+            "label",
             "train",
             "control",
             "seeds",

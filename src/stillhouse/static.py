@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import sources
+from .asking.checks import api_checks
 from .data.filters.rules import rules
 from .data.formats import Dropped, canonical, detect, value_of
 from .data.load import read_raw
@@ -21,7 +22,7 @@ from .recipe import DataSet, Recipe, Student, crossing_fault
 from .registry import needs
 from .sources import cache_dir
 from .sources.licence import card_licence
-from .sources.terms import of_licence, refuse_disallowed
+from .sources.terms import of_licence, of_provider, refuse_disallowed
 
 ROWS_READ = 20
 """Of each local data set: enough to know its columns."""
@@ -43,6 +44,16 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             said = sources.check(wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model")
             notes += [f"{role}: {note}" for note in said]
             _model(role, Path(wanted.model), recipe)
+    if recipe.teacher.api is not None:
+        notes += api_checks(recipe.teacher.api)
+        if recipe.teacher.provider is not None:
+            terms = of_provider(recipe.teacher.provider)
+            refuse_disallowed([terms], recipe.teacher.terms_accepted)
+            notes.append(f"teacher: {terms.sentence()}")
+        if (lender := recipe.student.tokenizer) is not None:
+            own = recipe.student
+            said = sources.check(lender, sha256=own.sha256, revision=own.revision, kind="model")
+            notes += [f"student.tokenizer: {note}" for note in said]
     for number, member in enumerate(recipe.teacher.panel or []):
         said = sources.check(member.model, sha256=member.sha256, revision=member.revision, kind="model")
         notes += [f"teacher.panel[{number}]: {note}" for note in said]
@@ -58,13 +69,14 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
     for name, one in named.items():
         if one is not None:
             group = recipe.data.group if name == "data.train" else None
-            notes += [f"{name}: {note}" for note in _data(name, one, recipe.task, group)]
+            notes += [f"{name}: {note}" for note in _data(name, one, recipe, group)]
     notes += _tokenizers(recipe)
     notes += _beside(recipe)
     for tracker in recipe.train.report_to:
         if find_spec(tracker) is None:
             raise MissingExtra(needs(tracker, f"train.report_to: {tracker}"))
-    for model in [recipe.teacher.model, *(member.model for member in recipe.teacher.panel or [])]:
+    models = [recipe.teacher.model, *(member.model for member in recipe.teacher.panel or [])]
+    for model in [one for one in models if one is not None]:
         if Path(model).is_dir() and (stated := card_licence(Path(model))):
             refuse_disallowed([of_licence(stated)], recipe.teacher.terms_accepted)
             notes.append(f"teacher: {of_licence(stated).sentence()}")
@@ -137,7 +149,7 @@ def _cut_short(path: Path) -> str | None:
 
 def _layers(recipe: Recipe) -> None:
     """Whether the student can be cut out of the teacher, as far as its files say without being loaded."""
-    wanted, folder = recipe.student.cut, Path(recipe.teacher.model)
+    wanted, folder = recipe.student.cut, Path(recipe.teacher.model or "")
     if wanted is None or not (folder / "config.json").is_file():
         return
     config = _config(folder)
@@ -198,7 +210,7 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _data(name: str, one: DataSet, task: str, group: str | None) -> list[str]:
+def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[str]:
     """Look at a source; if it lies here, read its first rows."""
     notes = sources.check(one.source, sha256=one.sha256, revision=one.revision, kind="data")
     path = Path(one.source)
@@ -212,14 +224,21 @@ def _data(name: str, one: DataSet, task: str, group: str | None) -> list[str]:
     )
     for column in one.where:
         value_of(first[0], column, "where")
-    if name == "data.unlabelled" and task == "causal_lm":
+    if name == "data.unlabelled" and recipe.task == "causal_lm":
         asked = [row for raw in first if not isinstance(row := question(raw, columns, name), Dropped)]
         return [*notes, f"prompts; {len(asked)} of the first {len(first)} can be used"]
+    answered = recipe.teacher.is_local
     form = (
-        one.format if one.format != "auto" else detect(first[0].fields, columns, task, first[0].where, name)
+        one.format
+        if one.format != "auto"
+        else detect(first[0].fields, columns, recipe.task, first[0].where, name, answered)
     )
     labelled = name != "data.unlabelled"
-    usable = [row for raw in first if not isinstance(row := canonical(raw, form, columns, labelled), Dropped)]
+    usable = [
+        row
+        for raw in first
+        if not isinstance(row := canonical(raw, form, columns, labelled, answered=answered), Dropped)
+    ]
     return [*notes, f"{form} rows; {len(usable)} of the first {len(first)} can be used"]
 
 
@@ -239,7 +258,7 @@ def _beside(recipe: Recipe) -> list[str]:
 
 def _tokenizers(recipe: Recipe) -> list[str]:
     """Compare two local tokenizers by their pieces."""
-    teacher, student = Path(recipe.teacher.model), Path(recipe.student.model or "")
+    teacher, student = Path(recipe.teacher.model or ""), Path(recipe.student.model or "")
     files = [folder / "tokenizer.json" for folder in (teacher, student)]
     if recipe.student.model is None or not all(file.is_file() for file in files):
         return []

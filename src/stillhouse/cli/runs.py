@@ -63,7 +63,12 @@ def plan(recipe: RecipePath, changes: Changes = None, folder: Folder = None, sho
     print(
         f"tokens     {found['tokens']['labelled']:,.0f} labelled by the teacher, {found['tokens']['trained']:,.0f} trained on"
     )
-    print("money      none: the teacher runs here")
+    if found["money"] is None:
+        print(f"money      not known: teacher.api has no price ({found['requests']:,} requests)")
+    elif found["requests"]:
+        print(f"money      at most ${found['money']:,.2f} for {found['requests']:,} requests")
+    else:
+        print("money      none: nobody is paid")
 
 
 def run(

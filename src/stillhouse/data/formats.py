@@ -77,15 +77,17 @@ def detect(
     task: str,
     where: str = "the data",
     key: str = "data.train",
+    answered: bool = True,
 ) -> str:
     """The format of a row: what the user mapped decides, then what the columns are called.
 
-    columns: our name -> the file's.  `where` and `key` (of the recipe) are only for the message.
+    columns: our name -> the file's.  answered: False if a column of answers may be missing.  `where` and `key` (of the recipe) are only for the message.
     Raises: DataError with the columns found and how to say which is which.
     """
 
     def has(*names: str) -> bool:
-        return all(columns.get(name, name) in fields for name in names)
+        wanted = names if answered else set(names) - {"completion", "output"}
+        return all(columns.get(name, name) in fields for name in wanted)
 
     if task == "classification":
         if has("text"):
@@ -142,20 +144,28 @@ def plain(value: str | float | bool) -> str:
 
 
 def canonical(
-    raw: Raw, format: str, columns: Mapping[str, str], labelled: bool = True, groups: Sequence[str] = ()
+    raw: Raw,
+    format: str,
+    columns: Mapping[str, str],
+    labelled: bool = True,
+    groups: Sequence[str] = (),
+    answered: bool = True,
 ) -> Row | Dropped:
     """The canonical row of `raw`, or why it is left out.
 
     columns: our name -> the file's; a `group` is only taken if it is named there.
     labelled: False for rows that have no labels, or whose labels are not to be seen.
     groups: columns whose values a row keeps, to be measured by.
+    answered: False if a row without a label or an answer is of use: somebody will be asked for it.
     """
-    found = READERS[format](raw, columns)
-    if format == "labelled" and labelled and isinstance(found, dict):
-        label = _name(raw, columns.get("label", "label"), "label")
-        if not label:
+    found = READERS[format](raw, columns) if answered else with_or_without_answer(raw, format, columns)
+    column = columns.get("label", "label")
+    if format == "labelled" and labelled and isinstance(found, dict) and (answered or column in raw.fields):
+        label = _name(raw, column, "label")
+        if not label and answered:
             return Dropped(raw.where, "no label")
-        found["label"] = label
+        if label:
+            found["label"] = label
     if isinstance(found, str):
         return Dropped(raw.where, found)
     if "group" in columns and (group := _name(raw, columns["group"], "group")):
@@ -166,6 +176,32 @@ def canonical(
         found["groups"] = {column: _name(raw, column, "group") for column in groups}
     found["where"] = raw.where
     return with_id(found)
+
+
+def with_or_without_answer(raw: Raw, format: str, columns: Mapping[str, str]) -> Row | str:
+    """The row as it is, or, where nobody answered, its question alone: read with a stand-in, which is taken off again."""
+    if format in ("text", "labelled"):
+        return READERS[format](raw, columns)
+    column = {"prompt_completion": columns.get("completion", "completion"), "alpaca": "output"}.get(format)
+    if column is not None:
+        found = READERS[format](Raw(raw.where, {column: None, **raw.fields}), columns)
+    else:
+        found, column = READERS[format](raw, columns), _turns_column(raw.fields, columns)
+    if found != "no answer":
+        return found
+    turns = raw.fields.get(column)
+    ours = {"role": "assistant", "content": "?"} if format == "messages" else {"from": "gpt", "value": "?"}
+    stand_in: Any = [*turns, ours] if isinstance(turns, list) and turns else "?"
+    if stand_in == "?" and format in ("messages", "sharegpt"):
+        return "empty prompt"
+    found = READERS[format](Raw(raw.where, {**raw.fields, column: stand_in}), columns)
+    if isinstance(found, dict) and "messages" in found:
+        found["messages"] = found["messages"][:-1]
+        if found["messages"][-1]["role"] != "user":
+            return "nobody asks"
+    elif isinstance(found, dict):
+        del found["completion"]
+    return found
 
 
 def with_id(row: Row) -> Row:

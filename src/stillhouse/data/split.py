@@ -15,6 +15,7 @@ from ..files import hash_bytes
 from ..recipe.data import Also, Data, DataSet
 from ..recipe.filter import Filter
 from ..registry import did_you_mean
+from .content import content_key
 from .filters import choose, sift
 from .formats import Dropped, Row, canonical, detect, plain, value_of, with_id
 from .load import Raw, read_raw
@@ -88,9 +89,11 @@ def prepare(
     paths: dict[str, Path],
     groups: Sequence[str] = (),
     teacher: str | None = None,
+    answered: bool = True,
 ) -> Prepared:
     """Read, clean, split and order all sets of a recipe.
 
+    answered: False if rows without a label or an answer are of use (see `canonical`).
     teacher: column of data.train that names the member of a panel that teaches a row.
     paths: where "train", "eval" and "unlabelled" (those the recipe has) and each of `also`, by its name, lie.
     groups: columns by which the held-out rows will be measured.
@@ -106,6 +109,7 @@ def prepare(
         data.train,
         task,
         paths,
+        answered,
         group=data.group,
         to_split=data.eval is None,
         teacher=teacher,
@@ -114,10 +118,10 @@ def prepare(
     tests = (
         {}
         if data.eval is None
-        else {"eval": _read("eval", "data.eval", data.eval, task, paths, groups=groups)}
+        else {"eval": _read("eval", "data.eval", data.eval, task, paths, answered, groups=groups)}
     )
     for other in also:
-        tests[other.name] = _read(other.name, "evaluate.also", other, task, paths)
+        tests[other.name] = _read(other.name, "evaluate.also", other, task, paths, answered)
     _tell_apart_by_answers([train, *tests.values()])
     if data.eval is None:
         tests = {"eval": _hold_out(train, data.split, seed), **tests}
@@ -166,28 +170,13 @@ def _draw(seed: int, *what: str) -> str:
     return hash_bytes("\x1f".join((str(seed), *what)).encode())
 
 
-def content_key(row: Row, answers: bool = False) -> str:
-    """What two rows share if knowing one gives the other away: text and pair, or all that comes before the answer.
-
-    Case and whitespace don't matter, and the label never counts; `answers` takes the completion or last message in.
-    """
-    if "messages" in row:
-        turns = row["messages"]
-        # where nothing was asked, the answer is all there is to compare
-        parts = [turn["content"] for turn in (turns if answers or len(turns) == 1 else turns[:-1])]
-    elif "prompt" in row:
-        parts = [row["prompt"], row["completion"]] if answers else [row["prompt"]]
-    else:
-        parts = [row["text"], row["pair"]] if "pair" in row else [row["text"]]
-    return hash_bytes("\x1f".join(" ".join(part.casefold().split()) for part in parts).encode())[:32]
-
-
 def _read(
     name: str,
     key: str,
     settings: DataSet,
     task: str,
     paths: Mapping[str, Path],
+    answered: bool = True,
     labelled: bool = True,
     group: str | None = None,
     teacher: str | None = None,
@@ -206,8 +195,8 @@ def _read(
             found.format = "prompts"
             row = question(raw, columns, key)
         else:
-            found.format = found.format or detect(raw.fields, columns, task, raw.where, key)
-            row = canonical(raw, found.format, columns, labelled, groups)
+            found.format = found.format or detect(raw.fields, columns, task, raw.where, key, answered)
+            row = canonical(raw, found.format, columns, labelled, groups, answered)
         if isinstance(row, Dropped):
             found.drop(row.where, row.reason)
         else:

@@ -18,7 +18,7 @@ def check_plan(recipe: Recipe, place: Path) -> list[str]:
         refuse_rounds(recipe)
         return [*base, f"plan: rounds, {recipe.plan.most} at most, each followed by its control"]
     chosen = isinstance(recipe.plan, Assistants) and isinstance(recipe.plan.sizes, int)
-    if chosen and not (Path(recipe.teacher.model) / "config.json").is_file():
+    if chosen and not (Path(recipe.teacher.model or "") / "config.json").is_file():
         return [*base, "plan: the assistants' sizes are chosen once the teacher is fetched"]
     plan = expand(recipe)
     check_runs(recipe, plan.runs, place)

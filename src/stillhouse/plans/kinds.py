@@ -159,9 +159,9 @@ def _tasks(recipe: Recipe, plan: Tasks) -> Expanded:
 
 def _teacher_config(recipe: Recipe) -> dict[str, Any]:
     """The teacher's config.json; it is fetched if need be."""
-    if recipe.teacher.model.startswith(RUN):
+    if recipe.teacher.model is None or recipe.teacher.model.startswith(RUN):
         raise RecipeError(
-            "plan.sizes: the teacher is another run's student; write the assistants' sizes out."
+            "plan.sizes: the teacher is another run's student, or no model on this machine; write the assistants' sizes out."
         )
     found = resolve(
         recipe.teacher.model, sha256=recipe.teacher.sha256, revision=recipe.teacher.revision, kind="model"

@@ -1,5 +1,6 @@
 """The recipe: pydantic and YAML only.  It knows nothing of torch, and importing it costs little."""
 
+from .api import Api, Price
 from .core import Recipe
 from .crossing import crossing_fault
 from .data import Also, Augment, Data, DataSet, Writer
@@ -44,6 +45,7 @@ __all__ = [
     "AlphaBeta",
     "Also",
     "Answers",
+    "Api",
     "Attention",
     "Augment",
     "CrossTokenizer",
@@ -66,6 +68,7 @@ __all__ = [
     "Plan",
     "PolicyGradient",
     "Pool",
+    "Price",
     "Quantize",
     "Recipe",
     "Relations",

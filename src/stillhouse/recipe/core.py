@@ -4,6 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
+from .api import api_fault
 from .data import Data
 from .objective import (
     AdaptiveKL,
@@ -75,7 +76,9 @@ class Recipe(Section):
 
     @property
     def has_teacher(self) -> bool:
-        """Whether any term of the objective compares with a teacher."""
+        """Whether the student learns from a teacher: by a term of the objective that compares with one, or by its texts."""
+        if self.teacher.api is not None and self.task == "causal_lm":
+            return True  # its texts are the hard targets
         return any(not isinstance(term, Hard) for term in self.objective)
 
     @property
@@ -88,6 +91,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
+        if fault := api_fault(self):
+            raise ValueError(fault)
         settings = self.teacher
         if fault := panel_fault(
             self.task, settings.panel, settings.pool, settings.finetune is not None, settings.ema is not None

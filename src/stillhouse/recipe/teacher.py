@@ -1,9 +1,11 @@
 """`teacher:` and `label:`: who knows, and how what it knows is kept."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from .api import Api
 from .data import Sha256
 from .panel import Member, Pool
 from .section import Section
@@ -21,10 +23,12 @@ class Finetune(Section):
 
 
 class Teacher(Section):
-    """The model that the student learns from."""
+    """The model that the student learns from: `model`, or one behind an `api`."""
 
-    model: str
+    model: str | None = None
     """Hub id, local folder or .gguf file, or `pypi:NAME==VERSION:path/inside`."""
+    api: Api | None = None
+    """Instead of `model`: an OpenAI-compatible endpoint, or past answers in a file."""
     sha256: Sha256 | None = None
     """What a `pypi:` wheel must hash to; required for `pypi:`."""
     revision: str | None = None
@@ -60,6 +64,40 @@ class Teacher(Section):
             if isinstance(panel[0], dict) and name in panel[0]
         }
         return {**lent, **values}
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> Self:
+        if self.model is None and self.api is None:
+            raise ValueError(
+                "model: is required and not there; add it (or api: for a model behind an endpoint)"
+            )
+        if self.api is None:
+            return self
+        local = ("model", "sha256", "revision", "ema", "finetune", "panel", "pool", "context")
+        if given := [name for name in local if getattr(self, name) is not None]:
+            raise ValueError(f"{given[0]}: an api has no weights here; give either {given[0]} or api")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its weights are on this machine."""
+        return self.api is None
+
+    @property
+    def name(self) -> str:
+        """What people call it, as far as the recipe tells."""
+        return self.api.model if self.api is not None else str(self.model)
+
+    @property
+    def provider(self) -> str | None:
+        """The host that an API is on, whose terms may forbid training others; None for a model on this machine."""
+        url = None if self.api is None else self.api.base_url
+        return None if url is None else urlsplit(url).hostname
+
+    @property
+    def label_words(self) -> dict[str, str]:
+        """Label -> the word that an API's model says for it, of the labels that the recipe names."""
+        return {} if self.api is None else self.api.label_words
 
 
 class Label(Section):

@@ -148,6 +148,7 @@ def failed_claims(results: Results) -> list[str]:
         *_against_floor(results),
         *_against_before(results),
         *_against_cost(results),
+        *_unknown_behind_an_api(results),
     ]
 
 
@@ -185,3 +186,13 @@ def _against_cost(results: Results) -> Iterator[str]:
     speed = speed_ratio(results)
     if speed and speed[1] <= 1:
         yield f"Speed: {number(speed[1])}× the teacher's {speed[0]} is not faster."
+
+
+def _unknown_behind_an_api(results: Results) -> Iterator[str]:
+    if results.get("said") is None:
+        return
+    yield "The teacher's size, speed and memory: not known, for it is behind an API."
+    known_of_it = {metric for found in results["teacher"]["metrics"].values() for metric in found}
+    hidden = [metric_title(results, metric) for metric in metric_names(results) if metric not in known_of_it]
+    if hidden:
+        yield f"The teacher's {in_words(hidden)}: not known, for behind an API it gave no probabilities for them."

@@ -35,7 +35,8 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
     """Everything that was found, as results.json has it."""
     facts, found = results["prepare"], results["evaluate"]
     task = pick(TASKS, recipe.task, "task")
-    models = {name: {**found["costs"][name], **values} for name, values in found["models"].items()}
+    models = {name: {**found["costs"].get(name, {}), **values} for name, values in found["models"].items()}
+    sets = facts["sets"] | results["label"].get("sets", {})
     gains = found["gains"]
     return {
         "name": recipe.name,
@@ -68,9 +69,10 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "retentions": found["retentions"],
         "gain_over_hard_only": gains["eval"][task.headline] if gains else None,
         "gains": gains,
-        "datasets": {name: facts["sets"][name] for name in facts["evaluated"]},
+        "datasets": {name: sets[name] for name in found["retentions"]},
         "data": _data(facts),
         "stages": stage_rows(run, stages),
+        "said": results["label"].get("said"),
         "economics": _economics(recipe, models, stage_rows(run, stages)),
         "samples": found["samples"],
         "reliability": found["reliability"],

@@ -1,5 +1,6 @@
 """What a run will take, before it is spent: teacher and student are measured for some seconds on the run's own rows."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +19,13 @@ from ..progress import Watch
 from ..recipe import Finetune, Term, Train, crossing_fault
 from ..static import check_shape
 from ..tasks import Task, on_device
-from ..teachers import SoftTargets
+from ..teachers import SoftTargets, TopK
 from ..teachers.codec import bytes_a_position
 from ..teachers.labelling import ask_batch, label_settings
 from ..teachers.local import LocalTeacher
 from ..train.features import FEATURES
 from ..train.objective import Objective
+from .asking import stand_ins, what_asking_takes
 from .prepare import task_of
 from .students import passes, shape_of
 from .training import HARD_ONLY, attend_fast, beside, dtype_name, labelled, steps_of
@@ -46,9 +48,15 @@ def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) 
     check_shape(recipe.student, Path(facts["teacher"]["folder"]), recipe.data.max_length)
     train = read_examples(place.parent / "prepare" / "train.parquet")
     held = {name: read_examples(place.parent / "prepare" / f"{name}.parquet") for name in facts["evaluated"]}
+    asked = None
+    if not recipe.teacher.is_local:
+        asked = what_asking_takes(recipe, facts, place.parent)
+        train = train or stand_ins(recipe.teacher.api, task, place.parent / "prepare" / "asked-train.jsonl")
     base = Path(facts["teacher"]["folder"])
     speed = _speeds(recipe, task, base, train, facts, watch)
     seconds = _predict(recipe, task, train, held, speed)
+    if asked is not None:
+        seconds["label"] = asked["seconds"]
     teacher_bytes = folder_bytes(base, lambda path: path.suffix == ".safetensors")
     plan = {
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
@@ -62,7 +70,8 @@ def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) 
             * recipe.train.accumulate
             * _mean(train),
         },
-        "money": 0.0,
+        "money": 0.0 if asked is None else asked["dollars"],
+        "requests": 0 if asked is None else asked["requests"],
         "student_parameters": speed["parameters"],
     }
     write_json(place / "plan.json", plan)
@@ -74,17 +83,20 @@ def _speeds(
 ) -> dict[str, Any]:
     """Seconds for each token read or learned, by teacher and student."""
     reading, rows = _typical(train, recipe.label.batch_size), _typical(train, recipe.train.batch_size)
-    watch.note("  measuring the teacher")
-    found, targets = _teacher_speeds(recipe, task, base, labelled(train), reading, rows, facts)
-    for kind in ("teacher_read", "teacher_label"):
-        if recipe.teacher.panel is not None and kind in found:
-            found[kind] *= len(recipe.teacher.panel)
+    if recipe.teacher.is_local:
+        watch.note("  measuring the teacher")
+        found, targets = _teacher_speeds(recipe, task, base, labelled(train), reading, rows, facts)
+        for kind in ("teacher_read", "teacher_label"):
+            if recipe.teacher.panel is not None and kind in found:
+                found[kind] *= len(recipe.teacher.panel)
+    else:
+        found, targets = {"teacher_read": 0.0, "teacher_label": 0.0}, _any_targets(recipe, task, rows)
     watch.note("  measuring the student")
     student = shape_of(recipe.student, task, base, facts, train, watch).to(device())
     found["parameters"] = parameters(student)
     found["student_read"] = _per_token(lambda: _read(student, task, reading), reading)
     found["student_learn"] = _learning(student, task, rows, recipe.train, recipe.objective, targets, facts)
-    hard = _typical(labelled(train), recipe.train.batch_size)
+    hard = _typical(labelled(train) or train, recipe.train.batch_size)
     found["control_learn"] = _learning(student, task, hard, recipe.train, HARD_ONLY, None, facts)
     return found
 
@@ -124,6 +136,14 @@ def _teacher_speeds(
 
     found["teacher_label"] = _per_token(lambda: label(reading), reading)
     return found, label(rows)
+
+
+def _any_targets(recipe: Any, task: Task, rows: list[Example]) -> SoftTargets | None:
+    """Soft targets of the right form for a teacher that is not here; None for one that says texts."""
+    if recipe.temperature is None:
+        return None
+    ids = torch.arange(task.outcomes).expand(len(rows), -1).to(device())
+    return TopK(ids, torch.full(ids.shape, -math.log(task.outcomes), device=device()), recipe.temperature)
 
 
 def _predict(

@@ -19,11 +19,12 @@ from ..progress import Watch
 from ..recipe import Data, DataSet, crossing_fault
 from ..registry import pick, source_of
 from ..sources import cache_dir, resolve
-from ..sources.terms import of_licence, refuse_disallowed
+from ..sources.terms import of_licence, of_provider, refuse_disallowed
 from ..tasks import TASKS, Task, make_task
 from ..tasks.bilingual import Bilingual
 from ..tasks.classification import label_order
 from .confidence import sure
+from .questions import has_answer, named_labels, refuse_unaskable
 
 BATCH = 8
 """Rows that a teacher reads at once to tell how sure it is of them."""
@@ -40,7 +41,7 @@ EXAMPLE_CHARACTERS = 1500
 def files_stamp(recipe: Any) -> list[list[Any]]:
     """Size and time of every local file that the recipe names; if they change, so may the data."""
     panel = [member.model for member in recipe.teacher.panel or []]
-    models = [recipe.teacher.model, *panel, recipe.student.model]
+    models = [recipe.teacher.model, *panel, recipe.student.model, recipe.student.tokenizer]
     named = [*models, *(one.source for one in _data_sets(recipe).values()), *_beside(recipe.data)]
     stamps = []
     for name in named:
@@ -66,6 +67,8 @@ def _beside(data: Data) -> list[str | None]:
 def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     """Teacher (and student and writer, if they are models of their own) as local folders; `tongues` if tokenizers differ."""
     fetched: dict[str, Any] = {"student": None, "writer": None, "tongues": None, "panel": None}
+    if not recipe.teacher.is_local:
+        return {**fetched, **_lent(recipe, watch), "bfloat16": _decided(place)}
     for role, wanted in {
         "teacher": recipe.teacher,
         "student": recipe.student,
@@ -73,17 +76,8 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     }.items():
         if wanted is None or wanted.model is None:
             continue
-        found = resolve(
-            wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model", progress=watch.note
-        )
         auto_class = "AutoModelForCausalLM" if role == "writer" else _auto_class(recipe.task)
-        folder = as_folder(found.path, cache_dir(), auto_class, watch.note)
-        fetched[role] = {
-            "folder": str(folder),
-            "identity": found.identity,
-            "licence": found.licence,
-            "name": _name(wanted.model, found.path),
-        }
+        fetched[role] = _fetched(wanted.model, wanted, auto_class, watch)
     if recipe.teacher.panel is not None:
         fetched |= _fetch_panel(recipe, Path(fetched["teacher"]["folder"]), watch)
     for who in fetched["panel"] or [fetched["teacher"]]:
@@ -104,22 +98,44 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     return {**fetched, "bfloat16": _decided(place)}
 
 
+def _fetched(source: str, pins: Any, auto_class: str, watch: Watch) -> dict[str, Any]:
+    """One model as a local folder."""
+    found = resolve(source, sha256=pins.sha256, revision=pins.revision, kind="model", progress=watch.note)
+    folder = as_folder(found.path, cache_dir(), auto_class, watch.note)
+    return {
+        "folder": str(folder),
+        "identity": found.identity,
+        "licence": found.licence,
+        "name": _name(source, found.path),
+    }
+
+
+def _lent(recipe: Any, watch: Watch) -> dict[str, Any]:
+    """For a teacher that is not here: its name, and the folder that lends tokenizer and shape in its stead."""
+    if recipe.teacher.provider is not None:
+        terms = of_provider(recipe.teacher.provider)
+        watch.note(f"  {recipe.teacher.name}: {terms.sentence()}")
+        refuse_disallowed([terms], recipe.teacher.terms_accepted)
+    own = recipe.student.model
+    lender = _fetched(own or recipe.student.tokenizer, recipe.student, _auto_class(recipe.task), watch)
+    teacher = {"identity": f"api:{recipe.teacher.name}", "licence": None, "name": recipe.teacher.name}
+    return {
+        "teacher": {**teacher, "folder": lender["folder"]},
+        "student": lender if own else None,
+    }
+
+
 def _fetch_panel(recipe: Any, lead: Path, watch: Watch) -> dict[str, Any]:
     """The members as local folders, and what the whole panel is called; refuses members with other tokenizers."""
     members: list[dict[str, Any]] = []
     for number, member in enumerate(recipe.teacher.panel):
-        found = resolve(
-            member.model, sha256=member.sha256, revision=member.revision, kind="model", progress=watch.note
-        )
-        folder = as_folder(found.path, cache_dir(), _auto_class(recipe.task), watch.note)
+        found = _fetched(member.model, member, _auto_class(recipe.task), watch)
+        folder = Path(found["folder"])
         if number and (why := same_tokenizer(load_tokenizer(folder), load_tokenizer(lead))):
             raise RecipeError(
                 f"teacher.panel: the tokenizer of {member.model} is not the first member's ({why}); members must share it."
             )
-        name = member.name or _name(member.model, found.path)
-        members.append(
-            {"folder": str(folder), "identity": found.identity, "licence": found.licence, "name": name}
-        )
+        members.append({**found, "name": member.name or found["name"]})
     licences = sorted({str(member["licence"] or "unknown") for member in members})
     teacher = {**members[0], "name": " + ".join(member["name"] for member in members)}
     return {"teacher": {**teacher, "licence": " / ".join(licences)}, "panel": members}
@@ -133,10 +149,13 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
             one.source, sha256=one.sha256, revision=one.revision, kind="data", progress=watch.note
         )
         paths[name], licences[name] = found.path, found.licence
-    column = recipe.teacher.pool.column if recipe.teacher.pool else None
+    local = recipe.teacher.is_local
+    groups, column = recipe.evaluate.groups, recipe.teacher.pool.column if recipe.teacher.pool else None
     rows = split_rows(
-        recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, recipe.evaluate.groups, column
+        recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, groups, column, answered=local
     )
+    if not local:
+        refuse_unaskable(recipe.task, {"train": rows.train, "eval": rows.eval, **rows.also})
     for name, counts in rows.counts.items():
         left_out = ", ".join(f"{number:,} {reason}" for reason, number in counts["dropped"].items())
         watch.note(
@@ -151,7 +170,7 @@ def encode_rows(
 ) -> dict[str, Any]:
     """Rows -> examples on disk.  Returns: what the later stages must know of them."""
     teacher = Path(models["teacher"]["folder"])
-    labels = _labels(recipe, rows, teacher)
+    labels = _labels(recipe, rows, teacher, models)
     if labels and models["student"]:
         _check_student(Path(models["student"]["folder"]), labels)
     reader = Path(models["student" if models["tongues"] else "teacher"]["folder"])
@@ -163,7 +182,9 @@ def encode_rows(
     conversations: dict[str, Any] = {}
     routed: dict[str, str] = {}
     for name, some in sets.items():
-        examples, refused = task.encode([dict(row) for row in some])
+        examples, refused = task.encode(
+            [dict(row) for row in some if recipe.teacher.is_local or has_answer(row)]
+        )
         routed |= _routed(some, examples)
         if models["tongues"]:
             conversations |= _conversations(some, examples)
@@ -182,13 +203,20 @@ def encode_rows(
         dropped += [{**row, "set": name} for row in refused]
         if name != "train" and recipe.evaluate.rows:
             examples = examples[: recipe.evaluate.rows]
-        if not examples:
+        if not recipe.teacher.is_local:
+            asked = some if name == "train" else some[: recipe.evaluate.rows]
+            known = {example.row for example in examples}
+            asked = asked if task.name == "causal_lm" else [row for row in asked if row["id"] in known]
+            write_jsonl(place / f"asked-{name}.jsonl", [dict(row) for row in asked])
+        elif not examples:
             why = ", ".join(sorted({row["reason"] for row in refused})) or "too short to learn from"
             raise DataError(
                 f"{name}: no row is left to use of {len(some):,} ({why}); raise data.max_length, or give it other rows."
             )
-        shown = shown or _shown(examples[0], task)
+        shown = shown or (_shown(examples[0], task) if examples else "")
         sizes[name] = write_examples(place / f"{name}.parquet", examples)
+        if not recipe.teacher.is_local:
+            sizes[name]["asked"] = len(asked)
     if recipe.teacher.pool and recipe.teacher.pool.by == "column":
         write_json(place / ROUTES, routed)
     if conversations:
@@ -288,10 +316,12 @@ def _data_sets(recipe: Any) -> dict[str, DataSet]:
     }
 
 
-def _labels(recipe: Any, rows: Prepared, teacher: Path) -> list[str]:
+def _labels(recipe: Any, rows: Prepared, teacher: Path, models: dict[str, Any]) -> list[str]:
     if recipe.task != "classification":
         return []
     labels = sorted({row["label"] for row in rows.train if row.get("label") is not None})
+    if not recipe.teacher.is_local:
+        return named_labels(labels, recipe.teacher.label_words, teacher if models["student"] else None)
     if len(labels) < 2:
         raise DataError(
             f"data.train: has only the label {', '.join(labels)!r}; a classifier needs at least two."

@@ -34,8 +34,9 @@ def train_again(recipe: Any, place: Path, results: Results, watch: Watch) -> Ite
             teacher = training.build_teacher(view, results, place, watch) if name == "student" else None
             inside = place / f"{name}-{seed}"
             folder = training.train_student(
-                view, objective, teacher, task, start, results["prepare"], place, watch, inside=inside
-            )
+                view, objective, teacher, task, start, results["prepare"], place, watch,
+                inside=inside, taught=training.taught_by(results, place) if name == "student" else None,
+            )  # fmt: skip
             found[name] = folder.relative_to(place.parent).as_posix()
             found[f"{name}_identity"] = f"folder:{hash_path(folder)}"
         yield found

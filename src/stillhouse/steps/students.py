@@ -112,9 +112,9 @@ def _from_config(
     model = _shaped(load_config(teacher), changes, task.auto_class, draw_seed(seed, "student") % 2**32)
     how: dict[str, Any] = {"config": wanted.config, "embeddings": wanted.embeddings}
     if wanted.embeddings == "teacher":
-        project_embeddings(model, task.load(teacher))
+        project_embeddings(model, task.load(teacher, head_seed=0))  # whatever its head
     if wanted.layers == "teacher":
-        how["copied"] = copy_layers(model, task.load(teacher))
+        how["copied"] = copy_layers(model, task.load(teacher, head_seed=0))
     return model, how
 
 

@@ -62,14 +62,17 @@ def train_student(
     place: Path,
     watch: Watch,
     inside: Path | None = None,
+    taught: Path | None = None,
 ) -> Path:
     """Returns: the folder of the trained student, made in the stage's `place`, or `inside` a folder of it.
+
+    Args: taught: the examples that it learns from, if they are not those that were prepared.
 
     Without a teacher only rows with a hard target are read, for as many steps: a control that wasted its budget on
     rows it cannot learn from would be no control.
     """
-    examples = read_examples(place.parent / "prepare" / "train.parquet")
-    steps = steps_of(recipe.train, len(examples))
+    examples = read_examples(taught or place.parent / "prepare" / "train.parquet")
+    steps = steps_of(recipe.train, facts["sets"]["train"].get("asked", len(examples)))
     if teacher is None:
         examples = labelled(examples)
     rollouts = None if teacher is None else recipe.rollouts
@@ -77,6 +80,12 @@ def train_student(
         recipe.train, steps, training_seed(recipe), objective, teacher, task, student, examples, facts,
         inside or place, watch, rollouts=rollouts, forms=forms_of(recipe.student),
     )  # fmt: skip
+
+
+def taught_by(results: Results, place: Path) -> Path | None:
+    """The examples that a teacher behind an API made, for the student; None where the prepared ones are learned."""
+    taught = results.get("label", {}).get("train")
+    return None if taught is None else located(taught, place)
 
 
 def finetune(

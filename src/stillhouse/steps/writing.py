@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ..data import templates, written
+from ..data.content import content_key
 from ..data.encode import control_pieces, without_control
 from ..data.filters import sift
 from ..data.formats import Row
-from ..data.split import Prepared, content_key
+from ..data.split import Prepared
 from ..data.written import Ask
 from ..errors import DataError, RecipeError
 from ..models.continuous import Sampling

@@ -82,6 +82,7 @@ class Task(Protocol):
     """What throughput counts."""
     tokenizer: PreTrainedTokenizerBase
     labels: list[str]
+    max_length: int
 
     outcomes: int
     """V: the real vocabulary, or the classes."""

@@ -1,0 +1,205 @@
+"""Everything that was asked, answered and paid: one SQLite file a run folder, which survives the run.
+
+    requests   key, path, body                        what can be asked, once each
+    wanted     key, purpose, row                      why, and for which rows
+    attempts   key, sent, seconds, outcome, cost      each time a request left this machine; outcome is NULL while it is under way
+    answers    key, status, text, …, cost, source     one a request, final
+
+An attempt is written before it is sent and an answer when it arrives, each in a transaction of its own (WAL).  A killed
+process therefore loses nothing that arrived; a power cut can lose the last seconds.  Attempts that were under way when a
+process died stay known, and are counted at the price of an average answer: the endpoint may have billed them.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..errors import DataError
+from .messages import Answer, Request
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS requests (key TEXT PRIMARY KEY, path TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS wanted (
+    key TEXT NOT NULL REFERENCES requests, purpose TEXT NOT NULL, row TEXT NOT NULL, PRIMARY KEY (key, purpose, row)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS attempts (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, sent REAL NOT NULL, seconds REAL, outcome TEXT, cost REAL
+);
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY REFERENCES requests, status TEXT NOT NULL, text TEXT NOT NULL, reason TEXT NOT NULL,
+    tokens TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, cost REAL,
+    source TEXT NOT NULL, at REAL NOT NULL
+) WITHOUT ROWID;
+"""
+VERSION = 1
+FLUSH_SECONDS = 5.0
+"""Between flushes to disk, which a power cut cannot undo."""
+_ANSWER = "status, text, reason, tokens, input_tokens, output_tokens, cost"
+
+
+class Ledger:
+    """Such a file, open; close it, or use it in a `with`."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises: DataError if the file is no ledger, or is damaged."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._base = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
+            self._base.execute("PRAGMA journal_mode = WAL")
+            self._base.execute("PRAGMA synchronous = NORMAL")
+            (version,) = self._base.execute("PRAGMA user_version").fetchone()
+            if version not in (0, VERSION):
+                raise DataError(
+                    f"{path}: is a ledger of another version of stillhouse; use that, or move it away."
+                )
+            self._base.executescript(SCHEMA)
+            self._base.execute(f"PRAGMA user_version = {VERSION}")
+        except sqlite3.DatabaseError as error:
+            raise DataError(
+                f"{path}: is no ledger that can be read ({error}); put a copy of it back, or move it away."
+            ) from error
+        self._flushed = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Flush, and let go of the file."""
+        self._base.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._base.close()
+
+    # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def plan(self, requests: Iterable[Request]) -> None:
+        """Write down what will be asked, and why; what is there already stays as it is."""
+        with self._base:
+            self._base.execute("BEGIN")
+            for one in requests:
+                body = json.dumps(one.body, ensure_ascii=False, sort_keys=True)
+                self._base.execute(
+                    "INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", (one.key, one.path, body)
+                )
+                self._base.execute(
+                    "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?)", (one.key, one.purpose, one.row)
+                )
+
+    def begin(self, key: str) -> int:
+        """An attempt is about to leave.  Returns: its number."""
+        made = self._base.execute("INSERT INTO attempts (key, sent) VALUES (?, ?)", (key, time.time()))
+        return int(made.lastrowid or 0)
+
+    def end(self, attempt: int, seconds: float, outcome: str, cost: float | None) -> None:
+        """It came to an end: "answered", or why not.  `cost` is what it cost, or may have cost."""
+        self._base.execute(
+            "UPDATE attempts SET seconds = ?, outcome = ?, cost = ? WHERE id = ?",
+            (round(seconds, 4), outcome, cost, attempt),
+        )
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._base.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._flushed = time.monotonic()
+
+    def keep(self, key: str, answer: Answer, source: str) -> None:
+        """An answer that is final; the first one to a request stays."""
+        self._base.execute(
+            f"INSERT OR IGNORE INTO answers (key, {_ANSWER}, source, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                key,
+                answer.status,
+                answer.text,
+                answer.reason,
+                json.dumps(answer.tokens, ensure_ascii=False),
+                answer.input_tokens,
+                answer.output_tokens,
+                answer.cost,
+                source,
+                time.time(),
+            ),
+        )
+
+    def bury(self, typical: float | None) -> int:
+        """Give attempts that a killed process left behind an outcome, and the cost of a typical one.  Returns: how many."""
+        made = self._base.execute(
+            "UPDATE attempts SET outcome = 'killed', cost = ? WHERE outcome IS NULL", (typical,)
+        )
+        return made.rowcount
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def answers(self, keys: Sequence[str]) -> dict[str, Answer]:
+        """key -> answer, of those that there are."""
+        found: dict[str, Answer] = {}
+        for start in range(0, len(keys), 500):
+            some = keys[start : start + 500]
+            marks = ", ".join("?" * len(some))
+            for key, *values in self._base.execute(
+                f"SELECT key, {_ANSWER} FROM answers WHERE key IN ({marks})", some
+            ):
+                found[key] = _answer(values)
+        return found
+
+    def spent(self) -> float:
+        """Dollars, of all attempts; what answers from a file cost is not known."""
+        (dollars,) = self._base.execute("SELECT COALESCE(SUM(cost), 0.0) FROM attempts").fetchone()
+        return float(dollars)
+
+    def typical(self) -> tuple[float, float, float | None, int]:
+        """(tokens read, tokens written, dollars) of a mean answer, and of how many; 0 and None if there is none."""
+        row = self._base.execute(
+            "SELECT AVG(input_tokens), AVG(output_tokens), AVG(cost), COUNT(*) FROM answers WHERE status != 'refused'"
+        ).fetchone()
+        return float(row[0] or 0), float(row[1] or 0), row[2], int(row[3])
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One row a purpose: requests, answers by status, tokens, dollars."""
+        query = """
+            SELECT purpose, COUNT(*), SUM(status = 'answered'), SUM(status = 'truncated'), SUM(status = 'filtered'),
+                   SUM(status IN ('empty', 'refused')), SUM(status IS NULL), SUM(input_tokens), SUM(output_tokens), SUM(cost)
+            FROM (SELECT DISTINCT purpose, key FROM wanted) LEFT JOIN answers USING (key) GROUP BY purpose ORDER BY purpose
+        """
+        names = (
+            "purpose", "requests", "answered", "truncated", "filtered", "refused", "open", "input_tokens", "output_tokens", "cost",
+        )  # fmt: skip
+        return [dict(zip(names, row, strict=True)) for row in self._base.execute(query)]
+
+    def attempts(self) -> dict[str, int]:
+        """Outcome -> how many attempts had it."""
+        query = "SELECT COALESCE(outcome, 'under way'), COUNT(*) FROM attempts GROUP BY 1 ORDER BY 2 DESC"
+        return dict(self._base.execute(query).fetchall())
+
+    def rows(self, purpose: str | None = None, row: str | None = None) -> Iterator[dict[str, Any]]:
+        """Each question with its answer, or None where there is none yet."""
+        query = f"""
+            SELECT w.purpose, w.row, w.key, r.path, r.body, {_ANSWER}, source
+            FROM wanted w JOIN requests r USING (key) LEFT JOIN answers a USING (key)
+            WHERE (?1 IS NULL OR w.purpose = ?1) AND (?2 IS NULL OR w.row = ?2 OR w.key LIKE ?2 || '%')
+            ORDER BY w.purpose, w.row
+        """
+        for found in self._base.execute(query, (purpose, row)):
+            why, whose, key, path, body, *values, source = found
+            answer = None if values[0] is None else _answer(values)
+            yield {
+                "purpose": why, "row": whose, "key": key, "path": path, "body": json.loads(body),
+                "answer": answer, "source": source,
+            }  # fmt: skip
+
+    def open_requests(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """(key, path, body) of what has no answer yet."""
+        query = "SELECT key, path, body FROM requests WHERE key NOT IN (SELECT key FROM answers) ORDER BY key"
+        for key, path, body in self._base.execute(query):
+            yield key, path, json.loads(body)
+
+
+def _answer(values: Sequence[Any]) -> Answer:
+    status, text, reason, tokens, *rest = values
+    listed = tuple((token, dict(others)) for token, others in json.loads(tokens))
+    return Answer(status, text, reason, listed, *rest)

@@ -1,0 +1,197 @@
+"""What is asked, and what came of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from ..files import hash_json
+from ..recipe import Api
+
+Status = Literal["answered", "truncated", "filtered", "empty", "refused"]
+"""
+    answered   a whole answer
+    truncated  cut at max_tokens: kept, flagged, not bought again
+    filtered   withheld by the provider's filter, or the model declined
+    empty      nothing but blanks, twice
+    refused    the endpoint refuses this very request (400, 413, 422, such as a prompt that is too long)
+"""
+
+PATHS = {"chat": "/chat/completions", "completions": "/completions"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question."""
+
+    path: str
+    """"/chat/completions" or "/completions"."""
+    body: dict[str, Any]
+    """What is sent, as JSON."""
+    row: str
+    """Id of the row it is asked for."""
+    purpose: str
+    """Why it is asked: "train", "eval", "paraphrase", …"""
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of what is asked: equal questions are one question, whoever asks them and wherever the endpoint is."""
+        return hash_json([self.path, self.body])
+
+    @property
+    def size(self) -> int:
+        """Tokens it takes to read, about: a token is four bytes of text, and a turn costs some more."""
+        turns = self.body.get("messages") or [{"content": self.body.get("prompt", "")}]
+        return sum(4 + len(str(turn["content"]).encode()) // 4 for turn in turns)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that the answer may take."""
+        return int(self.body.get("max_tokens") or self.body.get("max_completion_tokens") or 1024)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is kept of an answer."""
+
+    status: Status
+    text: str
+    reason: str = ""
+    """Why there is no whole answer."""
+    tokens: tuple[tuple[str, dict[str, float]], ...] = ()
+    """(token, {alternative, itself included: its log-probability}) one by one, where they were asked for."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+    """Dollars; None if no price is known."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a whole text to learn from."""
+        return self.status == "answered"
+
+
+def chat(
+    api: Api,
+    prompt: str | Sequence[dict[str, str]],
+    row: str,
+    purpose: str,
+    *,
+    max_tokens: int | None = None,
+    **fields: Any,
+) -> Request:
+    """A question to the chat endpoint, or the same as plain text for `endpoint: completions`.
+
+    Args:
+        prompt: the user's message, or all messages.
+        fields: further fields of the body, such as seed=3 to ask for another answer to the same prompt.
+    """
+    turns = (
+        [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
+    )
+    if api.endpoint == "completions":
+        return completion(
+            api, "\n\n".join(turn["content"] for turn in turns), row, purpose, max_tokens=max_tokens, **fields
+        )
+    if api.system is not None and turns[0]["role"] != "system":
+        turns = [{"role": "system", "content": api.system}, *turns]
+    if api.top_logprobs is not None:
+        fields = {"logprobs": True, "top_logprobs": api.top_logprobs, **fields}
+    return Request(PATHS["chat"], {**_common(api, max_tokens), "messages": turns, **fields}, row, purpose)
+
+
+def completion(
+    api: Api, prompt: str, row: str, purpose: str, *, max_tokens: int | None = None, **fields: Any
+) -> Request:
+    """A text to go on from."""
+    if api.top_logprobs is not None:
+        fields = {"logprobs": api.top_logprobs, **fields}
+    return Request(
+        PATHS["completions"], {**_common(api, max_tokens), "prompt": prompt, **fields}, row, purpose
+    )
+
+
+def _common(api: Api, max_tokens: int | None) -> dict[str, Any]:
+    # OpenAI's reasoning models refuse max_tokens, and other servers do not know its successor
+    host = urlsplit(api.base_url or "").hostname or ""
+    limit = (
+        "max_completion_tokens"
+        if host.endswith("api.openai.com") and api.endpoint == "chat"
+        else "max_tokens"
+    )
+    body: dict[str, Any] = {"model": api.model, limit: api.max_tokens or max_tokens or 1024}
+    if api.temperature is not None:
+        body["temperature"] = api.temperature
+    return {**body, **api.extra_body}
+
+
+def read_answer(body: Any) -> Answer | str:
+    """The JSON of a response -> an answer without its cost, or what is wrong with it."""
+    if not isinstance(body, dict):
+        return "the answer is no JSON object"
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return "the answer has no choices"
+    choice, finish = choices[0], choices[0].get("finish_reason")
+    message = choice.get("message")
+    text = message.get("content") if isinstance(message, dict) else choice.get("text")
+    declined = message.get("refusal") if isinstance(message, dict) else None
+    if text is not None and not isinstance(text, str):
+        return "the answer's content is no text"
+    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    status: Status = "answered"
+    reason = ""
+    if finish == "content_filter" or declined:
+        status, reason = "filtered", "filtered by the provider" if finish == "content_filter" else "declined"
+    elif finish == "length":
+        status, reason = "truncated", "cut at max_tokens"
+    elif not (text or "").strip():
+        status, reason = "empty", "empty answer"
+    return Answer(
+        status,
+        text or str(declined or ""),
+        reason,
+        _tokens(choice.get("logprobs")),
+        _count(usage, "prompt_tokens"),
+        _count(usage, "completion_tokens"),
+    )
+
+
+def _count(usage: Any, name: str) -> int:
+    value = usage.get(name)
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _tokens(found: Any) -> tuple[tuple[str, dict[str, float]], ...]:
+    """Log-probabilities as the chat endpoint writes them (`content`), or as the completions endpoint does (`top_logprobs`)."""
+    if not isinstance(found, dict):
+        return ()
+    try:
+        if found.get("content"):
+            return tuple(
+                (
+                    one["token"],
+                    _finite({**_pairs(one.get("top_logprobs") or []), one["token"]: one["logprob"]}),
+                )
+                for one in found["content"]
+            )
+        if found.get("tokens"):
+            best = found.get("top_logprobs") or [{}] * len(found["tokens"])
+            own = found.get("token_logprobs") or [None] * len(found["tokens"])
+            return tuple(
+                (token, _finite({**(others or {}), **({} if mine is None else {token: mine})}))
+                for token, others, mine in zip(found["tokens"], best, own, strict=True)
+            )
+    except (KeyError, TypeError, ValueError):
+        return ()
+    return ()
+
+
+def _pairs(listed: list[dict[str, Any]]) -> dict[str, float]:
+    return {one["token"]: one["logprob"] for one in listed}
+
+
+def _finite(values: dict[str, float]) -> dict[str, float]:
+    """OpenAI writes −9999 for what is not among the best; JSON has no −inf."""
+    return {token: float(value) for token, value in values.items() if -1000 < float(value) <= 1e-6}

@@ -1,0 +1,310 @@
+"""Requests -> answers in their order: each is asked until it has one final answer, and never again.
+
+One loop sends, waits and writes down; nothing else touches the ledger.  A request that must wait (Retry-After, back-off)
+holds no place: others go meanwhile.  Until something was answered requests go one at a time, so a wrong key, URL or model
+costs one request.
+"""
+
+import asyncio
+import heapq
+import time
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import ResourceError, TeacherError
+from ..progress import Silent, Watch
+from ..recipe import Api
+from ..stopping import asked, good_moments
+from .endpoint import Endpoint, Fatal, Reply, Retry, price_of
+from .ledger import Ledger
+from .messages import Answer, Request
+from .pace import Breaker, Rate, Width, back_off
+
+ATTEMPTS = 12
+"""Of one request, until this run gives it up; the next run tries again."""
+EMPTY_TWICE = 2
+REFUSALS = 5
+"""Requests refused before anything was answered: then it is not about the rows."""
+LONGEST = 900.0
+"""Seconds of Retry-After that are waited for."""
+
+
+def ask(
+    api: Api, requests: Sequence[Request], ledger: Ledger, watch: Watch | None = None, *, seed: int = 0
+) -> list[Answer | None]:
+    """One answer a request, in their order; None only where `api` has no endpoint and the ledger no answer.
+
+    Args: seed: of the jitter.
+    Raises: TeacherError if the endpoint cannot be used, or did not answer everything; ResourceError at `max_cost`.
+        What was answered until then is kept.
+    """
+    watch = watch or Silent()
+    ledger.plan(requests)
+    unique = list({one.key: one for one in requests}.values())
+    known = ledger.answers([one.key for one in unique])
+    missing = [one for one in unique if one.key not in known]
+    if missing and api.base_url is not None:
+        if len(missing) < len(unique):
+            watch.note(f"  {len(unique) - len(missing):,} answers are there, {len(missing):,} are asked for")
+        for line in forecast(api, missing, ledger):
+            watch.note(f"  {line}")
+        with good_moments():
+            _run(_Loop(api, missing, ledger, watch, seed).run())
+        known = ledger.answers([one.key for one in unique])
+    return [known.get(one.key) for one in requests]
+
+
+def forecast(api: Api, missing: Sequence[Request], ledger: Ledger) -> list[str]:
+    """What `missing` will take, as lines for a person.
+
+    Raises: ResourceError if what the teacher must read alone costs more than is left of `max_cost`.
+    """
+    read = sum(one.size for one in missing)
+    most = sum(one.max_tokens for one in missing)
+    _, usual, _, _ = ledger.typical()
+    lines = [f"{len(missing):,} requests: about {read:,} tokens to read, at most {most:,} to write"]
+    if api.price is not None:
+        low, high = price_of(api.price, read, 0), price_of(api.price, read, most)
+        assert low is not None
+        assert high is not None
+        line = f"cost: at most ${high:,.2f}"
+        if usual:
+            expected = price_of(api.price, read, usual * len(missing)) or 0.0
+            line = f"cost: about ${expected:,.2f}, by the answers so far; at most ${high:,.2f}"
+        lines.append(line)
+        if api.max_cost is not None:
+            left = api.max_cost - ledger.spent()
+            if low > left:
+                raise ResourceError(
+                    f"teacher.api.max_cost: what the teacher must read alone costs ${low:,.4f}, and ${max(0.0, left):,.4f} of "
+                    f"${api.max_cost:g} are left; raise it, or lower data.train.limit."
+                )
+            if high > left:
+                lines.append(f"asking stops at max_cost, ${api.max_cost:g}, of which ${left:,.4f} are left")
+    return lines
+
+
+@dataclass(order=True)
+class _Job:
+    """A request on its way to an answer."""
+
+    ready_at: float
+    place: int
+    request: Request
+    tries: int = 0
+
+
+class _Loop:
+    """The state of one call of `ask`."""
+
+    def __init__(self, api: Api, missing: Sequence[Request], ledger: Ledger, watch: Watch, seed: int) -> None:
+        self.api, self.ledger, self.watch, self.seed = api, ledger, watch, seed
+        self.fresh = deque(_Job(0.0, place, request) for place, request in enumerate(missing))
+        self.waiting: list[_Job] = []
+        self.flying: dict[asyncio.Task[Reply], tuple[_Job, int, float, float]] = {}
+        """task -> (job, attempt, when it was sent, dollars it may cost)"""
+        self.requests, self.tokens = Rate(api.requests_per_minute), Rate(api.tokens_per_minute)
+        self.width, self.breaker = Width(api.concurrency), Breaker()
+        self.total, self.done, self.answered = len(missing), 0, 0
+        self.held: list[tuple[str, Answer]] = []
+        """Refusals before anything was answered: if all are refused, it is not about the rows, and they are not kept."""
+        self.given_up: list[tuple[_Job, str]] = []
+        self.stop: TeacherError | ResourceError | None = None
+        _, self.written, self.usual, self.answers = ledger.typical()
+        """Means of the answers so far, and how many: dollars are what an answer that was lost counts as."""
+        if buried := ledger.bury(self.usual):
+            watch.note(
+                f"  {buried} requests were under way when an earlier run was killed; they are asked again"
+            )
+        self.spent = ledger.spent()
+        self.began = time.monotonic()
+
+    async def run(self) -> None:
+        """Until everything is answered, given up, stopped or unaffordable.  Raises: TeacherError or ResourceError at the end."""
+        endpoint = Endpoint(self.api)
+        try:
+            while self.flying or (self.stop is None and not asked() and (self.fresh or self.waiting)):
+                pause = self._send(endpoint)
+                if not self.flying:
+                    if self.stop is None and pause is not None:
+                        await asyncio.sleep(min(pause, 0.25))  # a signal is looked for in between
+                    continue
+                finished, _ = await asyncio.wait(
+                    self.flying, timeout=pause, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in finished:
+                    self._land(task)
+        finally:
+            await endpoint.close()
+        if self.held and not self.stop:
+            self._refused_all()
+        if self.stop is not None:
+            raise self.stop
+        if self.given_up:
+            job, reason = self.given_up[0]
+            raise TeacherError(
+                f"teacher.api: {len(self.given_up):,} of {self.total:,} requests have no answer after {ATTEMPTS} attempts "
+                f"(row {job.request.row}: {reason}); the others are kept. Run the same command to ask for these again."
+            )
+
+    # ── sending ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _send(self, endpoint: Endpoint) -> float | None:
+        """Send what may leave now.  Returns: seconds until more may; None if only an answer can change that."""
+        while self.stop is None and not asked():
+            now = time.monotonic()
+            if (pause := self._pause(now)) is None or pause > 0:
+                return pause
+            job = heapq.heappop(self.waiting) if self._is_ready(now) else self.fresh.popleft()
+            ceiling = price_of(self.api.price, job.request.size, job.request.max_tokens) or 0.0
+            if not self._affordable(ceiling):
+                heapq.heappush(self.waiting, replace(job, ready_at=now))
+                if not self.flying:
+                    self._stop_at_cost()
+                return None
+            self.requests.take(now, 1)
+            self.tokens.take(now, self._weight(job.request))
+            attempt = self.ledger.begin(job.request.key)
+            task = asyncio.ensure_future(endpoint.send(job.request))
+            self.flying[task] = (job, attempt, now, ceiling)
+        return None
+
+    def _pause(self, now: float) -> float | None:
+        """Seconds until the next request may leave; None while that hangs on one that is under way."""
+        allowed = self.breaker.width(now, int(self.width.now) if self.answered else 1)
+        if self.breaker.open_until is not None and allowed == 0:
+            return self.breaker.open_until - now
+        if len(self.flying) >= allowed:
+            return None
+        if not self.fresh and not self.waiting:
+            return None
+        ready = now if self.fresh else self.waiting[0].ready_at
+        return max(
+            ready - now, self.width.rest_until - now, self.requests.wait(now), self.tokens.wait(now), 0.0
+        )
+
+    def _is_ready(self, now: float) -> bool:
+        return bool(self.waiting) and (self.waiting[0].ready_at <= now or not self.fresh)
+
+    def _weight(self, request: Request) -> float:
+        """Tokens that a request will take, about: what providers count towards a limit."""
+        return request.size + request.max_tokens
+
+    def _affordable(self, ceiling: float) -> bool:
+        if self.api.max_cost is None:
+            return True
+        reserved = sum(cost for *_, cost in self.flying.values())
+        return self.spent + reserved + ceiling <= self.api.max_cost
+
+    def _stop_at_cost(self) -> None:
+        self.stop = ResourceError(
+            f"teacher.api.max_cost: ${self.spent:,.4f} of ${self.api.max_cost:g} are spent, and the next request may cost more "
+            f"than is left, with {self.total - self.done:,} to go; what was answered is kept. Raise it and run again."
+        )
+
+    # ── landing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _land(self, task: "asyncio.Task[Reply]") -> None:
+        """Write down what came of an attempt, and decide what to do next."""
+        job, attempt, sent, _ = self.flying.pop(task)
+        reply = task.result()
+        now = time.monotonic()
+        job.tries += 1
+        match reply:
+            case Answer():
+                self._answered(job, reply, attempt, now - sent)
+            case Retry():
+                lost = self.usual if reply.billed else None
+                self.spent += lost or 0.0
+                self.ledger.end(attempt, now - sent, reply.reason, lost)
+                self.tokens.correct(-self._weight(job.request))
+                self._again(job, reply, now)
+            case Fatal(sentence):
+                self.ledger.end(attempt, now - sent, sentence, None)
+                self.stop = self.stop or TeacherError(
+                    f"teacher.api: {self.api.base_url} cannot be used: {sentence.rstrip('.')}; mend teacher.api and run again."
+                )
+        self._tell()
+
+    def _answered(self, job: _Job, answer: Answer, attempt: int, seconds: float) -> None:
+        """Keep it, unless it is empty for the first time."""
+        request = job.request
+        self.spent += answer.cost or 0.0
+        self.width.answered()
+        self.breaker.answered()
+        used = answer.input_tokens + answer.output_tokens
+        self.tokens.correct((used or request.size) - self._weight(request))
+        if answer.status == "empty" and job.tries < EMPTY_TWICE:
+            self.ledger.end(attempt, seconds, "empty", answer.cost)
+            self._wait(job, 0.0)
+            return
+        self.done += 1
+        self.held.append((request.key, answer))
+        if answer.status != "refused":
+            self.answered += 1
+            self.answers += 1
+            self.usual = (
+                answer.cost and (self.usual or 0.0) + (answer.cost - (self.usual or 0.0)) / self.answers
+            )
+        if self.answers:
+            for key, kept in self.held:
+                self.ledger.keep(key, kept, self.api.base_url or "")
+            self.held.clear()
+        elif len(self.held) >= REFUSALS:
+            self._refused_all()
+        self.ledger.end(attempt, seconds, answer.status, answer.cost)
+
+    def _refused_all(self) -> None:
+        self.stop = self.stop or TeacherError(
+            f"teacher.api: {self.api.base_url} refused {len(self.held)} requests and answered none ({self.held[0][1].reason}); "
+            "mend teacher.api and run again."
+        )
+
+    def _again(self, job: _Job, reply: Retry, now: float) -> None:
+        """Put it back, for a time that depends on what went wrong."""
+        wait = back_off(self.seed, job.request.key, job.tries)
+        if reply.after is not None:
+            wait += reply.after
+        if reply.throttled:
+            self.width.throttled(now + wait)
+        else:
+            self.width.answered()
+            self.breaker.failed(now)
+        if self.breaker.gave_up:
+            self.stop = self.stop or TeacherError(
+                f"teacher.api: {self.api.base_url} does not answer ({reply.reason}); what was answered is kept. "
+                "Run the same command when it is back."
+            )
+        elif reply.after is not None and reply.after > LONGEST:
+            self.stop = self.stop or TeacherError(
+                f"teacher.api: {self.api.base_url} asks to come back in {reply.after / 60:,.0f} minutes ({reply.reason}); "
+                "what was answered is kept. Run the same command then."
+            )
+        if job.tries >= ATTEMPTS:
+            self.given_up.append((job, reply.reason))
+        else:
+            self._wait(job, wait)
+
+    def _wait(self, job: _Job, seconds: float) -> None:
+        heapq.heappush(self.waiting, replace(job, ready_at=time.monotonic() + seconds))
+
+    def _tell(self) -> None:
+        rate = self.done / max(1e-9, time.monotonic() - self.began)
+        cost = f", ${self.spent:,.4f}" if self.api.price is not None else ""
+        self.watch.step(
+            "asking", self.done, self.total, f"{rate:,.1f} answers/s, {len(self.flying)} under way{cost}"
+        )
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """`asyncio.run`, in a thread of its own where a loop runs already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()

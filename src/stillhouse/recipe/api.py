@@ -1,0 +1,140 @@
+"""`teacher.api:`: a teacher behind an OpenAI-compatible endpoint, or one whose past answers lie in a file."""
+
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from .section import Section
+
+Prompt = Annotated[str, Field(pattern=r"(?s)^.*\{text\}.*$")]
+
+
+class Price(Section):
+    """What a provider asks, in dollars per million tokens."""
+
+    input: NonNegativeFloat
+    """Of what the teacher reads."""
+    output: NonNegativeFloat
+    """Of what it writes, its reasoning included."""
+
+
+class Api(Section):
+    """Where the teacher is, what it is asked, and how fast and how dear that may get."""
+
+    base_url: str | None = None
+    """Up to the version, such as http://localhost:8000/v1 (vLLM, SGLang, llama.cpp, Ollama, OpenAI, clouds); may be left out with
+    `answers`."""
+    model: str = Field(min_length=1)
+    """The model's name at that endpoint."""
+    api_key_env: str | None = Field(default=None, pattern="^[A-Za-z_][A-Za-z0-9_]*$")
+    """NAME of the environment variable that holds the key; never the key itself."""
+    endpoint: Literal["chat", "completions"] = "chat"
+    """chat/completions, or completions for base models."""
+    system: str | None = None
+    """A system message before each prompt (chat only)."""
+    prompt: Prompt | None = None
+    """Classification: what is asked about a row; {text}, {pair} and {labels} are filled in.  It has a default."""
+    labels: list[str] | dict[str, str] = []
+    """Classification: the labels' names where no training row has one; or the data's label: the word that the teacher says for it."""
+    top_logprobs: Annotated[PositiveInt, Field(le=20)] | None = None
+    """Classification: ask for this many log-probabilities a token, and make them each label's probability."""
+    temperature: NonNegativeFloat | None = 0.0
+    """0 is the most probable answer; null is not sent (some models refuse it)."""
+    max_tokens: PositiveInt | None = None
+    """Tokens an answer may take, at most: 1024, or 16 for classification, if not given."""
+    extra_body: dict[str, Any] = {}
+    """Further fields of each request, such as {reasoning_effort: low}."""
+    concurrency: Annotated[PositiveInt, Field(le=1024)] = 64
+    """Requests under way at once, at most; fewer while the endpoint throttles."""
+    requests_per_minute: PositiveInt | None = None
+    """The provider's limit."""
+    tokens_per_minute: PositiveInt | None = None
+    """The provider's limit, read and written together."""
+    timeout: PositiveFloat = 120.0
+    """Seconds until an answer counts as lost."""
+    price: Price | None = None
+    """For the forecast, the ledger and `max_cost`."""
+    max_cost: PositiveFloat | None = None
+    """Dollars, over all runs in this folder: asking stops before it is passed."""
+    answers: str | None = None
+    """Past answers to take before anything is asked: a .jsonl of OpenAI's batch output, of stored completions, or of prompts with
+    completions."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_url_without_secrets(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"must begin with http:// or https:// and name a host, not {value!r}")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("must hold no password and no query; name the key's variable in api_key_env")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        if self.base_url is None and self.answers is None:
+            raise ValueError("needs base_url, or answers to take instead")
+        if self.max_cost is not None and self.price is None:
+            raise ValueError(
+                "max_cost: costs are not known without a price; add price: {input: …, output: …}"
+            )
+        if self.endpoint == "completions" and self.system is not None:
+            raise ValueError("system: only the chat endpoint has system messages; put it into prompt")
+        if reserved := {"model", "messages", "prompt", "stream", "n"} & set(self.extra_body):
+            raise ValueError(f"extra_body: {min(reserved)} is set by the run itself; remove it")
+        return self
+
+    @property
+    def label_words(self) -> dict[str, str]:
+        """Label -> the teacher's word for it, of the labels that are named."""
+        return self.labels if isinstance(self.labels, dict) else {label: label for label in self.labels}
+
+
+def api_fault(recipe: Any) -> str | None:
+    """What of the other sections does not go with a teacher behind an API, in a sentence; None if nothing."""
+    api, student = recipe.teacher.api, recipe.student
+    if api is None:
+        return (
+            None
+            if student.tokenizer is None
+            else "student.tokenizer: only with teacher.api; the student reads with its teacher's tokenizer"
+        )
+    if student.from_teacher is not None:
+        return "student.from_teacher: an API has no layers to keep; use student.model, or from_config with student.tokenizer"
+    if student.from_config is not None and student.tokenizer is None:
+        return (
+            "student.tokenizer: an API lends no tokenizer; name a model of the student's family that does, or use "
+            "student.model"
+        )
+    if recipe.label.online or recipe.rollouts is not None:
+        what = "label.online" if recipe.label.online else "rollouts"
+        return f"{what}: a teacher behind an API cannot run beside the student; remove it"
+    if recipe.label.samples is not None:
+        return "label.samples: an API's probabilities are not drawn from; remove it"
+    if recipe.data.augment is not None:
+        return "data.augment: makes tokens, and an API reads text; use data.unlabelled"
+    if recipe.plan is not None:
+        return "plan: its steps make teachers of models on this machine, and this one is behind an API; remove it"
+    if student.vocabulary is not None or recipe.data.writer is not None:
+        what = "student.vocabulary" if student.vocabulary is not None else "data.writer"
+        return f"{what}: needs the teacher's model on this machine, and it is behind an API; remove it"
+    if recipe.data.filter is not None and recipe.data.filter.min_confidence is not None:
+        return "data.filter.min_confidence: is measured on the teacher's model, and it is behind an API; remove it"
+    kinds = {term.kind for term in recipe.objective}
+    if recipe.task == "causal_lm":
+        if api.labels or api.prompt:
+            return f"teacher.api.{'labels' if api.labels else 'prompt'}: only for task: classification; remove it"
+        if recipe.evaluate.groups or recipe.evaluate.perturb:
+            what = "groups" if recipe.evaluate.groups else "perturb"
+            return f"evaluate.{what}: compares with the teacher row by row, and behind an API it says texts alone; remove it"
+        if soft := sorted(kinds - {"hard"}):
+            return (
+                f"objective: {soft[0]} needs the teacher's probabilities, and behind an API it says text alone, which the "
+                "student learns as hard targets; use objective: [{kind: hard}]"
+            )
+    elif kinds == {"hard"}:
+        return "objective: no term uses the teacher, whose answers are soft targets; add {kind: forward_kl}"
+    return None

@@ -1,0 +1,153 @@
+"""What a teacher said in words -> what a student can learn from: a label's number, its probabilities, a whole row.
+
+A teacher's text is data.  It is compared with the labels' names, or becomes the content of a turn; it is never run, never
+taken for a template, and never read for control tokens.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ..asking import Answer, Request, chat, completion
+from ..errors import RecipeError
+from ..recipe import Api
+
+SMALLEST = 1e-6
+"""Probability of a label that the teacher did not mention."""
+QUESTION = "Which of these labels fits the text best: {labels}?\nAnswer with the label alone.\n\nText: {text}"
+QUESTION_OF_TWO = (
+    "Which of these labels fits the two texts best: {labels}?\nAnswer with the label alone.\n\n"
+    "First text: {text}\n\nSecond text: {pair}"
+)
+AROUND = " \t\r\n\"'`*.:_"
+"""Quotes, emphasis and full stops that models put around a word."""
+REASONING = re.compile(r"^.*</think>", re.DOTALL)
+CONTROL_TOKEN = "control token in the answer"
+
+
+def question_about(row: dict[str, Any], words: Sequence[str], api: Api, purpose: str) -> Request:
+    """What is asked about a row to be classified."""
+    template = api.prompt or (QUESTION_OF_TWO if "pair" in row else QUESTION)
+    if api.endpoint == "completions" and api.prompt is None:
+        template += "\n\nLabel:"
+    values = {"text": row["text"], "pair": row.get("pair", ""), "labels": ", ".join(words)}
+    filled = re.sub(r"\{(text|pair|labels)\}", lambda found: values[found[1]], template)
+    ask = completion if api.endpoint == "completions" else chat
+    return ask(api, filled, row["id"], purpose, max_tokens=16)
+
+
+def question_of(row: dict[str, Any], api: Api, purpose: str) -> Request:
+    """The question of a row that wants a text."""
+    if "messages" not in row:
+        ask = completion if api.endpoint == "completions" else chat
+        return ask(api, row["prompt"], row["id"], purpose)
+    turns = [{"role": turn["role"], "content": turn["content"]} for turn in row["messages"]]
+    return chat(api, turns[:-1] if turns[-1]["role"] == "assistant" else turns, row["id"], purpose)
+
+
+def answered_row(row: dict[str, Any], text: str, api: Api) -> dict[str, Any]:
+    """The row with the teacher's text in the place of its answer."""
+    if "messages" in row:
+        turns = row["messages"][:-1] if row["messages"][-1]["role"] == "assistant" else row["messages"]
+        return {**row, "messages": [*turns, {"role": "assistant", "content": text}]}
+    if api.endpoint == "chat":  # what was a turn of its own becomes the end of a line
+        text = text.strip() if row["prompt"][-1:].isspace() else f" {text.strip()}"
+    return {**row, "completion": text}
+
+
+def has_control_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer would read some of `text` as a control token, such as an end of turn."""
+    control = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    return not control.isdisjoint(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+# ── labels ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def words_of(labels: Sequence[str], api: Api) -> list[str]:
+    """The teacher's word for each label.  Raises: RecipeError if two cannot be told apart."""
+    words = [api.label_words.get(label, label) for label in labels]
+    folded = [_bare(word) for word in words]
+    if len(set(folded)) < len(words) or not all(folded):
+        raise RecipeError(
+            f"teacher.api.labels: the words {', '.join(map(repr, words))} cannot be told apart when case, quotes and full "
+            "stops are left aside; give each label a word of its own."
+        )
+    return words
+
+
+def label_shares(answer: Answer | None, words: Sequence[str]) -> list[float] | str:
+    """The probability of each label, or why there is none.
+
+    With log-probabilities they are the teacher's own; without, the label that it named has nearly all.  In both cases the
+    whole answer must be a label.
+    """
+    if answer is None:
+        return "not among the past answers"
+    if not answer.usable:
+        return answer.reason.partition(":")[0] if answer.status == "refused" else answer.reason
+    named = parsed_label(answer.text, words)
+    if named is None:
+        return "the answer is no label"
+    shares = shares_of_tokens(answer.tokens, words) if answer.tokens else None
+    if shares is None:
+        shares = [float(number == named) for number in range(len(words))]
+    floored = [max(share, SMALLEST) for share in shares]
+    return [share / sum(floored) for share in floored]
+
+
+def parsed_label(text: str, words: Sequence[str]) -> int | None:
+    """The number of the label that `text` is, case, quotes and full stops left aside; None if it is none."""
+    said = _bare(REASONING.sub("", text))
+    return next((number for number, word in enumerate(words) if _bare(word) == said), None)
+
+
+def shares_of_tokens(
+    tokens: Sequence[tuple[str, dict[str, float]]], words: Sequence[str]
+) -> list[float] | None:
+    """Each label's probability by the tokens' alternatives; None if they hold no label at all.
+
+    The answer is followed token by token.  At each, the probability of an alternative belongs to the labels that begin
+    with what it would have made of the answer (in equal parts, if several do), until the answer itself is one label only.
+    What leads to no label is left out, and the rest scaled to 1.
+    """
+    found = [0.0] * len(words)
+    said, mass = "", 1.0
+    for token, others in tokens:
+        if token not in others:
+            return None
+        here = _beginning_with(said + token, words)
+        for other, log_p in others.items():
+            if other != token and (names := _beginning_with(said + other, words)) and _bare(said + other):
+                for number in names:
+                    found[number] += mass * math.exp(log_p) / len(names)
+        said, mass = said + token, mass * math.exp(others[token])
+        if _bare(said) and len(here) <= 1:
+            break
+    whole = [number for number, word in enumerate(words) if _bare(word) == _bare(said)]
+    for number in (names := whole or _beginning_with(said, words)):
+        found[number] += mass / len(names)
+    total = sum(found)
+    return [share / total for share in found] if total > 0 else None
+
+
+def _beginning_with(text: str, words: Sequence[str]) -> list[int]:
+    """The labels that `text` is the beginning of."""
+    start = text.lstrip(AROUND).casefold()
+    exact = _exactly(text, words)
+    return exact or [number for number, word in enumerate(words) if _bare(word).startswith(start)]
+
+
+def _exactly(text: str, words: Sequence[str]) -> list[int]:
+    """The label that `text` is, unless it also begins a longer one."""
+    said = _bare(text)
+    found = [number for number, word in enumerate(words) if _bare(word) == said]
+    longer = any(_bare(word).startswith(said) and _bare(word) != said for word in words)
+    return [] if longer else found
+
+
+def _bare(text: str) -> str:
+    return text.strip(AROUND).casefold()

@@ -1,0 +1,264 @@
+"""Asking through real HTTP on loopback: nothing lost, nothing bought twice, nothing asked too early."""
+
+import json
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endpoint import Endpoint, Weather, prompt_of
+from stillhouse.asking import Ledger, Request, ask, chat
+from stillhouse.errors import RecipeError, ResourceError, TeacherError
+from stillhouse.recipe import Api
+from typed import start
+
+STORM = Weather(
+    seed=1, throttled=0.1, broken=0.1, garbage=0.05, dropped=0.03, empty=0.03, too_long=0.03, latency=0.01,
+    retry_after=0.2,
+)  # fmt: skip
+PRICE = {"input": 20.0, "output": 200.0}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "ledger.sqlite") as opened:
+        yield opened
+
+
+def api(server: Endpoint, **more: Any) -> Api:
+    return Api(base_url=server.url, model="big", **{"timeout": 30.0, **more})
+
+
+def prompts(of: Api, count: int, purpose: str = "train") -> list[Request]:
+    return [chat(of, f"row {number}", row=str(number), purpose=purpose) for number in range(count)]
+
+
+def test_a_storm_loses_doubles_and_shifts_nothing(ledger: Ledger) -> None:
+    with Endpoint(weather=STORM) as endpoint:
+        answers = ask(api(endpoint), prompts(api(endpoint), 100), ledger, seed=1)
+    refused = {number for number, answer in enumerate(answers) if answer and answer.status == "refused"}
+    assert 0 < len(refused) < 20
+    assert all(
+        answer and answer.text == ("" if number in refused else f"Said: row {number}")
+        for number, answer in enumerate(answers)
+    )
+    seen = endpoint.seen
+    assert {"429", "500", "503", "garbage", "dropped", "empty", "400"} <= set(seen.outcomes), "the storm came"
+    assert set(seen.delivered.values()) == {1}
+    assert (seen.too_early, seen.after_refusal) == (0, 0)
+
+
+def test_a_request_that_hangs_is_asked_again(ledger: Ledger) -> None:
+    with Endpoint(weather=Weather(hang=1.0)) as endpoint:
+        settings = api(endpoint, timeout=0.3)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("stillhouse.asking.service.ATTEMPTS", 2)
+            with pytest.raises(
+                TeacherError, match=r"1 of 1 requests have no answer after 2 attempts .*within 0.3 s"
+            ):
+                ask(settings, prompts(settings, 1), ledger)
+    assert endpoint.seen.outcomes == {"hang": 2}
+
+
+def test_what_the_ledger_has_is_not_asked_again(ledger: Ledger) -> None:
+    with Endpoint() as endpoint:
+        settings = api(endpoint)
+        first = ask(settings, prompts(settings, 20), ledger)
+        moved = settings.model_copy(update={"base_url": "http://127.0.0.1:9/v1"})
+        again = ask(moved, prompts(moved, 20, "eval"), ledger)
+    assert again == first
+    assert len(endpoint.bodies) == 20
+    assert {row["purpose"]: row["requests"] for row in ledger.summary()} == {"train": 20, "eval": 20}
+
+
+def test_rows_with_one_question_share_an_answer_and_other_seeds_get_their_own(ledger: Ledger) -> None:
+    with Endpoint() as endpoint:
+        settings = api(endpoint)
+        same = [chat(settings, "one", row=str(number), purpose="train") for number in range(5)]
+        others = [chat(settings, "one", row="0", purpose="more", seed=number) for number in range(3)]
+        ask(settings, same + others, ledger)
+    assert len(endpoint.bodies) == 4
+
+
+def test_a_wrong_key_costs_one_request_and_is_not_repeated_aloud(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "sk-very-secret")
+    with Endpoint(key="another") as endpoint, pytest.raises(TeacherError, match="key is refused") as error:
+        ask(api(endpoint, api_key_env="SOME_KEY"), prompts(api(endpoint), 50), ledger)
+    assert endpoint.seen.outcomes == {"401": 1}
+    assert "sk-very-secret" not in str(error.value)
+    assert error.value.exit_code == 4
+
+
+def test_a_key_of_another_host_is_never_sent(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client library would take OPENAI_API_KEY from the environment, whatever the host."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    with Endpoint(key="none") as endpoint:
+        assert ask(api(endpoint), prompts(api(endpoint), 1), ledger)
+    assert endpoint.seen.outcomes == {"200": 1}
+
+
+def test_a_variable_that_is_not_there_is_named(ledger: Ledger) -> None:
+    with pytest.raises(RecipeError, match="the environment has no NO_SUCH_KEY"):
+        ask(Api(base_url="http://127.0.0.1:9/v1", model="m", api_key_env="NO_SUCH_KEY"), prompts(Api(base_url="http://x/v1", model="m"), 1), ledger)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (404, {"error": {"message": "The model `big` does not exist"}}, "no such model"),
+        (402, {"error": {"message": "Insufficient balance"}}, "no credit"),
+        (
+            429,
+            {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}},
+            "quota is used up",
+        ),
+    ],
+)
+def test_what_no_request_escapes_stops_at_the_first(
+    ledger: Ledger, status: int, body: dict[str, Any], says: str
+) -> None:
+    with (
+        Endpoint(script=[(status, {}, json.dumps(body))] * 9) as endpoint,
+        pytest.raises(TeacherError, match=says),
+    ):
+        ask(api(endpoint), prompts(api(endpoint), 9), ledger)
+    assert len(endpoint.bodies) == 1
+
+
+def test_an_endpoint_that_refuses_everything_is_told_after_a_few_and_nothing_is_kept(ledger: Ledger) -> None:
+    """An unknown parameter is refused with 400 for each row; once it is mended on the server, the rows must be asked again."""
+    refusal = (400, {}, json.dumps({"error": {"message": "logprobs are not supported"}}))
+    with Endpoint(script=[refusal] * 5) as endpoint:
+        settings = api(endpoint)
+        with pytest.raises(TeacherError, match="refused 5 requests and answered none .*logprobs"):
+            ask(settings, prompts(settings, 50), ledger)
+        assert len(endpoint.bodies) == 5
+        assert all(ask(settings, prompts(settings, 50), ledger))
+
+
+@pytest.mark.parametrize(
+    ("status", "asked"), [(400, 1), (413, 1), (422, 1), (408, 2), (409, 2), (429, 2), (503, 2)]
+)
+def test_only_what_may_pass_is_asked_again(ledger: Ledger, status: int, asked: int) -> None:
+    with Endpoint() as endpoint:
+        settings = api(endpoint)
+        ask(settings, prompts(settings, 1, "warm"), ledger)
+        endpoint.script.append((status, {}, json.dumps({"error": {"message": "no"}})))
+        (answer,) = ask(settings, [chat(settings, "another", row="x", purpose="train")], ledger)
+    assert len(endpoint.bodies) == 1 + asked
+    assert answer is not None
+    assert answer.status == ("refused" if asked == 1 else "answered")
+
+
+def test_answers_that_are_cut_or_filtered_are_kept_flagged_and_not_bought_again(ledger: Ledger) -> None:
+    filtered = {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}], "usage": {}}
+    with Endpoint(lambda body: "one two three four", script=[(200, {}, json.dumps(filtered))]) as endpoint:
+        settings = api(endpoint, max_tokens=2)
+        found = ask(settings, prompts(settings, 2), ledger)
+        assert ask(settings, prompts(settings, 2), ledger) == found
+    assert [answer and answer.status for answer in found] == ["filtered", "truncated"]
+    assert found[1] is not None and found[1].text == "one two"
+    assert len(endpoint.bodies) == 2
+
+
+def test_an_empty_answer_is_asked_for_once_more(ledger: Ledger) -> None:
+    with Endpoint(lambda body: " ") as endpoint:
+        (answer,) = ask(api(endpoint), prompts(api(endpoint), 1), ledger)
+    assert answer is not None and answer.status == "empty"
+    assert len(endpoint.bodies) == 2
+
+
+def test_the_cost_never_passes_its_bound_and_the_rest_is_asked_for_later(ledger: Ledger) -> None:
+    with Endpoint(weather=Weather(latency=0.01)) as endpoint:
+        settings = api(endpoint, price=PRICE, max_tokens=4, max_cost=0.05)
+        with pytest.raises(ResourceError, match=r"max_cost: \$0\.0\d+ of \$0\.05 are spent"):
+            ask(settings, prompts(settings, 200), ledger)
+        bought = len(endpoint.bodies)
+        assert 10 < bought < 200
+        assert 0.04 < ledger.spent() <= 0.05
+        with pytest.raises(ResourceError, match="what the teacher must read alone costs"):
+            ask(settings, prompts(settings, 200), ledger)
+        assert len(endpoint.bodies) == bought, "the forecast comes before the first request"
+        ask(settings.model_copy(update={"max_cost": 9.0}), prompts(settings, 200), ledger)
+    assert len(endpoint.bodies) == 200
+
+
+def test_an_endpoint_that_is_gone_is_given_up_in_a_sentence(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stillhouse.asking import pace
+
+    monkeypatch.setattr(pace.Breaker, "LOOKS", 2)
+    settings = Api(base_url="http://127.0.0.1:9/v1", model="m", timeout=1.0)
+    with pytest.raises(TeacherError, match="does not answer .*what was answered is kept"):
+        ask(settings, prompts(settings, 20), ledger)
+
+
+def test_a_retry_after_of_hours_is_not_waited_for(ledger: Ledger) -> None:
+    hours = (429, {"Retry-After": "7200"}, "{}")
+    with Endpoint(script=[hours]) as endpoint, pytest.raises(TeacherError, match="come back in 120 minutes"):
+        ask(api(endpoint), prompts(api(endpoint), 3), ledger)
+
+
+def test_no_more_are_under_way_than_the_recipe_allows(ledger: Ledger) -> None:
+    with Endpoint(weather=Weather(latency=0.02)) as endpoint:
+        ask(api(endpoint, concurrency=3), prompts(api(endpoint), 40), ledger)
+    assert endpoint.seen.most_at_once == 3
+
+
+CLIENT = """
+import sys
+from pathlib import Path
+from stillhouse.asking import Ledger, ask, chat
+from stillhouse.recipe import Api
+api = Api(base_url=sys.argv[1], model="big", concurrency=8, price={"input": 1.0, "output": 1.0})
+with Ledger(Path(sys.argv[2])) as ledger:
+    ask(api, [chat(api, f"row {n}", row=str(n), purpose="train") for n in range(60)], ledger)
+"""
+
+
+def test_a_killed_client_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Endpoint(weather=Weather(latency=0.05)) as endpoint:
+        client = start(endpoint.url, path, script=CLIENT)
+        while len(endpoint.seen.delivered) < 20 and client.poll() is None:
+            time.sleep(0.01)
+        client.send_signal(signal.SIGKILL)
+        client.communicate()
+        before = len(endpoint.seen.delivered)
+        with Ledger(path) as ledger:
+            settings = Api(base_url=endpoint.url, model="big", price={"input": 1.0, "output": 1.0})
+            answers = ask(settings, prompts(settings, 60), ledger)
+            attempts = ledger.attempts()
+    assert before < 60, "the kill came in time"
+    assert [answer and answer.text for answer in answers] == [f"Said: row {number}" for number in range(60)]
+    twice = sum(endpoint.seen.delivered.values()) - 60
+    assert twice <= 8, "at most what was under way when the kill came"
+    assert attempts["answered"] == 60
+    assert 0 < attempts.get("killed", 0) <= 8, "the ledger knows what may have been billed"
+
+
+def test_a_file_that_is_no_ledger_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    from stillhouse.errors import DataError
+
+    (tmp_path / "a.sqlite").write_bytes(b"no database at all, but long enough to look like one" * 10)
+    with pytest.raises(DataError, match="is no ledger that can be read"):
+        Ledger(tmp_path / "a.sqlite")
+    sqlite3.connect(tmp_path / "b.sqlite").execute("PRAGMA user_version = 99").connection.close()
+    with pytest.raises(DataError, match="another version"):
+        Ledger(tmp_path / "b.sqlite")
+
+
+def test_the_endpoint_for_completions_gets_plain_text(ledger: Ledger) -> None:
+    with Endpoint(lambda body: f"after {prompt_of(body)}") as endpoint:
+        settings = api(endpoint, endpoint="completions", top_logprobs=3)
+        (answer,) = ask(settings, [chat(settings, "a prompt", row="0", purpose="train")], ledger)
+    assert endpoint.bodies[0]["prompt"] == "a prompt"
+    assert endpoint.bodies[0]["logprobs"] == 3
+    assert answer is not None and answer.text == "after a prompt"

@@ -1,0 +1,95 @@
+"""A recipe whose teacher is behind an API: what does not go together is said in a sentence, before anything is paid."""
+
+from typing import Any
+
+import pytest
+
+from stillhouse.errors import RecipeError
+from stillhouse.recipe import Recipe, parse_recipe
+from stillhouse.recipe.text import recipe_text
+from stillhouse.recipe.yaml import parse_yaml
+
+API = {"base_url": "http://localhost:8000/v1", "model": "big"}
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "name": "box",
+        "task": "classification",
+        "teacher": {"api": API},
+        "student": {"model": "a/b"},
+        "data": {"train": {"source": "rows.csv"}},
+        "objective": [{"kind": "forward_kl"}],
+    }
+    return {**plain, **changes}
+
+
+def texts(**changes: Any) -> dict[str, Any]:
+    return values(task="causal_lm", objective=[{"kind": "hard"}], **changes)
+
+
+def with_api(**more: Any) -> dict[str, Any]:
+    return {"api": {**API, **more}}
+
+
+def fault(plain: dict[str, Any]) -> str:
+    with pytest.raises(RecipeError) as error:
+        parse_recipe(plain)
+    return str(error.value)
+
+
+def test_both_tasks_are_read_and_written_back() -> None:
+    for plain in (
+        values(),
+        texts(),
+        values(teacher=with_api(labels=["a", "b"], price={"input": 1.5, "output": 6.0}, max_cost=2.0)),
+    ):
+        recipe = parse_recipe(plain)
+        assert Recipe.model_validate(parse_yaml(recipe_text(recipe), "again")) == recipe
+        assert recipe.has_teacher
+
+
+@pytest.mark.parametrize(
+    ("plain", "says"),
+    [
+        (values(teacher={}), "teacher.model: is required and not there; add it (or api:"),
+        (values(teacher={"model": "a/b", "api": API}), "give either model or api"),
+        (values(teacher={"api": API, "finetune": {}}), "give either finetune or api"),
+        (values(teacher={"api": {"model": "big"}}), "needs base_url, or answers"),
+        (values(teacher=with_api(base_url="localhost:8000")), "must begin with http:// or https://"),
+        (values(teacher=with_api(base_url="https://me:secret@host/v1")), "must hold no password"),
+        (values(teacher=with_api(api_key_env="sk-abc.def")), "teacher.api.api_key_env"),
+        (values(teacher=with_api(max_cost=1.0)), "not known without a price"),
+        (values(teacher=with_api(endpoint="completions", system="x")), "only the chat endpoint has system messages"),
+        (values(teacher=with_api(extra_body={"messages": []})), "messages is set by the run itself"),
+        (values(teacher=with_api(prompt="What is it?")), "teacher.api.prompt"),
+        (values(teacher=with_api(max_tokns=3)), "Did you mean 'max_tokens'?"),
+        (values(student={"from_teacher": {"layers": 2}}), "an API has no layers to keep"),
+        (values(student={"from_config": {"config": {"hidden_size": 8}}}), "an API lends no tokenizer; name a model"),
+        (values(student={"model": "a/b", "tokenizer": "c/d"}), "only from_config needs one"),
+        (values(label={"online": True}), "label.online: a teacher behind an API cannot run beside"),
+        (values(label={"samples": 3}), "label.samples"),
+        (values(objective=[{"kind": "hard"}]), "no term uses the teacher"),
+        (values(data={"train": {"source": "x.csv"}, "augment": {}}), "data.augment"),
+        (texts(rollouts={}), "rollouts: a teacher behind an API"),
+        (texts(teacher=with_api(labels=["a"])), "teacher.api.labels: only for task: classification"),
+        (values(task="causal_lm"), "use objective: [{kind: hard}]"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_said(plain: dict[str, Any], says: str) -> None:
+    said = fault(plain)
+    assert says in said
+    assert "\n" not in said
+
+
+def test_a_tokenizer_of_its_own_is_for_teachers_behind_an_api_alone() -> None:
+    student = {"tokenizer": "c/d", "from_config": {"config": {"hidden_size": 8}}}
+    assert parse_recipe(values(student=student)).student.tokenizer == "c/d"
+    said = fault(values(student=student, teacher={"model": "a/b"}))
+    assert "the student reads with its teacher's tokenizer" in said
+
+
+def test_the_schema_says_nothing_of_keys_themselves() -> None:
+    """A recipe is published with its student; it has room for the name of a variable, and none for a key."""
+    fields = Recipe.model_json_schema()["$defs"]["Api"]["properties"]
+    assert {name for name in fields if "key" in name} == {"api_key_env"}

@@ -1,0 +1,157 @@
+"""What a teacher says is data: a label only if it is one, and never a command."""
+
+import math
+from itertools import pairwise
+
+import pytest
+
+import tiny
+from stillhouse.asking import Answer
+from stillhouse.errors import RecipeError
+from stillhouse.recipe import Api
+from stillhouse.teachers.said import (
+    answered_row,
+    has_control_tokens,
+    label_shares,
+    parsed_label,
+    question_about,
+    question_of,
+    shares_of_tokens,
+    words_of,
+)
+
+API = Api(base_url="http://localhost:1/v1", model="m")
+WORDS = ["negative", "positive"]
+
+
+@pytest.mark.parametrize(
+    "text", ["positive", " Positive.", '"positive"', "**POSITIVE**\n", "<think>negative?\n</think>\npositive"]
+)
+def test_a_label_is_read_whatever_is_around_it(text: str) -> None:
+    assert parsed_label(text, WORDS) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "positive, I think", "not positive", "positiv", "positive negative", "7"]
+)
+def test_what_is_no_label_is_none(text: str) -> None:
+    """Looking for the name anywhere in the text would make 'not positive' a positive."""
+    assert parsed_label(text, WORDS) is None
+    assert label_shares(Answer("answered", text), WORDS) == "the answer is no label"
+
+
+def test_a_named_label_has_nearly_all_and_the_shares_add_up() -> None:
+    shares = label_shares(Answer("answered", "positive"), ["a", "positive", "c"])
+    assert isinstance(shares, list)
+    assert sum(shares) == pytest.approx(1.0, abs=1e-12)
+    assert shares[1] > 0.99999
+    assert min(shares) > 0, "or the loss is infinite"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [("truncated", "cut at max_tokens"), ("filtered", "declined"), ("refused", "HTTP 400: x")],
+)
+def test_an_answer_that_is_not_whole_is_dropped_with_its_reason(status: str, reason: str) -> None:
+    found = label_shares(Answer(status, "positive", reason), WORDS)  # type: ignore[arg-type]
+    assert found == reason.partition(":")[0]
+
+
+def naive(tokens: list[tuple[str, dict[str, float]]], words: list[str]) -> list[float]:
+    """Every path that leaves the answer once, spelled out."""
+    found = [0.0] * len(words)
+    for at, (_, others) in enumerate(tokens):
+        before = "".join(token for token, _ in tokens[:at])
+        mass = math.exp(sum(own[token] for token, own in tokens[:at]))
+        for other, log_p in others.items():
+            path = (before + other).strip().lower()
+            matches = [number for number, word in enumerate(words) if path and word.startswith(path)]
+            ends = at == len(tokens) - 1 and other == tokens[at][0]
+            if other == tokens[at][0] and not ends:
+                continue
+            for number in matches:
+                found[number] += mass * math.exp(log_p) / len(matches)
+    return [value / sum(found) for value in found]
+
+
+def log(**shares: float) -> dict[str, float]:
+    return {token.replace("_", " "): math.log(share) for token, share in shares.items()}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        ([("positive", log(positive=0.7, negative=0.2, The=0.05))], WORDS),
+        ([(" Pos", log(_Pos=0.6, _Neg=0.3, neg=0.05)), ("itive", log(itive=0.99, t=0.005))], WORDS),
+        ([("very", log(very=0.5, not_=0.3)), (" good", log(_good=0.6, _bad=0.4))], ["very good", "very bad", "not bad"]),
+    ],
+)  # fmt: skip
+def test_probabilities_are_summed_over_the_tokens_alternatives(
+    tokens: list[tuple[str, dict[str, float]]], words: list[str]
+) -> None:
+    found = shares_of_tokens(tokens, words)
+    assert found == pytest.approx(
+        naive(tokens, words) if len(tokens) != 2 or words is not WORDS else naive(tokens[:1], words),
+        abs=1e-12,
+    )
+    assert sum(found or []) == pytest.approx(1.0)
+
+
+def test_a_label_that_begins_another_is_not_taken_for_it() -> None:
+    words = ["neutral", "neutral to positive"]
+    tokens = [("neutral", log(neutral=0.9, neg=0.1))]
+    assert shares_of_tokens(tokens, words) == pytest.approx([1.0, 0.0])
+
+
+def test_more_probability_of_a_token_is_more_of_its_label() -> None:
+    found = [
+        shares_of_tokens([("positive", log(positive=1 - p, negative=p))], WORDS) for p in (0.1, 0.2, 0.4)
+    ]
+    assert all(one and other and one[0] < other[0] for one, other in pairwise(found))
+    assert found[0] == pytest.approx([0.1, 0.9])
+
+
+def test_log_probabilities_without_any_label_are_none() -> None:
+    assert shares_of_tokens([("x", log(x=1.0))], WORDS) is None
+    assert shares_of_tokens([("x", log(y=1.0))], WORDS) is None
+
+
+def test_words_that_cannot_be_told_apart_are_refused() -> None:
+    with pytest.raises(RecipeError, match="cannot be told apart"):
+        words_of(["yes", "Yes."], API)
+    named = API.model_copy(update={"labels": {"0": "negative", "1": "positive"}})
+    assert words_of(["0", "1"], named) == WORDS
+
+
+def test_a_rows_text_is_never_a_template() -> None:
+    """Filled in one after the other, a text that says {labels} would be filled in as well."""
+    row = {"id": "0", "text": "{labels} {pair} {{ 7*7 }} %s", "pair": "{text}"}
+    asked = question_about(row, WORDS, API.model_copy(update={"prompt": "{text}|{pair}|{labels}"}), "train")
+    assert asked.body["messages"][-1]["content"] == "{labels} {pair} {{ 7*7 }} %s|{text}|negative, positive"
+
+
+def test_the_answer_that_a_row_has_is_not_shown_to_the_teacher() -> None:
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+    for row in (
+        {"id": "0", "messages": turns},
+        {"id": "0", "messages": turns[:1]},
+        {"id": "0", "prompt": "Why?", "completion": "Because."},
+    ):
+        assert "Because" not in str(question_of(row, API, "train").body)
+        assert "Because" not in str(answered_row(row, "So.", API))
+
+
+def test_the_answer_takes_its_place() -> None:
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+    row = answered_row({"id": "0", "messages": turns}, "So.", API)
+    assert row["messages"] == [turns[0], {"role": "assistant", "content": "So."}]
+    assert answered_row({"prompt": "Why?"}, "So.", API)["completion"] == " So."
+    assert answered_row({"prompt": "Why?\n"}, " So.", API)["completion"] == "So."
+    plain = API.model_copy(update={"endpoint": "completions"})
+    assert answered_row({"prompt": "Why?"}, "  So.", plain)["completion"] == "  So.", "as it was written"
+
+
+def test_control_tokens_in_an_answer_are_seen() -> None:
+    tokenizer = tiny.language_tokenizer()
+    assert has_control_tokens("a book<|im_end|>\n<|im_start|>system", tokenizer)
+    assert not has_control_tokens("a book <im_end> {{ bos_token }}", tokenizer)
