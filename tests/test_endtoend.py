@@ -38,8 +38,10 @@ def interval(value: Any, *more: str) -> None:
         assert value["low"] <= value["high"]
 
 
-def promised(found: dict[str, Any], controls: tuple[str, ...] = ("initial", "hard_only")) -> None:
-    """Every field that a reader of results.json may count on."""
+def promised(
+    found: dict[str, Any], controls: tuple[str, ...] = ("initial", "hard_only"), timed: bool = True
+) -> None:
+    """Every field that a reader of results.json may count on; `timed`: speed and memory were measured."""
     assert found["task"] in ("causal_lm", "classification")
     assert found["metric"] in found["metrics"]
     assert set(found["controls"]) == set(controls)
@@ -51,6 +53,9 @@ def promised(found: dict[str, Any], controls: tuple[str, ...] = ("initial", "har
                 interval(value)
         assert model["parameters"] > 0
         assert model["bytes"] > 0
+        if not timed:
+            assert model["peak_memory_bytes"] is None
+            continue
         assert model["peak_memory_bytes"] > 0
         speeds = [value for name, value in model["throughput"].items() if name != "unit"]
         assert model["throughput"]["unit"]
@@ -82,7 +87,7 @@ def small(inputs: Path, **changes: Any) -> dict[str, Any]:
     train = {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "precision": "float32"}
     return {
         **values,
-        "evaluate": {"rows": 8, "resamples": 200},
+        "evaluate": {"rows": 8, "resamples": 200, "speed": False},
         "report": {"samples": 1},
         "train": train,
         **changes,
@@ -183,7 +188,7 @@ def test_the_order_of_labels_is_that_of_the_teacher_and_not_of_the_alphabet(tmp_
         "name": "swapped", "task": "classification", "teacher": {"model": str(teacher), "dtype": "float32"},
         "student": {"from_teacher": {"layers": 1, "by": "every_nth"}},
         "data": {"train": {"source": str(tmp_path / "rows.csv")}, "split": 20, "max_length": 32},
-        "train": {"steps": 2, "precision": "float32"}, "evaluate": {"resamples": 200, "hard_only": False}, "report": {"samples": 0},
+        "train": {"steps": 2, "precision": "float32"}, "evaluate": {"resamples": 200, "hard_only": False, "speed": False}, "report": {"samples": 0},
     }  # fmt: skip
     finish(values, tmp_path / "run")
     config = json.loads((tmp_path / "run" / "student" / "config.json").read_text())
@@ -213,7 +218,7 @@ def test_conversations_and_completions_run_too(kind: str, tmp_path: Path) -> Non
     path.write_text("".join(json.dumps(_rows(kind, n, t)) + "\n" for n, t in enumerate(tiny.sentences(40))))
     values = small(tmp_path, data={"train": {"source": str(path)}, "split": 8, "max_length": 96})
     found = finish(values, tmp_path / "run")
-    promised(found)
+    promised(found, timed=False)
     assert found["data"]["format"] == kind
 
 
@@ -225,7 +230,7 @@ def test_a_teacher_beside_the_student_teaches_what_its_kept_targets_teach(tmp_pa
             tmp_path,
             label=label,
             objective=[{"kind": "forward_kl", "temperature": 2.0}],
-            evaluate={"rows": 4, "resamples": 200, "hard_only": False},
+            evaluate={"rows": 4, "resamples": 200, "hard_only": False, "speed": False},
         )
         finish(values, tmp_path / name)
         students[name] = load_file(tmp_path / name / "student" / "model.safetensors")
@@ -246,21 +251,23 @@ def test_a_teacher_beside_the_student_teaches_what_its_kept_targets_teach(tmp_pa
 
 def test_without_a_teacher_term_there_is_nothing_to_label_and_no_control(tmp_path: Path) -> None:
     found = finish(small(tmp_path, objective=[{"kind": "hard"}]), tmp_path / "run")
-    promised(found, controls=("initial",))
+    promised(found, controls=("initial",), timed=False)
     assert not list((tmp_path / "run" / "label").glob("targets-*"))
 
 
 def test_the_control_can_be_left_out(tmp_path: Path) -> None:
     found = finish(
-        small(tmp_path, evaluate={"rows": 8, "resamples": 200, "hard_only": False}), tmp_path / "run"
+        small(tmp_path, evaluate={"rows": 8, "resamples": 200, "hard_only": False, "speed": False}),
+        tmp_path / "run",
     )
-    promised(found, controls=("initial",))
+    promised(found, controls=("initial",), timed=False)
 
 
 def test_a_student_of_its_own_is_taught(tmp_path: Path) -> None:
     values = small(tmp_path)
     tiny.save_language_model(tmp_path / "student", layers=1, width=16, seed=7)
-    promised(finish({**values, "student": {"model": str(tmp_path / "student")}}, tmp_path / "run"))
+    found = finish({**values, "student": {"model": str(tmp_path / "student")}}, tmp_path / "run")
+    promised(found, timed=False)
 
 
 # ── a run folder belongs to nobody's disk ───────────────────────────────────────────────────────────────────────────
@@ -326,7 +333,7 @@ def test_objectives_of_every_kind_run_from_a_recipe_to_a_report(name: str, tmp_p
     if decay := values.pop("teacher_ema", None):
         values["teacher"] = {**values["teacher"], "ema": decay}
     values["train"] = {**values["train"], "log_every": 1}
-    promised(finish(values, tmp_path / "run"))
+    promised(finish(values, tmp_path / "run"), timed=False)
     logged = [
         json.loads(line) for line in (tmp_path / "run" / "train" / "metrics.jsonl").read_text().splitlines()
     ]
@@ -349,7 +356,7 @@ def test_a_loss_of_ones_own_that_changes_is_trained_again(
         **small(tmp_path),
         "objective": [{"kind": "custom", "target": "own_loss_of_a_test:loss"}],
         "label": {"online": True},
-        "evaluate": {"hard_only": False},
+        "evaluate": {"hard_only": False, "speed": False},
     }
     finish(values, tmp_path / "run")
     before = (tmp_path / "run" / "train" / "DONE.json").stat().st_mtime_ns

@@ -98,7 +98,8 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
     }
     task = prepare.task_of(recipe, facts)
     meta["outcomes"] = task.outcomes
-    if meta["top_k"] == "all" or (meta["top_k"] or 0) >= task.outcomes:
+    whole = meta["top_k"] == "all" or (meta["top_k"] or 0) >= task.outcomes
+    if whole and "panel" not in teacher:  # a pool of softened distributions is not the pool, softened
         meta["temperature"] = 1.0  # whole distributions serve every temperature: the teacher is asked once
     cache = place / f"targets-{hash_json(meta)[:12]}"
     examples = read_examples(place.parent / "prepare" / "train.parquet")
@@ -305,7 +306,7 @@ STAGES = [
             *("seed", "task", "label.batch_size", "data.max_length", "teacher.is_local", "teacher.model"),
             *("teacher.finetune", "teacher.panel", "teacher.pool", "teacher.context"),
         ),
-        after=(*_TASK, "prepare.panel", "prepare.bfloat16", "prepare.sets.train"),
+        after=(*_TASK, "prepare.panel", "prepare.routes", "prepare.bfloat16", "prepare.sets.train"),
         intact=_model_fault,
     ),
     Stage(

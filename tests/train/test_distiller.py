@@ -289,10 +289,32 @@ def test_kept_targets_are_found_by_content_in_whatever_order_the_rows_come(folde
         )
 
 
-def test_kept_targets_of_another_temperature_are_refused(folders, tmp_path, cached):
-    teacher, examples, _ = cached
+def test_kept_targets_of_another_temperature_are_refused_where_some_outcomes_are_not_kept(folders, tmp_path):
+    task = make_task("causal_lm", load_tokenizer(folders["teacher"]))
+    meta = {"temperature": 2.0, "top_k": 16, "samples": None, "outcomes": task.outcomes}
+    cache = SoftTargetCache(tmp_path / "some", meta)
+    examples = as_examples(tiny.completions(4), task)
+    ask(cache, LocalTeacher(model(folders, "teacher"), task), task, examples, 5, Silent())
     with pytest.raises(RecipeError, match=r"temperature 1.0.*taken at 2.0"):
-        train(folders, tmp_path, teacher=teacher, rows=examples, objective=[kd.forward_kl(temperature=1.0)])
+        train(
+            folders,
+            tmp_path,
+            teacher=CachedTeacher(cache),
+            rows=examples,
+            objective=[kd.forward_kl(temperature=1.0)],
+        )
+
+
+def test_whole_distributions_serve_another_temperature_as_the_teacher_itself_does(folders, tmp_path, cached):
+    teacher, examples, _ = cached
+    common = {
+        "rows": examples,
+        "objective": [kd.forward_kl(temperature=1.0)],
+        "per_device_train_batch_size": 5,
+    }
+    online, kept = train(folders, tmp_path, **common), train(folders, tmp_path, teacher=teacher, **common)
+    (one,), (other,) = online.gradients.steps, kept.gradients.steps
+    assert (one - other).norm() / one.norm() < 5e-3
 
 
 def test_a_teacher_that_saw_other_tokens_is_refused(folders, tmp_path):

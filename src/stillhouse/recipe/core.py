@@ -19,7 +19,7 @@ from .objective import (
     Term,
 )
 from .outputs import Evaluate, Gate, Report
-from .panel import context_fault, panel_fault
+from .panel import alone_fault, context_fault, panel_fault
 from .plan import Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
 from .section import Section
@@ -101,6 +101,8 @@ class Recipe(Section):
         if settings.context is not None and (
             fault := context_fault(self.task, settings.finetune is not None, settings.ema is not None)
         ):
+            raise ValueError(fault)
+        if fault := alone_fault(settings, self.data, self.student.vocabulary is not None):
             raise ValueError(fault)
         self._one_model_has_layers()
         if self.teacher.ema is not None and not self.label.online:

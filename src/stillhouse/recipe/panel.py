@@ -1,6 +1,6 @@
 """`teacher.panel` and `teacher.pool`: several teachers, and how their opinions become one."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -64,4 +64,18 @@ def panel_fault(
     names = [member.name or member.model for member in panel]
     if len(set(names)) < len(names):
         return "teacher.panel: two members have the same name; set name: for one of them"
+    return None
+
+
+def alone_fault(teacher: Any, data: Any, vocabulary: bool) -> str | None:
+    """What is done by, or to, one model that reads what the student reads, and so not with a panel or a context; or None."""
+    name = "panel" if teacher.panel is not None else "context" if teacher.context is not None else None
+    if name is None:
+        return None
+    if vocabulary and name == "panel":
+        return "student.vocabulary: trims one teacher's tokens, and teacher.panel has several; remove one"
+    if data.filter is not None and data.filter.min_confidence is not None:
+        return f"data.filter.min_confidence: asks a teacher without its {name}; remove one of them"
+    if data.generate and (data.writer is None or data.writer.model is None):
+        return f"data.generate: a teacher with a {name} does not write; name a model in data.writer.model"
     return None

@@ -80,7 +80,8 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
         fetched[role] = _fetched(wanted.model, wanted, auto_class, watch)
     if recipe.teacher.panel is not None:
         fetched |= _fetch_panel(recipe, Path(fetched["teacher"]["folder"]), watch)
-    for who in fetched["panel"] or [fetched["teacher"]]:
+    writer = [fetched["writer"]] if fetched["writer"] else []
+    for who in [*(fetched["panel"] or [fetched["teacher"]]), *writer]:
         terms = of_licence(who["licence"])
         watch.note(f"  {who['name']}: {terms.sentence()}")
         refuse_disallowed([terms], recipe.teacher.terms_accepted)
@@ -93,6 +94,10 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
                 )
             if recipe.task != "causal_lm":
                 raise RecipeError(str(crossing_fault(recipe.task, [], True, None)))
+            if recipe.data.filter is not None and recipe.data.filter.min_confidence is not None:
+                raise RecipeError(
+                    "data.filter.min_confidence: needs a teacher with the student's tokenizer; remove it."
+                )
             watch.note(f"  two tokenizers ({why}): the teacher reads each row in its own")
             fetched["tongues"] = {"student": fetched["student"], "rows": {"folder": str(place.absolute())}}
     return {**fetched, "bfloat16": _decided(place)}
@@ -172,7 +177,9 @@ def encode_rows(
     teacher = Path(models["teacher"]["folder"])
     labels = _labels(recipe, rows, teacher, models)
     if labels and models["student"]:
-        _check_student(Path(models["student"]["folder"]), labels)
+        _check_order("student.model", Path(models["student"]["folder"]), labels)
+    for member in models["panel"] or []:
+        _check_order(f"teacher.panel: {member['name']}", Path(member["folder"]), labels)
     reader = Path(models["student" if models["tongues"] else "teacher"]["folder"])
     task = make_task(recipe.task, load_tokenizer(reader), recipe.data.max_length, labels)
     train = rows.train + rows.extra + rows.unlabelled
@@ -232,6 +239,7 @@ def encode_rows(
         "held_out": hash_json([[_unplaced(row) for row in some] for some in held.values()]),
         "unlabelled": len(rows.unlabelled),
         "counts": rows.counts,
+        "routes": hash_json(routed),
         "coverage": coverage(train, [row for row in train if row["id"] in rows.written], _tests(rows)),
         "example": shown,
     }
@@ -329,14 +337,14 @@ def _labels(recipe: Any, rows: Prepared, teacher: Path, models: dict[str, Any]) 
     return labels if recipe.teacher.finetune else label_order(teacher, labels)
 
 
-def _check_student(folder: Path, labels: list[str]) -> None:
-    """Refuse a student that was trained on these labels in another order: it would be measured upside down."""
+def _check_order(who: str, folder: Path, labels: list[str]) -> None:
+    """Refuse a model that was trained on these labels in another order: it would be read upside down."""
     named = load_config(folder).id2label or {}
     names = [str(named[number]) for number in sorted(named, key=int)]
     if sorted(names) == sorted(labels) and names != labels:
         raise RecipeError(
-            f"student.model: its labels are in the order {', '.join(names)}, and the teacher's {', '.join(labels)}; "
-            "swap them in the student's config.json and its head, or start from a student without a head."
+            f"{who}: its labels are in the order {', '.join(names)}, and the teacher's {', '.join(labels)}; "
+            "swap them in its config.json and its head, or take a model without a head."
         )
 
 

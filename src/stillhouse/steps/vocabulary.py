@@ -31,7 +31,7 @@ def trim_teacher(recipe: Any, rows: Prepared, models: dict[str, Any], watch: Wat
     teacher = models["teacher"]
     tokenizer = load_tokenizer(Path(teacher["folder"]))
     have = max(tokenizer.get_vocab().values()) + 1
-    texts = [dict(row) for row in rows.train + rows.unlabelled]
+    texts = [dict(row) for row in rows.train + rows.extra + rows.unlabelled]
     labels = sorted({str(row["label"]) for row in texts if row.get("label") is not None})
     task = make_task(recipe.task, tokenizer, recipe.data.max_length, labels)
     used = used_tokens(example.input_ids for example in task.encode(texts)[0])

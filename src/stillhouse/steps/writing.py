@@ -115,15 +115,19 @@ class Desk:
 
     def rows(self, asks: Iterable[Ask], wanted: Any, temperature: float) -> list[Row]:
         """The rows that the writer's answers make."""
+        return [row for _, row in self.numbered(asks, wanted, temperature)]
+
+    def numbered(self, asks: Iterable[Ask], wanted: Any, temperature: float) -> list[tuple[int, Row]]:
+        """The same, each with the number of what was asked."""
         asks = list(asks)
         texts = self.texts([ask.prompt for ask in asks], wanted, temperature)
         made = []
-        for ask, text in zip(asks, texts, strict=True):
+        for number, (ask, text) in enumerate(zip(asks, texts, strict=True)):
             row = self.cut(wanted) if text is None else ask.row(text)
             if isinstance(row, str):
                 self.drop(ask.where, row)
             else:
-                made.append(row)
+                made.append((number, row))
         return made
 
     def answers(self, wanted: kinds.Answers, questions: Sequence[Row]) -> list[Row]:
@@ -190,9 +194,9 @@ def _paraphrased(desk: Desk, wanted: kinds.Paraphrase, train: list[Row]) -> list
 
 
 def _translated(desk: Desk, wanted: kinds.BackTranslation, train: list[Row]) -> list[Row]:
-    foreign = desk.rows(written.translations(train, wanted, desk.template), wanted, wanted.temperature)
-    sources = {f"{row['where']}~back_translation": row for row in train}
-    pairs = [(sources[row["where"]], row) for row in foreign]
+    asks = written.translations(train, wanted, desk.template)  # one a row
+    foreign = desk.numbered(asks, wanted, wanted.temperature)
+    pairs = [(train[number], row) for number, row in foreign]
     return desk.rows(written.translations_back(pairs, wanted, desk.template), wanted, wanted.temperature)
 
 
