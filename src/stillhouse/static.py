@@ -72,6 +72,9 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             notes += [f"{name}: {note}" for note in _data(name, one, recipe, group)]
     notes += _tokenizers(recipe)
     notes += _beside(recipe)
+    for form, package in (("adapter", "peft"), ("quantize", "torchao")):
+        if getattr(recipe.student, form) is not None and find_spec(package) is None:
+            raise MissingExtra(needs(package, f"student.{form}"))
     for tracker in recipe.train.report_to:
         if find_spec(tracker) is None:
             raise MissingExtra(needs(tracker, f"train.report_to: {tracker}"))

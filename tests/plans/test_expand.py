@@ -348,3 +348,12 @@ def test_an_ablation_of_one_term_says_that_there_is_nothing_to_take_away() -> No
 
 def test_plain_values_hold_nothing_that_would_make_several_runs() -> None:
     assert not {"sweep", "plan", "tune"} & set(plain(recipe(sweep={"seed": [1]}, tune={"trials": 3})))
+
+
+def test_a_later_phase_learns_in_the_form_that_the_recipe_asks_for_and_a_gate_on_the_gain_stays_on_the_product() -> (
+    None
+):
+    student = {"from_teacher": {"layers": 2}, "quantize": {"weights": "int8"}}
+    found = runs_of(student=student, plan={"kind": "phases", "phases": PHASES}, gate={"min_gain": 0.1})
+    assert found["long"].values["student"]["quantize"]["weights"] == "int8"
+    assert [found[name].values["gate"]["min_gain"] for name in ("short", "long")] == [None, 0.1]

@@ -11,7 +11,7 @@ from .planned import Expanded, Planned, changed, in_order, parsed, plain
 
 WHOLE = "everything"
 NOT_TECHNIQUES = {
-    "plan", "tune", "student.from_teacher", "student.from_config", "data.eval", "data.validation", "teacher.finetune",
+    "plan", "tune", "student.from_teacher", "student.from_config", "student.target", "data.eval", "data.validation", "teacher.finetune",
 }  # fmt: skip
 """Optional sections without which it would be another student, another measure, or another teacher."""
 
@@ -66,7 +66,7 @@ def _optional_sections(section: Section, path: str) -> Iterator[str]:
     """Dotted paths of the sections that are there and need not be."""
     for name, field in type(section).model_fields.items():
         value, here = getattr(section, name), f"{path}{name}"
-        if not isinstance(value, Section) or here in NOT_TECHNIQUES:
+        if not isinstance(value, Section) or here in NOT_TECHNIQUES or here in ("evaluate", "report"):
             continue
         if field.default is None and not field.is_required():
             yield here

@@ -43,6 +43,7 @@ def _run(name: str, values: dict[str, Any], about: str, control: bool = True) ->
     values = {**values, "name": name}
     if not control:
         values["evaluate"] = {**values["evaluate"], "hard_only": False}
+        values["gate"] = {**values["gate"], "min_gain": None}  # there is no control to gain over
     return Planned(name, values, about, name)
 
 

@@ -16,6 +16,8 @@ from ..registry import did_you_mean
 
 INITIAL = "/initial"
 """After `run:NAME`: that run's student before it learned anything."""
+FORMS = ("adapter", "quantize", "sparsity")
+"""Of `student:`: how it learns, whatever it starts from."""
 BEYOND_ONE_RUN = ("sweep", "plan", "tune")
 
 
@@ -85,7 +87,9 @@ def learning_from(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 def starting_from(values: dict[str, Any], name: str, initial: bool = False) -> dict[str, Any]:
     """A copy whose student begins as another run's student, or as that one began."""
-    return {**copy.deepcopy(values), "student": {"model": f"{RUN}{name}{INITIAL if initial else ''}"}}
+    forms = {form: values["student"][form] for form in FORMS if values["student"].get(form) is not None}
+    student = {"model": f"{RUN}{name}{INITIAL if initial else ''}", **forms}
+    return copy.deepcopy({**values, "student": student})
 
 
 def scaled(values: dict[str, Any], factor: float) -> dict[str, Any]:

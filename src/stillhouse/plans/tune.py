@@ -242,7 +242,8 @@ class Search:
         if not rows:
             raise RecipeError("tune: no trial has a value; look at tune.space, or lower train.learning_rate.")
         sign = 1 if self.metric.higher_is_better else -1
-        if self.wanted.against is None or rows[0]["number"] != 0:
+        own = own_values(self.recipe, self.space)
+        if self.wanted.against is None or rows[0]["number"] != 0 or rows[0]["values"] != own:
             return max(rows, key=lambda row: (sign * row["value"], -row["number"]))
         enough = [row for row in rows if sign * row["value"] >= sign * rows[0]["value"]]
         return min(enough, key=lambda row: (row["cost"], -sign * row["value"]))

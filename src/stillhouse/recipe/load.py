@@ -60,13 +60,23 @@ def _anchor(values: Any, folder: Path) -> None:
     """Make paths that exist beside the recipe absolute, in every one of PATHS."""
     if isinstance(values, dict):
         for key, value in values.items():
-            if key in PATHS and isinstance(value, str) and value and (folder / value).exists():
-                values[key] = str(folder / value)
+            if str(key).rpartition(".")[2] in PATHS and isinstance(value, (str, list)):
+                values[key] = _beside(value, folder)
             else:
                 _anchor(value, folder)
     elif isinstance(values, list):
         for value in values:
             _anchor(value, folder)
+
+
+def _beside(value: Any, folder: Path) -> Any:
+    """A path that exists in `folder`, absolute, or each of a list of them; anything else as it is."""
+    if isinstance(value, list):
+        return [_beside(one, folder) for one in value]
+    if isinstance(value, str) and value and (folder / value).exists():
+        return str(folder / value)
+    _anchor(value, folder)
+    return value
 
 
 def _set(values: dict[str, Any], change: str) -> None:

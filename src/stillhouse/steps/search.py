@@ -35,8 +35,8 @@ def found_shape(made: Shrinking, wanted: Search, seed: int) -> Shape:
         )
     rows = made.examples[wanted.rows :]
     held = made.examples[: wanted.rows]
-    trial = _Trial(made.task, LocalTeacher(made.model, made.task), rows, held, wanted, seed)
     students = {number: made.student(shape)[0].to(device()) for number, shape in enumerate(shapes)}
+    trial = _Trial(made.task, LocalTeacher(made.model, made.task), rows, held, wanted, seed)  # freezes it
     tried: list[dict[str, Any]] = [
         {**shape.said(), "parameters": parameters(students[number]), "losses": []}
         for number, shape in enumerate(shapes)

@@ -86,7 +86,8 @@ def cut(model: PreTrainedModel, what: Cut) -> PreTrainedModel:
         part = part_of(name, tensor.dim(), family)
         for dimension, axis in enumerate(part.axes):
             tensor = _taken(tensor, dimension, axis, part, what, skeleton)
-        if family.scaled and name.endswith(family.scaled) and model.config.tie_word_embeddings:
+        tied = model.config.tie_word_embeddings and model.get_output_embeddings() is not None
+        if family.scaled and name.endswith(family.scaled) and tied:
             tensor = tensor * (what.shape.hidden_size / skeleton.shape.hidden_size) ** 0.5
         return tensor.contiguous()
 

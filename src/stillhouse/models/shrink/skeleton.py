@@ -138,6 +138,12 @@ class Skeleton:
                 f"student.from_teacher.heads: {shape.heads} heads cannot share {shape.kv_heads} keys and values evenly; "
                 "make heads a multiple of kv_heads."
             )
+        most = self.shape.heads // self.shape.kv_heads * (self.shape.kv_heads // shape.kv_heads)
+        if shape.heads // shape.kv_heads > most:
+            raise RecipeError(
+                f"student.from_teacher.heads: {shape.kv_heads} merged keys and values have at most {most} heads each; keep "
+                f"at most {most * shape.kv_heads} heads, or more kv_heads."
+            )
         if not self.follows and shape.embedding_size == shape.hidden_size:
             raise RecipeError(
                 f"student.from_teacher.hidden_size: with embeddings of {shape.embedding_size} too this family would have no "
