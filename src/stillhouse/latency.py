@@ -17,7 +17,7 @@ from .data.encode import Example
 from .models.machine import device, synchronise
 from .tasks import Task, on_device
 
-REQUESTS, WARM_UP = 20, 2
+REQUESTS, WARM_UP = 12, 2
 PERCENTILES = (50, 90, 95, 99)
 RAPL = Path("/sys/class/powercap")
 

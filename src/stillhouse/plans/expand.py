@@ -63,7 +63,11 @@ def measured_once(runs: list[Planned]) -> list[Planned]:
     found = []
     by_name = {one.name: one for one in runs}
     for one in runs:
-        shape = (shape_of(one, by_name), one.values["teacher"]["model"], one.values["data"]["max_length"])
+        shape = (
+            shape_of(one, by_name),
+            one.values["teacher"].get("model"),
+            one.values["data"].get("max_length"),
+        )
         if shape in seen:
             evaluate = {**one.values["evaluate"], "speed": False}
             one = replace(one, values={**one.values, "evaluate": evaluate})
