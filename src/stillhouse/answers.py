@@ -23,6 +23,7 @@ from .progress import Watch
 from .recipe import Answers
 from .registry import load, require
 from .tasks import Task
+from .tasks.bilingual import as_read_by, voice
 
 PURPOSES = {"rouge": "rouge_score.rouge_scorer", "bleu": "sacrebleu"}
 """Measure -> the module of the extra `eval` that it needs."""
@@ -54,17 +55,18 @@ def write_answers(
         )
     found = []
     model.to(device()).eval()
-    for number, example in enumerate(asked):
+    own = voice(task, model)
+    for number, (of, example) in enumerate(zip(asked, as_read_by(task, model, asked), strict=True)):
         first = next(at for at, label in enumerate(example.labels) if label >= 0)
         prompt = torch.tensor([example.input_ids[:first]], device=device())
-        made = generate(model, task, prompt, wanted.max_new_tokens)
-        row = known[example.row]
+        made = generate(model, own, prompt, wanted.max_new_tokens)
+        row = known[of.row]
         found.append(
             {
-                "row": example.row,
-                "prompt": task.tokenizer.decode(prompt[0], skip_special_tokens=True),
+                "row": of.row,
+                "prompt": own.tokenizer.decode(prompt[0], skip_special_tokens=True),
                 "reference": reference_of(row),
-                "answer": task.tokenizer.decode(made, skip_special_tokens=True),
+                "answer": own.tokenizer.decode(made, skip_special_tokens=True),
             }
         )
         watch.step(f"{name} answers", number + 1, len(asked))

@@ -142,7 +142,8 @@ def _robustness(
     seed: int,
 ) -> dict[str, Any] | None:
     """What a change of the rows costs each model, paired; None where they cannot be paired, as windows of text cannot."""
-    if index.rows != other.rows or len(headline.columns) != 2:
+    windows = len(set(index.rows)) < len(index.rows)
+    if index.rows != other.rows or windows or len(headline.columns) != 2:
         return None
     scale = 1.0 / np.log(2.0) if headline.unit == "bits" else 1.0
     units = {}

@@ -25,6 +25,8 @@ def read_results(run: Path) -> dict[str, Any]:
         raise RecipeError(
             f"{path}: is not valid JSON ({error}); remove it and run the recipe again."
         ) from error
+    if "student" not in found:
+        raise RecipeError(f"{run}: is a plan of several runs; name one of them, such as {run}/runs/….")
     return found
 
 
@@ -35,7 +37,10 @@ def history(folders: Iterable[Path]) -> list[dict[str, Any]]:
     """
     asked = list(folders)
     places = {
-        run for folder in asked for run in (folder, *folder.glob("*")) if (run / "results.json").exists()
+        run
+        for folder in asked
+        for run in (folder, *folder.glob("*"))
+        if (run / "results.json").exists() and not (run / "runs").is_dir()  # a plan's are in its own folder
     }
     if not places:
         raise RecipeError(

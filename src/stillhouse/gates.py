@@ -167,6 +167,8 @@ def _gaps(found: dict[str, Any], dataset: str, most: float, sure: bool) -> Itera
 def _against(run: Path, other: Path, dataset: str) -> Row:
     """The headline metric against another run's on the same rows."""
     found = compare([other, run])
+    if dataset not in found["differences"][0]["sets"]:
+        raise RecipeError(f"{other}: was not measured on {dataset!r} too; choose another --on.")
     gap = found["differences"][0]["sets"][dataset][found["metric"]]
     note = "surely worse" if gap["better"] is False else None
     return Row(f"{found['metric']} on {dataset} less that of {other}", gap["value"], "no worse beyond chance",

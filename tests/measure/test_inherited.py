@@ -155,3 +155,23 @@ def test_the_tail_is_the_hypergeometric_one(hits: int, total: int, marked: int, 
 def test_a_word_in_most_rows_or_in_few_is_no_rule() -> None:
     texts = ["the rare"] * 5 + ["the end"] * 95
     assert words_of_errors(texts, np.array([True] * 5 + [False] * 95)) == []
+
+
+def test_a_gap_that_teaching_has_narrowed_is_no_alarm():
+    def gap(student, control, teacher):
+        value = {"value": 0.1, "p": 0.0005}
+        return {
+            "models": {
+                "student": {"value": student},
+                "hard_only": {"value": control},
+                "teacher": {"value": teacher},
+            },
+            "inherited": {**value, "value": student - control},
+            "teacher_excess": {**value, "value": teacher - control},
+        }
+
+    narrowed, turned, passed_on = alarms(
+        [gap(-0.03, -0.3, -0.02), gap(0.02, -0.3, 0.05), gap(-0.3, -0.02, -0.32)]
+    )
+    assert not narrowed["alarm"] and not turned["alarm"]
+    assert passed_on["alarm"]

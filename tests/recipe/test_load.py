@@ -414,3 +414,8 @@ def test_a_panel_is_refused_where_only_its_first_member_would_be_asked(
     changes: dict[str, Any], said: str
 ) -> None:
     assert said in refused(teacher={"panel": [{"model": "a"}, {"model": "b"}]}, **changes)
+
+
+def test_a_trimmed_vocabulary_is_refused_where_a_later_run_would_meet_the_whole_one() -> None:
+    said = refused(student__vocabulary="data", plan={"kind": "generations", "count": 2})
+    assert "student.vocabulary" in said and "generations" in said

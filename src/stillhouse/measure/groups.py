@@ -92,7 +92,8 @@ def alarms(gaps: list[dict[str, Any]], level: float = 0.05) -> list[dict[str, An
     """`gaps` with "alarm": whether the student has a gap from its teacher that it would not have without.
 
     Both the teacher and the student must differ from the control, in the same direction, after all gaps that were
-    looked at share one error rate (Holm).  Without a control nothing is claimed.
+    looked at share one error rate (Holm); and the student's gap must be larger than the control's, for one that teaching
+    has narrowed is no bias that came through.  Without a control nothing is claimed.
     """
     tested = [gap for gap in gaps if gap["inherited"] and gap["inherited"]["p"] is not None]
     student = holm([gap["inherited"]["p"] for gap in tested])
@@ -101,6 +102,12 @@ def alarms(gaps: list[dict[str, Any]], level: float = 0.05) -> list[dict[str, An
     found = []
     for gap in gaps:
         p = p_of.get(id(gap))
-        same_way = p is not None and gap["inherited"]["value"] * gap["teacher_excess"]["value"] > 0
-        found.append({**gap, "p_holm": p, "alarm": bool(p is not None and p <= level and same_way)})
+        found.append({**gap, "p_holm": p, "alarm": bool(p is not None and p <= level and _passed_on(gap))})
     return found
+
+
+def _passed_on(gap: dict[str, Any]) -> bool:
+    """Whether teacher and student depart from the control to the same side, and the student's gap is the wider for it."""
+    moved, wanted = gap["inherited"]["value"], gap["teacher_excess"]["value"]
+    student, control = (gap["models"][name]["value"] for name in ("student", "hard_only"))
+    return bool(moved * wanted > 0 and moved * student > 0 and abs(student) > abs(control))

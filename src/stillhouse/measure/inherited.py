@@ -35,10 +35,15 @@ def inheritance_in_words(errors: int, excess: Difference) -> str:
         )
     if excess.better is True:
         return f"The student repeats fewer of the teacher's {errors:,} errors than the control (p = {excess.p:.3f})."
+    if seen is not None and seen <= VISIBLE and (excess.high or 0.0) > VISIBLE:
+        return (
+            f"The student is not shown to repeat more of the teacher's {errors:,} errors than the control "
+            f"({100 * excess.value:+.0f} %, 95 % interval {100 * (excess.low or 0.0):+.0f} to {100 * (excess.high or 0.0):+.0f} %)."
+        )
     if seen is not None and seen <= VISIBLE:
         return (
-            f"There is no evidence of inherited errors: of the teacher's {errors:,} the student repeats no more than the "
-            f"control, and {100 * seen:.0f} % more would have been seen."
+            f"There is no evidence of inherited errors: of the teacher's {errors:,} the student is not shown to repeat "
+            f"more than the control, and {100 * seen:.0f} % more would have been seen."
         )
     least = "" if seen is None else f"; only {100 * seen:.0f} % or more would show"
     return f"The teacher's {errors:,} errors are too few to tell whether the student inherited any{least}."

@@ -20,7 +20,7 @@ from .objective import (
 )
 from .outputs import Evaluate, Gate, Report
 from .panel import alone_fault, context_fault, panel_fault
-from .plan import Plan, Tune
+from .plan import TEACH_ON, Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
 from .section import Section
 from .student import Student
@@ -104,6 +104,11 @@ class Recipe(Section):
             raise ValueError(fault)
         if fault := alone_fault(settings, self.data, self.student.vocabulary is not None):
             raise ValueError(fault)
+        if self.student.vocabulary is not None and isinstance(self.plan, TEACH_ON):
+            raise ValueError(
+                f"student.vocabulary: the later runs of plan: {self.plan.kind} have a student of fewer tokens than their "
+                "teacher; trim in a run of its own"
+            )
         self._one_model_has_layers()
         if self.teacher.ema is not None and not self.label.online:
             raise ValueError(

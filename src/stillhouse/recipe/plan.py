@@ -103,6 +103,10 @@ Plan = Annotated[
 ]
 
 
+TEACH_ON = (Chain, Assistants, Generations, Phases, Tasks, Rounds)
+"""Plans whose later runs go on from, or learn from, an earlier student."""
+
+
 class Range(Section):
     """Numbers to be tried."""
 

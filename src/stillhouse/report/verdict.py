@@ -101,6 +101,14 @@ def _beaten(results: Results) -> str:
     return text + "."
 
 
+def _by_seed(results: Results) -> str:
+    """A sentence where other seeds gave another winner."""
+    gain = (results.get("seeds") or {}).get("gain")
+    if not gain or not gain["low"] < 0 < gain["high"]:
+        return ""
+    return f" But over {results['seeds']['count']} seeds the better one of the two changes with the seed."
+
+
 def _not_beaten(results: Results, gain: dict[str, Any]) -> tuple[str, str]:
     """(the sentence on the headline metric, the one on everything else), where the headline metric does not beat it."""
     metric = results["metric"]
@@ -128,7 +136,7 @@ def verdict_parts(results: Results) -> tuple[str, str]:
         )
         return _kept(results), nothing
     if gain.get("better") is True:
-        return _kept(results), _beaten(results)
+        return _kept(results), _beaten(results) + _by_seed(results)
     first, elsewhere = _not_beaten(results, gain)
     return first, f"{elsewhere} {_kept(results)}"
 

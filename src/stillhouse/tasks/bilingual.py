@@ -22,6 +22,10 @@ Messages = dict[str, list[dict[str, str]]]
 """Key of an example -> the conversation that it was made from."""
 
 
+OF_THE_TEACHER = ("agree", "kl", "teacher_wrong", "repeats", "agree_at", "count_at")
+"""Columns that compare with what the teacher says of the same token."""
+
+
 @dataclass(frozen=True)
 class TheirScores(Scores):
     """What the model with the other tokenizer says, at its own counted positions."""
@@ -102,7 +106,7 @@ class Bilingual(CausalLM):
         if isinstance(mine, TheirScores):
             sizes = [float(reading.example.bytes) for reading in self.readings(examples)]
             sums["bytes"] = torch.tensor(sizes, dtype=torch.float64)
-        return {name: value for name, value in sums.items() if name not in ("agree", "kl")}
+        return {name: value for name, value in sums.items() if name not in OF_THE_TEACHER}
 
 
 def _moved(batch: Batch, place: torch.device) -> Batch:

@@ -39,6 +39,14 @@ def _depths(wanted: FromTeacher, skeleton: Skeleton) -> tuple[int, ...] | None:
     count = len(wanted.layers) if isinstance(wanted.layers, list) else wanted.layers
     if count is None and wanted.decoder_layers is None:
         return None
+    if wanted.decoder_layers is not None and len(have) == 1:
+        raise RecipeError(
+            "student.from_teacher.decoder_layers: the teacher has one stack of layers; use layers alone."
+        )
+    if wanted.decoder_layers is not None and isinstance(wanted.layers, list):
+        raise RecipeError(
+            "student.from_teacher: decoder_layers counts layers, and so must layers beside it; give a number."
+        )
     depths = [count or own for own in have]
     if wanted.decoder_layers is not None:
         depths[-1] = wanted.decoder_layers
