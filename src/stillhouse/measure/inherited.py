@@ -31,10 +31,10 @@ def inheritance_in_words(errors: int, excess: Difference) -> str:
     if excess.better is False:
         return (
             f"The student repeats {100 * excess.value:.0f} % more of the teacher's {errors:,} errors than the control, "
-            f"which never saw the teacher: they are inherited (p = {excess.p:.3f})."
+            f"which never saw the teacher: they are inherited ({_chance(excess.p)})."
         )
     if excess.better is True:
-        return f"The student repeats fewer of the teacher's {errors:,} errors than the control (p = {excess.p:.3f})."
+        return f"The student repeats fewer of the teacher's {errors:,} errors than the control ({_chance(excess.p)})."
     if seen is not None and seen <= VISIBLE and (excess.high or 0.0) > VISIBLE:
         return (
             f"The student is not shown to repeat more of the teacher's {errors:,} errors than the control "
@@ -47,6 +47,11 @@ def inheritance_in_words(errors: int, excess: Difference) -> str:
         )
     least = "" if seen is None else f"; only {100 * seen:.0f} % or more would show"
     return f"The teacher's {errors:,} errors are too few to tell whether the student inherited any{least}."
+
+
+def _chance(p: float | None) -> str:
+    """ "p = 0.012"; no p is 0."""
+    return "p not known" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def words_of_errors(
