@@ -67,3 +67,13 @@ def test_the_report_shows_it_and_text_of_rows_stays_text():
 
 def test_one_row_is_enough():
     assert coverage(rows(["one"]), [], {"eval": rows(["one"])})["within_train"] is None
+
+
+def test_written_rows_are_looked_at_also_behind_a_thousand_others():
+    old, new = (
+        rows([f"plain words number {n}" for n in range(3000)]),
+        rows(["quarks bind hadrons"] * 1500, "new"),
+    )
+    found = coverage(old + new, new, {"eval": rows(["quarks bind hadrons"], "held")})["eval"]
+    assert found["words_known"]["3"] == 1.0 and found["without_written"]["words_known"]["3"] == 0.0
+    assert found["rows_looked_at"] == 1000

@@ -17,7 +17,7 @@ from .filters.vectors import tfidf
 from .formats import Row
 
 ROWS = 1000
-"""Rows looked at of each set, the first in its seeded order."""
+"""Rows looked at of each set, evenly spread, so that written ones are among them in their share."""
 WIDTH = 4096
 CHARACTERS = 4000
 """Looked at of each row."""
@@ -34,21 +34,26 @@ def coverage(
     Args: written: those of `train` that a model wrote; without them the numbers are given again, to see what they add.
     """
     new = {row["id"] for row in written}
+    train = _spread(train)
     old = [row for row in train if row["id"] not in new]
-    half = min(len(train) // 2, ROWS)
-    found: dict[str, Any] = {
-        "within_train": _covered(train[half : half + ROWS], train[:half]) if half > 1 else None
-    }
+    half = len(train) // 2
+    found: dict[str, Any] = {"within_train": _covered(train[half:], train[:half]) if half > 1 else None}
     for name, rows in tests.items():
-        some = rows[:ROWS]
+        some = _spread(rows)
         found[name] = {
-            **_covered(train[:ROWS], some),
-            **_histograms(train[:ROWS], some),
-            **_missing(train[:ROWS], some),
+            "rows_looked_at": len(train),
+            **_covered(train, some),
+            **_histograms(train, some),
+            **_missing(train, some),
         }
         if new and old:
-            found[name]["without_written"] = _covered(old[:ROWS], some)
+            found[name]["without_written"] = _covered(old, some)
     return found
+
+
+def _spread(rows: Sequence[Row]) -> Sequence[Row]:
+    """At most ROWS of them."""
+    return [rows[number * len(rows) // ROWS] for number in range(ROWS)] if len(rows) > ROWS else rows
 
 
 def _covered(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:

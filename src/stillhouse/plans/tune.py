@@ -85,7 +85,10 @@ class Search:
         self.optuna = require("optuna", "stillhouse tune")
         self.optuna.logging.set_verbosity(self.optuna.logging.ERROR)
         way = "maximize" if self.metric.higher_is_better else "minimize"
-        self.prunes = wanted.prune and wanted.against is None
+        form = (
+            recipe.student.adapter or recipe.student.quantize
+        )  # a checkpoint of such a student is not yet the student
+        self.prunes = wanted.prune and wanted.against is None and form is None
         self.study = self.optuna.create_study(
             study_name=recipe.name,
             storage=f"sqlite:///{bench.folder / STORE}",
