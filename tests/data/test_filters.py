@@ -58,12 +58,14 @@ def disguised(text: str, seed: int) -> str:
 # ── contamination ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("length", [4, 12, 60])
-@pytest.mark.parametrize("how", ["verbatim", "disguised", "inside another text", "a third of it"])
-def test_every_planted_evaluation_row_is_found_and_no_other(length, how):
+WAYS = ("verbatim", "disguised", "inside another text")
+
+
+@pytest.mark.parametrize(
+    ("how", "length"), [*((how, length) for how in WAYS for length in (4, 12, 60)), ("a third of it", 60)]
+)
+def test_every_planted_evaluation_row_is_found_and_no_other(how, length):
     tests, clean = rows(prose(200, length, 1)), rows(prose(400, 40, 2))
-    if how == "a third of it" and length < 60:
-        pytest.skip("too little of a short row to know it by")
     planted = []
     for number, row in enumerate(tests):
         third = " ".join(row["text"].split()[:20])
