@@ -1,6 +1,6 @@
 """Plans on a cut-down `sentiment`: is a teacher assistant, are generations, is a search worth what they cost?
 
-    python benchmarks/plans.py assistants | generations | tune [--folder /tmp/plans] [--steps 100]
+    python benchmarks/plans.py assistants | generations | tune [--folder runs/benchmark-plans] [--steps 100]
 
 Each prints what `stillhouse run` or `stillhouse tune` would: chain against direct teaching for as many steps, three
 seeds; three generations and their ensemble against one student trained three times as long, three seeds; 20 trials, killed
@@ -100,7 +100,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["assistants", "generations", "tune"])
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/plans"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-plans"))
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--whole", action="store_true", help="tune: do not kill it on the way")
     chosen = parser.parse_args()
