@@ -10,7 +10,7 @@ from ..errors import RecipeError
 from ..recipe import Recipe, parse_recipe
 from ..recipe.plan import RUN
 from .kinds import expand_kind
-from .planned import INITIAL, Expanded, Planned, changed, in_order, parsed, plain, renamed
+from .planned import INITIAL, Expanded, Planned, changed, in_order, parsed, plain, renamed, value_at
 
 SEEDS = ("seed", "train.seed")
 """Fields whose values are repeats of the same thing."""
@@ -153,19 +153,7 @@ def _comparisons(
         return [
             (_group(one, label), _group(other, label)) for label in labels for one, other in parts[0].compare
         ]
-    own = {name: _at(plain(recipe), name) for name in recipe.sweep}
+    own = {name: value_at(plain(recipe), name) for name in recipe.sweep}
     mine = settings_label(own)
     reference = mine if mine in labels else labels[0]
     return [(label, reference) for label in labels if label != reference]
-
-
-def _at(values: Any, name: str) -> Any:
-    """The value of "section.field", or None where there is no such place."""
-    for step in name.split("."):
-        if isinstance(values, list) and step.isdecimal() and int(step) < len(values):
-            values = values[int(step)]
-        elif isinstance(values, dict):
-            values = values.get(step)
-        else:
-            return None
-    return values

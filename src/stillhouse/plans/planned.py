@@ -77,6 +77,18 @@ def changed(values: dict[str, Any], changes: dict[str, Any], where: str) -> dict
     return made
 
 
+def value_at(values: Any, name: str) -> Any:
+    """The value of "section.field", or None where there is no such place."""
+    for step in name.split("."):
+        if isinstance(values, list) and step.isdecimal() and int(step) < len(values):
+            values = values[int(step)]
+        elif isinstance(values, dict):
+            values = values.get(step)
+        else:
+            return None
+    return values
+
+
 def learning_from(values: dict[str, Any], name: str) -> dict[str, Any]:
     """A copy in which another run's student is the teacher, as it is."""
     return {

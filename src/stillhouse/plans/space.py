@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import RecipeError
 from ..recipe import FeatureTerm, Hard, Recipe, Schedule, SoftTerm, Tune, parse_recipe
 from ..recipe.plan import Range
-from .planned import changed, plain
+from .planned import changed, plain, value_at
 
 Space = dict[str, Range | list[Any]]
 EVERY = ".*."
@@ -79,14 +79,14 @@ def with_values(recipe: Recipe, values: dict[str, Any], where: str = "tune") -> 
 def own_values(recipe: Recipe, space: Space) -> dict[str, Any]:
     """What the recipe says now, for each field of the space."""
     values = plain(recipe)
-    return {name: _value(values, _spelt_out(values, name, "tune")[0]) for name in space}
+    return {name: value_at(values, _spelt_out(values, name, "tune")[0]) for name in space}
 
 
 def _spelt_out(values: dict[str, Any], name: str, where: str) -> list[str]:
     if EVERY not in name:
         return [name]
     head, _, tail = name.partition(EVERY)
-    entries = _value(values, head)
+    entries = value_at(values, head)
     if not isinstance(entries, list):
         raise RecipeError(f"{where}: {head} is no list, so {name} stands for nothing.")
     found = [
@@ -95,17 +95,6 @@ def _spelt_out(values: dict[str, Any], name: str, where: str) -> list[str]:
     if not found:
         raise RecipeError(f"{where}: no entry of {head} has the field {tail}.")
     return found
-
-
-def _value(values: Any, name: str) -> Any:
-    for step in name.split("."):
-        if isinstance(values, list) and step.isdecimal() and int(step) < len(values):
-            values = values[int(step)]
-        elif isinstance(values, dict):
-            values = values.get(step)
-        else:
-            return None
-    return values
 
 
 def suggested(trial: Any, space: Space) -> dict[str, Any]:
