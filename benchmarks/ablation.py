@@ -4,17 +4,14 @@ after the other, several seeds.
 Run it again and it goes on.  Processor seconds, not a clock: they hardly change when the machine does other work too.
 """
 
-import json
 import shutil
 import statistics
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from common import arguments
 
-from stillhouse.data.encode import read_examples
 from stillhouse.evaluate import Evaluation
 from stillhouse.files import read_json, write_json
 from stillhouse.pipeline import run_pipeline
@@ -22,6 +19,7 @@ from stillhouse.progress import Lines
 from stillhouse.recipe import Recipe, load_recipe
 from stillhouse.stages import STAGES
 from stillhouse.steps import prepare, training
+from stillhouse.steps.measuring import to_measure
 
 HARD = {"kind": "hard", "weight": 0.2}
 KL = {"kind": "forward_kl", "weight": 0.8}
@@ -92,11 +90,9 @@ def main() -> None:
             facts = results["prepare"]
             task = prepare.task_of(recipe, facts)
             if evaluation is None:
-                sets = {
-                    kind: read_examples(place / "prepare" / f"{kind}.parquet") for kind in facts["evaluated"]
-                }
-                (place / "measured").mkdir(exist_ok=True)
-                evaluation = Evaluation(task, sets, place / "measured", recipe.label.batch_size, watch)
+                measured = place / "measured"
+                measured.mkdir(exist_ok=True)
+                evaluation = to_measure(recipe, task, results, measured, watch).evaluation
                 evaluation.read(
                     "teacher", task.load(prepare.located(results["teacher"]["folder"], place / "label"))
                 )
@@ -125,7 +121,7 @@ def one(
         facts = results["prepare"]
         began = time.process_time()
         teacher = training.build_teacher(recipe, results, place / "label", watch)
-        asked = SimpleNamespace(train=recipe.train, seed=seed, rollouts=recipe.rollouts)
+        asked = recipe.model_copy(update={"seed": seed})
         student = prepare.located(results["initial"]["folder"], place / "label")
         folder = training.train_student(
             asked, list(recipe.objective), teacher, task, student, facts, at, watch
@@ -136,18 +132,13 @@ def one(
         shutil.rmtree(at / "checkpoints", ignore_errors=True)
         write_json(spent, {"cpu_seconds": round(seconds, 1)})
     else:
-        from safetensors.numpy import load_file
-
-        evaluation.rows[name] = {
-            kind: load_file(place / "measured" / f"rows-{name}-{kind}.safetensors")
-            for kind in evaluation.sets
-        }
+        evaluation.recall(name)
 
 
 def table(place: Path, evaluation: Evaluation, seeds: int) -> None:
     """One line a variant: mean and range over the seeds."""
     wanted = ("perplexity", "teacher_agreement", "teacher_kl")
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for variant in ("teacher", "before", *VARIANTS):
         names = [variant, *(f"{variant}, seed {seed}" for seed in range(seeds))]
         found = [evaluation.metrics(name, 200, 0) for name in names if name in evaluation.rows]
@@ -161,16 +152,16 @@ def table(place: Path, evaluation: Evaluation, seeds: int) -> None:
                     cells[f"{kind} {metric}"] = (statistics.mean(values), min(values), max(values))
         files = [place / name.replace(" ", "-").replace(",", "") / "spent.json" for name in names]
         spent = [read_json(path)["cpu_seconds"] for path in files if path.exists()]
-        rows[variant] = {
-            "cells": cells,
-            "cpu_seconds": statistics.mean(spent) if spent else None,
-            "n": len(found),
-        }
-    print("\n| objective | seeds | " + " | ".join(next(reversed(rows.values()))["cells"]) + " | CPU s |")
-    for variant, row in rows.items():
-        cells = " | ".join(f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in row["cells"].values())
-        print(f"| {variant} | {row['n']} | {cells} | {row['cpu_seconds']} |")
-    write_json(place / "table.json", json.loads(json.dumps(rows)))
+        seconds = statistics.mean(spent) if spent else None
+        rows[variant] = {"cells": cells, "cpu_seconds": seconds, "n": len(found)}
+        if variant == "teacher":
+            print(
+                "\n| objective | seeds | CPU s | "
+                + " | ".join(f"{kind} {m}" for kind in evaluation.sets for m in wanted)
+            )
+        row = " | ".join(f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in cells.values())
+        print(f"| {variant} | {len(found)} | {seconds and round(seconds)} | {row} |")
+    write_json(place / "table.json", rows)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,15 @@ def main() -> None:
 
     def ours() -> None:
         sampling = Sampling(asked.new)
-        some = write_all(model, prompts, sampling, ends=ends, vocabulary=task.outcomes, seeds=[0] * len(prompts), slots=asked.slots)
+        some = write_all(
+            model,
+            prompts,
+            sampling,
+            ends=ends,
+            vocabulary=task.outcomes,
+            seeds=[0] * len(prompts),
+            slots=asked.slots,
+        )
         texts["continuous"] = dict(some)
 
     @torch.inference_mode()
@@ -64,14 +72,24 @@ def main() -> None:
         "fixed batches": lambda: in_batches(asked.slots, "fixed batches"),
         "continuous": ours,
     }
-    found = in_turn({name: _timed(side, busy.setdefault(name, [])) for name, side in sides.items()}, asked.rounds, warm_up=0)
+    found = in_turn(
+        {name: _timed(side, busy.setdefault(name, [])) for name, side in sides.items()},
+        asked.rounds,
+        warm_up=0,
+    )
     made = {name: sum(map(len, some.values())) for name, some in texts.items()}
     alone = texts["one at a time"]
     facts = {f"{name}: tokens/s": f"{made[name] / min(times):,.1f}" for name, times in found.items()}
-    facts |= {f"{name}: same text as one at a time": f"{sum(some[n] == alone[n] for n in alone)}/{len(alone)}" for name, some in texts.items()}
+    facts |= {
+        f"{name}: same text as one at a time": f"{sum(some[n] == alone[n] for n in alone)}/{len(alone)}"
+        for name, some in texts.items()
+    }
     lengths = sorted(map(len, alone.values()))
     facts["answers"] = f"{lengths[0]} to {lengths[-1]} tokens, median {lengths[len(lengths) // 2]}"
-    facts |= {f"{name}: tokens/s of processor time": f"{made[name] / min(times):,.1f}" for name, times in busy.items()}
+    facts |= {
+        f"{name}: tokens/s of processor time": f"{made[name] / min(times):,.1f}"
+        for name, times in busy.items()
+    }
     report(f"{len(prompts)} prompts, {asked.dtype}", found, "one at a time", **facts)
 
 

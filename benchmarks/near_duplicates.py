@@ -31,10 +31,18 @@ def main() -> None:
     seconds, busy = time.perf_counter() - start, time.process_time() - busy
 
     found = {number for number, twin in enumerate(twins) if twin is not None}
-    right = {number for number in found if _jaccard(texts[number], texts[twins[number] or 0]) >= asked.threshold}
-    print(f"{len(texts):,} rows in {seconds:.1f} s ({busy:.1f} s of processor time), {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most")
-    print(f"{len(wanted):,} planted pairs at or above {asked.threshold} (of {asked.planted:,} made): recall {len(found & wanted) / len(wanted):.4f}")
-    print(f"{len(found):,} rows dropped: precision {len(right) / len(found):.4f} (by exact Jaccard similarity)")
+    right = {
+        number for number in found if _jaccard(texts[number], texts[twins[number] or 0]) >= asked.threshold
+    }
+    print(
+        f"{len(texts):,} rows in {seconds:.1f} s ({busy:.1f} s of processor time), {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most"
+    )
+    print(
+        f"{len(wanted):,} planted pairs at or above {asked.threshold} (of {asked.planted:,} made): recall {len(found & wanted) / len(wanted):.4f}"
+    )
+    print(
+        f"{len(found):,} rows dropped: precision {len(right) / len(found):.4f} (by exact Jaccard similarity)"
+    )
 
 
 def _edited(row: list[str], draw: np.random.Generator, names: list[str]) -> list[str]:

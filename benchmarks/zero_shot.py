@@ -54,14 +54,21 @@ def _student(texts: list[str], weights: np.ndarray, held: int) -> np.ndarray:
 
     model = LogisticRegression(C=10.0, max_iter=1000)
     size = known.shape[0]
-    model.fit(vstack([known, known]), np.repeat([0, 1], size), sample_weight=np.concatenate([weights[held:, 0], weights[held:, 1]]))
+    model.fit(
+        vstack([known, known]),
+        np.repeat([0, 1], size),
+        sample_weight=np.concatenate([weights[held:, 0], weights[held:, 1]]),
+    )
     return np.asarray(model.predict(vectors.transform(texts[:held])))
 
 
 def _say(name: str, right: np.ndarray, seed: int) -> None:
     draw = np.random.default_rng(seed)
     means = np.sort(draw.choice(right, (2000, len(right))).mean(1))
-    print(f"  {name:<34} accuracy {right.mean():.3f} [{means[50]:.3f}, {means[1949]:.3f}] on {len(right)} held-out sentences", flush=True)
+    print(
+        f"  {name:<34} accuracy {right.mean():.3f} [{means[50]:.3f}, {means[1949]:.3f}] on {len(right)} held-out sentences",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -63,15 +63,18 @@ class Evaluation:
     def read(self, name: str, model: PreTrainedModel) -> None:
         """Let a model read every set; the teacher must be the first."""
         model.to(device()).eval()
-        self.rows[name], self.units[name] = {}, {}
         for kind, examples in self.sets.items():
             kept = rows_path(self.folder, name, kind)
             if not kept.exists() or (name == "teacher" and not self._remembers(kind)):
                 write_rows(kept, self._statistics(name, model, kind, examples))
-            self.rows[name][kind] = read_rows(kept)
-            self.units[name][kind] = self.index[kind].units(self.rows[name][kind])
+        self.recall(name)
         if name == "teacher":
             self._teacher_head = self._head(model)
+
+    def recall(self, name: str) -> None:
+        """Take what a model was found to say when it read every set."""
+        self.rows[name] = {kind: read_rows(rows_path(self.folder, name, kind)) for kind in self.sets}
+        self.units[name] = {kind: self.index[kind].units(rows) for kind, rows in self.rows[name].items()}
 
     def let_answer(
         self, name: str, model: PreTrainedModel, rows: list[dict[str, Any]], wanted: Answers | None
