@@ -19,15 +19,15 @@ test-long: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 check: $(READY)
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests benchmarks docs/generate.py
+	$(BIN)/ruff check src tests benchmarks docs/generate.py
 	$(BIN)/mypy
 	$(BIN)/python docs/generate.py --check
 	$(TESTS)
 
 format: $(READY)
-	$(BIN)/ruff format src tests
-	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests benchmarks docs/generate.py
+	$(BIN)/ruff check --fix src tests benchmarks docs/generate.py
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py

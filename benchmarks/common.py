@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from stillhouse.models.machine import machine
 
 
@@ -51,6 +49,7 @@ def report(title: str, found: dict[str, list[float]], against: str, **facts: Any
 
 def extra_memory(action: Callable[[], Any]) -> int:
     """Bytes that tensors of torch took at most while `action` ran, beyond what was there before."""
+    from torch._C._autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     gc.collect()
@@ -58,7 +57,7 @@ def extra_memory(action: Callable[[], Any]) -> int:
         action()
     held, most = 0, 0
     for event in watched.profiler.kineto_results.events():
-        if event.name() == "[memory]" and event.device_type() == torch.autograd.DeviceType.CPU:
+        if event.name() == "[memory]" and event.device_type() == DeviceType.CPU:
             held += event.nbytes()
             most = max(most, held)
     return most

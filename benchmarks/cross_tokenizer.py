@@ -19,8 +19,10 @@ from stillhouse.data.encode import Example
 from stillhouse.measure import LM_METRICS, difference, interval
 from stillhouse.models.load import load_tokenizer
 from stillhouse.models.machine import bfloat16_pays
-from stillhouse.models.shrink import every_nth, keep_layers
-from stillhouse.tasks import on_device
+from stillhouse.progress import Silent
+from stillhouse.recipe import FromTeacher, Student, Term
+from stillhouse.steps.shrinking import Shrinking
+from stillhouse.tasks import make_task, on_device
 from stillhouse.tasks.bilingual import Bilingual
 from stillhouse.teachers.cross import CrossTeacher
 
@@ -30,24 +32,28 @@ METRIC = LM_METRICS["bits_per_byte"]
 def main() -> None:
     """Train each student in turn, and measure it."""
     asked = arguments(
-        str(__doc__), steps=60, rows=4, length=128, layers=10, held_out=64, learning_rate=5e-4, share=0.5,
+        str(__doc__), steps=60, rows=4, length=128, layers=15, held_out=64, learning_rate=5e-4, share=0.5,
         seed=0, methods="hybrid,uld,min_edit",
     )  # fmt: skip
     mine, theirs = load_tokenizer(smollm2()), load_tokenizer(gemma())
     task = Bilingual(mine, theirs, asked.length)
     texts = reviews("imdb")
     chosen = np.random.default_rng(asked.seed).permutation(len(texts))[: asked.steps * asked.rows]
-    examples, _ = task.encode([{"id": str(n), "where": str(n), "text": texts[n]["text"]} for n in chosen])
+    documents = [{"id": str(n), "where": str(n), "text": texts[n]["text"]} for n in chosen]
+    examples, _ = task.encode(documents)
+    alone = make_task("causal_lm", mine, asked.length)
+    cut = Student(from_teacher=FromTeacher(layers=asked.layers, rows=32))
+    cutting = Shrinking(cut, alone, smollm2(), alone.encode(documents[:64])[0], Silent())
+    shape = cutting.shapes()[0]
     held, train = examples[: asked.held_out], examples[asked.held_out :][: asked.steps * asked.rows]
     fast = bfloat16_pays()
     teacher = CrossTeacher(task.load(gemma(), torch.bfloat16 if fast else torch.float32), task)
     found = {"teacher (Gemma-3-270m)": measured(task.load(gemma()), task, held)}
-    objectives = {"hard targets only": [kd.hard(1.0)]} | {
-        method: [kd.hard(1.0 - asked.share), kd.cross_tokenizer(asked.share, method=method)]
-        for method in asked.methods.split(",")
-    }
+    objectives: dict[str, list[Term]] = {"hard targets only": [kd.hard(1.0)]}
+    for method in asked.methods.split(","):
+        objectives[method] = [kd.hard(1.0 - asked.share), kd.cross_tokenizer(asked.share, method=method)]
     for name, objective in objectives.items():
-        student = keep_layers(task.load(smollm2()), every_nth(30, asked.layers))
+        student = cutting.student(shape)[0]
         if name == "hard targets only":
             found["student before"] = measured(student, task, held)
         start = time.perf_counter()

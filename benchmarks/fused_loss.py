@@ -9,6 +9,7 @@ from common import arguments, extra_memory, in_turn, report
 
 from stillhouse import objectives as kd
 from stillhouse.losses import Head
+from stillhouse.recipe import Term
 from stillhouse.tasks import Scores
 from stillhouse.teachers import Dense, TopK
 from stillhouse.train.objective import Objective
@@ -43,7 +44,7 @@ def main() -> None:
         knows.to(dtype) @ head.to(dtype).T
         products()
 
-    def ours(terms: list, targets: object) -> None:
+    def ours(terms: list[Term], targets: Dense | TopK | None) -> None:
         scores = student()
         loss, _ = Objective(terms)(scores, targets, positions, dtype)
         loss.backward()

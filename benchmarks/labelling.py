@@ -5,6 +5,7 @@ top-k or sampled targets, shards written and checksummed.
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,9 @@ def main() -> None:
 
     sides = {"bare teacher": bare}
     for k in (64, 16, 8):
-        sides[f"top-{k}"] = lambda k=k: ours(f"top-{k}", top_k=k)
+        sides[f"top-{k}"] = partial(ours, f"top-{k}", top_k=k)
     for n in (64, 32, 16, 8):
-        sides[f"{n} draws"] = lambda n=n: ours(f"{n} draws", samples=n)
+        sides[f"{n} draws"] = partial(ours, f"{n} draws", samples=n)
     found = in_turn(sides, asked.rounds)
     rates = {f"{name}: tokens/s": f"{tokens / min(times):,.0f}" for name, times in found.items()}
     title = f"labelling {tokens:,} tokens of a book, SmolLM2-135M-Instruct, {asked.dtype}"

@@ -43,7 +43,7 @@ def main() -> None:
         """The same rows in the same order, one a sequence."""
 
         def get_train_dataloader(self) -> Any:
-            self.data_collator = task.collate
+            self.data_collator: Any = task.collate
             return super().get_train_dataloader()
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:

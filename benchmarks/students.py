@@ -7,8 +7,11 @@ python benchmarks/students.py targets    parameters, bytes and speed: asked and 
 import argparse
 import math
 from pathlib import Path
+from typing import Literal
 
-from stillhouse.data.encode import read_examples
+from transformers import PreTrainedModel
+
+from stillhouse.data.encode import Example, read_examples
 from stillhouse.files import read_json
 from stillhouse.models.load import parameters
 from stillhouse.models.shrink.depth import mean_loss
@@ -18,21 +21,23 @@ from stillhouse.runner import run_stages
 from stillhouse.steps.prepare import task_of
 from stillhouse.steps.shrinking import Shrinking
 from stillhouse.steps.speed import Speed
+from stillhouse.tasks import Task
 
-CRITERIA = ("every_nth", "block_influence", "similarity", "perplexity")
+Importance = Literal["every_nth", "block_influence", "similarity", "perplexity"]
+CRITERIA: tuple[Importance, ...] = ("every_nth", "block_influence", "similarity", "perplexity")
 
 
-def prepared(folder: Path, max_length: int) -> tuple[object, Path, list, list]:
+def prepared(folder: Path, max_length: int) -> tuple[Task, Path, list[Example], list[Example]]:
     """(task, the teacher's folder, training rows, held-out rows) of the recipe `quickstart`."""
     changes = [f"data.max_length={max_length}", "student.from_teacher.by=every_nth"]
     recipe = load_recipe("recipes/quickstart/recipe.yaml", changes)
     run_stages(recipe, folder, Silent(), until="prepare")
     facts = read_json(folder / "prepare" / "DONE.json")["result"]
-    rows = [read_examples(folder / "prepare" / f"{name}.parquet") for name in ("train", "eval")]
-    return task_of(recipe, facts), Path(facts["teacher"]["folder"]), *rows
+    train, held = (read_examples(folder / "prepare" / f"{name}.parquet") for name in ("train", "eval"))
+    return task_of(recipe, facts), Path(facts["teacher"]["folder"]), train, held
 
 
-def perplexity(made: Shrinking, student, rows: list) -> float:
+def perplexity(made: Shrinking, student: PreTrainedModel, rows: list[Example]) -> float:
     """On `rows`, by the same probes that importance is measured with."""
     probe = Shrinking.__new__(Shrinking)
     probe.__dict__ |= {
