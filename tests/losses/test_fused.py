@@ -16,7 +16,7 @@ from stillhouse.losses import (
     topk_log_probs,
 )
 from stillhouse.losses import fused as module
-from stillhouse.losses.fused import by_autograd, chunks
+from stillhouse.losses.fused import blocks, by_autograd, chunks
 from stillhouse.losses.parts import DenseTerm, softmax_in_place
 from stillhouse.teachers import Dense
 
@@ -243,9 +243,36 @@ def test_a_dense_and_a_hard_term_of_one_temperature_share_a_softmax_and_still_ad
         torch.testing.assert_close(rows.grad.double(), own.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_with_a_teacher_beside_it_a_chunk_is_a_tenth_of_the_positions():
-    assert [at.stop - at.start for at in chunks(4000, 1000, beside=True)] == [400] * 10
-    assert len(chunks(100, 1000, beside=True)) == 2  # 64 and the rest
+def test_blocks_cover_their_chunk_in_order_and_are_of_like_size():
+    for size in (1, 31, 33, 56, 127, 341):
+        parts = blocks(slice(7, 7 + size))
+        assert [n for part in parts for n in range(part.start, part.stop)] == list(range(7, 7 + size))
+        lengths = {part.stop - part.start for part in parts}
+        assert max(lengths) - min(lengths) <= 1
+        assert max(lengths) <= max(module.BLOCK_ROWS, -(-size // 4))
+
+
+def test_with_a_teacher_beside_it_the_loss_takes_a_tenth_of_the_full_logits():
+    """Of one model's, at most, in all tensors that it makes meanwhile."""
+    positions, outcomes, width = 1024, 8192, 16
+    states, knows = torch.randn(positions, width, requires_grad=True), torch.randn(positions, width)
+    weight, theirs = torch.randn(outcomes, width), torch.randn(outcomes, width)
+    term = DenseTerm(1.0, Dense(knows, Head(theirs)).logits)
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as watched:
+        fused_loss(states, Head(weight), [(1.0, term)], positions)[0].backward()
+    held, most = 0, 0
+    for event in watched.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    assert 0 < most <= 0.1 * 4 * positions * outcomes
+
+
+def test_with_a_teacher_beside_it_a_chunk_is_a_small_share_of_the_positions():
+    assert [at.stop - at.start for at in chunks(4000, 1000, beside=True)][:-1] == [220] * 18
+    assert [at.stop - at.start for at in chunks(100, 1000, beside=True)] == [48, 48, 4]
     assert all(
         4 * 151_936 * (at.stop - at.start) <= module.CHUNK_BYTES
         for at in chunks(10_000, 151_936, beside=True)

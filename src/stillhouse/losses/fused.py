@@ -9,6 +9,7 @@ Closed-form and autograd terms take the same path; those whose gradient is nearl
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,8 +20,11 @@ from .reduction import share, total_mean
 
 CHUNK_BYTES = 64 * 2**20
 """Of float32 logits in one chunk: large enough for full speed of the products, small against any model."""
-BESIDE_SHARE, BESIDE_ROWS = 0.1, 64
-"""With a teacher's logits beside the student's, a chunk is a tenth of all positions, but at least this many."""
+BESIDE_SHARE, BESIDE_ROWS = 0.055, 48
+"""With a teacher's logits beside the student's, a chunk is this share of all positions, but at least so many rows."""
+BLOCK_ROWS = 32
+"""Then the teacher's logits are made for a quarter of a chunk at a time, but at least for so many rows: the student's three
+products want large chunks, the teacher's one does not."""
 
 ValueAndGradient = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """(logits [n, V], which of the N positions they are) -> (nats [n], gradient on the logits [n, V])."""
@@ -124,6 +128,14 @@ def chunks(positions: int, outcomes: int, beside: bool = False) -> list[slice]:
     return [slice(start, min(start + size, positions)) for start in range(0, positions, size)]
 
 
+def blocks(chunk: slice) -> list[slice]:
+    """Slices of like size that cover a chunk, in which the terms read it beside a teacher."""
+    size = chunk.stop - chunk.start
+    count = -(-size // max(BLOCK_ROWS, -(-size // 4)))
+    edges = [chunk.start + size * number // count for number in range(count + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
 class _Fused(torch.autograd.Function):
     """Both directions of `fused_loss`: gradients are ready when the loss is, and backward only scales them."""
 
@@ -151,13 +163,18 @@ class _Fused(torch.autograd.Function):
         for positions in chunks(hidden.shape[0], outcomes, beside) if terms else []:
             logits = slim.logits(hidden[positions], dtype)
             bend = 1.0 - (logits / slim.softcap).square() if slim.softcap else None
-            d_logits = _terms(logits, positions, terms, total, parts)
+            for block in blocks(positions) if beside else [positions]:
+                own = logits[block.start - positions.start : block.stop - positions.start]
+                d_own = _terms(own, block, terms, total, parts)
+                if d_own is not own:
+                    own.copy_(d_own)
+                del d_own  # or the next one would lie beside it
             if bend is not None:
-                d_logits.mul_(bend)
+                logits.mul_(bend)
             if slim.scale != 1.0:
-                d_logits.mul_(slim.scale)
-            _fold(d_logits, hidden[positions], cast, positions, d_hidden, d_weight, d_bias)
-            del logits, d_logits, bend  # or the next chunk would lie beside this one
+                logits.mul_(slim.scale)
+            _fold(logits, hidden[positions], cast, positions, d_hidden, d_weight, d_bias)
+            del logits, own, bend
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
         ctx.dtypes = (
             hidden.dtype,
