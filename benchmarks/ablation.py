@@ -1,5 +1,5 @@
 """Every way to transfer knowledge on the recipe quickstart: the same student, rows, steps and learning rate, one objective
-after the other, several seeds.
+after the other, several seeds; and the same shape from random weights.
 
 Run it again and it goes on.  Processor seconds, not a clock: they hardly change when the machine does other work too.
 """
@@ -53,6 +53,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "rollouts": {"share": 0.5, "max_new_tokens": 64},
         **BESIDE,
     },
+    "forward KL, random initial weights": {
+        "objective": soft("forward_kl"),
+        "student": {"from_config": {"config": {"num_hidden_layers": 15}, "embeddings": "random"}},
+        **BESIDE,
+    },
 }
 
 
@@ -62,8 +67,7 @@ def recipe_of(base: dict[str, Any], variant: dict[str, Any]) -> Recipe:
     if "samples" in label:
         label.pop("top_k", None)
     changed = {**base, "label": label, "objective": variant["objective"]}
-    if "rollouts" in variant:
-        changed["rollouts"] = variant["rollouts"]
+    changed |= {name: variant[name] for name in ("rollouts", "student") if name in variant}
     return Recipe.model_validate(changed)
 
 
