@@ -195,6 +195,28 @@ def test_the_order_of_labels_is_that_of_the_teacher_and_not_of_the_alphabet(tmp_
     assert config["id2label"] == {"0": "good", "1": "bad"}
 
 
+@pytest.mark.parametrize("asked", ["layers", "parameters"])
+def test_a_student_is_cut_from_a_teacher_whose_head_is_yet_to_be_trained(tmp_path: Path, asked: str) -> None:
+    """The plan looks at the student's shape before the teacher is fine-tuned."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    whole = tiny.save_classifier(tmp_path / "whole")
+    model = AutoModelForSequenceClassification.from_pretrained(whole)
+    model.base_model.save_pretrained(tmp_path / "teacher")
+    AutoTokenizer.from_pretrained(whole).save_pretrained(tmp_path / "teacher")
+    tiny.labelled_file(tmp_path / "rows.csv")
+    smaller = {"target": {"parameters": int(0.9 * model.num_parameters())}}
+    student = {"from_teacher": {"layers": 1}} if asked == "layers" else smaller
+    values = {
+        "name": "cut", "task": "classification",
+        "teacher": {"model": str(tmp_path / "teacher"), "dtype": "float32", "finetune": {"epochs": 1.0}},
+        "student": student, "data": {"train": {"source": str(tmp_path / "rows.csv")}, "split": 20, "max_length": 32},
+        "train": {"steps": 2, "precision": "float32"}, "evaluate": {"resamples": 200, "hard_only": False, "speed": False}, "report": {"samples": 0},
+    }  # fmt: skip
+    found = finish(values, tmp_path / "run")
+    assert found["student"]["parameters"] < found["teacher"]["parameters"]
+
+
 # ── other data, other settings ──────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -35,16 +35,23 @@ class Shrinking:
     Args:
         wanted: `student:` of the recipe.
         examples: training rows, of which the first `rows` are read.
+        head_seed: of a head that a teacher does not have yet, because it is fine-tuned later; without it that is refused.
     """
 
     def __init__(
-        self, wanted: Student, task: Task, teacher: Path, examples: Sequence[Example], watch: Watch
+        self,
+        wanted: Student,
+        task: Task,
+        teacher: Path,
+        examples: Sequence[Example],
+        watch: Watch,
+        head_seed: int | None = None,
     ) -> None:
         assert wanted.cut is not None
         self.wanted: FromTeacher = wanted.cut
         self.target, self.search, self.task, self.watch = wanted.target, wanted.search, task, watch
         self.examples = list(examples)
-        self.model = task.load(teacher).to(device())
+        self.model = task.load(teacher, head_seed=head_seed).to(device())
         self.how: dict[str, Any] = {}
         self._importance: Importance | None = None
         self._order: dict[str, list[int]] = {}

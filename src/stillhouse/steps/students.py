@@ -54,7 +54,7 @@ def shape_of(
     if wanted.from_config is not None:
         random = wanted.from_config.model_copy(update={"embeddings": "random", "layers": "random"})
         return _from_config(random, 0, task, teacher)[0]
-    made = Shrinking(wanted, task, teacher, examples, watch)
+    made = Shrinking(wanted, task, teacher, examples, watch, head_seed=0)
     if made.layers_alone:
         made.wanted = made.wanted.model_copy(update={"by": "every_nth"})
         return made.layers_student()[0]
