@@ -17,7 +17,7 @@ FLOORS = (
     {"tasks", "static", "finished"},
     {"latency"},
     {"teachers", "cost", "objectives", "scaffold", "compare"},
-    {"train", "samples", "gates", "evidence", "answers", "probe"},
+    {"train", "samples", "gates", "evidence", "answers", "harness", "probe"},
     {"evaluate"},
     {"blackbox"},
     {"steps"},

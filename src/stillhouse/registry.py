@@ -11,6 +11,7 @@ from .errors import MissingExtra, RecipeError
 EXTRAS = {
     "gguf": "gguf",
     "jsonschema": "data",
+    "lm_eval": "eval",
     "httpx2": "api",
     "openai": "api",
     "optuna": "tune",

@@ -22,6 +22,7 @@ from .data.encode import read_examples
 from .evaluate import texts_of
 from .evidence import evidence
 from .files import hash_json, hash_path, manifest_fault
+from .harness import harness
 from .pipeline import Results, Stage
 from .progress import Watch
 from .recipe import Custom, Recipe
@@ -157,6 +158,10 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         model = task.load(folder)
         evaluation.read(name, model)
         evaluation.let_answer(name, model, held, recipe.evaluate.answers)
+    asked = harness(
+        folders, task, recipe.evaluate.harness, place, watch,
+        batch_size=recipe.label.batch_size, resamples=recipe.evaluate.resamples, seed=recipe.seed,
+    )  # fmt: skip
     again = evaluation.read_seeds(results["seeds"]["runs"], place)
     evaluation.forget()
     with_numbers = (recipe.evaluate.resamples, recipe.seed)
@@ -186,6 +191,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
             folders, task, eval_set, measured.texts, recipe.report.samples, watch, measured.said
         ),
         "seeds": again,
+        "harness": asked,
         "reliability": evaluation.reliabilities(),
         "notes": {kind: note for kind, one in evaluation.index.items() if (note := one.note())},
     }
@@ -240,10 +246,14 @@ def _own_losses(recipe: Any) -> list[str]:
     return [hash_path(source_of(target)) for target in targets]
 
 
-def _own_checker(recipe: Any) -> str | None:
-    """Sum of the file that holds the user's checker: another checker is another evaluation."""
-    wanted = recipe.evaluate.answers
-    return hash_path(source_of(wanted.checker)) if wanted and wanted.checker else None
+def _own_measures(recipe: Any) -> list[str] | str | None:
+    """Sums of the files with the user's checker and tasks of the harness: others are another evaluation."""
+    wanted, harness = recipe.evaluate.answers, recipe.evaluate.harness
+    checker = hash_path(source_of(wanted.checker)) if wanted and wanted.checker else None
+    files = (
+        [Path(name) for name in harness.tasks if Path(name).suffix in (".yaml", ".yml")] if harness else []
+    )
+    return [str(checker), *map(hash_path, files)] if files else checker
 
 
 _SOURCES = (
@@ -256,6 +266,7 @@ _ORIGIN = tuple(
     f"student.{name}" for name in ("cut", "target", "search", "from_config", "model", "sha256", "revision")
 )
 _FORMS = ("student.adapter", "student.quantize", "student.sparsity")
+_TAUGHT = ("objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema")
 _TASK = ("prepare.teacher", "prepare.tongues", "prepare.labels")
 
 STAGES = [
@@ -332,7 +343,7 @@ STAGES = [
     Stage(
         "train",
         _train,
-        reads=(*_LEARNING, *_FORMS, "objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema"),
+        reads=(*_LEARNING, *_FORMS, *_TAUGHT),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
         version=2,
         stamp=_own_losses,
@@ -349,18 +360,7 @@ STAGES = [
     Stage(
         "seeds",
         _seeds,
-        reads=(
-            *_LEARNING,
-            *_FORMS,
-            "objective",
-            "rollouts",
-            "label.online",
-            "teacher.dtype",
-            "teacher.ema",
-            "evaluate.seeds",
-            "evaluate.hard_only",
-            "has_teacher",
-        ),
+        reads=(*_LEARNING, *_FORMS, *_TAUGHT, "evaluate.seeds", "evaluate.hard_only", "has_teacher"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
         stamp=_own_losses,
         intact=_seeds_fault,
@@ -370,20 +370,18 @@ STAGES = [
         _evaluate,
         reads=(
             *("seed", "task", "data.max_length", "label.batch_size", "teacher.is_local", "teacher.api"),
-            *("evaluate.answers", "evaluate.resamples", "evaluate.speed", "report.samples"),
+            *(
+                "evaluate.answers",
+                "evaluate.harness",
+                "evaluate.resamples",
+                "evaluate.speed",
+                "report.samples",
+            ),
         ),
-        stamp=_own_checker,
+        stamp=_own_measures,
         after=(
-            *_TASK,
-            "prepare.sets",
-            "prepare.evaluated",
-            "prepare.held_out",
-            "teacher",
-            "initial",
-            "label",
-            "train",
-            "control",
-            "seeds",
+            *(*_TASK, "prepare.sets", "prepare.evaluated", "prepare.held_out"),
+            *("teacher", "initial", "label", "train", "control", "seeds"),
         ),
     ),
     Stage(

@@ -78,6 +78,11 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
     for tracker in recipe.train.report_to:
         if find_spec(tracker) is None:
             raise MissingExtra(needs(tracker, f"train.report_to: {tracker}"))
+    if recipe.evaluate.harness is not None:
+        if find_spec("lm_eval") is None:
+            raise MissingExtra(needs("lm_eval", "evaluate.harness"))
+        for name in recipe.evaluate.harness.tasks:
+            harness_task(name)
     models = [recipe.teacher.model, *(member.model for member in recipe.teacher.panel or [])]
     for model in [one for one in models if one is not None]:
         if Path(model).is_dir() and (stated := card_licence(Path(model))):
@@ -87,6 +92,23 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
         notes.append("licence: not given, so the student's model card will say it is unknown")
     notes.append(_disk(place))
     return notes
+
+
+def harness_task(name: str) -> str:
+    """What the harness calls a task that is named or lies in a YAML file.  Raises: RecipeError for a file without one."""
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        return name
+    if not path.is_file():
+        raise RecipeError(
+            f"evaluate.harness.tasks: {name} is not there; name a file, or a task of the harness."
+        )
+    for line in path.read_text(
+        encoding="utf-8"
+    ).splitlines():  # its own tags are no YAML that a safe loader takes
+        if line.startswith("task:"):
+            return line.removeprefix("task:").split(" #")[0].strip().strip("\"'")
+    raise RecipeError(f"evaluate.harness.tasks: {name} has no line `task: name`; add it.")
 
 
 def _model(role: str, folder: Path, recipe: Recipe) -> None:

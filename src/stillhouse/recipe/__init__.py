@@ -30,7 +30,7 @@ from .objective import (
     Term,
     TotalVariation,
 )
-from .outputs import Answers, Evaluate, Gate, Report
+from .outputs import Answers, Evaluate, Gate, Harness, Report
 from .panel import Member, Pool
 from .plan import Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
@@ -62,6 +62,7 @@ __all__ = [
     "FromTeacher",
     "Gate",
     "Hard",
+    "Harness",
     "Hidden",
     "Label",
     "Member",

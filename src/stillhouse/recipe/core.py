@@ -121,6 +121,8 @@ class Recipe(Section):
             raise ValueError("teacher.finetune: only for task: classification")
         if self.evaluate.answers is not None and self.task != "causal_lm":
             raise ValueError("evaluate.answers: only a language model writes; remove it")
+        if self.evaluate.harness is not None and self.task != "causal_lm":
+            raise ValueError("evaluate.harness: its tasks are for language models; remove it")
         if self.evaluate.swap and self.task != "classification":
             raise ValueError("evaluate.swap: only a classifier's answers can be paired; remove it")
         if self.data.augment is not None and (self.task != "classification" or not self.has_teacher):

@@ -21,6 +21,19 @@ class Answers(Section):
     """"my_module:my_function", (answer, row) -> True, False or a share: whether an answer is right."""
 
 
+class Harness(Section):
+    """Tasks of the lm-evaluation-harness, for teacher, student and control; needs the extra `eval`."""
+
+    tasks: Annotated[list[str], Field(min_length=1)]
+    """Names, whose data the harness fetches from the hub, or YAML files of its kind (./my_task.yaml)."""
+    limit: PositiveInt | None = None
+    """Documents of each task, at most."""
+    fewshot: NonNegativeInt | None = None
+    """Examples before each question; the task's own number if not given."""
+    chat: bool = False
+    """Ask in the models' chat template."""
+
+
 class Evaluate(Section):
     """What the teacher, the student and the controls are measured on."""
 
@@ -42,6 +55,8 @@ class Evaluate(Section):
     """Classification: pairs of terms ([he, she]) that are exchanged, to see which answers change with them."""
     answers: Answers | None = None
     """Language models: let them answer held-out prompts, and compare what they write."""
+    harness: Harness | None = None
+    """Language models: read tasks of the lm-evaluation-harness as well."""
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
     """Bootstrap resamples and permutations behind each interval and p-value."""
 

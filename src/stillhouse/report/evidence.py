@@ -25,7 +25,7 @@ def sections(results: Results) -> list[Section]:
     """Those that have something to show."""
     made = (
         _inherited(results), _gaps(results), _counterfactual(results), _robust(results), _apart(results),
-        _mended(results), _seeds(results), _paid(results),
+        _mended(results), _harness(results), _seeds(results), _paid(results),
     )  # fmt: skip
     return [section for section in made if section is not None]
 
@@ -151,6 +151,24 @@ def _unsettled(found: dict[str, Any]) -> Iterator[str]:
     gain = found.get("gain")
     if gain and gain["low"] < 0 < gain["high"]:
         yield "Which of the two is better changes with the seed."
+
+
+def _harness(results: Results) -> Section | None:
+    found = results.get("harness")
+    if not found:
+        return None
+    rows = [
+        [
+            f"{one['task']}: {one['metric']} {'↑' if one['higher_is_better'] else '↓'} ({one['documents']:,} documents)",
+            *_three(one["models"]),
+            with_interval(one["gain"]),
+        ]
+        for one in found
+    ]
+    says = ["Asked and scored by the lm-evaluation-harness; the same documents for each model."]
+    return Section(
+        "Tasks of the lm-evaluation-harness", says, ["task", *WHO, "student − hard targets only"], rows
+    )
 
 
 def _paid(results: Results) -> Section | None:

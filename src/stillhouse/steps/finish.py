@@ -78,6 +78,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "reliability": found["reliability"],
         "notes": found["notes"],
         "seeds": found["seeds"],
+        "harness": found["harness"],
         **{name: found[name] for name in EVIDENCE},
     }
 

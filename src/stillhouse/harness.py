@@ -1,0 +1,143 @@
+"""Tasks of the lm-evaluation-harness, by name or from a YAML file, read by teacher, student and control.
+
+The harness (Gao et al., https://github.com/EleutherAI/lm-evaluation-harness) asks and scores; what it found for each
+document is kept in the run folder (harness-<model>.json), so that a stopped evaluation goes on, and the models are compared
+on the same documents.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import RecipeError
+from .files import read_json, write_json
+from .measure import Metric, Rows, difference, interval
+from .measure.metrics import mean
+from .models.machine import device
+from .progress import Watch
+from .recipe import Harness
+from .registry import require
+from .static import harness_task
+from .tasks import Task
+
+Scores = dict[str, dict[str, list[float]]]
+"""Task -> metric -> one number a document, in the harness's own order."""
+
+
+def harness(
+    folders: dict[str, Path],
+    task: Task,
+    wanted: Harness | None,
+    place: Path,
+    watch: Watch,
+    *,
+    batch_size: int,
+    resamples: int,
+    seed: int,
+) -> list[dict[str, Any]] | None:
+    """[{"task", "metric", "documents", "higher_is_better", "models": {name: interval}, "gain": difference | None}].
+
+    Metrics that the harness takes as means over documents only: others have no value for one of them.  `gain` is the student
+    less the control.  Raises: RecipeError for a task that it does not know or cannot read.
+    """
+    if wanted is None:
+        return None
+    names: list[str] = [name for name in ("teacher", "student", "hard_only") if name in folders]
+    found: dict[str, Scores] = {}
+    directions: dict[str, dict[str, bool]] = {}
+    for name in names:
+        kept = place / f"harness-{name}.json"
+        if not kept.exists():
+            watch.note(f"  {name}: {', '.join(wanted.tasks)} by the lm-evaluation-harness")
+            write_json(kept, _asked(folders[name], task, wanted, batch_size, seed))
+        said = read_json(kept)
+        found[name], directions = said["scores"], said["higher_is_better"]
+    lines = []
+    for kind, metrics in found["student"].items():
+        for each, values in metrics.items():
+            metric = mean(each, "value", "documents", directions[kind].get(each, True), "share", each)
+            rows: dict[str, Rows] = {name: _rows(found[name][kind][each]) for name in names}
+            lines.append(
+                {
+                    "task": kind,
+                    "metric": each,
+                    "documents": len(values),
+                    "higher_is_better": metric.higher_is_better,
+                    **_compared(metric, rows, resamples, seed),
+                }
+            )
+    return lines
+
+
+def _compared(metric: Metric, rows: dict[str, Rows], resamples: int, seed: int) -> dict[str, Any]:
+    models = {
+        name: interval(metric, each, resamples=resamples, seed=seed).as_json() for name, each in rows.items()
+    }
+    gain = None
+    if "hard_only" in rows:
+        gain = difference(
+            metric, rows["student"], rows["hard_only"], resamples=resamples, seed=seed
+        ).as_json()
+    return {"models": models, "gain": gain}
+
+
+def _rows(values: list[float]) -> Rows:
+    return {"value": np.array(values, dtype=np.float64), "documents": np.ones(len(values))}
+
+
+def _asked(folder: Path, task: Task, wanted: Harness, batch_size: int, seed: int) -> dict[str, Any]:
+    """What one model scores."""
+    purpose = "evaluate.harness"
+    require("lm_eval", purpose)
+    from lm_eval import evaluator, simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    evaluator.get_git_commit_hash = lambda: None  # or git complains on the screen that the run is in no repository
+    files = [Path(name) for name in wanted.tasks if name.endswith((".yaml", ".yml"))]
+    manager = TaskManager(
+        include_path=sorted({str(path.parent.resolve()) for path in files}),
+        include_defaults=len(files) < len(wanted.tasks),
+    )
+    tasks = [harness_task(name) for name in wanted.tasks]
+    model = task.load(folder).to(device())
+    try:
+        found: Any = simple_evaluate(
+            model=HFLM(pretrained=model, tokenizer=task.tokenizer, batch_size=batch_size),
+            tasks=list(tasks),
+            task_manager=manager,
+            num_fewshot=wanted.fewshot,
+            limit=wanted.limit,
+            apply_chat_template=wanted.chat,
+            bootstrap_iters=0,  # intervals are ours, paired
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+            log_samples=True,
+        )
+    except Exception as error:  # its own, of datasets, of the hub, of a task's own functions
+        raise RecipeError(
+            f"{purpose}.tasks: {', '.join(tasks)}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; "
+            "name tasks that `lm_eval ls tasks` lists, or YAML files whose data can be read."
+        ) from error
+    scores = {kind: by_document(samples) for kind, samples in found["samples"].items()}
+    if not any(scores.values()):
+        raise RecipeError(
+            f"{purpose}.tasks: {', '.join(tasks)} have no metric that is a mean over documents."
+        )
+    return {"scores": scores, "higher_is_better": found["higher_is_better"]}
+
+
+def by_document(samples: Iterable[dict[str, Any]]) -> dict[str, list[float]]:
+    """Metric (and filter, where there is one) -> its value for each document, of those that are plain numbers."""
+    found: dict[str, list[float]] = {}
+    for sample in samples:
+        for metric in sample["metrics"]:
+            value = sample[metric]
+            if isinstance(value, (bool, int, float, np.number)):
+                name = metric if sample["filter"] == "none" else f"{metric} ({sample['filter']})"
+                found.setdefault(name, []).append(float(value))
+    return found
