@@ -151,7 +151,7 @@ def classified(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str
         "objective": [{"kind": "forward_kl", "weight": 0.9, "temperature": 2.0}, {"kind": "hard", "weight": 0.1}],
         "train": {"steps": 80, "batch_size": 16, "learning_rate": 5e-3, "precision": "float32"},
         "evaluate": {"resamples": 200, "also": [{"name": "other", "source": str(place / "other.csv")}]},
-        "report": {"samples": 3},
+        "report": {"samples": 3, "calibration": True},
     }  # fmt: skip
     with mock.patch.object(plan, "SECONDS", 0.1):
         found = run(parse_recipe(values), place / "run")
@@ -178,6 +178,16 @@ def test_the_classifier_is_an_ordinary_model_with_named_labels(
     assert said.startswith("BertForSequenceClassification")
     assert "'bad'" in said
     assert "'good'" in said
+
+
+def test_the_temperature_that_mends_the_student_lies_beside_it_on_request(
+    classified: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, found = classified
+    kept = json.loads((folder / "student" / "calibration.json").read_text())
+    mend = found["calibration"]["student"]
+    assert kept == {**mend, "measured_on": found["datasets"]["eval"]}
+    assert 0.0 < kept["temperature"] < 20.0
 
 
 def test_the_order_of_labels_is_that_of_the_teacher_and_not_of_the_alphabet(tmp_path: Path) -> None:

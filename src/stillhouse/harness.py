@@ -95,7 +95,9 @@ def _asked(folder: Path, task: Task, wanted: Harness, batch_size: int, seed: int
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    evaluator.get_git_commit_hash = lambda: None  # or git complains on the screen that the run is in no repository
+    evaluator.get_git_commit_hash = lambda: (
+        None
+    )  # or git complains on the screen that the run is in no repository
     files = [Path(name) for name in wanted.tasks if name.endswith((".yaml", ".yml"))]
     manager = TaskManager(
         include_path=sorted({str(path.parent.resolve()) for path in files}),

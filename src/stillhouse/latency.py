@@ -70,7 +70,29 @@ def _request(model: PreTrainedModel, task: Task) -> Callable[[Example], Any]:
 
 
 def joules() -> float | None:
-    """Energy that the processors have used since some moment, in joules; None where the machine does not tell."""
+    """Energy used since some moment by the processors (RAPL) and by the accelerator (NVML), if the work is there, in joules;
+    None where the machine does not tell."""
+    if device().type == "cuda":
+        accelerator = _nvml()
+        return None if accelerator is None else accelerator + (_rapl() or 0.0)
+    return _rapl()
+
+
+def _nvml() -> float | None:
+    """Of the accelerator in use, by the package nvidia-ml-py, if it is there."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device()).uuid}")
+        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+    except (
+        Exception
+    ):  # no such package, no driver, or a machine that may not be asked: then there is no number
+        return None
+
+
+def _rapl() -> float | None:
     try:
         counters = sorted(RAPL.glob("intel-rapl:*/energy_uj"))
         packages = [path for path in counters if path.parent.name.count(":") == 1]

@@ -94,6 +94,8 @@ class Report(Section):
 
     samples: NonNegativeInt = 6
     """Held-out rows shown side by side."""
+    calibration: bool = False
+    """Keep the temperature that mends the student's confidence in student/calibration.json: divide its logits by it."""
     prices: Prices | None = None
     """What running models costs, for the number of requests after which the student has paid for itself."""
 

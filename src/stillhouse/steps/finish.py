@@ -113,6 +113,9 @@ def _economics(
     return economics(teacher, student, seconds, **prices.model_dump())
 
 
+CALIBRATION = "calibration.json"
+"""Beside the student, if the recipe asks for it."""
+
 EVIDENCE = ("inheritance", "groups", "disagreement", "calibration", "robustness", "counterfactual")
 """The sections that `evidence.evidence` writes."""
 
@@ -155,10 +158,8 @@ def stage_rows(run: Path, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
 
 def publish(found: dict[str, Any], run: Path, student: Path) -> None:
     """Write results.json, report.html and the student's folder, each of them whole or not at all."""
-    text, command = (
-        _portable(recipe_text(Recipe.model_validate(read_json(run / "recipe.json")))),
-        f"stillhouse run {found['name']}.yaml",
-    )
+    recipe = Recipe.model_validate(read_json(run / "recipe.json"))
+    text, command = _portable(recipe_text(recipe)), f"stillhouse run {found['name']}.yaml"
     sweep_parts(run)
     curves = [row for stage in ("train", "control") for row in _curves(run / stage / "metrics.jsonl")]
     with atomic_folder(run / "student") as part:
@@ -171,6 +172,8 @@ def publish(found: dict[str, Any], run: Path, student: Path) -> None:
         )
         if (adapter := student.parent / "adapter").is_dir():
             shutil.copytree(adapter, part / "adapter", ignore=shutil.ignore_patterns(MANIFEST))
+        if recipe.report.calibration and (mend := (found["calibration"] or {}).get("student")):
+            write_json(part / CALIBRATION, {**mend, "measured_on": found["datasets"]["eval"]})
         (part / "README.md").write_text(render_card(found, text), encoding="utf-8")
     write_text(run / "report.html", render_html(found, text, command, curves))
     write_json(run / "results.json", found)
