@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import BaseModel
 
@@ -71,6 +71,7 @@ def run_pipeline(
     only: str | None = None,
     fresh: bool = False,
     beside: Sequence[Path] = (),
+    patient: bool = False,
 ) -> Results:
     """Run what is not done yet.
 
@@ -78,6 +79,7 @@ def run_pipeline(
         until: stop after this stage.
         only: run this stage alone; the earlier ones must be done.
         fresh: forget everything that was made in `folder`.
+        patient: wait while another process works in `folder`.
         beside: run folders whose finished stages are taken over where they were made from the same inputs.
     Raises: ResourceError if another process works in `folder`; whatever a stage raises.
     """
@@ -88,7 +90,7 @@ def run_pipeline(
                 f"there is no stage {asked!r}.{did_you_mean(asked, names)} Stages: {', '.join(names)}."
             )
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with locked(folder, watch if patient else None):
         if fresh:  # only what a run makes: somebody's thesis may lie in the folder that was named
             _empty(folder, names)
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
@@ -285,18 +287,32 @@ def _empty(folder: Path, stages: Sequence[str]) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder; the system lets go of the lock when a process ends in any way."""
+def locked(folder: Path, waiting: Watch | None = None) -> Iterator[None]:
+    """Keep other processes out of a run folder; the system lets go of the lock when a process ends in any way.
+
+    Args: waiting: who is told that one waits for another process; without it that is refused.
+    """
     with (folder / ".lock").open("w", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ResourceError(
-                f"{folder}: another stillhouse is at work here; wait for it, or stop it."
-            ) from None
+        told = False
+        while not _held(handle):
+            if waiting is None:
+                raise ResourceError(f"{folder}: another stillhouse is at work here; wait for it, or stop it.")
+            if not told:
+                waiting.note(f"{folder}: waiting for another stillhouse that is at work here")
+            told = True
+            time.sleep(0.2)
         handle.write(str(os.getpid()))
         handle.flush()
         yield
+
+
+def _held(handle: TextIO) -> bool:
+    """Whether the lock is to be had now."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def stage_times(folder: Path, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:

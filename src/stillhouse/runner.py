@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from .errors import RecipeError
 from .files import read_json
 from .pipeline import run_pipeline
 from .plans.execute import check_product, run_plan
@@ -10,6 +11,7 @@ from .progress import Silent, Watch
 from .recipe import Recipe
 from .stages import STAGES
 from .steps.finish import check_gate, stage_rows
+from .steps.labelling import label_part
 
 
 def run(recipe: Recipe, folder: str | Path | None = None, *, watch: Watch | None = None) -> dict[str, Any]:
@@ -27,6 +29,19 @@ def run(recipe: Recipe, folder: str | Path | None = None, *, watch: Watch | None
     assert found is not None
     check_gate(recipe, found)
     return found
+
+
+def run_label_part(recipe: Recipe, place: Path, part: tuple[int, int], watch: Watch) -> dict[str, int]:
+    """One process's part of the soft targets of the run in `place`; what it needs is made first, by whoever comes first.
+
+    Returns: {"examples", "labelled": by all parts so far}.  Raises: as `label_part`.
+    """
+    if recipe.is_plan:
+        raise RecipeError(
+            "label part: a plan is several runs; give the recipe of one of them, runs/NAME/recipe.json."
+        )
+    done = run_pipeline(recipe, STAGES, place, watch, until="teacher", patient=True)
+    return label_part(recipe, done, place / "label", part, watch)
 
 
 def run_stages(

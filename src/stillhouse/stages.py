@@ -21,7 +21,7 @@ from .cost import costs
 from .data.encode import read_examples
 from .evaluate import texts_of
 from .evidence import evidence
-from .files import hash_json, hash_path, manifest_fault
+from .files import hash_path, manifest_fault
 from .harness import harness
 from .pipeline import Results, Stage
 from .progress import Watch
@@ -30,13 +30,13 @@ from .registry import source_of
 from .samples import samples
 from .steps import finish, prepare, students, training, writing
 from .steps.asking import answers_stamp, label_by_asking, label_fault
+from .steps.labelling import label_all
 from .steps.measuring import to_measure
 from .steps.panel import make_panel
 from .steps.plan import measure_plan
 from .steps.seeds import train_again
 from .steps.vocabulary import trim_teacher
 from .teachers.cache import cache_fault, pool_caches
-from .teachers.labelling import label_examples, label_settings
 
 
 def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -88,25 +88,7 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
         return label_by_asking(recipe, place, facts, prepare.task_of(recipe, facts), watch)
     if recipe.temperature is None:
         return {"cache": None}
-    facts, teacher = results["prepare"], results["teacher"]
-    meta = {
-        "teacher": teacher["identity"],
-        "task": recipe.task,
-        "temperature": recipe.temperature,
-        **label_settings(recipe.label),
-        "seed": None if recipe.label.samples is None else recipe.seed,
-        "dtype": training.dtype_name(recipe.teacher.dtype, facts),
-    }
-    task = prepare.task_of(recipe, facts)
-    meta["outcomes"] = task.outcomes
-    whole = meta["top_k"] == "all" or (meta["top_k"] or 0) >= task.outcomes
-    if whole and "panel" not in teacher:  # a pool of softened distributions is not the pool, softened
-        meta["temperature"] = 1.0  # whole distributions serve every temperature: the teacher is asked once
-    cache = place / f"targets-{hash_json(meta)[:12]}"
-    examples = read_examples(place.parent / "prepare" / "train.parquet")
-    folder = prepare.located(teacher["folder"], place)
-    label_examples(cache, meta, folder, task, examples, recipe.label.batch_size, watch)
-    return {"cache": _inside(cache, place), "meta": meta, "examples": len(examples)}
+    return label_all(recipe, results, place, watch)
 
 
 def _train(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:

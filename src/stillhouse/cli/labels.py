@@ -1,4 +1,4 @@
-"""Commands about what an API's teacher was asked: label ls, show, export, import."""
+"""Commands about what teachers are asked: label part, ls, show, export, import."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import RecipeError
-from . import output
+from . import output, runs
 from .output import Format
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="label",
-    help="What a teacher behind an API was asked, what it said, and what it cost.",
+    help="One part of many of a teacher's labels; what a teacher behind an API was asked, said, and cost.",
     no_args_is_help=True,
 )
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
@@ -38,6 +38,44 @@ def ls(folder: Run, shown: Shown = "auto") -> None:
     tried = ", ".join(f"{count:,} {outcome}" for outcome, count in list(attempts.items())[:6])
     print(f"\nattempts   {tried or 'none'}")
     print(f"cost       ${spent:,.4f}" if spent else "cost       none, or no price is known")
+
+
+@app.command()
+def part(
+    recipe: runs.RecipePath,
+    which: Annotated[
+        str, typer.Argument(metavar="K/N", help="This process's part, such as 2/4; start one for each.")
+    ],
+    changes: runs.Changes = None,
+    folder: runs.Folder = None,
+    shown: Shown = "auto",
+) -> None:
+    """Label one of N parts of RECIPE's rows with its local teacher; `stillhouse run` takes all parts and goes on."""
+    from ..progress import watch_for
+    from ..recipe import load_recipe
+
+    number, of = _part(which)
+    loaded = load_recipe(recipe, changes or [])
+    place = folder or Path("runs") / loaded.name
+    runs.make_ready(loaded, place)
+    from ..runner import run_label_part
+
+    found = run_label_part(loaded, place, (number, of), watch_for(shown))
+    if shown == "json":
+        output.as_json({"part": [number, of], **found})
+        return
+    left = found["examples"] - found["labelled"]
+    print(
+        f"part {number} of {of} is done: {found['labelled']:,} of {found['examples']:,} examples are labelled"
+    )
+    print(f"next       {'the other parts, then ' if left else ''}stillhouse run {recipe}")
+
+
+def _part(which: str) -> tuple[int, int]:
+    number, _, of = which.partition("/")
+    if number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of):
+        return int(number), int(of)
+    raise RecipeError(f"K/N: {which!r} is no part; 2/4 is the second of four.")
 
 
 @app.command()

@@ -154,8 +154,8 @@ def _load(recipe: Path, changes: list[str] | None) -> "Recipe":
     return load_recipe(recipe, changes or [])
 
 
-def _run(loaded: "Recipe", place: Path, shown: Format, **options: Any) -> dict[str, Any] | None:
-    from ..progress import watch_for
+def make_ready(loaded: "Recipe", place: Path) -> None:
+    """Look at everything that would stop a run in `place` later, and load what it needs, without its chatter."""
     from ..runstate import is_plan
     from ..static import static_checks
 
@@ -166,6 +166,12 @@ def _run(loaded: "Recipe", place: Path, shown: Format, **options: Any) -> dict[s
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+
+
+def _run(loaded: "Recipe", place: Path, shown: Format, **options: Any) -> dict[str, Any] | None:
+    from ..progress import watch_for
+
+    make_ready(loaded, place)
     from ..runner import run_stages
 
     return run_stages(loaded, place, watch_for(shown), **options)

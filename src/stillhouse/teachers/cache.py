@@ -173,6 +173,11 @@ class SoftTargetCache:
         )
 
 
+def part_name(part: tuple[int, int]) -> str:
+    """Folder of the targets of one process of several: (number from 1, of how many)."""
+    return f"{PART}{part[0]}-of-{part[1]}"
+
+
 def indexes(folder: Path) -> list[Path]:
     """Of the folder itself and of its parts, those that are there."""
     return [path for path in (folder / INDEX, *sorted(folder.glob(f"{PART}*/{INDEX}"))) if path.exists()]

@@ -14,7 +14,7 @@ from ..progress import Watch
 from ..recipe import Label
 from ..seeds import draw_seed
 from ..tasks import Task
-from .cache import PART, Entry, SoftTargetCache
+from .cache import Entry, SoftTargetCache, part_name
 from .codec import encoded
 from .local import LocalTeacher
 from .targets import Kept
@@ -38,7 +38,7 @@ def label_examples(
     Args: part: (number from 1, of how many) if several processes share the work: this one labels every `of`-th example,
         by key, into a part of the folder.
     """
-    cache = SoftTargetCache(folder, meta, watch.note, "" if part is None else f"{PART}{part[0]}-of-{part[1]}")
+    cache = SoftTargetCache(folder, meta, watch.note, "" if part is None else part_name(part))
     if part is not None:
         examples = [example for example in examples if share_of(example, part[1]) == part[0]]
     missing = list({example.key: example for example in examples if example.key not in cache}.values())

@@ -1,0 +1,102 @@
+"""The soft targets of a local teacher: all of them, or one process's part."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.encode import Example, read_examples
+from ..errors import RecipeError
+from ..files import hash_json
+from ..pipeline import Results, locked
+from ..progress import Watch
+from ..tasks import Task
+from ..teachers.cache import SoftTargetCache, part_name
+from ..teachers.labelling import label_examples, label_settings
+from .prepare import located, task_of
+from .training import dtype_name
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What is to be labelled by whom, and where it is kept."""
+
+    cache: Path
+    meta: dict[str, Any]
+    """What the targets depend on."""
+    teacher: Path
+    task: Task
+    examples: list[Example]
+
+
+def labelling_of(recipe: Any, results: Results, place: Path) -> Labelling:
+    """Args: place: the folder of the stage `label`."""
+    facts, teacher = results["prepare"], results["teacher"]
+    task = task_of(recipe, facts)
+    meta = {
+        "teacher": teacher["identity"],
+        "task": recipe.task,
+        "temperature": recipe.temperature,
+        **label_settings(recipe.label),
+        "seed": None if recipe.label.samples is None else recipe.seed,
+        "dtype": dtype_name(recipe.teacher.dtype, facts),
+        "outcomes": task.outcomes,
+    }
+    whole = meta["top_k"] == "all" or (meta["top_k"] or 0) >= task.outcomes
+    if whole and "panel" not in teacher:  # a pool of softened distributions is not the pool, softened
+        meta["temperature"] = 1.0  # whole distributions serve every temperature: the teacher is asked once
+    return Labelling(
+        place / f"targets-{hash_json(meta)[:12]}",
+        meta,
+        located(teacher["folder"], place),
+        task,
+        read_examples(place.parent / "prepare" / "train.parquet"),
+    )
+
+
+def label_all(recipe: Any, results: Results, place: Path, watch: Watch) -> dict[str, Any]:
+    """Returns: the result of the stage `label`."""
+    wanted = labelling_of(recipe, results, place)
+    label_examples(
+        wanted.cache,
+        wanted.meta,
+        wanted.teacher,
+        wanted.task,
+        wanted.examples,
+        recipe.label.batch_size,
+        watch,
+    )
+    return {
+        "cache": wanted.cache.relative_to(place.parent).as_posix(),
+        "meta": wanted.meta,
+        "examples": len(wanted.examples),
+    }
+
+
+def label_part(
+    recipe: Any, results: Results, place: Path, part: tuple[int, int], watch: Watch
+) -> dict[str, int]:
+    """Label the `part` (number from 1, of how many) of the training examples; the stage finds what is there and asks for
+    the rest.
+
+    Returns: {"examples", "labelled": by all parts so far}.  Raises: RecipeError where nothing is kept; ResourceError while
+    another process works on this part.
+    """
+    if not recipe.teacher.is_local:
+        raise RecipeError(
+            "label part: a teacher behind an API has one ledger; raise teacher.api.concurrency instead."
+        )
+    if recipe.temperature is None:
+        raise RecipeError(
+            "label part: this recipe keeps no soft targets; set label.online: false, and add a soft term."
+        )
+    wanted = labelling_of(recipe, results, place)
+    mine = wanted.cache / part_name(part)
+    mine.mkdir(parents=True, exist_ok=True)
+    with locked(mine):
+        label_examples(
+            wanted.cache, wanted.meta, wanted.teacher, wanted.task, wanted.examples, recipe.label.batch_size, watch,
+            part=part,
+        )  # fmt: skip
+    everybodys = SoftTargetCache(wanted.cache, wanted.meta, watch.note, part_name(part))
+    there = sum(example.key in everybodys for example in wanted.examples)
+    return {"examples": len(wanted.examples), "labelled": there}
