@@ -252,9 +252,10 @@ def test_blocks_cover_their_chunk_in_order_and_are_of_like_size():
         assert max(lengths) <= max(module.BLOCK_ROWS, -(-size // 4))
 
 
-def test_with_a_teacher_beside_it_the_loss_takes_a_tenth_of_the_full_logits():
-    """Of one model's, at most, in all tensors that it makes meanwhile."""
+def test_with_a_teacher_beside_it_the_loss_takes_a_tenth_of_the_full_logits(monkeypatch):
+    """Of one model's, at most, in all tensors that it makes meanwhile, where the positions are many chunks."""
     positions, outcomes, width = 1024, 8192, 16
+    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * outcomes * positions // 20)
     states, knows = torch.randn(positions, width, requires_grad=True), torch.randn(positions, width)
     weight, theirs = torch.randn(outcomes, width), torch.randn(outcomes, width)
     term = DenseTerm(1.0, Dense(knows, Head(theirs)).logits)
@@ -270,13 +271,11 @@ def test_with_a_teacher_beside_it_the_loss_takes_a_tenth_of_the_full_logits():
     assert 0 < most <= 0.1 * 4 * positions * outcomes
 
 
-def test_with_a_teacher_beside_it_a_chunk_is_a_small_share_of_the_positions():
-    assert [at.stop - at.start for at in chunks(4000, 1000, beside=True)][:-1] == [220] * 18
-    assert [at.stop - at.start for at in chunks(100, 1000, beside=True)] == [48, 48, 4]
-    assert all(
-        4 * 151_936 * (at.stop - at.start) <= module.CHUNK_BYTES
-        for at in chunks(10_000, 151_936, beside=True)
-    )
+def test_a_chunk_is_no_larger_than_its_bytes():
+    for positions, outcomes in ((10_000, 151_936), (100, 1000), (4000, 49_152)):
+        found = chunks(positions, outcomes)
+        assert found[-1].stop == positions
+        assert all(4 * outcomes * (at.stop - at.start) <= module.CHUNK_BYTES for at in found)
 
 
 def test_the_teachers_own_logits_are_not_overwritten():

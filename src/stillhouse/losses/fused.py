@@ -20,11 +20,9 @@ from .reduction import share, total_mean
 
 CHUNK_BYTES = 64 * 2**20
 """Of float32 logits in one chunk: large enough for full speed of the products, small against any model."""
-BESIDE_SHARE, BESIDE_ROWS = 0.055, 48
-"""With a teacher's logits beside the student's, a chunk is this share of all positions, but at least so many rows."""
-BLOCK_ROWS = 32
-"""Then the teacher's logits are made for a quarter of a chunk at a time, but at least for so many rows: the student's three
-products want large chunks, the teacher's one does not."""
+BLOCKS, BLOCK_ROWS = 4, 32
+"""A teacher's logits beside the student's are made for a quarter of a chunk at a time, but at least for so many rows: the
+student's three products want large chunks more than the teacher's one does."""
 
 ValueAndGradient = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """(logits [n, V], which of the N positions they are) -> (nats [n], gradient on the logits [n, V])."""
@@ -120,18 +118,16 @@ def fused_loss(
     return loss, parts
 
 
-def chunks(positions: int, outcomes: int, beside: bool = False) -> list[slice]:
-    """Slices that cover `positions`, each of at most CHUNK_BYTES of float32 logits; finer with a teacher's `beside` them."""
+def chunks(positions: int, outcomes: int) -> list[slice]:
+    """Slices that cover `positions`, each of at most CHUNK_BYTES of float32 logits."""
     size = max(1, CHUNK_BYTES // (4 * outcomes))
-    if beside:
-        size = min(size, max(BESIDE_ROWS, int(BESIDE_SHARE * positions)))
     return [slice(start, min(start + size, positions)) for start in range(0, positions, size)]
 
 
 def blocks(chunk: slice) -> list[slice]:
     """Slices of like size that cover a chunk, in which the terms read it beside a teacher."""
     size = chunk.stop - chunk.start
-    count = -(-size // max(BLOCK_ROWS, -(-size // 4)))
+    count = -(-size // max(BLOCK_ROWS, -(-size // BLOCKS)))
     edges = [chunk.start + size * number // count for number in range(count + 1)]
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
@@ -160,7 +156,7 @@ class _Fused(torch.autograd.Function):
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants[2] else None
         parts = hidden.new_zeros(len(terms), dtype=torch.float32)
         beside = any(not isinstance(term, SoftmaxTerm) for _, term in terms) and weight is not None
-        for positions in chunks(hidden.shape[0], outcomes, beside) if terms else []:
+        for positions in chunks(hidden.shape[0], outcomes) if terms else []:
             logits = slim.logits(hidden[positions], dtype)
             bend = 1.0 - (logits / slim.softcap).square() if slim.softcap else None
             for block in blocks(positions) if beside else [positions]:
