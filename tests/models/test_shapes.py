@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 import tiny
-from families import FAMILIES, family, logits
+from families import FAMILIES, family, logits, rows
 from stillhouse.errors import RecipeError
 from stillhouse.models.shrink.cut import cut, skeleton_of
 from stillhouse.models.shrink.factorise import factorise_embeddings
@@ -127,7 +128,31 @@ def test_embeddings_of_few_directions_are_factorised_without_a_change(own: int) 
 
 def test_a_family_without_a_projection_says_so() -> None:
     with pytest.raises(RecipeError, match="no projection behind its embeddings"):
-        factorise_embeddings(family("bert"), 8)
+        factorise_embeddings(family("roberta"), 8)
+
+
+def test_a_bert_with_narrower_embeddings_is_an_electra_whose_layers_read_the_same(tmp_path: Path) -> None:
+    """Embeddings of few directions, so that nothing is lost; the foretold size; loads without us."""
+    model = family("bert")
+    directions = torch.randn(5, 32)
+    with torch.no_grad():
+        for name in ("word", "position", "token_type"):
+            table = getattr(model.bert.embeddings, f"{name}_embeddings")
+            table.weight.copy_(torch.randn(table.weight.shape[0], 5) @ directions)
+        model.bert.embeddings.LayerNorm.weight.uniform_(0.5, 2.0)
+        model.bert.embeddings.LayerNorm.bias.normal_()
+    made = factorise_embeddings(model, 6)
+    made.save_pretrained(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        before, after = model.bert(**rows(model))[0], again.electra(**rows(model))[0]
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
+    assert torch.equal(again.classifier.out_proj.weight, model.classifier.weight)
+    skeleton = skeleton_of(model)
+    assert sum(p.numel() for p in again.parameters()) == skeleton.parameters(
+        skeleton.wanted(embedding_size=6)
+    )
+    assert skeleton_of(again).shape == skeleton.wanted(embedding_size=6), "it can be cut again"
 
 
 # ── the command line ────────────────────────────────────────────────────────────────────────────────────────────────

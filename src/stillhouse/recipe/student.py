@@ -26,7 +26,7 @@ class FromTeacher(Section):
     hidden_size: PositiveInt | None = None
     """Channels between the layers."""
     embedding_size: PositiveInt | None = None
-    """Width of the token embeddings, for families that project them to the hidden width (ELECTRA)."""
+    """Width of the token embeddings, for families that project them to the hidden width (ELECTRA); a BERT becomes one."""
     by: Literal["block_influence", "perplexity", "similarity", "every_nth"] = "block_influence"
     """Which layers, if `layers` is a number: those that change the hidden state most (ShortGPT, arXiv:2403.03853); those
     whose removal, one after another, costs most loss (SLEB, arXiv:2402.09025; slower); all but the run of layers

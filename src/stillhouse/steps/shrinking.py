@@ -140,7 +140,7 @@ class Shrinking:
     def _cut(
         self, skeleton: Skeleton, importance: Importance, shape: Shape, layers: dict[str, list[int]]
     ) -> PreTrainedModel:
-        whole = shape if skeleton.family.embedding is None else _with_own_embeddings(skeleton, shape)
+        whole = _with_own_embeddings(skeleton, shape)
         made = cut(self.model, choose(importance, skeleton, whole, layers))
         if shape.embedding_size != whole.embedding_size:
             made = factorise_embeddings(made, shape.embedding_size)

@@ -8,6 +8,7 @@
     cut           keep them, and copy the weights
     vocabulary    keep the tokens that the data uses, in tokenizer and model alike
     factorise     a narrower table of embeddings, for families that have a projection behind it
+    projected     BERT with such a projection, which is an ELECTRA
     fresh         a new shape with random weights, started from the teacher where shapes allow
 
 The first three know no torch: `validate` asks them.

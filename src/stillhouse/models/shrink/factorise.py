@@ -1,6 +1,6 @@
 """Narrower token embeddings, with a projection to the hidden width behind them (Lan et al. 2019, ALBERT, arXiv:1909.11942).
 
-For families whose layers read Linear(LayerNorm(token + position + type)): ELECTRA.  LayerNorm takes the mean over the
+For families whose layers read Linear(LayerNorm(token + position + type)): ELECTRA, and BERT once it is one.  LayerNorm takes the mean over the
 channels away and divides by their spread, and a rotation that leaves the direction (1, …, 1) alone changes neither.  So the
 three tables are turned to their common principal axes within what LayerNorm sees, cut there, and turned back inside the
 projection, which also takes over the norm's scale and shift.  Embeddings that have no more directions than are kept lose
@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from ...errors import RecipeError
 from .families import family_of
+from .projected import as_electra
 
 TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 
@@ -28,10 +29,13 @@ def factorise_embeddings(model: PreTrainedModel, size: int) -> PreTrainedModel:
     Raises: RecipeError for a family that has no projection behind its embeddings, or a size that is none.
     """
     family = family_of(model.config.to_dict())
+    if family.projected:
+        model = as_electra(model)
+        family = family_of(model.config.to_dict())
     if family.embedding is None:
         raise RecipeError(
             "student.from_teacher.embedding_size: this family has no projection behind its embeddings, so they are as wide "
-            "as its layers (ELECTRA's may be narrower); leave it out."
+            "as its layers (ELECTRA's and BERT's may be narrower); leave it out."
         )
     old = model.state_dict()
     base = next(name for name in old if name.endswith("word_embeddings.weight")).rpartition(

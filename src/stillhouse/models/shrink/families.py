@@ -8,7 +8,7 @@ Each dimension of each weight belongs to an axis, and cutting a model is keeping
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import RecipeError
@@ -49,6 +49,8 @@ class Family:
     """Field of the width of token embeddings, where it may be another than the hidden width."""
     projection: str = ""
     """The module between such embeddings and the layers."""
+    projected: str = ""
+    """The family that is this one with such a projection, for families that have none (see `projected`)."""
     fixed_width: str = ""
     """Why the hidden width cannot be cut, if it cannot."""
     shared_bias: str = ""
@@ -86,7 +88,8 @@ _BERT_STACK = Stack(
 _BERT = Family(
     stacks=(_BERT_STACK,),
     axes={
-        "word_embeddings": "VH", "position_embeddings": ".H", "token_type_embeddings": ".H", "LayerNorm": "H",
+        "word_embeddings": "VE", "position_embeddings": ".E", "token_type_embeddings": ".E",
+        "embeddings.LayerNorm": "E", "LayerNorm": "H",
         "query": "QH", "key": "QH", "value": "QH", "attention.output.dense": "HQ",
         "intermediate.dense": "MH", "output.dense": "HM", "pooler.dense": "HH", "classifier": ".H",
         "cls.predictions": "V", "transform.dense": "HH", "decoder": "VH", "cls.seq_relationship": ".H",
@@ -98,8 +101,7 @@ _ELECTRA = Family(
     stacks=(_BERT_STACK,),
     axes={
         **_BERT.axes,
-        "word_embeddings": "VE", "position_embeddings": ".E", "token_type_embeddings": ".E",
-        "embeddings.LayerNorm": "E", "embeddings_project": "HE", "generator_predictions.LayerNorm": "E",
+        "embeddings_project": "HE", "generator_predictions.LayerNorm": "E",
         "generator_predictions.dense": "EH", "generator_lm_head": "VE", "discriminator_predictions.dense": "HH",
         "dense_prediction": ".H",
     },
@@ -173,7 +175,8 @@ _BART = Family(
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite"), _LLAMA),
     **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), _GEMMA),
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert"), _BERT),
+    "bert": replace(_BERT, projected="electra"),
+    **dict.fromkeys(("roberta", "xlm-roberta", "camembert"), _BERT),
     "electra": _ELECTRA,
     "distilbert": _DISTILBERT,
     **dict.fromkeys(("t5", "mt5"), _T5),

@@ -144,6 +144,11 @@ class Skeleton:
                 f"student.from_teacher.heads: {shape.kv_heads} merged keys and values have at most {most} heads each; keep "
                 f"at most {most * shape.kv_heads} heads, or more kv_heads."
             )
+        if self.follows and shape.embedding_size > shape.hidden_size:
+            raise RecipeError(
+                f"student.from_teacher.embedding_size: the layers are {shape.hidden_size} wide, and nothing can be gained by "
+                f"embeddings of {shape.embedding_size}; ask for fewer."
+            )
         if not self.follows and shape.embedding_size == shape.hidden_size:
             raise RecipeError(
                 f"student.from_teacher.hidden_size: with embeddings of {shape.embedding_size} too this family would have no "
@@ -173,10 +178,10 @@ class Skeleton:
                 f"student.from_teacher.hidden_size: cannot be cut for this family, since {self.family.fixed_width}; "
                 "cut layers, heads or intermediate_size."
             )
-        if "embedding_size" in given and self.family.embedding is None:
+        if "embedding_size" in given and self.family.embedding is None and not self.family.projected:
             raise RecipeError(
                 "student.from_teacher.embedding_size: this family has no projection behind its embeddings, so they are "
-                "as wide as its layers (ELECTRA's may be narrower); leave it out."
+                "as wide as its layers (ELECTRA's and BERT's may be narrower); leave it out."
             )
 
     def _with_tied_heads(self, given: dict[str, int]) -> dict[str, int]:
