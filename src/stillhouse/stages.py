@@ -245,7 +245,8 @@ _SOURCES = (
 )
 _LEARNING = ("seed", "task", "train", "data.max_length")
 _ORIGIN = tuple(
-    f"student.{name}" for name in ("cut", "target", "search", "from_config", "model", "sha256", "revision")
+    f"student.{name}"
+    for name in ("cut", "target", "search", "from_config", "model", "sha256", "revision", "dropout")
 )
 _FORMS = ("student.adapter", "student.quantize", "student.sparsity")
 _TAUGHT = ("objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema")

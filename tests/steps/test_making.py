@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import LlamaConfig, PretrainedConfig
 
 import tiny
-from families import GROUPED, family
+from families import GROUPED, family, logits
 from stillhouse.errors import DataError, RecipeError
 from stillhouse.files import read_json
 from stillhouse.models.load import load_model, load_tokenizer, parameters
@@ -18,6 +18,7 @@ from stillhouse.recipe import FromTeacher, Search, Student, Target, parse_recipe
 from stillhouse.runner import run_stages
 from stillhouse.steps.search import found_shape
 from stillhouse.steps.shrinking import Shrinking
+from stillhouse.steps.students import set_dropout
 from stillhouse.tasks import make_task
 
 
@@ -103,3 +104,22 @@ def test_copied_layers_are_the_teachers_and_what_does_not_fit_stays_random() -> 
     narrow = from_config(LlamaConfig(**{**GROUPED, "hidden_size": 16}), "AutoModelForCausalLM", 1)
     with pytest.raises(RecipeError, match="no weight of the teacher's layers has the shape"):
         copy_layers(narrow, teacher)
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "t5", "bart", "llama"])
+def test_a_students_dropout_is_what_the_recipe_says_once_it_is_loaded_and_trained(
+    name: str, tmp_path: Path
+) -> None:
+    """With 0 two passes in training mode agree to the last bit; with a half they do not."""
+    for share in (0.0, 0.5):
+        model = family(name)
+        set_dropout(model.config, share)
+        model.save_pretrained(tmp_path / f"{share}")
+        again = type(model).from_pretrained(tmp_path / f"{share}").train()
+        again.set_attn_implementation("eager")
+        assert torch.equal(logits(again), logits(again)) == (share == 0.0)
+
+
+def test_a_family_that_drops_nothing_says_so() -> None:
+    with pytest.raises(RecipeError, match=r"student\.dropout: .* knows no dropout"):
+        set_dropout(PretrainedConfig(), 0.1)

@@ -1,7 +1,7 @@
 """`student:`: where the small model comes from, and in what form it learns."""
 
 import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
@@ -146,6 +146,9 @@ class Student(Section):
     """Commit or tag, for hub ids."""
     vocabulary: Literal["data"] | PositiveInt | None = None
     """Keep only the tokens that the training rows use, or that many of them; tokenizer and teacher are trimmed alike."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of activations dropped in training, everywhere where the student's family drops any; as its configuration has it if
+    not given.  Soft targets on many rows leave little to overfit, and a small student learns faster with 0."""
     adapter: Adapter | None = None
     """Train small matrices beside the weights, and add them in at the end."""
     quantize: Quantize | None = None

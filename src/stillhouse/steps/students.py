@@ -1,5 +1,6 @@
 """The student before it learns anything."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,30 @@ def make_student(
     else:
         model = task.load(Path(facts["student"]["folder"]), head_seed=draw_seed(seed, "student") % 2**32)
         how = {"from": facts["student"]["identity"]}
+    if wanted.dropout is not None:
+        set_dropout(model.config.get_text_config(), wanted.dropout)
     with atomic_folder(folder) as part:
         model.save_pretrained(part)
         task.tokenizer.save_pretrained(part)
     return folder, {**how, "parameters": parameters(model)}
+
+
+def set_dropout(config: Any, share: float) -> None:
+    """Every share of dropped activations that a configuration names; the model has it once it is loaded again.
+
+    Raises: RecipeError for a family that drops nothing.
+    """
+    named = [
+        name
+        for name, value in config.to_dict().items()
+        if re.search(r"dropout|pdrop", name) and isinstance(value, int | float)
+    ]
+    if not named and share:
+        raise RecipeError(
+            f"student.dropout: {type(config).__name__} knows no dropout; leave it out, or set it to 0."
+        )
+    for name in named:
+        setattr(config, name, share)
 
 
 def shape_of(
