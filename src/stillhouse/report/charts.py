@@ -86,7 +86,7 @@ def _against(
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
-        legend_below(figure, axes, columns=2)
+        legend_below(figure, axes, columns=3 if len(points) <= 3 else 2)
         described = "; ".join(
             f"{name}: {with_interval(quality)} at {count(x)}" for _, name, x, quality in points
         )

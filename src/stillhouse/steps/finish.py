@@ -116,7 +116,10 @@ def _economics(
 CALIBRATION = "calibration.json"
 """Beside the student, if the recipe asks for it."""
 
-EVIDENCE = ("inheritance", "groups", "disagreement", "calibration", "robustness", "counterfactual")
+EVIDENCE = (
+    *("inheritance", "groups", "disagreement", "classes"),
+    *("calibration", "robustness", "counterfactual"),
+)
 """The sections that `evidence.evidence` writes."""
 
 FLOORS = {
