@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from models import book, smollm2
 from stillhouse import latency
-from stillhouse.cost import PREFILL_ROWS, throughputs
+from stillhouse.cost import FEWER_ROWS, throughputs
 from stillhouse.data.encode import Example
 from stillhouse.models.load import load_tokenizer
 from stillhouse.tasks import Task, make_task
@@ -29,7 +29,7 @@ Clock = Callable[[], float]
 def by_hand(model: Any, examples: list[Example], repeats: int, clock: Clock) -> dict[str, float]:
     """Seconds to the first token, tokens a second after it, and tokens read a second: as anyone would measure them."""
     firsts, paces, reads = [], [], []
-    longest = torch.tensor([example.input_ids for example in examples[:PREFILL_ROWS]])
+    longest = torch.tensor([example.input_ids for example in examples[:FEWER_ROWS]])
     with torch.inference_mode():
         for number in range(repeats + 1):
             ids = torch.tensor([examples[number % len(examples)].input_ids[: len(longest[0]) // 2 + 1]])
@@ -57,7 +57,11 @@ def ours(model: Any, task: Task, examples: list[Example]) -> dict[str, float]:
     asked = latency.requests(models, tasks, rows)
     fast = throughputs(models, tasks, rows, asked)["model"]
     first = asked["model"].percentiles(task)["p50"]
-    return {"first token, s": first, "generation, tokens/s": fast["generate"], "reading, tokens/s": fast["prefill"]}
+    return {
+        "first token, s": first,
+        "generation, tokens/s": fast["generate"],
+        "reading, tokens/s": fast["prefill"],
+    }
 
 
 def compare(title: str, folder: Path, asked: Any, clock: Clock) -> None:

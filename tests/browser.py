@@ -61,7 +61,13 @@ class Tab:
 
     def open(self, page: Path, width: int = 1200, height: int = 900, dark: bool = False) -> float:
         """Show a file, and wait until it is loaded.  Returns: the milliseconds that took, by the page's own clock."""
-        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
         self.media(dark=dark)
         self.events.clear()
         self.ask("Page.navigate", url=page.as_uri())

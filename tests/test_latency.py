@@ -111,8 +111,8 @@ def test_a_classifier_has_answers_and_no_tokens(tmp_path) -> None:
 
 
 def test_the_energy_of_a_token_is_that_of_all_tokens_after_the_first(folder, monkeypatch) -> None:
-    """7 joules a token, told by a counter that moves with each look at it."""
-    looks = iter(range(0, 10_000, 7))
+    """7 joules a token: a counter that is looked at after the first token, and after the last, four later."""
+    looks = iter(range(0, 10_000, 28))
     monkeypatch.setattr(latency, "joules", lambda: float(next(looks)))
     task, found = make_task("causal_lm", load_tokenizer(folder), 40), Requests()
     for row in rows(2):
@@ -122,7 +122,9 @@ def test_the_energy_of_a_token_is_that_of_all_tokens_after_the_first(folder, mon
 
 
 def test_a_batch_of_ragged_prompts_says_what_each_would_say_alone(tmp_path) -> None:
-    folder = tiny.save_language_model(tmp_path / "model", pad_to=400)  # a head without rows that are no tokens
+    folder = tiny.save_language_model(
+        tmp_path / "model", pad_to=400
+    )  # a head without rows that are no tokens
     task = make_task("causal_lm", load_tokenizer(folder), 40)
     model = task.load(folder)
     prompts = [list(range(4, 4 + length)) for length in (3, 11, 7, 1)]

@@ -166,7 +166,9 @@ def _main(ask: dict[str, Any]) -> None:
     examples = read_examples(Path(ask["examples"]))
     _, read = _batch(model, task, examples)
     read()
-    if task.name != "classification":  # the cache of a few tokens adds little, but what makes tokens is loaded
+    if (
+        task.name != "classification"
+    ):  # the cache of a few tokens adds little, but what makes tokens is loaded
         generate(model, task, torch.tensor([examples[0].input_ids[:32]], device=device()), 2)
     print(json.dumps({"peak_memory_bytes": peak_memory()}))
 

@@ -63,16 +63,19 @@ class Requests:
 
 
 class Clock(BaseStreamer):
-    """Notes when each token of an answer was there, and the energy used by then."""
+    """Notes when each token of an answer was there, and the energy used by the first."""
 
     def __init__(self) -> None:
-        self.at: list[tuple[float, float | None]] = []
+        self.at: list[float] = []
+        self.joules: float | None = None
         self._prompt = True
 
     def put(self, value: torch.Tensor) -> None:
         """A token; `generate` hands over the prompt first."""
         if not self._prompt:
-            self.at.append((time.perf_counter(), joules()))
+            self.at.append(time.perf_counter())
+            if len(self.at) == 1:
+                self.joules = joules()
         self._prompt = False
 
     def end(self) -> None:
@@ -103,7 +106,7 @@ def requests(
                 _classify(model, tasks[name], row, mine)
             else:
                 # the second warm-up need not go on: what the first token needs is warm, too
-                goes_on = number == -WARM_UP or number >= 0 and not settled(mine.steps)
+                goes_on = number == -WARM_UP or (number >= 0 and not settled(mine.steps))
                 _write(model, tasks[name], row, NEW_TOKENS if goes_on else 1, mine)
     return found
 
@@ -119,15 +122,17 @@ def _classify(model: PreTrainedModel, task: Task, row: Example, found: Requests)
 @torch.inference_mode()
 def _write(model: PreTrainedModel, task: Task, row: Example, most: int, found: Requests) -> None:
     """The prompt of a conversation, or the first half of a plain text, and `most` tokens after it."""
-    clock, ids = Clock(), torch.tensor([prompt_of(row)], device=device())
+    longest = model.config.get_text_config().to_dict().get("max_position_embeddings")
+    prompt = prompt_of(row) if longest is None else prompt_of(row)[-max(1, longest - most) :]
+    clock, ids = Clock(), torch.tensor([prompt], device=device())
     start = time.perf_counter()
-    generate(model, task, ids, most, most, clock)
-    (first, before), (last, after) = clock.at[0], clock.at[-1]
-    found.waits.append(first - start)
+    generate(model, task, ids, most, most if most > 1 else 0, clock)
+    after = joules()
+    found.waits.append(clock.at[0] - start)
     if (more := len(clock.at) - 1) > 0:
-        found.steps.append((last - first) / more)
-        if before is not None and after is not None and after > before:
-            found.joules, found.tokens = found.joules + after - before, found.tokens + more
+        found.steps.append((clock.at[-1] - clock.at[0]) / more)
+        if clock.joules is not None and after is not None and after > clock.joules:
+            found.joules, found.tokens = found.joules + after - clock.joules, found.tokens + more
 
 
 def prompt_of(row: Example) -> list[int]:

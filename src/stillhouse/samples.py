@@ -93,9 +93,7 @@ def classified(
     theirs = shown["teacher"]["pred"].argmax(1) if "teacher" in shown else mine
     truth = np.array([example.labels[0] for example in examples])
     apart = student.get("kl", -student.get("confidence", np.zeros(len(mine))))
-    kinds = [
-        _kind(int(a), int(b), int(t)) for a, b, t in zip(mine, theirs, truth, strict=True)
-    ]
+    kinds = [_kind(int(a), int(b), int(t)) for a, b, t in zip(mine, theirs, truth, strict=True)]
     waiting = {
         kind: sorted((at for at, each in enumerate(kinds) if each == kind), key=lambda at: (-apart[at], at))
         for kind in KINDS

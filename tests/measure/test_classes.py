@@ -26,7 +26,10 @@ def said() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_the_table_of_classes_is_that_of_scikit_learn(said) -> None:
     student, labels, teacher = said
-    models = {"student": classification_rows(student, labels), "teacher": classification_rows(teacher, labels)}
+    models = {
+        "student": classification_rows(student, labels),
+        "teacher": classification_rows(teacher, labels),
+    }
     table = class_table(models, LABELS, resamples=200, seed=0)
     assert [row["label"] for row in table] == LABELS
     for name, shares in (("student", student), ("teacher", teacher)):

@@ -20,14 +20,22 @@ if browser.found() is None:
 @pytest.fixture(scope="module")
 def tab() -> Iterator[browser.Tab]:
     if browser.found() is None:
-        pytest.skip(f"there is none of {', '.join(browser.NAMES)} here; install Chromium to look at the pages")
+        pytest.skip(
+            f"there is none of {', '.join(browser.NAMES)} here; install Chromium to look at the pages"
+        )
     with browser.chromium() as found:
         yield found
 
 
 def poisoned(results: dict[str, Any]) -> dict[str, Any]:
     """Markup wherever data, models and recipes can put it."""
-    results["samples"][0] |= {"prompt": EVIL, "text": EVIL, "teacher": EVIL, "student": EVIL, "hard_only": EVIL}
+    results["samples"][0] |= {
+        "prompt": EVIL,
+        "text": EVIL,
+        "teacher": EVIL,
+        "student": EVIL,
+        "hard_only": EVIL,
+    }
     results["description"] = results["teacher"]["name"] = results["data"]["example"] = EVIL
     results["data"]["dropped"] = {EVIL: 1}
     results["metrics"][results["metric"]]["title"] = EVIL
@@ -69,7 +77,9 @@ def test_nothing_runs_nothing_leaves_and_every_picture_has_words(
 def test_the_page_of_ten_thousand_rows_is_small_and_opens_at_once(tab: browser.Tab, tmp_path: Path) -> None:
     page = write(tmp_path, "large")
     assert page.stat().st_size < 3_000_000
-    assert min(tab.open(page) for _ in range(3)) < 1_000  # of some, for the machine may be busy with other tests
+    assert (
+        min(tab.open(page) for _ in range(3)) < 1_000
+    )  # of some, for the machine may be busy with other tests
 
 
 def test_dark_mode_reaches_paper_ink_and_charts(tab: browser.Tab, tmp_path: Path) -> None:
@@ -79,7 +89,8 @@ def test_dark_mode_reaches_paper_ink_and_charts(tab: browser.Tab, tmp_path: Path
         tab.open(page, dark=dark)
         style = "getComputedStyle(document.{}).{}"
         paper, ink = (
-            tab.value(style.format(*what)) for what in (("body", "backgroundColor"), ("querySelector('svg text')", "fill"))
+            tab.value(style.format(*what))
+            for what in (("body", "backgroundColor"), ("querySelector('svg text')", "fill"))
         )
         colours.append([brightness(each) for each in (paper, ink)])
     (light, on_light), (dark_, on_dark) = colours

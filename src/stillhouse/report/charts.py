@@ -130,11 +130,16 @@ def _gain_panel(axes: Axes, rows: list[tuple[str, dict[str, Any]]], sign: float)
     axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
 
 
+BESIDE = ("teacher_reverse_kl", "teacher_top5", "teacher_rank", "adaptive_ece", "brier")
+"""Metrics that say in another way what their neighbours say; the picture of the gains goes without them."""
+
+
 def gain_forest(results: Results) -> Chart | None:
     """Student − control for each metric and data set, turned so that right is always better for the student."""
     by_metric: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for metric, dataset, gain in gains(results):
-        by_metric.setdefault(metric, []).append((dataset, gain))
+        if metric not in BESIDE or metric == results["metric"]:
+            by_metric.setdefault(metric, []).append((dataset, gain))
     if not by_metric:
         return None
     order = sorted(by_metric, key=lambda metric: metric != results["metric"])

@@ -48,7 +48,9 @@ def forest(
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
         axes.xaxis.set_major_locator(MaxNLocator(5, symmetric=zero))
         if zero or level is not None:
-            axes.axvline(level or 0.0, color=INK, alpha=0.7, linewidth=0.9, linestyle="-" if zero else (0, (2, 2)))
+            axes.axvline(
+                level or 0.0, color=INK, alpha=0.7, linewidth=0.9, linestyle="-" if zero else (0, (2, 2))
+            )
         axes.set_xlabel(axis)
         if len(shown) > 1:
             for who in shown:
@@ -122,7 +124,9 @@ def class_chart(results: Results) -> Chart | None:
 
 def _behind(row: Mapping[str, Any]) -> float:
     """How far the student's F1 is below the teacher's."""
-    teacher, student = (((row["models"].get(who) or {}).get("f1") or {}).get("value") for who in ("teacher", "student"))
+    teacher, student = (
+        ((row["models"].get(who) or {}).get("f1") or {}).get("value") for who in ("teacher", "student")
+    )
     return float(teacher - student) if known(teacher) and known(student) else -2.0
 
 

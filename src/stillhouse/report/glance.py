@@ -59,7 +59,9 @@ def _size(results: Results) -> Iterator[Figure]:
     if known(student) and known(teacher) and teacher > 0:
         share = 100 * student / teacher
         value = f"{number(share, 0 if share >= 1.5 else 1)} %"
-        yield Figure(value, "of the size", f"{count(student)} of {count(teacher)} parameters", min(1.0, share / 100))
+        yield Figure(
+            value, "of the size", f"{count(student)} of {count(teacher)} parameters", min(1.0, share / 100)
+        )
 
 
 def _speed(results: Results) -> Iterator[Figure]:

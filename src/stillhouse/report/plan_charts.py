@@ -9,7 +9,6 @@ from .numbers import count, known, number, with_interval
 from .svg import COLOURS, INK, Chart, canvas, drawing, to_chart
 from .table import Results, metric_title
 
-
 NAMED = 8
 """Points that are called by their names."""
 
@@ -39,7 +38,9 @@ def comparisons(found: Results) -> Chart | None:
             axes.plot([low, high], [index, index], color=COLOURS[role], linewidth=2.2)
             axes.plot([sign * gap["value"]], [index], "o", color=COLOURS[role], markersize=6.5)
             # the name above its line: beside it, it would leave the line no room
-            axes.text(0, index - 0.26, f"{gap['of']} − {gap['against']}"[:64], transform=axes.get_yaxis_transform())
+            axes.text(
+                0, index - 0.26, f"{gap['of']} − {gap['against']}"[:64], transform=axes.get_yaxis_transform()
+            )
             reach = max(reach, abs(low), abs(high))
             words.append(f"{gap['of']} − {gap['against']}: {with_interval(gap, sign)}")
         axes.set_xlim(-1.15 * (reach or 1), 1.15 * (reach or 1))

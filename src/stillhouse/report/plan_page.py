@@ -64,4 +64,3 @@ def settings_rows(found: Results) -> list[tuple[str, str, str]]:
 
 def _shown(value: Any) -> str:
     return number(value) if isinstance(value, float) else MISSING if value is None else str(value)
-
