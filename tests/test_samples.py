@@ -2,9 +2,11 @@
 
 import numpy as np
 
+import tiny
 from stillhouse.data.encode import Example
 from stillhouse.measure import classification_rows
-from stillhouse.samples import KINDS, classified
+from stillhouse.samples import KINDS, classified, furthest_apart
+from stillhouse.tasks import make_task
 
 LABELS = ["bad", "good"]
 
@@ -62,3 +64,18 @@ def test_rows_without_a_label_are_told_apart_by_agreement_alone() -> None:
     }
     found = classified(models, LABELS, rows([-100, -100]), ["a", "b"], 2)
     assert [(row["kind"], row["label"]) for row in found] == [("part", None), ("both right", None)]
+
+
+def test_a_place_where_two_models_part_is_shown_with_what_stands_before_it() -> None:
+    task = make_task("causal_lm", tiny.language_tokenizer(), 40)
+    ids = [list(task.tokenizer(text)["input_ids"]) for text in ("the old river", "a red house near the book")]
+    said, good, bad = ids[1], *(task.tokenizer(word)["input_ids"][0] for word in ("g", "b"))
+    examples = [Example(str(n), str(n), some, [-100, *some[1:]], [0], 9) for n, some in enumerate(ids)]
+    worst = np.array([[-1.0] * 6, [2.0, 3.5, good, bad, 0.9, 0.4]])
+    assert furthest_apart({"worst": worst}, examples, task, 5) == [
+        {
+            "before": task.tokenizer.decode(said[:3]), "teacher": "g", "student": "b", "teacher_share": 0.9,
+            "student_share": 0.4, "kl": 3.5,
+        }
+    ]  # fmt: skip
+    assert furthest_apart({}, examples, task, 5) == []

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from .data.encode import Example
+from .data.encode import IGNORED, Example
 from .measure import Rows
 from .models.machine import device
 from .progress import Watch
@@ -109,6 +109,34 @@ def classified(
         if examples[at].row in said:
             row["teacher"] = said[examples[at].row]
         found.append(row)
+    return found
+
+
+def furthest_apart(rows: Rows, examples: list[Example], task: Task, count: int) -> list[dict[str, Any]]:
+    """`count` places, one a text at most, at which a language model is furthest from its teacher, the furthest first.
+
+    Args: rows: the student's statistics; nothing is found where its teacher's tokens could not be compared.
+    Returns: [{"before", "teacher", "student": the token each would go on with, "teacher_share", "student_share", "kl"}].
+    """
+    if "worst" not in rows:
+        return []
+    found = []
+    for at in np.argsort(-rows["worst"][:, 1], kind="stable")[:count]:
+        place, kl, *tops = rows["worst"][at]
+        if place < 0:
+            continue
+        example = examples[at]
+        counted = [n for n, label in enumerate(example.labels[1:]) if label != IGNORED]
+        end = counted[int(place)] + 1
+        start = max(0, end - PROMPT_TOKENS, *(start for start in example.starts if start < end))
+        decode = task.tokenizer.decode
+        found.append(
+            {
+                "before": decode(example.input_ids[start:end]), "teacher": decode([int(tops[0])]),
+                "student": decode([int(tops[1])]), "teacher_share": float(tops[2]), "student_share": float(tops[3]),
+                "kl": float(kl),
+            }
+        )  # fmt: skip
     return found
 
 

@@ -26,7 +26,7 @@ class Section:
 def sections(results: Results) -> list[Section]:
     """Those that have something to show."""
     made = (
-        _inherited(results), _apart(results), _classes(results), _confused(results), _gaps(results),
+        _inherited(results), _apart(results), _words_apart(results), _classes(results), _confused(results), _gaps(results),
         _counterfactual(results), _robust(results), _mended(results), _harness(results), _seeds(results), _paid(results),
     )  # fmt: skip
     return [section for section in made if section is not None]
@@ -152,6 +152,24 @@ def _apart(results: Results) -> Section | None:
     ]
     return Section(
         "Where teacher and student part most", [], ["slice", "rows or positions", "agreement"], rows, "apart"
+    )
+
+
+def _words_apart(results: Results) -> Section | None:
+    """The places at which a language model is furthest from its teacher."""
+    rows = [
+        [
+            f"…{one['before']}",
+            f"{one['teacher']!r} ({number(100 * one['teacher_share'], 0)} %)",
+            f"{one['student']!r} ({number(100 * one['student_share'], 0)} %)",
+        ]
+        for one in (results.get("disagreement_examples") or [])[:MOST]
+    ]
+    says = ["How each would go on, and how sure it is."]
+    return (
+        Section("The words on which they part most", says, ["after", "teacher", "student"], rows)
+        if rows
+        else None
     )
 
 

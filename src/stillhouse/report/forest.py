@@ -124,10 +124,10 @@ def class_chart(results: Results) -> Chart | None:
 
 def _behind(row: Mapping[str, Any]) -> float:
     """How far the student's F1 is below the teacher's."""
-    teacher, student = (
+    theirs, mine = (
         ((row["models"].get(who) or {}).get("f1") or {}).get("value") for who in ("teacher", "student")
     )
-    return float(teacher - student) if known(teacher) and known(student) else -2.0
+    return -2.0 if theirs is None or mine is None else float(theirs - mine)
 
 
 def pictures(results: Results) -> dict[str, Chart]:

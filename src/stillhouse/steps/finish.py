@@ -75,6 +75,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "said": results["label"].get("said"),
         "economics": _economics(recipe, models, stage_rows(run, stages)),
         "samples": found["samples"],
+        "disagreement_examples": found["disagreement_examples"],
         "reliability": found["reliability"],
         "notes": found["notes"],
         "seeds": found["seeds"],

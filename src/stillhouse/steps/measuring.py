@@ -13,7 +13,7 @@ from ..evaluate import Evaluation, index_of, texts_of
 from ..files import read_jsonl
 from ..pipeline import Results
 from ..progress import Watch
-from ..samples import Writing, classified
+from ..samples import Writing, classified, furthest_apart
 from ..tasks import Task
 from .asking import BY_TEACHER, heard_of, what_was_said
 from .prepare import located
@@ -63,7 +63,7 @@ def let_read(
     """Every model is loaded once, and does all that it is to do: it reads, answers, writes samples, and is timed.
 
     Teacher and student stay until both were timed in turn; the others go at once.
-    Returns: {"costs": name -> see `cost.costs`; "samples"}.
+    Returns: {"costs": name -> see `cost.costs`; "samples"; "disagreement_examples"}.
     """
     evaluation, held = measured.evaluation, measured.held["eval"]
     examples = evaluation.sets["eval"]
@@ -85,4 +85,9 @@ def let_read(
         texts = texts_of(task, examples, held) or []
         main = {name: rows["eval"] for name, rows in evaluation.rows.items()}
         samples = classified(main, task.labels, examples, texts, recipe.report.samples, measured.said)
-    return {"costs": shared_by_shape(known, list(folders)), "samples": samples}
+    apart = furthest_apart(evaluation.rows["student"]["eval"], examples, task, recipe.report.samples)
+    return {
+        "costs": shared_by_shape(known, list(folders)),
+        "samples": samples,
+        "disagreement_examples": apart,
+    }
