@@ -38,9 +38,9 @@ def test_a_slow_first_call_is_not_in_the_speed(clock: Callable[[float], None]) -
 
 
 def test_unsteady_work_is_measured_longer_and_its_median_told(clock: Callable[[float], None]) -> None:
-    times = [1.0, 1.0, 3.0, 1.1, 2.0, 1.2, 2.9, 1.3, 1.0]
+    times = [1.0, 1.0, 3.0, 1.1, 2.0, 1.2, 2.9]
     took = iter(times)
-    assert batches({"unsteady": lambda: clock(next(took))})["unsteady"][0] == pytest.approx(1.25)
+    assert batches({"unsteady": lambda: clock(next(took))})["unsteady"][0] == pytest.approx(1.6)
 
 
 def test_short_work_is_repeated_until_a_moment_is_filled(clock: Callable[[float], None]) -> None:
@@ -54,7 +54,7 @@ def test_one_model_that_is_settled_waits_for_the_other_so_that_both_meet_the_sam
     clock: Callable[[float], None],
 ) -> None:
     order: list[str] = []
-    unsteady = iter([1.0, 1.0, 2.0, 4.0, 1.0, 2.0, 4.0, 1.0, 2.0])
+    unsteady = iter([1.0, 1.0, 2.0, 4.0, 1.0, 2.0, 4.0])
     batches(
         {
             "a": lambda: (order.append("a"), clock(0.5)),
@@ -66,7 +66,7 @@ def test_one_model_that_is_settled_waits_for_the_other_so_that_both_meet_the_sam
 
 @pytest.mark.parametrize(
     ("times", "enough"),
-    [([1.0, 1.0], False), ([1.0, 1.01, 1.02], True), ([1.0, 1.5, 2.0], False), ([1.0] * 5 + [9.0], True)],
+    [([1.0, 1.0], False), ([1.0, 1.01, 1.02], True), ([1.0, 1.5, 2.0], False), ([1.0] * 4 + [9.0], True), ([1.0, 2.0, 3.0] * 2, True)],
 )
 def test_a_thing_is_known_when_the_middle_of_its_measurements_is_narrow(
     times: list[float], enough: bool
@@ -93,7 +93,7 @@ def test_a_request_tells_its_first_token_and_the_pace_of_the_others(folder, tmp_
     found = requests(models, dict.fromkeys(models, task), dict.fromkeys(models, rows(5)))
     for one in found.values():
         assert len(one.waits) == latency.REQUESTS
-        assert latency.FEWEST <= len(one.steps) <= latency.REQUESTS
+        assert latency.FEWEST <= len(one.steps) <= latency.MOST
         assert min(one.waits) > 0
         assert min(one.steps) > 0
     told = found["one"].percentiles(task)

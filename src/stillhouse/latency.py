@@ -26,7 +26,7 @@ from .tasks.writing import generate
 REQUESTS, WARM_UP = 12, 2
 NEW_TOKENS = 9
 """Of a request that goes on after its first token."""
-FEWEST, MOST = 3, 8
+FEWEST, MOST = 3, 6
 """Measurements of a thing before and after which its spread decides nothing."""
 SPREAD = 0.04
 """A thing is known when the middle half of its measurements lies within this share of their median."""
@@ -83,9 +83,11 @@ class Clock(BaseStreamer):
 
 
 def settled(times: list[float]) -> bool:
-    """Whether more measurements would change little."""
+    """Whether more measurements would change little, or there are as many as there are to be."""
     if len(times) < FEWEST:
         return False
+    if len(times) >= MOST:
+        return True
     low, high = np.percentile(times, (25, 75))
     return bool(high - low <= SPREAD * median(times))
 

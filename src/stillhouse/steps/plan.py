@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..cost import FEWER_ROWS
+from ..cost import CLASSIFY_ROWS, FEWER_ROWS
 from ..data.encode import Example, read_examples
 from ..errors import RecipeError
 from ..files import folder_bytes, write_json
@@ -187,9 +187,10 @@ def _predict(
 
 
 def _trying_out(recipe: Any, task: Task, speed: dict[str, Any]) -> float:
-    """Measuring speeds, and writing samples: about as many passes over one token as are generated, at little use of caches."""
+    """Measuring speeds, and writing samples: passes over one token, of which those that write use caches little."""
     if task.name == "classification":
-        return 6.0 * 32 * 40 * float(speed["teacher_read"] + speed["student_read"])
+        rows = REQUESTS + WARM_UP + (FEWEST + 1) * CLASSIFY_ROWS
+        return 40.0 * rows * float(speed["teacher_read"] + speed["student_read"])
     one_by_one = 8.0  # a single token costs the reading of all weights; a batch shares it
     steps = (FEWEST + 1) * (NEW_TOKENS - 1) + 32 * -(-recipe.report.samples // SLOTS)
     length = recipe.data.max_length
