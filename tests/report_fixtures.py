@@ -188,3 +188,66 @@ def curves(steps: int = 80) -> list[dict[str, Any]]:
         )
         rows.append({"run": "control", "step": step, "loss": hard + 0.05, "hard": hard + 0.05})
     return rows
+
+
+def ten_thousand_rows() -> dict[str, Any]:
+    """The classifier's run as if measured on 10,000 rows of seven classes, with everything that can be said of them."""
+    labels = ["anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise"]
+    results = classifier()
+    results["datasets"] = {"eval": {"rows": 10_000, "tokens": 400_000}}
+    level, who = measured(0.8, 0.02), ("teacher", "student", "hard_only")
+    three = {name: measured(0.9 - 0.05 * place, 0.02) for place, name in enumerate(who)}
+    each = {name: {"precision": level, "recall": level, "f1": three[name]} for name in who}
+    results["classes"] = {
+        "table": [{"label": label, "support": 1_400, "models": each} for label in labels],
+        "confusions": {
+            name: [{"label": "joy", "answered": "fear", "rows": 90, "share": 0.06}] for name in who[:2]
+        },
+    }
+    results["disagreement"] = [
+        {"by": by, "value": value, "rows": 1_400, "agreement": level}
+        for by, values in (("label", labels), ("length", ["shortest quarter", "longest quarter"]))
+        for value in values
+    ]
+    results["groups"] = {
+        "eval": {
+            "gaps": [
+                {
+                    "column": "dialect", "group": group, "metric": "accuracy", "title": "accuracy", "rows": 3_000,
+                    "models": {name: measured(0.04 * place, 0.02) for name in who}, "growth": level, "alarm": place == 1,
+                }
+                for place, group in enumerate(("north", "west"))
+            ]
+        }
+    }  # fmt: skip
+    ways = (("joy", "fear"), ("fear", "joy"), ("fear", "fear"), ("joy", "joy"))
+    results["samples"] = [
+        {
+            "text": f"{number} " + "It went on and on, and nobody knew why. " * (1 + number % 40), "label": "joy",
+            "teacher": f"{ways[number % 4][0]} (0.91)", "student": f"{ways[number % 4][1]} (0.72)", "hard_only": "joy (0.55)",
+        }
+        for number in range(400)
+    ]  # fmt: skip
+    return results
+
+
+def plan_row(name: str, value: float, parameters: int, up: bool = True) -> dict[str, Any]:
+    """A run of a plan."""
+    return {
+        "name": name, "about": "<script>alert(1)</script>", "runs": [name], "needs": [], "metric": "accuracy",
+        "higher_is_better": up, "quality": {"value": value, "low": value - 0.02, "high": value + 0.02, "seeds": 1},
+        "retention": None, "gain": None, "parameters": parameters, "seconds": 3.0, "taken": {},
+    }  # fmt: skip
+
+
+def plan(better: bool | None, value: float = 0.04, **changes: Any) -> dict[str, Any]:
+    """A plan's results: one comparison."""
+    gap = {"of": "chain", "against": "direct", "metric": "accuracy", "value": value, "low": value - 0.01,
+           "high": value + 0.01, "better": better, "seeds": 3}  # fmt: skip
+    metrics = {"accuracy": {"title": "accuracy", "unit": "share", "higher_is_better": True}}
+    return {
+        "plan": "assistants", "name": "toy", "description": "", "created": "now", "version": "0", "task": "classification",
+        "metric": "accuracy", "metrics": metrics, "machine": {}, "teacher": {"metrics": {"eval": {}}, "parameters": 9},
+        "runs": [plan_row("chain", 0.8, 10), plan_row("direct", 0.76, 10)], "comparisons": [gap], "product": "chain",
+        "notes": [], "seconds": 6.0, **changes,
+    }  # fmt: skip

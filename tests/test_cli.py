@@ -31,8 +31,8 @@ finally:
 """
 QUICK = """
 from stillhouse.steps import plan
-from stillhouse import cost
-plan.SECONDS, cost.REPEATS, cost.NEW_TOKENS, cost.fresh_peak = 0.01, 1, 4, lambda *_: 1
+from stillhouse import cost, latency
+plan.SECONDS, latency.MOST, latency.NEW_TOKENS, cost.fresh_peak = 0.01, 1, 3, lambda *_: 1
 from stillhouse.cli import main
 main()
 """

@@ -17,9 +17,9 @@ from typed import process, start, stillhouse, write_recipe
 
 SMALL_SHARDS = """
 from stillhouse.steps import plan
-from stillhouse import cost
+from stillhouse import cost, latency
 from stillhouse.teachers import cache, labelling
-plan.SECONDS, cost.REPEATS, cost.NEW_TOKENS, cost.fresh_peak = 0.01, 1, 4, lambda *_: 1
+plan.SECONDS, latency.MOST, latency.NEW_TOKENS, cost.fresh_peak = 0.01, 1, 3, lambda *_: 1
 labelling.SHARD_VALUES = 300 * 16
 from stillhouse.cli import main
 main()

@@ -81,9 +81,10 @@ def hurried() -> Iterator[None]:
 
     with (
         mock.patch.object(plan, "SECONDS", 0.01),
-        mock.patch.object(cost, "REPEATS", 1),
+        mock.patch.object(latency, "MOST", 1),
+        mock.patch.object(latency, "MOMENT", 0.0),
         mock.patch.object(latency, "REQUESTS", 2),
-        mock.patch.object(cost, "NEW_TOKENS", 4),
+        mock.patch.object(latency, "NEW_TOKENS", 3),
         mock.patch.object(cost, "fresh_peak", return_value=1),
     ):
         yield

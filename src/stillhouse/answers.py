@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel
 
-from .cost import generate
 from .data.encode import Example
 from .errors import DataError
 from .files import read_jsonl, write_jsonl
@@ -24,12 +22,12 @@ from .recipe import Answers
 from .registry import load, require
 from .tasks import Task
 from .tasks.bilingual import as_read_by, voice
+from .tasks.writing import SLOTS, greedy
 
 PURPOSES = {"rouge": "rouge_score.rouge_scorer", "bleu": "sacrebleu"}
 """Measure -> the module of the extra `eval` that it needs."""
 
 
-@torch.inference_mode()
 def write_answers(
     name: str,
     model: PreTrainedModel,
@@ -53,23 +51,23 @@ def write_answers(
         raise DataError(
             "evaluate.answers: no held-out row has a prompt and an answer; remove it, or measure on rows that do."
         )
-    found = []
     model.to(device()).eval()
     own = voice(task, model)
-    for number, (of, example) in enumerate(zip(asked, as_read_by(task, model, asked), strict=True)):
-        first = next(at for at, label in enumerate(example.labels) if label >= 0)
-        prompt = torch.tensor([example.input_ids[:first]], device=device())
-        made = generate(model, own, prompt, wanted.max_new_tokens)
-        row = known[of.row]
-        found.append(
-            {
-                "row": of.row,
-                "prompt": own.tokenizer.decode(prompt[0], skip_special_tokens=True),
-                "reference": reference_of(row),
-                "answer": own.tokenizer.decode(made, skip_special_tokens=True),
-            }
-        )
-        watch.step(f"{name} answers", number + 1, len(asked))
+    read = as_read_by(task, model, asked)
+    prompts = [of.input_ids[: next(at for at, label in enumerate(of.labels) if label >= 0)] for of in read]
+    made: list[list[int]] = []
+    for start in range(0, len(prompts), SLOTS):
+        made += greedy(model, own, prompts[start : start + SLOTS], wanted.max_new_tokens)
+        watch.step(f"{name} answers", len(made), len(asked))
+    found = [
+        {
+            "row": of.row,
+            "prompt": own.tokenizer.decode(prompt, skip_special_tokens=True),
+            "reference": reference_of(known[of.row]),
+            "answer": own.tokenizer.decode(answer, skip_special_tokens=True),
+        }
+        for of, prompt, answer in zip(asked, prompts, made, strict=True)
+    ]
     write_jsonl(kept, found)
     return found
 

@@ -1,14 +1,13 @@
 """What a model costs to run: parameters, bytes, speed, memory.
 
-Speeds are medians of several repeats after a warm-up, and models are measured in turn, so that a machine that slows down
-slows all of them.  Peak memory is that of a fresh process that loads the model and does the same work.
+Speeds are those of `latency`: of requests, and of batches.  Peak memory is that of a fresh process that loads the model and
+reads a batch.
 """
 
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -20,60 +19,64 @@ from transformers import PreTrainedModel
 from .data.encode import Example, read_examples, write_examples
 from .errors import StillhouseError
 from .files import folder_bytes
-from .latency import joules, latencies
+from .latency import Action, Requests, batches, requests
 from .models.load import load_tokenizer, parameters
-from .models.machine import device, synchronise
+from .models.machine import device
 from .pipeline import peak_memory
 from .progress import Watch
 from .tasks import Task, make_task, on_device
 from .tasks.bilingual import as_read_by, voice
 from .tasks.panel import members_of
+from .tasks.writing import generate
 
-REPEATS = 3
-PREFILL_ROWS, PROMPT_TOKENS, NEW_TOKENS, CLASSIFY_ROWS = 4, 32, 24, 32
+PREFILL_ROWS, CLASSIFY_ROWS = 4, 32
+FEWER_ROWS = 2
+"""Long rows in a batch on a processor, which reads them as fast as more, token for token."""
+
+Costs = dict[str, Any]
 
 
 def costs(
-    folders: dict[str, Path],
+    models: Mapping[str, PreTrainedModel],
+    folders: Mapping[str, Path],
     task: Task,
     examples: list[Example],
     kept: Path,
     watch: Watch,
     speed: bool = True,
-) -> dict[str, dict[str, Any]]:
-    """Model name -> parameters, bytes, throughput and peak memory; the last two empty without `speed`.
+) -> dict[str, Costs]:
+    """Model name -> parameters, bytes, throughput, latency and peak memory; the last three empty without `speed`.
 
-    The controls have the student's shape, so they have its speed and memory too; measuring them again would only
-    add noise.
+    Args: models: of different shapes, in memory; `kept`: where `examples` lie.
     """
-    here: list[str] = [name for name in ("teacher", "student") if name in folders]
-    measured = {name: task.load(folders[name]).to(device()) for name in here}  # not a teacher behind an API
-    found = {name: size(folders[name], model) for name, model in measured.items()}
+    found = {name: size(folders[name], model) for name, model in models.items()}
     if not speed:
-        unknown: dict[str, Any] = {"throughput": {}, "latency": {}, "peak_memory_bytes": None}
-        return {name: {**found["teacher" if name == "teacher" else "student"], **unknown} for name in folders}
+        unknown: Costs = {"throughput": {}, "latency": {}, "peak_memory_bytes": None}
+        return {name: {**each, **unknown} for name, each in found.items()}
     watch.note("  measuring speed and memory")
-    rows = {name: as_read_by(task, model, examples) for name, model in measured.items()}
-    fast = speeds(measured, task, rows)
-    waits = {
-        name: latencies({name: model}, voice(task, model), rows[name])[name]
-        for name, model in measured.items()
-    }
+    rows = {name: as_read_by(task, model, examples) for name, model in models.items()}
+    voices = {name: voice(task, model) for name, model in models.items()}
+    asked = requests(models, voices, rows)
+    fast = throughputs(models, voices, rows, asked)
     with ThreadPoolExecutor() as pool:  # their memory does not depend on how fast they are
         peaks = pool.map(
-            lambda name: fresh_peak(folders[name], task, _kept(rows[name], examples, kept)), measured
+            lambda name: fresh_peak(folders[name], task, _kept(rows[name], examples, kept)), models
         )
-    most = dict(zip(measured, peaks, strict=True))
-    result: dict[str, dict[str, Any]] = {
+    return {
         name: {
             **found[name],
             "throughput": fast[name],
-            "latency": waits[name],
-            "peak_memory_bytes": most[name],
+            "latency": asked[name].percentiles(voices[name]),
+            "peak_memory_bytes": peak,
         }
-        for name in measured
+        for name, peak in zip(models, peaks, strict=True)
     }
-    return {name: result["teacher" if name == "teacher" else "student"] for name in folders}
+
+
+def shared_by_shape(measured: Mapping[str, Costs], names: list[str]) -> dict[str, Costs]:
+    """Of all models: the controls have the student's shape, so they have its speed and memory; measuring them again would
+    only add noise."""
+    return {name: measured["teacher" if name == "teacher" else "student"] for name in names}
 
 
 def _kept(rows: list[Example], examples: list[Example], kept: Path) -> Path:
@@ -85,78 +88,45 @@ def _kept(rows: list[Example], examples: list[Example], kept: Path) -> Path:
     return own
 
 
-def speeds(
-    models: dict[str, PreTrainedModel], task: Task, rows: dict[str, list[Example]]
-) -> dict[str, dict[str, Any]]:
+def throughputs(
+    models: Mapping[str, PreTrainedModel],
+    tasks: Mapping[str, Task],
+    rows: Mapping[str, list[Example]],
+    asked: Mapping[str, Requests],
+) -> dict[str, Costs]:
     """Model name -> {"unit", tokens or rows per second, and joules a token or row where the machine tells}."""
-    work = {name: _work(model, voice(task, model), rows[name]) for name, model in models.items()}
-    times: dict[str, dict[str, list[float]]] = {
-        name: {kind: [] for kind in kinds} for name, kinds in work.items()
-    }
-    energy: dict[str, list[float]] = {name: [] for name in work}
-    for repeat in range(REPEATS + 1):
-        for name, kinds in work.items():
-            for kind, (amount, action) in kinds.items():
-                before, start = joules(), time.perf_counter()
-                action()
-                synchronise()
-                took, after = time.perf_counter() - start, joules()
-                if not repeat:  # the first is the warm-up
-                    continue
-                times[name][kind].append(took)
-                if before is not None and after is not None and after > before and kind != "prefill":
-                    energy[name].append((after - before) / amount)
-    return {
-        name: {
-            "unit": task.unit,
-            **{kind: amount / median(times[name][kind]) for kind, (amount, _) in kinds.items()},
-            **({"joules": median(energy[name])} if energy[name] else {}),
-        }
-        for name, kinds in work.items()
-    }
+    work = {name: _batch(model, tasks[name], rows[name]) for name, model in models.items()}
+    took = batches({name: action for name, (_, action) in work.items()})
+    found: dict[str, Costs] = {}
+    for name, (amount, _) in work.items():
+        seconds, energy = took[name]
+        found[name] = {"unit": tasks[name].unit}
+        if tasks[name].name == "classification":
+            found[name]["rows"] = amount / seconds
+            joules = None if energy is None else energy / amount
+        else:
+            one = asked[name]
+            found[name] |= {"prefill": amount / seconds, "generate": 1.0 / median(one.steps)}
+            joules = one.joules / one.tokens if one.tokens else None
+        if joules is not None:
+            found[name]["joules"] = joules
+    return found
 
 
-def _work(
-    model: PreTrainedModel, task: Task, examples: list[Example]
-) -> dict[str, tuple[float, Callable[[], Any]]]:
-    """Kind of work -> (units in it, the work)."""
+def _batch(model: PreTrainedModel, task: Task, examples: list[Example]) -> tuple[int, Action]:
+    """(rows or tokens in it, reading them at once)."""
     model.eval()
     if task.name == "classification":
-        rows = examples[:CLASSIFY_ROWS]
-        batch = on_device(task.collate(rows))
-        return {"rows": (float(len(rows)), _quiet(lambda: task.scores(model, batch)))}
-    longest = sorted(examples, key=lambda example: -len(example.input_ids))[:PREFILL_ROWS]
+        some = examples[:CLASSIFY_ROWS]
+        batch = on_device(task.collate(some))
+        return len(some), _quiet(lambda: task.scores(model, batch))
+    rows = FEWER_ROWS if device().type == "cpu" else PREFILL_ROWS
+    longest = sorted(examples, key=lambda example: -len(example.input_ids))[:rows]
     ids = task.collate(longest)["input_ids"].to(device())
-    prompt = ids[:1, :PROMPT_TOKENS]
-    return {
-        "prefill": (
-            float(ids.numel()),
-            _quiet(lambda: model(input_ids=ids, use_cache=False, logits_to_keep=1)),
-        ),
-        "generate": (
-            float(NEW_TOKENS),
-            _quiet(lambda: generate(model, task, prompt, NEW_TOKENS, NEW_TOKENS)),
-        ),
-    }
+    return ids.numel(), _quiet(lambda: model(input_ids=ids, use_cache=False, logits_to_keep=1))
 
 
-def generate(
-    model: PreTrainedModel, task: Task, prompt: torch.Tensor, most: int, least: int = 0
-) -> torch.Tensor:
-    """Greedy continuation of one prompt [1, T], with a key-value cache.  Returns: [new tokens]."""
-    made: Any = model.generate(
-        prompt,
-        attention_mask=torch.ones_like(prompt),
-        max_new_tokens=most,
-        min_new_tokens=least,
-        do_sample=False,
-        pad_token_id=task.tokenizer.pad_token_id,
-    )
-    new: torch.Tensor = made[0, prompt.shape[1] :]
-    return new
-
-
-def _quiet(action: Callable[[], Any]) -> Callable[[], Any]:
+def _quiet(action: Action) -> Action:
     def run() -> None:
         with torch.inference_mode():
             action()
@@ -175,7 +145,7 @@ def size(folder: Path, model: PreTrainedModel) -> dict[str, int]:
 
 
 def fresh_peak(folder: Path, task: Task, examples: Path) -> int | None:
-    """Peak resident bytes of a new process that loads the model and does one round of the work."""
+    """Peak resident bytes of a new process that loads the model, reads a batch, and writes a little."""
     ask = json.dumps(
         {"folder": str(folder), "task": task.name, "labels": task.labels, "examples": str(examples)}
     )
@@ -193,8 +163,13 @@ def _main(ask: dict[str, Any]) -> None:
     folder = Path(ask["folder"])
     task = make_task(ask["task"], load_tokenizer(folder), labels=ask["labels"])
     model = task.load(folder).to(device())
-    for _, action in _work(model, task, read_examples(Path(ask["examples"]))[:CLASSIFY_ROWS]).values():
-        action()
+    examples = read_examples(Path(ask["examples"]))
+    _, read = _batch(model, task, examples)
+    read()
+    if (
+        task.name != "classification"
+    ):  # the cache of a few tokens adds little, but what makes tokens is loaded
+        generate(model, task, torch.tensor([examples[0].input_ids[:32]], device=device()), 2)
     print(json.dumps({"peak_memory_bytes": peak_memory()}))
 
 

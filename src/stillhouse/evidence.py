@@ -17,6 +17,8 @@ from .measure import (
     Rows,
     Share,
     alarms,
+    class_table,
+    confusions,
     difference,
     flip_rows,
     gap_facts,
@@ -56,7 +58,7 @@ def evidence(
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The sections `inheritance`, `groups`, `disagreement`, `calibration` and those of changed rows, of results.json.
+    """The sections `inheritance`, `groups`, `disagreement`, `classes`, `calibration` and those of changed rows, of results.json.
 
     Args:
         texts: of the rows of `eval`, for a classifier; None for a language model.
@@ -75,6 +77,7 @@ def evidence(
             if (gaps := _gaps(rows, index[kind], labels, **settings))
         },
         "disagreement": list(_disagreement(of_set["eval"]["student"], index["eval"], agreement, **settings)),
+        "classes": _classes(of_set["eval"], labels, **settings) if labels else None,
         "calibration": {name: mended(rows) for name, rows in of_set["eval"].items()},
         "robustness": {
             kind: facts
@@ -222,6 +225,20 @@ def _gaps(
 
 def _with_bits(rows: Rows) -> Rows:
     return rows | {"bits": rows["nll"] / np.log(2.0)} if "bytes" in rows else rows
+
+
+# ── classes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _classes(models: dict[str, Rows], labels: list[str], *, resamples: int, seed: int) -> dict[str, Any]:
+    """The table of classes, and what is taken for what; of a teacher that named only labels, too."""
+    told = {name: rows for name, rows in models.items() if {"tp", "pred", "true"} <= set(rows)}
+    return {
+        "table": class_table(told, labels, resamples=resamples, seed=seed),
+        "confusions": {
+            name: confusions(rows, labels) for name, rows in told.items() if name in ("teacher", "student")
+        },
+    }
 
 
 # ── disagreement ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,72 +1,179 @@
-"""How long one user waits: percentiles at batch size 1, and the energy of the work where the machine tells it.
+"""How long work takes: requests of one user, and batches; and the energy of it where the machine tells.
 
-Models are measured in turn, one request each, after a warm-up; every request is a row of its own, so that percentiles
-are over rows as well as over the machine's moods.
+Models are measured in turn, after a warm-up, so that a machine that slows down slows all of them; each for as long as its
+numbers spread, and not longer.  A request of a language model is one call of `generate`: its first token says how long one
+user waits, the tokens after it how fast the text goes on.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
+from transformers.generation.streamers import BaseStreamer
 
 from .data.encode import Example
 from .models.machine import device, synchronise
 from .tasks import Task, on_device
+from .tasks.writing import generate
 
 REQUESTS, WARM_UP = 12, 2
+NEW_TOKENS = 9
+"""Of a request that goes on after its first token."""
+FEWEST, MOST = 3, 6
+"""Measurements of a thing before and after which its spread decides nothing."""
+SPREAD = 0.04
+"""A thing is known when the middle half of its measurements lies within this share of their median."""
+MOMENT = 0.05
+"""Seconds that one measurement of a batch takes at least: shorter ones are made several at a time."""
 PERCENTILES = (50, 90, 95, 99)
 RAPL = Path("/sys/class/powercap")
 
+Action = Callable[[], Any]
 
-def latencies(
-    models: dict[str, PreTrainedModel], task: Task, examples: list[Example]
-) -> dict[str, dict[str, Any]]:
-    """Model -> {"what", "batch", "requests", "p50", "p90", "p95", "p99"}, in seconds.
 
-    A language model's is the time to the first token of its answer; a classifier's, to its label.
+@dataclass
+class Requests:
+    """What requests of one model took."""
+
+    waits: list[float] = field(default_factory=list)
+    """Seconds to the first token, or to the label; one a request."""
+    steps: list[float] = field(default_factory=list)
+    """Seconds a token after the first; one a request that went on."""
+    joules: float = 0.0
+    """Of all tokens after the first ones."""
+    tokens: int = 0
+    """Those tokens."""
+
+    def percentiles(self, task: Task) -> dict[str, Any]:
+        """{"what", "batch", "requests", "p50", …}: seconds that so many of 100 requests stay within."""
+        values = np.percentile(self.waits, PERCENTILES)
+        return {
+            "what": "answer" if task.name == "classification" else "first token",
+            "batch": 1,
+            "requests": len(self.waits),
+            **{f"p{share}": float(value) for share, value in zip(PERCENTILES, values, strict=True)},
+        }
+
+
+class Clock(BaseStreamer):
+    """Notes when each token of an answer was there, and the energy used by the first."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+        self.joules: float | None = None
+        self._prompt = True
+
+    def put(self, value: torch.Tensor) -> None:
+        """A token; `generate` hands over the prompt first."""
+        if not self._prompt:
+            self.at.append(time.perf_counter())
+            if len(self.at) == 1:
+                self.joules = joules()
+        self._prompt = False
+
+    def end(self) -> None:
+        """Nothing is left to be said."""
+
+
+def settled(times: list[float]) -> bool:
+    """Whether more measurements would change little, or there are as many as there are to be."""
+    if len(times) < FEWEST:
+        return False
+    if len(times) >= MOST:
+        return True
+    low, high = np.percentile(times, (25, 75))
+    return bool(high - low <= SPREAD * median(times))
+
+
+def requests(
+    models: Mapping[str, PreTrainedModel], tasks: Mapping[str, Task], rows: Mapping[str, list[Example]]
+) -> dict[str, Requests]:
+    """REQUESTS rows, one request each: every model's first tokens, and as many further ones as it takes.
+
+    Args: tasks, rows: by model, for each may read the rows in a tokenizer of its own.
     """
-    rows = [examples[number % len(examples)] for number in range(REQUESTS)]
-    times: dict[str, list[float]] = {name: [] for name in models}
-    work = {name: _request(model, task) for name, model in models.items()}
-    for number, row in enumerate([*rows[:WARM_UP], *rows]):
-        for name, answer in work.items():
-            start = time.perf_counter()
-            answer(row)
-            synchronise()
-            if number >= WARM_UP:
-                times[name].append(time.perf_counter() - start)
-    return {name: percentiles(some, task) for name, some in times.items()}
+    found = {name: Requests() for name in models}
+    for number in range(-WARM_UP, REQUESTS):
+        for name, model in models.items():
+            mine = found[name] if number >= 0 else Requests()
+            row = rows[name][max(number, 0) % len(rows[name])]
+            if tasks[name].name == "classification":
+                _classify(model, tasks[name], row, mine)
+            else:
+                # the second warm-up need not go on: what the first token needs is warm, too
+                goes_on = number == -WARM_UP or (number >= 0 and not settled(mine.steps))
+                _write(model, tasks[name], row, NEW_TOKENS if goes_on else 1, mine)
+    return found
 
 
-def percentiles(times: list[float], task: Task) -> dict[str, Any]:
-    """Seconds that so many of 100 requests stay within."""
-    values = np.percentile(times, PERCENTILES)
-    return {
-        "what": "answer" if task.name == "classification" else "first token",
-        "batch": 1,
-        "requests": len(times),
-        **{f"p{share}": float(value) for share, value in zip(PERCENTILES, values, strict=True)},
-    }
-
-
-def _request(model: PreTrainedModel, task: Task) -> Callable[[Example], Any]:
-    """What one request asks of a model: its label, or the prompt read and the first token known."""
+@torch.inference_mode()
+def _classify(model: PreTrainedModel, task: Task, row: Example, found: Requests) -> None:
     model.eval()
+    start = time.perf_counter()
+    task.scores(model, on_device(task.collate([row]))).hidden.argmax(-1).item()
+    found.waits.append(time.perf_counter() - start)
 
-    def answer(row: Example) -> None:
-        with torch.inference_mode():
-            if task.name == "classification":
-                task.scores(model, on_device(task.collate([row]))).hidden.argmax(-1).item()
-                return
-            first = next((at for at, label in enumerate(row.labels) if label >= 0), 1)
-            ids = torch.tensor([row.input_ids[: first if first > 1 else len(row.input_ids) // 2 + 1]])
-            model(input_ids=ids.to(device()), use_cache=True, logits_to_keep=1).logits[0, -1].argmax().item()
 
-    return answer
+@torch.inference_mode()
+def _write(model: PreTrainedModel, task: Task, row: Example, most: int, found: Requests) -> None:
+    """The prompt of a conversation, or the first half of a plain text, and `most` tokens after it."""
+    longest = model.config.get_text_config().to_dict().get("max_position_embeddings")
+    prompt = prompt_of(row) if longest is None else prompt_of(row)[-max(1, longest - most) :]
+    clock, ids = Clock(), torch.tensor([prompt], device=device())
+    start = time.perf_counter()
+    generate(model, task, ids, most, most if most > 1 else 0, clock)
+    after = joules()
+    found.waits.append(clock.at[0] - start)
+    if (more := len(clock.at) - 1) > 0:
+        found.steps.append((clock.at[-1] - clock.at[0]) / more)
+        if clock.joules is not None and after is not None and after > clock.joules:
+            found.joules, found.tokens = found.joules + after - clock.joules, found.tokens + more
+
+
+def prompt_of(row: Example) -> list[int]:
+    """What a request hands over: all before the first answer; of a plain text, its first half."""
+    first = next((at for at, label in enumerate(row.labels) if label >= 0), 1)
+    return row.input_ids[: first if first > 1 else len(row.input_ids) // 2 + 1]
+
+
+def batches(work: Mapping[str, Action]) -> dict[str, tuple[float, float | None]]:
+    """Name -> (seconds, joules where the machine tells) of one call of its work, each the median of several."""
+    calls = {name: _calls(action) for name, action in work.items()}
+    times: dict[str, list[float]] = {name: [] for name in work}
+    energy: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(MOST):
+        for name, action in work.items():
+            before, start = joules(), time.perf_counter()
+            for _ in range(calls[name]):
+                action()
+            synchronise()
+            times[name].append((time.perf_counter() - start) / calls[name])
+            after = joules()
+            if before is not None and after is not None and after > before:
+                energy[name].append((after - before) / calls[name])
+        if all(map(settled, times.values())):
+            break
+    return {name: (median(times[name]), median(energy[name]) if energy[name] else None) for name in work}
+
+
+def _calls(action: Action) -> int:
+    """Warm up, and say how many calls fill a moment."""
+    took = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        action()
+        synchronise()
+        took = time.perf_counter() - start
+        if took > MOMENT:
+            break
+    return max(1, math.ceil(MOMENT / max(took, 1e-6)))
 
 
 def joules() -> float | None:

@@ -1,79 +1,64 @@
 """Held-out rows, and what each model makes of them, side by side."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
+import numpy as np
+from transformers import PreTrainedModel
 
-from .cost import generate
-from .data.encode import Example
-from .files import read_jsonl
+from .data.encode import IGNORED, Example
+from .measure import Rows
 from .models.machine import device
 from .progress import Watch
-from .tasks import Task, on_device
+from .tasks import Task
 from .tasks.bilingual import as_read_by, voice
+from .tasks.writing import greedy
 
-PROMPT_TOKENS, NEW_TOKENS, ROWS_SEARCHED = 24, 32, 200
+PROMPT_TOKENS, NEW_TOKENS = 24, 32
+KINDS = ("student fails", "teacher fails", "both fail", "part", "both right")
+"""How a classified row went, the most telling first; "part" are rows without a label on which the two say different things."""
 
 
-def samples(
-    folders: dict[str, Path],
-    task: Task,
-    examples: list[Example],
-    rows: Path,
-    count: int,
-    watch: Watch,
-    said: Mapping[str, str] = {},
-) -> list[dict[str, Any]]:
-    """`count` held-out rows with each model's answer (greedy, so that anyone gets the same).
+class Writing:
+    """`count` held-out prompts and what each language model writes after them: greedy, so that anyone gets the same.
 
     Args: said: row -> the words of a teacher that is not among the models.
     """
-    if count == 0:
-        return []
-    models = {name: folder for name, folder in folders.items() if name != "initial"}
-    make = _classified if task.name == "classification" else _continued
-    return make(models, task, examples, rows, count, watch, said)
 
+    def __init__(
+        self, task: Task, examples: list[Example], count: int, watch: Watch, said: Mapping[str, str] = {}
+    ) -> None:
+        self.task, self.watch = task, watch
+        long_enough = [example for example in examples if len(example.input_ids) > PROMPT_TOKENS]
+        self.examples = long_enough[:count] if task.name != "classification" else []
+        self.prompts = [_prompt(example) for example in self.examples]
+        self.found: list[dict[str, Any]] = [
+            {"prompt": task.tokenizer.decode(prompt)} for prompt in self.prompts
+        ]
+        for row, example in zip(self.found, self.examples, strict=True):
+            if example.row in said:
+                row["teacher"] = said[example.row]
 
-@torch.inference_mode()
-def _continued(
-    folders: dict[str, Path],
-    task: Task,
-    examples: list[Example],
-    _: Path,
-    count: int,
-    watch: Watch,
-    said: Mapping[str, str],
-) -> list[dict[str, Any]]:
-    long_enough = [example for example in examples if len(example.input_ids) > PROMPT_TOKENS][:count]
-    prompts = [_prompt(example) for example in long_enough]
-    found = [{"prompt": task.tokenizer.decode(prompt)} for prompt in prompts]
-    for row, example in zip(found, long_enough, strict=True):
-        if example.row in said:
-            row["teacher"] = said[example.row]
-    for name, folder in folders.items():
-        model = task.load(folder).to(device())
-        own = voice(task, model)
-        asked = prompts if own is task else _translated(prompts, long_enough, task, model)
-        for number, prompt in enumerate(asked):
-            watch.step(f"samples of {name}", number + 1, len(prompts))
-            made = generate(model, own, torch.tensor([prompt], device=device()), NEW_TOKENS)
-            found[number][name] = own.tokenizer.decode(made, skip_special_tokens=True)
-    return found
+    def add(self, name: str, model: PreTrainedModel) -> None:
+        """Let a model write; the untrained student is spared."""
+        if name == "initial" or not self.prompts:
+            return
+        own = voice(self.task, model.to(device()))
+        asked = self.prompts if own is self.task else self._translated(model)
+        for row, made in zip(self.found, greedy(model, own, asked, NEW_TOKENS), strict=True):
+            row[name] = own.tokenizer.decode(made, skip_special_tokens=True)
+        self.watch.step(f"samples of {name}", len(asked), len(asked))
 
-
-def _translated(prompts: list[list[int]], examples: list[Example], task: Task, model: Any) -> list[list[int]]:
-    """The prompts in the tokens, and for conversations the template, of a model with another tokenizer."""
-    read = as_read_by(task, model, examples)
-    tokenizer = voice(task, model).tokenizer
-    return [
-        _prompt(theirs)
-        if example.labels[1] < 0
-        else list(tokenizer(task.tokenizer.decode(prompt, skip_special_tokens=True))["input_ids"])
-        for prompt, example, theirs in zip(prompts, examples, read, strict=True)
-    ]
+    def _translated(self, model: PreTrainedModel) -> list[list[int]]:
+        """The prompts in the tokens, and for conversations the template, of a model with another tokenizer."""
+        read = as_read_by(self.task, model, self.examples)
+        tokenizer = voice(self.task, model).tokenizer
+        return [
+            _prompt(theirs)
+            if example.labels[1] < 0
+            else list(tokenizer(self.task.tokenizer.decode(prompt, skip_special_tokens=True))["input_ids"])
+            for prompt, example, theirs in zip(self.prompts, self.examples, read, strict=True)
+        ]
 
 
 def _prompt(example: Example) -> list[int]:
@@ -84,44 +69,99 @@ def _prompt(example: Example) -> list[int]:
     return example.input_ids[:PROMPT_TOKENS]
 
 
-@torch.inference_mode()
-def _classified(
-    folders: dict[str, Path],
-    task: Task,
+def classified(
+    rows: Mapping[str, Rows],
+    labels: list[str],
     examples: list[Example],
-    rows: Path,
+    texts: Sequence[str],
     count: int,
-    watch: Watch,
-    said: Mapping[str, str],
+    said: Mapping[str, str] = {},
 ) -> list[dict[str, Any]]:
-    """Rows on which teacher and student part come first: they tell most."""
-    some = examples[:ROWS_SEARCHED]
-    texts = {row["id"]: row for row in read_jsonl(rows)}
-    found: list[dict[str, Any]] = [
-        {"text": texts[e.row]["text"], "label": task.labels[e.labels[0]] if e.labels[0] >= 0 else None}
-        for e in some
-    ]
-    for row, example in zip(found, some, strict=True):
-        if example.row in said:
-            row["teacher"] = said[example.row]
-    for name, folder in folders.items():
-        model = task.load(folder).to(device())
-        for start in range(0, len(some), 32):
-            scores = task.scores(model, on_device(task.collate(some[start : start + 32])))
-            for number, shares in enumerate(scores.head.logits(scores.hidden).softmax(-1)):
-                best = int(shares.argmax())
-                found[start + number][name] = f"{task.labels[best]} ({float(shares[best]):.2f})"
-        watch.step("samples", len(some), len(some))
-    found.sort(key=_agree)
-    apart = [row for row in found if not _agree(row)][: (count + 1) // 2]
-    return (
-        apart + [row for row in found if row not in apart][-(count - len(apart)) :]
-        if count > len(apart)
-        else apart
-    )
+    """`count` held-out rows with each classifier's answer, some of each kind, those first on which most hangs.
+
+    Of a kind those come first whose student is furthest from its teacher.
+
+    Args: rows: model -> its statistics; said: row -> the answer of a teacher that is not among the models.
+    """
+    shown = {
+        name: some
+        for name, some in rows.items()
+        if name in ("teacher", "student", "hard_only") and "pred" in some
+    }
+    student = shown["student"]
+    mine = student["pred"].argmax(1)
+    theirs = shown["teacher"]["pred"].argmax(1) if "teacher" in shown else mine
+    truth = np.array([example.labels[0] for example in examples])
+    apart = student.get("kl", -student.get("confidence", np.zeros(len(mine))))
+    kinds = [_kind(int(a), int(b), int(t)) for a, b, t in zip(mine, theirs, truth, strict=True)]
+    waiting = {
+        kind: sorted((at for at, each in enumerate(kinds) if each == kind), key=lambda at: (-apart[at], at))
+        for kind in KINDS
+    }
+    found = []
+    for at in _dealt(waiting, count):
+        row: dict[str, Any] = {
+            "text": texts[at],
+            "label": labels[truth[at]] if truth[at] >= 0 else None,
+            "kind": kinds[at],
+        }
+        row |= {name: _answer(some, labels, at) for name, some in shown.items()}
+        if examples[at].row in said:
+            row["teacher"] = said[examples[at].row]
+        found.append(row)
+    return found
 
 
-def _agree(row: dict[str, Any]) -> bool:
-    """Whether teacher and student choose the same label."""
-    mine, theirs = (str(row.get(who, "")).split(" (")[0] for who in ("student", "teacher"))
-    return mine == theirs
+def furthest_apart(rows: Rows, examples: list[Example], task: Task, count: int) -> list[dict[str, Any]]:
+    """`count` places, one a text at most, at which a language model is furthest from its teacher, the furthest first.
+
+    Args: rows: the student's statistics; nothing is found where its teacher's tokens could not be compared.
+    Returns: [{"before", "teacher", "student": the token each would go on with, "teacher_share", "student_share", "kl"}].
+    """
+    if "worst" not in rows:
+        return []
+    found = []
+    for at in np.argsort(-rows["worst"][:, 1], kind="stable")[:count]:
+        place, kl, *tops = rows["worst"][at]
+        if place < 0:
+            continue
+        example = examples[at]
+        counted = [n for n, label in enumerate(example.labels[1:]) if label != IGNORED]
+        end = counted[int(place)] + 1
+        start = max(0, end - PROMPT_TOKENS, *(start for start in example.starts if start < end))
+        decode = task.tokenizer.decode
+        found.append(
+            {
+                "before": decode(example.input_ids[start:end]), "teacher": decode([int(tops[0])]),
+                "student": decode([int(tops[1])]), "teacher_share": float(tops[2]), "student_share": float(tops[3]),
+                "kl": float(kl),
+            }
+        )  # fmt: skip
+    return found
+
+
+def _kind(student: int, teacher: int, truth: int) -> str:
+    if truth < 0:
+        return "both right" if student == teacher else "part"
+    if teacher == truth:
+        return "both right" if student == truth else "student fails"
+    return "teacher fails" if student == truth else "both fail"
+
+
+def _dealt(waiting: dict[str, list[int]], count: int) -> list[int]:
+    """One of each kind in turn until `count` are there, then sorted by kind."""
+    taken: dict[str, list[int]] = {kind: [] for kind in waiting}
+    left = count
+    while left and any(len(taken[kind]) < len(rows) for kind, rows in waiting.items()):
+        for kind, rows in waiting.items():
+            if left and len(taken[kind]) < len(rows):
+                taken[kind].append(rows[len(taken[kind])])
+                left -= 1
+    return [at for rows in taken.values() for at in rows]
+
+
+def _answer(rows: Rows, labels: list[str], at: int) -> str:
+    """ "positive (0.93)"; without its probability where that is not known."""
+    best = int(rows["pred"][at].argmax())
+    known = rows.get("log_probs")
+    return labels[best] if known is None else f"{labels[best]} ({np.exp(known[at, best]):.2f})"

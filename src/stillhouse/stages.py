@@ -17,7 +17,6 @@ Each is a function (recipe fields it reads, its folder, earlier results, who to 
 from pathlib import Path
 from typing import Any
 
-from .cost import costs
 from .data.encode import read_examples
 from .evaluate import texts_of
 from .evidence import evidence
@@ -27,11 +26,10 @@ from .pipeline import Results, Stage
 from .progress import Watch
 from .recipe import Custom, Recipe
 from .registry import source_of
-from .samples import samples
 from .steps import finish, prepare, students, training, writing
 from .steps.asking import answers_stamp, label_by_asking, label_fault
 from .steps.labelling import label_all
-from .steps.measuring import to_measure
+from .steps.measuring import let_read, to_measure
 from .steps.panel import make_panel
 from .steps.plan import measure_plan
 from .steps.seeds import train_again
@@ -136,10 +134,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     }
     measured = to_measure(recipe, task, results, place, watch)
     evaluation, held = measured.evaluation, measured.held["eval"]
-    for name, folder in folders.items():
-        model = task.load(folder)
-        evaluation.read(name, model)
-        evaluation.let_answer(name, model, held, recipe.evaluate.answers)
+    seen = let_read(folders, task, measured, recipe, watch)
     asked = harness(
         folders, task, recipe.evaluate.harness, place, watch,
         batch_size=recipe.label.batch_size, resamples=recipe.evaluate.resamples, seed=recipe.seed,
@@ -148,29 +143,25 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     evaluation.forget()
     with_numbers = (recipe.evaluate.resamples, recipe.seed)
     retentions, floors = evaluation.retentions(measured.train, *with_numbers)
-    eval_set = evaluation.sets["eval"]
     return {
         "models": {
             name: {"metrics": evaluation.metrics(name, *with_numbers)}
             for name in names
             if name in evaluation.rows
         },
-        "costs": costs(folders, task, eval_set, measured.main, watch, recipe.evaluate.speed),
+        **seen,
         "floors": floors,
         "retentions": retentions,
         "gains": evaluation.gains("student", "hard_only", *with_numbers) if "hard_only" in folders else None,
         **evidence(
             evaluation.rows,
             evaluation.index,
-            texts_of(task, eval_set, held),
+            texts_of(task, evaluation.sets["eval"], held),
             task.labels,
             task.metrics["teacher_agreement"],
             task.metrics[task.headline],
             resamples=recipe.evaluate.resamples,
             seed=recipe.seed,
-        ),
-        "samples": samples(
-            folders, task, eval_set, measured.texts, recipe.report.samples, watch, measured.said
         ),
         "seeds": again,
         "harness": asked,
@@ -351,6 +342,7 @@ STAGES = [
     Stage(
         "evaluate",
         _evaluate,
+        version=2,
         reads=(
             *("seed", "task", "data.max_length", "label.batch_size", "teacher.is_local", "teacher.api"),
             *(

@@ -36,8 +36,16 @@ def test_the_front_matter_is_yaml_with_a_model_index_of_every_metric(make):
 @pytest.mark.parametrize("make", [language_model, classifier])
 def test_the_hubs_own_reader_accepts_the_card(make):
     hub = pytest.importorskip("huggingface_hub")
-    data = hub.ModelCard(render_card(make(), RECIPE)).data
-    assert data.model_name == make()["name"] and data.eval_results
+    results = make()
+    data = hub.ModelCard(render_card(results, RECIPE)).data
+    assert data.model_name == results["name"]
+    read = {(each.dataset_name, each.metric_type): each.metric_value for each in data.eval_results}
+    assert read == {
+        (dataset, metric): pytest.approx(each["value"], abs=1e-6)
+        for dataset, metrics in results["student"]["metrics"].items()
+        for metric, each in metrics.items()
+    }
+    assert {each.task_type for each in data.eval_results} == {data.pipeline_tag}
 
 
 def test_names_with_yaml_in_them_stay_names():

@@ -6,8 +6,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from report_fixtures import classifier, curves, language_model
+from report_fixtures import classifier, curves, language_model, ten_thousand_rows
 from stillhouse.report.charts import gain_forest, quality_and_size, quality_and_speed, reliability
+from stillhouse.report.forest import pictures
 from stillhouse.report.svg import Chart
 from stillhouse.report.timeline import loss_curves, stage_times
 
@@ -19,7 +20,8 @@ def _all(results: dict[str, Any]) -> list[Chart]:
 
 @pytest.fixture(scope="module")
 def charts() -> list[Chart]:
-    return _all(language_model()) + [chart for chart in [reliability(classifier())] if chart]
+    drawn = [chart for chart in [reliability(classifier())] if chart]
+    return _all(language_model()) + drawn + list(pictures(ten_thousand_rows()).values())
 
 
 def test_every_kind_of_chart_is_drawn(charts):
@@ -30,6 +32,9 @@ def test_every_kind_of_chart_is_drawn(charts):
         "loss",
         "stages",
         "reliability",
+        "gaps",
+        "apart",
+        "classes",
     }
 
 
@@ -89,7 +94,13 @@ def test_dollar_signs_and_angle_brackets_in_names_are_drawn_as_they_are():
     ElementTree.fromstring(chart.svg)
 
 
+def test_a_gap_that_came_from_the_teacher_is_drawn_first_and_says_so():
+    drawn = pictures(ten_thousand_rows())["gaps"]
+    assert drawn.description.startswith("west (inherited): teacher 0.04 [0.02, 0.06], student")
+
+
 def test_charts_without_numbers_are_left_out():
+    assert pictures(language_model()) == {}
     results = language_model() | {"gains": {}, "stages": {}, "reliability": None}
     assert gain_forest(results) is None and stage_times(results) is None and reliability(results) is None
     assert loss_curves([]) is None

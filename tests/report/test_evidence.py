@@ -26,6 +26,13 @@ def planted() -> dict[str, Any]:
         "counterfactual": {"rows": 30, "models": models},
         "robustness": {"eval_typos": {"models": models, "extra": level}},
         "disagreement": [{"by": "label", "value": name, "rows": 9, "agreement": level} for name in ("a", "b")],
+        "classes": {
+            "table": [{"label": "<b>joy</b>", "support": 9, "models": {name: {"precision": level, "recall": level, "f1": level} for name in models}}],
+            "confusions": {"student": [{"label": "joy", "answered": "fear", "rows": 4, "share": 0.4}], "teacher": []},
+        },
+        "disagreement_examples": [
+            {"before": "the <i>", "teacher": " sea", "student": " hill", "teacher_share": 0.9, "student_share": 0.4, "kl": 2.0}
+        ],
         "calibration": {"student": {"temperature": 2.0, "nll": 1.0, "nll_mended": 0.5, "ece": 0.1, "ece_mended": 0.01}},
         "seeds": {"count": 3, "gain": {"mean": 0.0, "deviation": 0.1, "low": -0.1, "high": 0.1}},
         "economics": {"teacher_per_million": 3.0, "student_per_million": 1.0, "making": 2.0, "break_even_requests": 1e6, "note": None},
@@ -41,6 +48,10 @@ def test_every_section_is_on_the_page_and_data_stays_text() -> None:
         "changes with the seed",
         "1M requests",
         "typos",
+        "&lt;b&gt;joy&lt;/b&gt;, F1 (9 rows)",
+        "joy → fear",
+        "…the &lt;i&gt;",
+        "&#39; sea&#39;",
     ):
         assert words in page
     assert "<script" not in page

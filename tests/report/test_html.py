@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from report_fixtures import RECIPE, classifier, curves, language_model
+from report_fixtures import RECIPE, classifier, curves, language_model, ten_thousand_rows
+from stillhouse.report.glance import figures
 from stillhouse.report.html import render_html
 from stillhouse.report.verdict import verdict_parts
 
@@ -93,7 +94,7 @@ def test_markup_and_templates_in_any_text_stay_text():
 def test_the_sections_come_in_the_order_in_which_they_are_read():
     page = _page(language_model())
     order = [page.index(part) for part in (
-        "<h1>", 'id="h-results"', 'id="h-charts"', 'id="h-samples"', 'id="h-data"', 'id="h-time"', 'id="h-again"', 'id="h-read"',
+        "<h1>", 'class="glance"', 'id="h-charts"', 'id="h-results"', 'id="h-samples"', 'id="h-data"', 'id="h-time"', 'id="h-again"', 'id="h-read"',
     )]  # fmt: skip
     assert order == sorted(order)
     assert verdict_parts(language_model())[0].split(" (")[0].replace(" %", "\u00a0%") in page
@@ -102,6 +103,32 @@ def test_the_sections_come_in_the_order_in_which_they_are_read():
 def test_a_sample_says_who_was_right():
     page = _page(classifier())
     assert page.count("✓ right") == 4 and page.count("✗ wrong") == 2
+
+
+def test_the_first_numbers_are_those_of_the_results_and_a_loss_is_no_gain():
+    told = {each.what: each for each in figures(language_model())}
+    assert told["kept"].value == "91 %" and told["kept"].share == pytest.approx(0.91)
+    assert told["better"].value == "+0.04"  # bits per byte fell by 0.04
+    assert told["of the size"].value == "60 %" and told["the generation speed"].value == "1.7×"
+    worse = language_model()
+    worse["gain_over_hard_only"] |= {"value": 0.04, "low": 0.02, "high": 0.06, "better": False}
+    assert {each.what: each.value for each in figures(worse)}["worse"] == "−0.04"
+
+
+def test_rows_are_told_apart_by_who_failed_and_each_choice_counts_its_rows():
+    page = _page(classifier())
+    assert re.findall(r'class="sample ([^"]+)"', page) == ["few both-right", "few student-fails"]
+    assert re.findall(r'<label for="rows-([a-z-]+)">[^<]*<span>(\d+)</span>', page) == [
+        ("sample", "2"),
+        ("student-fails", "1"),
+        ("both-right", "1"),
+    ]
+
+
+def test_many_samples_are_cut_and_the_page_says_so():
+    page = _page(ten_thousand_rows())
+    assert page.count('<article class="sample') == 300
+    assert "The first 300 of 400; all of them are in results.json." in page
 
 
 def _without_controls(results: dict[str, Any]) -> None:

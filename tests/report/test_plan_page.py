@@ -1,32 +1,12 @@
 """A plan's page: losses are told as losses, text stays text, and the front holds what nobody beats."""
 
-from typing import Any
-
 import pytest
 
+from report_fixtures import plan as found
+from report_fixtures import plan_row as row
 from stillhouse.report.plan_charts import pareto_points
 from stillhouse.report.plan_page import render_plan
 from stillhouse.report.plan_verdict import plan_verdict
-
-
-def row(name: str, value: float, parameters: int, up: bool = True) -> dict[str, Any]:
-    return {
-        "name": name, "about": "<script>alert(1)</script>", "runs": [name], "needs": [], "metric": "accuracy",
-        "higher_is_better": up, "quality": {"value": value, "low": value - 0.02, "high": value + 0.02, "seeds": 1},
-        "retention": None, "gain": None, "parameters": parameters, "seconds": 3.0, "taken": {},
-    }  # fmt: skip
-
-
-def found(better: bool | None, value: float = 0.04, **changes: Any) -> dict[str, Any]:
-    gap = {"of": "chain", "against": "direct", "metric": "accuracy", "value": value, "low": value - 0.01,
-           "high": value + 0.01, "better": better, "seeds": 3}  # fmt: skip
-    metrics = {"accuracy": {"title": "accuracy", "unit": "share", "higher_is_better": True}}
-    return {
-        "plan": "assistants", "name": "toy", "description": "", "created": "now", "version": "0", "task": "classification",
-        "metric": "accuracy", "metrics": metrics, "machine": {}, "teacher": {"metrics": {"eval": {}}, "parameters": 9},
-        "runs": [row("chain", 0.8, 10), row("direct", 0.76, 10)], "comparisons": [gap], "product": "chain",
-        "notes": [], "seconds": 6.0, **changes,
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from stillhouse.tasks.reading import EVERY, by_position, confidence_bins, readings
+from stillhouse.tasks.reading import EVERY, TOPS, by_position, confidence_bins, furthest, readings
 
 V, N = 60, 40
 
@@ -70,3 +70,19 @@ def test_positions_are_counted_from_the_beginning_of_each_row() -> None:
     )
     assert found["count_at"].argmax(1).tolist() == [0, 1, 1, 2, 0, 1]
     assert found["agree_at"].sum(0)[:3].tolist() == [2.0, 1.0, 1.0]
+
+
+def test_the_place_furthest_apart_is_found_in_each_row_and_says_what_both_would_say(
+    logits: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> None:
+    student, teacher, labels = logits
+    q, p = softmax(student), softmax(teacher)
+    rows = torch.tensor([0] * 10 + [2] * 30)  # the second row has no counted position
+    found = readings(student.clone(), teacher.clone(), labels)
+    worst = furthest(rows, found["kl"], found[TOPS], 3)["worst"].numpy()
+    assert worst[1].tolist() == [-1.0] * 6
+    kl = (p * np.log(p / q)).sum(1)
+    for row, (start, end) in ((0, (0, 10)), (2, (10, 40))):
+        at = start + int(kl[start:end].argmax())
+        expected = [at - start, kl[at], p[at].argmax(), q[at].argmax(), p[at].max(), q[at].max()]
+        np.testing.assert_allclose(worst[row], expected, rtol=1e-4)

@@ -1,6 +1,7 @@
 """Predictions in, numbers with intervals out.  numpy only."""
 
 from .calibration import bars, best_temperature, reliability
+from .classes import class_table, confusions
 from .clusters import clustered, unit_of
 from .groups import Share, alarms, gap_facts, gap_rows, group_values
 from .inherited import REPEATED, inheritance_in_words, words_of_errors
@@ -41,8 +42,10 @@ __all__ = [
     "bootstrap_weights",
     "claimed",
     "class_prior_rows",
+    "class_table",
     "classification_rows",
     "clustered",
+    "confusions",
     "difference",
     "evaluate",
     "flip_rows",

@@ -92,7 +92,7 @@ class Prices(Section):
 class Report(Section):
     """What report.html shows besides numbers."""
 
-    samples: NonNegativeInt = 6
+    samples: NonNegativeInt = 12
     """Held-out rows shown side by side."""
     calibration: bool = False
     """Keep the temperature that mends the student's confidence in student/calibration.json: divide its logits by it."""

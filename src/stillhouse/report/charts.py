@@ -86,7 +86,7 @@ def _against(
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
-        legend_below(figure, axes, columns=2)
+        legend_below(figure, axes, columns=3 if len(points) <= 3 else 2)
         described = "; ".join(
             f"{name}: {with_interval(quality)} at {count(x)}" for _, name, x, quality in points
         )
@@ -130,11 +130,16 @@ def _gain_panel(axes: Axes, rows: list[tuple[str, dict[str, Any]]], sign: float)
     axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
 
 
+BESIDE = ("teacher_reverse_kl", "teacher_top5", "teacher_rank", "adaptive_ece", "brier")
+"""Metrics that say in another way what their neighbours say; the picture of the gains goes without them."""
+
+
 def gain_forest(results: Results) -> Chart | None:
     """Student − control for each metric and data set, turned so that right is always better for the student."""
     by_metric: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for metric, dataset, gain in gains(results):
-        by_metric.setdefault(metric, []).append((dataset, gain))
+        if metric not in BESIDE or metric == results["metric"]:
+            by_metric.setdefault(metric, []).append((dataset, gain))
     if not by_metric:
         return None
     order = sorted(by_metric, key=lambda metric: metric != results["metric"])

@@ -19,13 +19,15 @@ class Section:
     says: list[str]
     columns: list[str]
     rows: list[list[str]]
+    picture: str = ""
+    """Identity of the chart that shows the same, if there is one (`forest.pictures`)."""
 
 
 def sections(results: Results) -> list[Section]:
     """Those that have something to show."""
     made = (
-        _inherited(results), _gaps(results), _counterfactual(results), _robust(results), _apart(results),
-        _mended(results), _harness(results), _seeds(results), _paid(results),
+        _inherited(results), _apart(results), _words_apart(results), _classes(results), _confused(results), _gaps(results),
+        _counterfactual(results), _robust(results), _mended(results), _harness(results), _seeds(results), _paid(results),
     )  # fmt: skip
     return [section for section in made if section is not None]
 
@@ -78,8 +80,47 @@ def _gaps(results: Results) -> Section | None:
         for gap in order[:MOST]
     ]
     return Section(
-        "Gaps between groups", says, ["inside the group less outside", *WHO, "growth over the teacher"], rows
+        "Gaps between groups",
+        says,
+        ["inside the group less outside", *WHO, "growth over the teacher"],
+        rows,
+        "gaps",
     )
+
+
+def _classes(results: Results) -> Section | None:
+    """Precision, recall and F1 of each class for all who were measured."""
+    table = (results.get("classes") or {}).get("table") or []
+    rows = [
+        [
+            f"{row['label']}, {measure}" + (f" ({row['support']:,} rows)" if measure == "F1" else ""),
+            *_three({name: one[measure.lower()] for name, one in row["models"].items()}),
+        ]
+        for row in table
+        for measure in ("F1", "precision", "recall")
+    ]
+    return Section("Class by class", [], ["class", *WHO], rows, "classes") if rows else None
+
+
+def _confused(results: Results) -> Section | None:
+    """Which class is taken for which, of the student beside the teacher's."""
+    found = (results.get("classes") or {}).get("confusions") or {}
+    theirs = {(one["label"], one["answered"]): one for one in found.get("teacher") or []}
+    rows = [
+        [
+            f"{one['label']} → {one['answered']}",
+            _of_class(one),
+            _of_class(theirs[at]) if at in theirs else "0",
+        ]
+        for one in (found.get("student") or [])[:MOST]
+        for at in [(one["label"], one["answered"])]
+    ]
+    columns = ["class → answer", "student", "teacher"]
+    return Section("What is taken for what", [], columns, rows) if rows else None
+
+
+def _of_class(one: dict[str, Any]) -> str:
+    return f"{one['rows']:,} ({number(100 * one['share'], 0)} % of the class)"
 
 
 def _counterfactual(results: Results) -> Section | None:
@@ -110,7 +151,25 @@ def _apart(results: Results) -> Section | None:
         for each in order
     ]
     return Section(
-        "Where teacher and student part most", [], ["slice", "rows or positions", "agreement"], rows
+        "Where teacher and student part most", [], ["slice", "rows or positions", "agreement"], rows, "apart"
+    )
+
+
+def _words_apart(results: Results) -> Section | None:
+    """The places at which a language model is furthest from its teacher."""
+    rows = [
+        [
+            f"…{one['before']}",
+            f"{one['teacher']!r} ({number(100 * one['teacher_share'], 0)} %)",
+            f"{one['student']!r} ({number(100 * one['student_share'], 0)} %)",
+        ]
+        for one in (results.get("disagreement_examples") or [])[:MOST]
+    ]
+    says = ["How each would go on, and how sure it is."]
+    return (
+        Section("The words on which they part most", says, ["after", "teacher", "student"], rows)
+        if rows
+        else None
     )
 
 
@@ -125,7 +184,7 @@ def _mended(results: Results) -> Section | None:
         ]
         for name, each in found.items()
     ]
-    columns = ["", "temperature", "negative log-likelihood", "calibration error"]
+    columns = ["", "temperature", "likelihood, −log", "calibration error"]
     return Section("The temperature that would mend the confidence", [], columns, rows) if rows else None
 
 

@@ -1,4 +1,7 @@
-"""One HTML page with everything in it: no request leaves it, no script runs in it, and it prints."""
+"""One HTML page with everything in it: no request leaves it, no script runs in it, and it prints.
+
+What can be chosen on it (which samples are shown) is chosen by style sheet alone, so the policy forbids all scripts.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,6 +12,8 @@ from markupsafe import Markup
 
 from .charts import gain_forest, quality_and_size, quality_and_speed, reliability
 from .evidence import sections
+from .forest import pictures
+from .glance import figures
 from .numbers import duration, number, size
 from .svg import Chart
 from .table import CONTROL_TITLES, Results, result_table
@@ -42,26 +47,76 @@ def _cell(text: str) -> tuple[str, str]:
     return _tidy(text), ""
 
 
+KINDS = {
+    "student-fails": "student fails, teacher does not",
+    "teacher-fails": "teacher fails, student does not",
+    "both-fail": "both fail",
+    "differ": "they say different things",
+    "same": "they say the same",
+    "both-right": "both are right",
+}
+"""How a held-out row went -> the filter's words; of texts, whether the first words are the same."""
+
+SAMPLES, TEXT, FEW = 300, 320, 3
+"""Samples on the page; characters of a text that are shown at once; rows of each kind that are shown at first."""
+
+
 def _says(answer: str, label: str | None) -> dict[str, Any]:
     """One model's answer; `right` is None where there is no label to compare it with."""
     right = None if label is None else answer.rpartition(" (")[0] == label or answer == label
     return {"text": answer, "right": right}
 
 
+def _kind(said: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Of KINDS; None where one of the two says nothing."""
+    if not {"teacher", "student"} <= set(said):
+        return None
+    teacher, student = said["teacher"], said["student"]
+    if teacher["right"] is not None:
+        return {
+            (True, False): "student-fails", (False, True): "teacher-fails",
+            (False, False): "both-fail", (True, True): "both-right",
+        }[teacher["right"], student["right"]]  # fmt: skip
+    first = [
+        words[0] if (words := str(each["text"]).partition(" (")[0].split()) else ""
+        for each in (teacher, student)
+    ]
+    return "same" if first[0] == first[1] else "differ"
+
+
 def _samples(results: Results) -> list[dict[str, Any]]:
     """Held-out rows with what each model made of them, the same shape for both tasks."""
     found = []
-    for sample in results.get("samples") or []:
+    for sample in (results.get("samples") or [])[:SAMPLES]:
         label = sample.get("label")
-        answers = {
-            title: _says(str(sample[key]), None if label is None else str(label))
-            for key, title in SPEAKERS.items()
+        said = {
+            key: _says(str(sample[key]), None if label is None else str(label))
+            for key in SPEAKERS
             if sample.get(key) is not None
         }
+        asked = str(sample.get("prompt", sample.get("text", "")))
         found.append(
-            {"asked": sample.get("prompt", sample.get("text", "")), "label": label, "answers": answers}
-        )
+            {
+                "asked": asked[:TEXT], "more": asked[TEXT:], "label": label, "kind": _kind(said), "few": True,
+                "answers": [(key, SPEAKERS[key], each) for key, each in said.items()],
+            }
+        )  # fmt: skip
+    for kind in KINDS:
+        for sample in [each for each in found if each["kind"] == kind][FEW:]:
+            sample["few"] = False
     return found
+
+
+def _filters(samples: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
+    """(class of the rows, its words, how many) of each choice, the one that is made at first before all others; none where
+    there is nothing to choose."""
+    counts = {kind: sum(sample["kind"] == kind for sample in samples) for kind in KINDS}
+    found = [(kind, KINDS[kind], number) for kind, number in counts.items() if number]
+    few, total = sum(sample["few"] for sample in samples), len(samples)
+    everything = [("sample", "all", total)]
+    if few < total:
+        everything = [("few", "some of each", few), *everything]
+    return everything + found if len(found) > 1 or few < total else []
 
 
 def _charts(results: Results, curves: Sequence[Mapping[str, Any]]) -> list[Chart]:
@@ -78,9 +133,10 @@ def render_html(
     `command` is what reproduces the run; `curves` are the metrics rows, {"run": "train" | "control", "step", <term>: nats}.
     Text from data, models and recipe is escaped and stays text.
     """
+    samples = _samples(results)
     return _environment().get_template("report.html.j2").render(
-        results=results, verdict=verdict_parts(results), failed=failed_claims(results), table=result_table(results),
+        results=results, figures=figures(results), pictures=pictures(results), filters=_filters(samples), verdict=verdict_parts(results), failed=failed_claims(results), table=result_table(results),
         charts=_charts(results, curves), sections=sections(results), stages=stage_times(results), svg=lambda chart: Markup(chart.svg),
-        samples=_samples(results), recipe=recipe_text, command=command, machine=results.get("machine") or {},
+        samples=samples, recipe=recipe_text, command=command, machine=results.get("machine") or {},
         licence=results.get("licence") or {}, data=results.get("data") or {}, floor=results.get("floor") or {},
     )  # fmt: skip

@@ -9,6 +9,9 @@ from .numbers import count, known, number, with_interval
 from .svg import COLOURS, INK, Chart, canvas, drawing, to_chart
 from .table import Results, metric_title
 
+NAMED = 8
+"""Points that are called by their names."""
+
 
 def plan_charts(found: Results) -> list[Chart]:
     """Those that have numbers."""
@@ -23,7 +26,7 @@ def comparisons(found: Results) -> Chart | None:
         return None
     words = []
     with drawing():
-        figure, (axes,) = canvas(0.9 + 0.34 * len(gaps))
+        figure, (axes,) = canvas(0.9 + 0.5 * len(gaps))
         reach = 0.0
         for index, gap in enumerate(gaps):
             up = next(
@@ -34,13 +37,16 @@ def comparisons(found: Results) -> Chart | None:
             role = {True: "student", False: "hard_only", None: "muted"}[gap.get("better")]
             axes.plot([low, high], [index, index], color=COLOURS[role], linewidth=2.2)
             axes.plot([sign * gap["value"]], [index], "o", color=COLOURS[role], markersize=6.5)
+            # the name above its line: beside it, it would leave the line no room
+            axes.text(
+                0, index - 0.26, f"{gap['of']} − {gap['against']}"[:64], transform=axes.get_yaxis_transform()
+            )
             reach = max(reach, abs(low), abs(high))
             words.append(f"{gap['of']} − {gap['against']}: {with_interval(gap, sign)}")
         axes.set_xlim(-1.15 * (reach or 1), 1.15 * (reach or 1))
-        axes.set_ylim(len(gaps) - 0.4, -0.6)
-        axes.axvline(0, color=INK, linewidth=0.9)
-        axes.set_yticks(range(len(gaps)), [f"{gap['of']} − {gap['against']}"[:48] for gap in gaps])
-        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(gaps) - 0.5, -0.75)
+        axes.axvline(0, color=INK, alpha=0.5, linewidth=0.9)
+        axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
         axes.set_xlabel("← worse · better →")
@@ -61,6 +67,16 @@ def front(found: Results) -> Chart | None:
         figure, (axes,) = canvas(3.1)
         axes.plot([p[1] for p in points], [p[2] for p in points], "o", color=COLOURS["muted"], markersize=5)
         axes.plot([p[1] for p in best], [p[2] for p in best], "o-", color=COLOURS["student"], markersize=7)
+        for name, x, y, _ in points[:NAMED] if len(points) <= NAMED else best[:NAMED]:
+            left = x > 0.6 * max(point[1] for point in points)
+            axes.annotate(
+                name if len(name) <= 24 else f"{name[:23]}…",
+                (x, y),
+                (-9 if left else 9, 0),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="center",
+            )
         axes.set_xlim(0, 1.12 * max(point[1] for point in points))
         axes.margins(y=0.12)
         if not up:

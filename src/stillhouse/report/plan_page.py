@@ -1,9 +1,7 @@
 """One HTML page for a plan: the chain of its runs, one table, the comparisons.  In the dress of a run's report."""
 
-import re
 from typing import Any
 
-from jinja2 import PackageLoader
 from markupsafe import Markup
 
 from .html import _environment
@@ -18,7 +16,7 @@ def render_plan(found: Results, recipe_text: str) -> str:
     said = plan_verdict(found)
     template = _environment().get_template("plan.html.j2")
     return template.render(
-        found=found, kind=KINDS[found["plan"]], said=said, style=Markup(_style()), rows=plan_rows(found),
+        found=found, kind=KINDS[found["plan"]], said=said, rows=plan_rows(found),
         columns=COLUMNS, charts=plan_charts(found), svg=lambda chart: Markup(chart.svg), recipe=recipe_text,
         machine=found.get("machine") or {}, settings=settings_rows(found),
     )  # fmt: skip
@@ -66,11 +64,3 @@ def settings_rows(found: Results) -> list[tuple[str, str, str]]:
 
 def _shown(value: Any) -> str:
     return number(value) if isinstance(value, float) else MISSING if value is None else str(value)
-
-
-def _style() -> str:
-    """The style sheet of a run's report."""
-    loader = PackageLoader("stillhouse.report", ".")
-    source, _, _ = loader.get_source(_environment(), "report.html.j2")
-    sheet = re.search(r"<style>.*?</style>", source, flags=re.DOTALL)
-    return sheet.group() if sheet else ""

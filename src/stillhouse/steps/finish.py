@@ -75,6 +75,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "said": results["label"].get("said"),
         "economics": _economics(recipe, models, stage_rows(run, stages)),
         "samples": found["samples"],
+        "disagreement_examples": found["disagreement_examples"],
         "reliability": found["reliability"],
         "notes": found["notes"],
         "seeds": found["seeds"],
@@ -116,7 +117,10 @@ def _economics(
 CALIBRATION = "calibration.json"
 """Beside the student, if the recipe asks for it."""
 
-EVIDENCE = ("inheritance", "groups", "disagreement", "calibration", "robustness", "counterfactual")
+EVIDENCE = (
+    *("inheritance", "groups", "disagreement", "classes"),
+    *("calibration", "robustness", "counterfactual"),
+)
 """The sections that `evidence.evidence` writes."""
 
 FLOORS = {

@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from ..blackbox import BlackBoxEvaluation
+from ..cost import costs, shared_by_shape
 from ..data.encode import Example, read_examples
-from ..evaluate import Evaluation, index_of
+from ..evaluate import Evaluation, index_of, texts_of
 from ..files import read_jsonl
 from ..pipeline import Results
 from ..progress import Watch
+from ..samples import Writing, classified, furthest_apart
 from ..tasks import Task
 from .asking import BY_TEACHER, heard_of, what_was_said
 from .prepare import located
@@ -26,8 +30,6 @@ class Measured:
     """What the floor knows."""
     main: Path
     """The examples of `eval`, on disk."""
-    texts: Path
-    """The rows of `eval`, on disk."""
     said: dict[str, str]
     """Row -> the words of a teacher that was asked."""
 
@@ -38,12 +40,12 @@ def to_measure(recipe: Any, task: Task, results: Results, place: Path, watch: Wa
     kept, asked = place.parent / "prepare", place.parent / "label"
     sets = {kind: read_examples(kept / f"{kind}.parquet") for kind in facts["evaluated"]}
     held = {kind: read_jsonl(kept / f"{kind}-rows.jsonl") for kind in sets}
-    texts, main = kept / "eval-rows.jsonl", kept / "eval.parquet"
+    main = kept / "eval.parquet"
     size = recipe.label.batch_size
     if recipe.teacher.is_local:
         index = {kind: index_of(task, some, held[kind]) for kind, some in sets.items()}
         evaluation = Evaluation(task, sets, index, place, size, watch)
-        return Measured(evaluation, held, read_examples(kept / "train.parquet"), main, texts, {})
+        return Measured(evaluation, held, read_examples(kept / "train.parquet"), main, {})
     sets = {kind: some for kind, some in sets.items() if some}
     sets |= {kind: read_examples(asked / f"{kind}.parquet") for kind in label["sets"]}
     held |= {kind: held[kind.removesuffix(BY_TEACHER)] for kind in label["sets"]}
@@ -52,4 +54,40 @@ def to_measure(recipe: Any, task: Task, results: Results, place: Path, watch: Wa
     black_box = BlackBoxEvaluation(task, sets, index, place, size, watch, heard, label["graded"])
     train = read_examples(located(label["train"], place))
     main = asked / "eval.parquet" if "eval" in label["sets"] else main
-    return Measured(black_box, held, train, main, texts, what_was_said(recipe, facts, place.parent))
+    return Measured(black_box, held, train, main, what_was_said(recipe, facts, place.parent))
+
+
+def let_read(
+    folders: dict[str, Path], task: Task, measured: Measured, recipe: Any, watch: Watch
+) -> dict[str, Any]:
+    """Every model is loaded once, and does all that it is to do: it reads, answers, writes samples, and is timed.
+
+    Teacher and student stay until both were timed in turn; the others go at once.
+    Returns: {"costs": name -> see `cost.costs`; "samples"; "disagreement_examples"}.
+    """
+    evaluation, held = measured.evaluation, measured.held["eval"]
+    examples = evaluation.sets["eval"]
+    writing = Writing(task, examples, recipe.report.samples, watch, measured.said)
+    timed: dict[str, PreTrainedModel] = {}
+    known: dict[str, dict[str, Any]] = {}
+    for name, folder in folders.items():  # the teacher, if it is here, comes first, and the student next
+        model = task.load(folder)
+        evaluation.read(name, model)
+        evaluation.let_answer(name, model, held, recipe.evaluate.answers)
+        writing.add(name, model)
+        if name in ("teacher", "student"):
+            timed[name] = model
+        if name == "student":
+            known = costs(timed, folders, task, examples, measured.main, watch, recipe.evaluate.speed)
+            timed.clear()
+    samples = writing.found
+    if task.labels:
+        texts = texts_of(task, examples, held) or []
+        main = {name: rows["eval"] for name, rows in evaluation.rows.items()}
+        samples = classified(main, task.labels, examples, texts, recipe.report.samples, measured.said)
+    apart = furthest_apart(evaluation.rows["student"]["eval"], examples, task, recipe.report.samples)
+    return {
+        "costs": shared_by_shape(known, list(folders)),
+        "samples": samples,
+        "disagreement_examples": apart,
+    }

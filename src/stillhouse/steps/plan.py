@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from ..cost import CLASSIFY_ROWS, FEWER_ROWS
 from ..data.encode import Example, read_examples
 from ..errors import RecipeError
 from ..files import folder_bytes, write_json
+from ..latency import FEWEST, NEW_TOKENS, REQUESTS, WARM_UP
 from ..models.load import parameters
 from ..models.machine import device
 from ..pipeline import peak_memory
@@ -19,6 +21,7 @@ from ..progress import Watch
 from ..recipe import Finetune, Term, Train, crossing_fault
 from ..static import check_shape
 from ..tasks import Task, on_device
+from ..tasks.writing import SLOTS
 from ..teachers import SoftTargets, TopK
 from ..teachers.codec import bytes_a_position
 from ..teachers.labelling import ask_batch, label_settings
@@ -184,11 +187,14 @@ def _predict(
 
 
 def _trying_out(recipe: Any, task: Task, speed: dict[str, Any]) -> float:
-    """Measuring speeds, and writing samples: about as many passes over one token as are generated, at little use of caches."""
+    """Measuring speeds, and writing samples: passes over one token, of which those that write use caches little."""
     if task.name == "classification":
-        return 6.0 * 32 * 40 * float(speed["teacher_read"] + speed["student_read"])
+        rows = REQUESTS + WARM_UP + (FEWEST + 1) * CLASSIFY_ROWS
+        return 40.0 * rows * float(speed["teacher_read"] + speed["student_read"])
     one_by_one = 8.0  # a single token costs the reading of all weights; a batch shares it
-    passes = (6 * 24 + recipe.report.samples * 32) * one_by_one + 6 * 4 * 256
+    steps = (FEWEST + 1) * (NEW_TOKENS - 1) + 32 * -(-recipe.report.samples // SLOTS)
+    length = recipe.data.max_length
+    passes = steps * one_by_one + (REQUESTS + WARM_UP) * length / 2 + (FEWEST + 1) * FEWER_ROWS * length
     return float(passes * (speed["teacher_read"] + 1.5 * speed["student_read"]))
 
 

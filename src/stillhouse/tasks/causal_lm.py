@@ -19,7 +19,7 @@ from ..models.load import load_model
 from ..models.taps import hidden_at_head, language_head, verify_head
 from .base import Batch, Layout, Scores, unwrap
 from .panel import Panel, is_panel, load_panel
-from .reading import by_position, readings
+from .reading import TOPS, by_position, furthest, readings
 
 
 class CausalLM:
@@ -164,6 +164,7 @@ class CausalLM:
         """The columns of LM_METRICS, summed over each example's positions, chunk by chunk; see `readings`."""
         sums: dict[str, Tensor] = {}
         agree: list[Tensor] = []
+        apart: list[tuple[Tensor, Tensor]] = []
         count = len(examples)
         for piece in chunks(mine.hidden.shape[0], self.outcomes):
             student = mine.head.logits(mine.hidden[piece])
@@ -171,12 +172,17 @@ class CausalLM:
             rows = mine.rows[piece].cpu()
             found = readings(student, knows, mine.labels[piece])
             agree.append(found["agree"])
+            if TOPS in found:
+                apart.append((found["kl"].cpu(), found.pop(TOPS).cpu()))
             for name, value in found.items():
                 column = sums.setdefault(name, torch.zeros(count, *value.shape[1:], dtype=torch.float64))
                 column.index_add_(0, rows, value.double().cpu())
         for name, value in by_position(mine.rows, torch.cat(agree)).items():
             column = torch.zeros(count, value.shape[1], dtype=torch.float64)
             sums[name] = column.index_add_(0, mine.rows.cpu(), value.cpu())
+        if apart:
+            kl, tops = (torch.cat(parts) for parts in zip(*apart, strict=True))
+            sums |= furthest(mine.rows.cpu(), kl, tops, count)
         sums["tokens"] = torch.bincount(mine.rows.cpu(), minlength=count).double()
         sums["bytes"] = torch.tensor([float(example.bytes) for example in examples], dtype=torch.float64)
         return sums

@@ -88,8 +88,15 @@ class Panel(nn.Module):
         return [member(**inputs) for member in self.members][-1]
 
     @torch.no_grad()
-    def generate(self, prompt: Tensor, max_new_tokens: int, min_new_tokens: int = 0, **_: Any) -> Tensor:
-        """Greedy continuation of one prompt [1, T] by the pooled distribution, without a cache.  Returns: [1, T + new]."""
+    def generate(
+        self, prompt: Tensor, max_new_tokens: int, min_new_tokens: int = 0, streamer: Any = None, **_: Any
+    ) -> Tensor:
+        """Greedy continuation of one prompt [1, T] by the pooled distribution, without a cache.  Returns: [1, T + new].
+
+        A streamer hears of the prompt and of each token, as it does from `generate` of transformers.
+        """
+        if streamer is not None:
+            streamer.put(prompt)
         before = torch.tensor([self._before], dtype=torch.long, device=prompt.device)
         ids, end = torch.cat([before, prompt], -1), self.config.get_text_config().eos_token_id
         ends = end if isinstance(end, list) else [end]
@@ -102,6 +109,8 @@ class Panel(nn.Module):
                 -1, keepdim=True
             )
             ids = torch.cat([ids, best], -1)
+            if streamer is not None:
+                streamer.put(best.flatten().cpu())
             if int(best) in ends and number + 1 >= min_new_tokens:
                 break
         return ids[:, before.shape[1] :]

@@ -10,6 +10,8 @@ TOP, RANKED = 5, 10
 """Tokens of the teacher's that `top5` and `rank` look at."""
 EVERY = 16
 """One position in so many is read at other temperatures."""
+TOPS = "tops"
+"""[n, 4] likeliest token of the teacher and of the student, and how likely each finds its own; no column, see `furthest`."""
 BUCKETS = 12
 """Positions are told apart by powers of two: 1, 2–3, 4–7, and so on."""
 
@@ -39,7 +41,13 @@ def readings(student: Tensor, teacher: Tensor | None, labels: Tensor) -> dict[st
         **confidence_bins(student.amax(-1), correct),
         **warmer,
     }
-    return found if teacher is None else found | agreement(student, theirs)
+    if teacher is None:
+        return found
+    shares = [
+        row.gather(-1, top.unsqueeze(-1)).squeeze(-1) for row, top in ((theirs, favourite), (student, best))
+    ]
+    tops = torch.stack([favourite.double(), best.double(), *(share.double() for share in shares)], -1)
+    return found | agreement(student, theirs) | {TOPS: tops}
 
 
 def at_temperatures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -64,6 +72,22 @@ def by_position(rows: Tensor, agree: Tensor) -> dict[str, Tensor]:
     bucket = place.double().log2().long().clamp(max=BUCKETS - 1)
     at = torch.nn.functional.one_hot(bucket, BUCKETS).double()
     return {"count_at": at, "agree_at": at * agree.double().unsqueeze(-1)}
+
+
+def furthest(rows: Tensor, kl: Tensor, tops: Tensor, count: int) -> dict[str, Tensor]:
+    """The position of each row at which student and teacher are furthest apart; -1 where a row has none.
+
+    Args: rows: [n] in ascending order; kl: [n]; tops: [n, 4].
+    Returns: {"worst": [count, 6]}, its number among the row's counted positions, its divergence, and its tops.
+    """
+    worst = torch.full((count, 6), -1.0, dtype=torch.float64)
+    first = torch.searchsorted(rows, torch.arange(count))
+    last = torch.searchsorted(rows, torch.arange(count), right=True)
+    for row, (start, end) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
+        if end > start:
+            at = start + int(kl[start:end].argmax())
+            worst[row] = torch.cat([torch.tensor([float(at - start), float(kl[at])]).double(), tops[at]])
+    return {"worst": worst}
 
 
 def confidence_bins(confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,54 @@
+"""What a model writes after prompts, always its likeliest token, so that anyone gets the same."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..models.continuous import Sampling, write_all
+from ..models.generate import end_tokens
+from .base import Task
+from .panel import Panel
+
+SLOTS = 16
+
+
+def generate(
+    model: Any, task: Task, prompt: torch.Tensor, most: int, least: int = 0, clock: Any = None
+) -> torch.Tensor:
+    """Greedy continuation of one prompt [1, T], with a key-value cache.  Returns: [new tokens].
+
+    Args: clock: a streamer of transformers, told of each token.
+    """
+    made: Any = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=most,
+        min_new_tokens=least,
+        do_sample=False,
+        pad_token_id=task.tokenizer.pad_token_id,
+        streamer=clock,
+    )
+    new: torch.Tensor = made[0, prompt.shape[1] :]
+    return new
+
+
+@torch.inference_mode()
+def greedy(model: Any, task: Task, prompts: Sequence[Sequence[int]], most: int) -> list[list[int]]:
+    """At most `most` tokens after each prompt; a batch at a time, which shares the reading of the weights."""
+    if isinstance(model, Panel):
+        return [
+            generate(model, task, torch.tensor([list(prompt)], device=model.device), most).tolist()
+            for prompt in prompts
+        ]
+    made = write_all(
+        model,
+        prompts,
+        Sampling(most),
+        ends=end_tokens(model, task.tokenizer),
+        vocabulary=task.outcomes,
+        seeds=[0] * len(prompts),
+        slots=SLOTS,
+    )
+    found = dict(made)
+    return [found[number] for number in range(len(prompts))]

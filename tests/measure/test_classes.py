@@ -1,0 +1,106 @@
+"""Agreement, calibration and the table of classes against scikit-learn, scipy and loops, to 1e-9."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import rel_entr
+from scipy.stats import spearmanr
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from stillhouse.measure import CLASSIFICATION_METRICS, classification_rows, evaluate
+from stillhouse.measure.classes import class_table, confusions
+from stillhouse.tasks.reading import readings
+
+LABELS = ["joy", "fear", "anger", "never answered", "never there"]
+
+
+@pytest.fixture(scope="module")
+def said() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(student [N, C], labels [N], teacher [N, C]); the fourth class is never answered, the fifth never occurs."""
+    generator = np.random.default_rng(5)
+    student, teacher = (generator.dirichlet(np.ones(5), 400) for _ in range(2))
+    student[:, 3] *= 1e-3
+    student /= student.sum(1, keepdims=True)
+    return student, generator.integers(0, 4, 400), teacher
+
+
+def test_the_table_of_classes_is_that_of_scikit_learn(said) -> None:
+    student, labels, teacher = said
+    models = {
+        "student": classification_rows(student, labels),
+        "teacher": classification_rows(teacher, labels),
+    }
+    table = class_table(models, LABELS, resamples=200, seed=0)
+    assert [row["label"] for row in table] == LABELS
+    for name, shares in (("student", student), ("teacher", teacher)):
+        theirs = precision_recall_fscore_support(
+            labels, shares.argmax(1), labels=range(5), zero_division=np.nan
+        )
+        for measure, values in zip(("precision", "recall", "f1"), theirs, strict=False):
+            mine = [row["models"][name][measure]["value"] for row in table]
+            mine = [np.nan if value is None else value for value in mine]
+            np.testing.assert_allclose(mine, values, rtol=1e-9, err_msg=f"{name} {measure}")
+        assert [row["support"] for row in table] == theirs[3].tolist()
+    kept = table[0]["models"]["student"]["recall"]
+    assert kept["low"] <= kept["value"] <= kept["high"]
+
+
+def test_many_classes_are_told_without_intervals_and_with_the_same_values(said) -> None:
+    student, labels, _ = said
+    wide = np.hstack([student, np.zeros((400, 20))])
+    rows = {"student": classification_rows(wide, labels)}
+    table = class_table(rows, [str(number) for number in range(25)], resamples=200, seed=0)
+    few = class_table({"student": classification_rows(student, labels)}, LABELS, resamples=200, seed=0)
+    for one, other in zip(table, few, strict=False):
+        for measure in ("precision", "recall", "f1"):
+            mine, theirs = (row["models"]["student"][measure] for row in (one, other))
+            assert mine["value"] == theirs["value"]
+            assert mine["low"] is None
+
+
+def test_the_likeliest_confusions_are_those_of_the_matrix(said) -> None:
+    student, labels, _ = said
+    matrix = confusion_matrix(labels, student.argmax(1), labels=range(5))
+    found = confusions(classification_rows(student, labels), LABELS)
+    np.fill_diagonal(matrix, 0)
+    assert [one["rows"] for one in found] == sorted(matrix[matrix > 0].tolist(), reverse=True)[:12]
+    first = found[0]
+    at = LABELS.index(first["label"]), LABELS.index(first["answered"])
+    assert matrix[at] == first["rows"]
+    assert first["share"] == pytest.approx(first["rows"] / (labels == at[0]).sum(), rel=1e-12)
+
+
+def test_a_classifiers_ranks_and_both_divergences_are_those_of_scipy(said) -> None:
+    student, labels, teacher = said
+    tied = np.round(teacher, 1) + 0.01
+    tied /= tied.sum(1, keepdims=True)
+    for theirs in (teacher, tied):
+        rows = classification_rows(student, labels, theirs)
+        ranks = [spearmanr(a, b).statistic for a, b in zip(student, theirs, strict=True)]
+        expected = {
+            "teacher_rank": np.mean(np.nan_to_num(ranks)),
+            "teacher_kl": rel_entr(theirs, student).sum(1).mean(),
+            "teacher_reverse_kl": rel_entr(student, theirs).sum(1).mean(),
+        }
+        for name, value in expected.items():
+            assert evaluate(CLASSIFICATION_METRICS[name], rows) == pytest.approx(value, rel=1e-9), name
+
+
+def test_a_language_models_agreement_is_that_of_scipy_in_double_precision() -> None:
+    generator = torch.Generator().manual_seed(3)
+    student = torch.randn(30, 50, generator=generator, dtype=torch.float64) * 3
+    teacher = student + torch.randn(30, 50, generator=generator, dtype=torch.float64)
+    labels = torch.randint(50, (30,), generator=generator)
+    q, p = (torch.softmax(one, -1).numpy() for one in (student, teacher))
+    best = np.argsort(-p, axis=1)
+    expected = {
+        "kl": rel_entr(p, q).sum(1),
+        "reverse_kl": rel_entr(q, p).sum(1),
+        "nll": -np.log(q[np.arange(30), labels]),
+        "brier": ((q - np.eye(50)[labels]) ** 2).sum(1),
+        "top5": [len(set(np.argsort(-a)[:5]) & set(b[:5])) / 5 for a, b in zip(q, best, strict=True)],
+        "rank": [spearmanr(a[b[:10]], c[b[:10]]).statistic for a, b, c in zip(q, best, p, strict=True)],
+    }
+    found = readings(student.clone(), teacher.clone(), labels)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name].numpy(), values, rtol=1e-9, atol=1e-12, err_msg=name)

@@ -1,0 +1,132 @@
+"""Speeds are those of the work: the warm-up counts nothing, steady work is not measured for longer than it needs."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import tiny
+from stillhouse import latency
+from stillhouse.data.encode import Example
+from stillhouse.latency import Requests, batches, requests, settled
+from stillhouse.models.load import load_tokenizer
+from stillhouse.tasks import make_task
+from stillhouse.tasks.panel import load_panel, write_panel
+from stillhouse.tasks.writing import generate, greedy
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Time that passes only when it is told to."""
+    now = [0.0]
+    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(latency, "joules", lambda: 7.0 * now[0])
+
+    def pass_(seconds: float) -> None:
+        now[0] += seconds
+
+    return pass_
+
+
+def test_a_slow_first_call_is_not_in_the_speed(clock: Callable[[float], None]) -> None:
+    took = iter([9.0] + [0.2] * 50)
+    calls = []
+    found = batches({"steady": lambda: (calls.append(1), clock(next(took)))})
+    assert found["steady"] == (pytest.approx(0.2), pytest.approx(1.4))
+    assert len(calls) == 1 + latency.FEWEST
+
+
+def test_unsteady_work_is_measured_longer_and_its_median_told(clock: Callable[[float], None]) -> None:
+    times = [1.0, 1.0, 3.0, 1.1, 2.0, 1.2, 2.9]
+    took = iter(times)
+    assert batches({"unsteady": lambda: clock(next(took))})["unsteady"][0] == pytest.approx(1.6)
+
+
+def test_short_work_is_repeated_until_a_moment_is_filled(clock: Callable[[float], None]) -> None:
+    calls = []
+    found = batches({"short": lambda: (calls.append(1), clock(0.001))})
+    assert found["short"][0] == pytest.approx(0.001)
+    assert len(calls) >= latency.FEWEST * latency.MOMENT / 0.001
+
+
+def test_one_model_that_is_settled_waits_for_the_other_so_that_both_meet_the_same_machine(
+    clock: Callable[[float], None],
+) -> None:
+    order: list[str] = []
+    unsteady = iter([1.0, 1.0, 2.0, 4.0, 1.0, 2.0, 4.0])
+    batches(
+        {
+            "a": lambda: (order.append("a"), clock(0.5)),
+            "b": lambda: (order.append("b"), clock(next(unsteady))),
+        }
+    )
+    assert order[2:] == ["a", "b"] * latency.MOST
+
+
+@pytest.mark.parametrize(
+    ("times", "enough"),
+    [([1.0, 1.0], False), ([1.0, 1.01, 1.02], True), ([1.0, 1.5, 2.0], False), ([1.0] * 4 + [9.0], True), ([1.0, 2.0, 3.0] * 2, True)],
+)
+def test_a_thing_is_known_when_the_middle_of_its_measurements_is_narrow(
+    times: list[float], enough: bool
+) -> None:
+    assert settled(times) is enough
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory):
+    return tiny.save_language_model(tmp_path_factory.mktemp("model"))
+
+
+def rows(count: int) -> list[Example]:
+    return [
+        Example(str(n), str(n), list(range(4, 24 + n)), [-100, *range(5, 24 + n)], [0], 60)
+        for n in range(count)
+    ]
+
+
+def test_a_request_tells_its_first_token_and_the_pace_of_the_others(folder, tmp_path) -> None:
+    task = make_task("causal_lm", load_tokenizer(folder), 40)
+    write_panel(tmp_path / "panel", [folder, folder])
+    models = {"one": task.load(folder), "panel": load_panel(task, tmp_path / "panel", torch.float32)}
+    found = requests(models, dict.fromkeys(models, task), dict.fromkeys(models, rows(5)))
+    for one in found.values():
+        assert len(one.waits) == latency.REQUESTS
+        assert latency.FEWEST <= len(one.steps) <= latency.MOST
+        assert min(one.waits) > 0
+        assert min(one.steps) > 0
+    told = found["one"].percentiles(task)
+    assert told["what"] == "first token"
+    assert told["p50"] <= told["p95"] <= told["p99"]
+
+
+def test_a_classifier_has_answers_and_no_tokens(tmp_path) -> None:
+    folder = tiny.save_classifier(tmp_path / "model")
+    task = make_task("classification", load_tokenizer(folder), 40, ["bad", "good"])
+    some = [Example(str(n), str(n), [2, 5, 6 + n, 3], [0], [0], 9) for n in range(4)]
+    found = requests({"one": task.load(folder)}, {"one": task}, {"one": some})["one"]
+    assert (len(found.waits), found.steps) == (latency.REQUESTS, [])
+    assert found.percentiles(task)["what"] == "answer"
+
+
+def test_the_energy_of_a_token_is_that_of_all_tokens_after_the_first(folder, monkeypatch) -> None:
+    """7 joules a token: a counter that is looked at after the first token, and after the last, four later."""
+    looks = iter(range(0, 10_000, 28))
+    monkeypatch.setattr(latency, "joules", lambda: float(next(looks)))
+    task, found = make_task("causal_lm", load_tokenizer(folder), 40), Requests()
+    for row in rows(2):
+        latency._write(task.load(folder), task, row, 5, found)
+    assert found.tokens == 8
+    assert found.joules / found.tokens == pytest.approx(7.0)
+
+
+def test_a_batch_of_ragged_prompts_says_what_each_would_say_alone(tmp_path) -> None:
+    folder = tiny.save_language_model(
+        tmp_path / "model", pad_to=400
+    )  # a head without rows that are no tokens
+    task = make_task("causal_lm", load_tokenizer(folder), 40)
+    model = task.load(folder)
+    prompts = [list(range(4, 4 + length)) for length in (3, 11, 7, 1)]
+    alone = [generate(model, task, torch.tensor([prompt]), 8).tolist() for prompt in prompts]
+    assert greedy(model, task, prompts, 8) == alone
