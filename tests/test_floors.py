@@ -19,7 +19,7 @@ FLOORS = (
     {"teachers", "cost", "objectives", "scaffold", "compare"},
     {"train", "samples", "gates", "evidence", "answers", "harness", "probe"},
     {"evaluate"},
-    {"blackbox"},
+    {"blackbox", "baselines"},
     {"steps"},
     {"stages"},
     {"runstate"},

@@ -3,7 +3,7 @@
 What could not be measured does not pass: a gate that is open where nobody looked is none.  Imports no torch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class Bounds:
     """Metric -> highest value of the student."""
     not_worse_than: Path | None = None
     """A run whose student must not be surely better on the headline metric, on the same rows."""
+    better_than: Sequence[str] = ()
+    """Baselines that the student must beat on the headline metric, beyond chance."""
     sure: bool = False
     """Judge by the end of the 95 % interval that is the worse one, not by the value."""
 
@@ -103,6 +105,8 @@ def _rows(run: Path, found: dict[str, Any], bounds: Bounds, dataset: str) -> Ite
         yield _high(f"{name} on {dataset}", _metric(run, found, dataset, name), most, bounds.sure)
     if bounds.group_gap_growth is not None:
         yield from _gaps(found, dataset, bounds.group_gap_growth, bounds.sure)
+    for name in bounds.better_than:
+        yield _beats(run, found, name, dataset)
     if bounds.not_worse_than is not None:
         yield _against(run, bounds.not_worse_than, dataset)
 
@@ -162,6 +166,20 @@ def _gaps(found: dict[str, Any], dataset: str, most: float, sure: bool) -> Itera
     for gap in gaps:
         what = f"growth of the gap in {gap['title']} of {gap['column']} = {gap['group']} on {dataset}"
         yield _high(what, gap["growth"], most, sure)
+
+
+def _beats(run: Path, found: dict[str, Any], name: str, dataset: str) -> Row:
+    """The headline metric less a baseline's, paired."""
+    baselines = found.get("baselines") or {}
+    if name not in baselines:
+        raise RecipeError(
+            f"{run}: has no baseline {name!r}.{did_you_mean(name, baselines)} "
+            f"Known: {', '.join(baselines) or 'none; name some in evaluate.baselines and run again'}."
+        )
+    gap = baselines[name]["gains"][dataset][found["metric"]]
+    note = None if gap["better"] else "not beyond chance" if gap["better"] is None else "surely worse"
+    what = f"{found['metric']} on {dataset} less that of {name}"
+    return Row(what, gap["value"], "better beyond chance", gap["better"] is True, note)
 
 
 def _against(run: Path, other: Path, dataset: str) -> Row:

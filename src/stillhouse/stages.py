@@ -30,6 +30,8 @@ from .registry import source_of
 from .samples import samples
 from .steps import finish, prepare, students, training, writing
 from .steps.asking import answers_stamp, label_by_asking, label_fault
+from .steps.baselines import prepare_baselines
+from .steps.beyond import beyond
 from .steps.labelling import label_all
 from .steps.measuring import to_measure
 from .steps.panel import make_panel
@@ -45,7 +47,9 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     rows, licences = prepare.read_rows(recipe, watch)
     rows = writing.write_rows(recipe, rows, models, place, watch)
     models = trim_teacher(recipe, rows, models, watch)
-    return {**models, **prepare.encode_rows(recipe, rows, models, place, watch), "licences": licences}
+    encoded = prepare.encode_rows(recipe, rows, models, place, watch)
+    beside = prepare_baselines(recipe, rows, encoded["labels"], place, watch)
+    return {**models, **encoded, "baselines": beside, "licences": licences}
 
 
 def _plan(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -145,6 +149,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         batch_size=recipe.label.batch_size, resamples=recipe.evaluate.resamples, seed=recipe.seed,
     )  # fmt: skip
     again = evaluation.read_seeds(results["seeds"]["runs"], place)
+    more = beyond(recipe, measured, results, place, watch)
     evaluation.forget()
     with_numbers = (recipe.evaluate.resamples, recipe.seed)
     retentions, floors = evaluation.retentions(measured.train, *with_numbers)
@@ -174,6 +179,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         ),
         "seeds": again,
         "harness": asked,
+        **more,
         "reliability": evaluation.reliabilities(),
         "notes": {kind: note for kind, one in evaluation.index.items() if (note := one.note())},
     }
@@ -264,6 +270,7 @@ STAGES = [
             "student.vocabulary",
             "data",
             "evaluate.also",
+            "evaluate.baselines",
             "evaluate.groups",
             "evaluate.perturb",
             "evaluate.swap",
@@ -352,17 +359,12 @@ STAGES = [
         _evaluate,
         reads=(
             *("seed", "task", "data.max_length", "label.batch_size", "teacher.is_local", "teacher.api"),
-            *(
-                "evaluate.answers",
-                "evaluate.harness",
-                "evaluate.resamples",
-                "evaluate.speed",
-                "report.samples",
-            ),
+            *("evaluate.answers", "evaluate.baselines", "evaluate.baseline_names", "evaluate.harness"),
+            *("evaluate.resamples", "evaluate.speed", "report.samples"),
         ),
         stamp=_own_measures,
         after=(
-            *(*_TASK, "prepare.sets", "prepare.evaluated", "prepare.held_out"),
+            *(*_TASK, "prepare.sets", "prepare.evaluated", "prepare.held_out", "prepare.baselines"),
             *("teacher", "initial", "label", "train", "control", "seeds"),
         ),
     ),

@@ -41,6 +41,12 @@ def check(
             metavar="RUN", help="Fail if the student of RUN is better beyond chance on the same rows."
         ),
     ] = None,
+    better_than: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BASELINE", help="A baseline of the run that must be beaten beyond chance; repeatable."
+        ),
+    ] = None,
     on: Annotated[str, typer.Option(metavar="SET", help="The data set that is looked at.")] = "eval",
     sure: Annotated[
         bool, typer.Option("--sure", help="Judge by the worse end of each 95 % interval.")
@@ -53,7 +59,7 @@ def check(
 
     rows = judge(
         folder,
-        Bounds(min_retention, min_gain, max_ece, no_group_gap_growth, _bounds(at_least), _bounds(at_most), not_worse_than, sure),
+        Bounds(min_retention, min_gain, max_ece, no_group_gap_growth, _bounds(at_least), _bounds(at_most), not_worse_than, better_than or (), sure),
         on,
     )  # fmt: skip
     if shown == "json":

@@ -30,7 +30,7 @@ from .objective import (
     Term,
     TotalVariation,
 )
-from .outputs import Answers, Evaluate, Gate, Harness, Report
+from .outputs import Answers, Baseline, Evaluate, Gate, Harness, Report
 from .panel import Member, Pool
 from .plan import Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
@@ -48,6 +48,7 @@ __all__ = [
     "Api",
     "Attention",
     "Augment",
+    "Baseline",
     "CrossTokenizer",
     "Custom",
     "Data",

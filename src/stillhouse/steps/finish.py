@@ -29,6 +29,7 @@ from ..report.card import render_card
 from ..report.html import render_html
 from ..sources.terms import of_licence, student_licence
 from ..tasks import TASKS
+from .beyond import BEYOND
 
 
 def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "notes": found["notes"],
         "seeds": found["seeds"],
         "harness": found["harness"],
-        **{name: found[name] for name in EVIDENCE},
+        **{name: found[name] for name in (*EVIDENCE, *BEYOND)},
     }
 
 
@@ -212,4 +213,11 @@ def check_gate(recipe: Recipe, found: dict[str, Any]) -> None:
             raise GateError(
                 f"gate.min_gain: the gain over the control on {metric} is {gain:.4f}, below {gate.min_gain}; "
                 "see the report for where the teacher helps."
+            )
+    for name in gate.better_than:
+        gap = found["baselines"][name]["gains"]["eval"][metric]
+        if gap["better"] is not True:
+            raise GateError(
+                f"gate.better_than: the student is not better than {name} in {metric} beyond chance (difference "
+                f"{gap['value']:.4f}, p = {gap['p']:.3f}); train longer, measure on more rows, or use {name}."
             )
