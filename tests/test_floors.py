@@ -17,7 +17,7 @@ FLOORS = (
     {"tasks", "static", "finished"},
     {"latency"},
     {"teachers", "cost", "objectives", "scaffold", "compare"},
-    {"train", "samples", "gates", "evidence", "answers", "harness", "probe"},
+    {"train", "samples", "gates", "evidence", "answers", "harness", "probe", "memorisation"},
     {"evaluate"},
     {"blackbox", "baselines"},
     {"steps"},

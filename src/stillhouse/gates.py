@@ -31,6 +31,8 @@ class Bounds:
     """Metric -> highest value of the student."""
     not_worse_than: Path | None = None
     """A run whose student must not be surely better on the headline metric, on the same rows."""
+    max_exposure: float | None = None
+    """Highest mean exposure of planted secrets in the student, in bits."""
     better_than: Sequence[str] = ()
     """Baselines that the student must beat on the headline metric, beyond chance."""
     sure: bool = False
@@ -105,6 +107,15 @@ def _rows(run: Path, found: dict[str, Any], bounds: Bounds, dataset: str) -> Ite
         yield _high(f"{name} on {dataset}", _metric(run, found, dataset, name), most, bounds.sure)
     if bounds.group_gap_growth is not None:
         yield from _gaps(found, dataset, bounds.group_gap_growth, bounds.sure)
+    if bounds.max_exposure is not None:
+        planted = (found.get("memorisation") or {}).get("canaries")
+        mean = {"value": planted["models"]["student"]["mean"]} if planted else {}
+        note = None if planted else "no secrets were planted; add evaluate.memorisation and run again"
+        value = mean.get("value")
+        ok = value is not None and value <= bounds.max_exposure
+        yield Row(
+            "mean exposure of planted secrets", value, f"at most {bounds.max_exposure:g} bits", ok, note
+        )
     for name in bounds.better_than:
         yield _beats(run, found, name, dataset)
     if bounds.not_worse_than is not None:

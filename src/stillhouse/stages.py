@@ -32,6 +32,7 @@ from .steps import finish, prepare, students, training, writing
 from .steps.asking import answers_stamp, label_by_asking, label_fault
 from .steps.baselines import prepare_baselines
 from .steps.beyond import beyond
+from .steps.canaries import canary_facts
 from .steps.labelling import label_all
 from .steps.measuring import to_measure
 from .steps.panel import make_panel
@@ -49,7 +50,13 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     models = trim_teacher(recipe, rows, models, watch)
     encoded = prepare.encode_rows(recipe, rows, models, place, watch)
     beside = prepare_baselines(recipe, rows, encoded["labels"], place, watch)
-    return {**models, **encoded, "baselines": beside, "licences": licences}
+    return {
+        **models,
+        **encoded,
+        "baselines": beside,
+        "canaries": canary_facts(recipe, encoded["counts"]["train"]["format"]),
+        "licences": licences,
+    }
 
 
 def _plan(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -149,7 +156,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         batch_size=recipe.label.batch_size, resamples=recipe.evaluate.resamples, seed=recipe.seed,
     )  # fmt: skip
     again = evaluation.read_seeds(results["seeds"]["runs"], place)
-    more = beyond(recipe, measured, results, place, watch)
+    more = beyond(recipe, task, folders, measured, results, place, watch)
     evaluation.forget()
     with_numbers = (recipe.evaluate.resamples, recipe.seed)
     retentions, floors = evaluation.retentions(measured.train, *with_numbers)
@@ -272,6 +279,7 @@ STAGES = [
             "evaluate.also",
             "evaluate.baselines",
             "evaluate.groups",
+            "evaluate.memorisation",
             "evaluate.perturb",
             "evaluate.swap",
             "evaluate.rows",
@@ -360,11 +368,13 @@ STAGES = [
         reads=(
             *("seed", "task", "data.max_length", "label.batch_size", "teacher.is_local", "teacher.api"),
             *("evaluate.answers", "evaluate.baselines", "evaluate.baseline_names", "evaluate.harness"),
-            *("evaluate.resamples", "evaluate.speed", "report.samples"),
+            *("evaluate.memorisation", "evaluate.resamples", "evaluate.speed", "report.samples"),
+            *("train.steps", "train.epochs", "train.batch_size", "train.accumulate"),
         ),
         stamp=_own_measures,
         after=(
-            *(*_TASK, "prepare.sets", "prepare.evaluated", "prepare.held_out", "prepare.baselines"),
+            *(*_TASK, "prepare.sets", "prepare.evaluated", "prepare.held_out"),
+            *("prepare.baselines", "prepare.canaries"),
             *("teacher", "initial", "label", "train", "control", "seeds"),
         ),
     ),

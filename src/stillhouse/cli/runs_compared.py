@@ -41,6 +41,10 @@ def check(
             metavar="RUN", help="Fail if the student of RUN is better beyond chance on the same rows."
         ),
     ] = None,
+    max_exposure: Annotated[
+        float | None,
+        typer.Option(help="Highest mean exposure of planted secrets (see evaluate.memorisation), in bits."),
+    ] = None,
     better_than: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,7 +63,7 @@ def check(
 
     rows = judge(
         folder,
-        Bounds(min_retention, min_gain, max_ece, no_group_gap_growth, _bounds(at_least), _bounds(at_most), not_worse_than, better_than or (), sure),
+        Bounds(min_retention, min_gain, max_ece, no_group_gap_growth, _bounds(at_least), _bounds(at_most), not_worse_than, max_exposure, better_than or (), sure),
         on,
     )  # fmt: skip
     if shown == "json":

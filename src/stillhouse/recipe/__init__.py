@@ -30,7 +30,7 @@ from .objective import (
     Term,
     TotalVariation,
 )
-from .outputs import Answers, Baseline, Evaluate, Gate, Harness, Report
+from .outputs import Answers, Baseline, Evaluate, Gate, Harness, Memorisation, Report
 from .panel import Member, Pool
 from .plan import Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
@@ -67,6 +67,7 @@ __all__ = [
     "Hidden",
     "Label",
     "Member",
+    "Memorisation",
     "Plan",
     "PolicyGradient",
     "Pool",

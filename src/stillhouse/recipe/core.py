@@ -18,7 +18,7 @@ from .objective import (
     SoftTerm,
     Term,
 )
-from .outputs import SIMPLE, Evaluate, Gate, Report
+from .outputs import SIMPLE, Evaluate, Gate, Report, memorisation_fault
 from .panel import alone_fault, context_fault, panel_fault
 from .plan import TEACH_ON, Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
@@ -124,6 +124,8 @@ class Recipe(Section):
         if self.evaluate.harness is not None and self.task != "causal_lm":
             raise ValueError("evaluate.harness: its tasks are for language models; remove it")
         self._baselines_fit()
+        if fault := memorisation_fault(self.evaluate, self.gate, self.task, self.teacher.is_local):
+            raise ValueError(fault)
         if self.evaluate.swap and self.task != "classification":
             raise ValueError("evaluate.swap: only a classifier's answers can be paired; remove it")
         if self.data.augment is not None and (self.task != "classification" or not self.has_teacher):

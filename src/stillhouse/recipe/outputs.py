@@ -51,6 +51,23 @@ SIMPLE = ("tfidf", "majority", "uniform")
 """Baselines of a classifier that are no models of transformers."""
 
 
+class Memorisation(Section):
+    """Language models: planted secrets, and training rows that are continued word for word."""
+
+    canaries: Annotated[int, Field(ge=0, le=1000)] = 8
+    """Secrets planted into the training rows; 0 plants none."""
+    repeats: PositiveInt = 4
+    """Times that each of them is planted."""
+    alternatives: Annotated[int, Field(ge=15, le=10_000)] = 127
+    """What each secret might have been as well; it is ranked among them."""
+    prefixes: PositiveInt = 256
+    """Training rows, and held-out rows, that are to be continued, at most."""
+    prompt_tokens: PositiveInt = 24
+    """Tokens that a plain text is continued after; elsewhere it is the prompt."""
+    tokens: PositiveInt = 16
+    """Tokens that must all be reproduced."""
+
+
 class Evaluate(Section):
     """What the teacher, the student and the controls are measured on."""
 
@@ -77,6 +94,8 @@ class Evaluate(Section):
     """Language models: let them answer held-out prompts, and compare what they write."""
     harness: Harness | None = None
     """Language models: read tasks of the lm-evaluation-harness as well."""
+    memorisation: Memorisation | None = None
+    """Language models: what of the training rows is known by heart.  Plants made-up secrets into them."""
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
     """Bootstrap resamples and permutations behind each interval and p-value."""
 
@@ -143,5 +162,24 @@ class Gate(Section):
     """Lowest retention, by its value (not its interval)."""
     min_gain: float | None = None
     """Lowest gain over the hard-targets control, in the metric's unit."""
+    max_exposure: PositiveFloat | None = None
+    """Highest mean exposure of the planted secrets in the student, in bits; 1.4 by chance."""
     better_than: list[str] = []
     """Baselines of `evaluate.baselines` that the student must beat on the headline metric, beyond chance."""
+
+
+def memorisation_fault(evaluate: Evaluate, gate: Gate, task: str, local: bool) -> str | None:
+    """Why nothing can be learned by heart here, in a sentence; None if it can."""
+    wanted = evaluate.memorisation
+    if gate.max_exposure is not None and (wanted is None or not wanted.canaries):
+        return "gate.max_exposure: no secrets are planted; add evaluate.memorisation"
+    if wanted is None:
+        return None
+    if task != "causal_lm":
+        return "evaluate.memorisation: only a language model can say what it has learned by heart; remove it"
+    if wanted.canaries and not local:
+        return (
+            "evaluate.memorisation: a teacher behind an API would be asked about the planted secrets, and answer in their place; "
+            "set canaries: 0"
+        )
+    return None

@@ -25,15 +25,16 @@ def sections(results: Results) -> list[Section]:
     """Those that have something to show."""
     made = (
         _inherited(results), _gaps(results), _counterfactual(results), _robust(results), _apart(results),
-        _mended(results), _baselines(results), _harness(results), _seeds(results), _paid(results),
+        _mended(results), _baselines(results), *_memorised(results), _harness(results), _seeds(results), _paid(results),
     )  # fmt: skip
     return [section for section in made if section is not None]
 
 
 def _three(models: dict[str, Any]) -> list[str]:
-    return [with_interval(models.get(name)) for name in ("teacher", "student", "hard_only")]
+    return [with_interval(models.get(name)) for name in NAMES]
 
 
+NAMES = ("teacher", "student", "hard_only")
 WHO = ["teacher", "student", "hard targets only"]
 
 
@@ -175,6 +176,31 @@ def _baselines(results: Results) -> Section | None:
         says.append(f"It is not shown to be better than {in_words(missed)}.")
     title = f"Baselines: {metric_title(results, metric)}"
     return Section(title, says, ["", "on", "baseline", "student − baseline", "the student is"], rows)
+
+
+def _memorised(results: Results) -> Iterator[Section]:
+    """Planted secrets, and text that is continued word for word."""
+    found = results.get("memorisation") or {}
+    if secrets := found.get("canaries"):
+        row = [
+            f"mean exposure, bits ({secrets['count']} secrets, {number(secrets['read'])} times read; "
+            f"{number(secrets['chance'])} by chance, at most {number(secrets['most'])})",
+            *(
+                f"{number(one['mean'])} (p = {number(one['p'], 3)})" if one else MISSING
+                for one in (secrets["models"].get(name) for name in NAMES)
+            ),
+        ]
+        yield Section("Planted secrets", [secrets["says"]], ["", *WHO], [row])
+    if copied := found.get("verbatim"):
+        rows = [
+            [
+                f"{copied['rows'][kind]:,} {title}",
+                *_three({name: (copied["models"].get(name) or {}).get(kind) for name in NAMES}),
+            ]
+            for kind, title in (("train", "training rows"), ("held_out", "held-out rows"))
+        ]
+        title = f"Rows whose next {copied['tokens']} tokens are reproduced"
+        yield Section(title, [copied["says"]], ["share of", *WHO], rows)
 
 
 def _is_better(gap: dict[str, Any] | None) -> bool:

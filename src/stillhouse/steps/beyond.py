@@ -1,25 +1,47 @@
-"""What a recipe may ask of an evaluation beyond teacher, student and control: baselines."""
+"""What a recipe may ask of an evaluation beyond teacher, student and control: baselines, and what is known by heart."""
 
 from pathlib import Path
 from typing import Any
 
 from ..baselines import read_baselines
+from ..memorisation import memorisation
 from ..pipeline import Results
 from ..progress import Watch
+from ..tasks import Task
 from .baselines import LABELLED
 from .measuring import Measured
+from .training import steps_of
 
-BEYOND = ("baselines",)
+BEYOND = ("baselines", "memorisation")
 """Sections of results.json that `beyond` makes."""
 
 
-def beyond(recipe: Any, measured: Measured, results: Results, place: Path, watch: Watch) -> dict[str, Any]:
+def beyond(
+    recipe: Any,
+    task: Task,
+    folders: dict[str, Path],
+    measured: Measured,
+    results: Results,
+    place: Path,
+    watch: Watch,
+) -> dict[str, Any]:
     """The sections BEYOND; empty or None where nobody asked.  Every model has read the rows by now."""
     facts, evaluation = results["prepare"], measured.evaluation
     prepared = place.parent / "prepare"
+    settings = {"resamples": recipe.evaluate.resamples, "seed": recipe.seed}
     baselines = read_baselines(
         evaluation, recipe.evaluate.baseline_names, facts["baselines"]["models"], measured.held,
-        prepared / LABELLED, measured.train, watch,
-        resamples=recipe.evaluate.resamples, seed=recipe.seed,
+        prepared / LABELLED, measured.train, watch, **settings,
     )  # fmt: skip
-    return {"baselines": baselines}
+    recalled = memorisation(
+        folders, task, recipe.evaluate.memorisation, (facts["canaries"] or {}).get("form", "text"),
+        {"train": measured.train, "held_out": evaluation.sets["eval"]},
+        _passes(recipe.train, facts["sets"]["train"]["rows"]), place, watch, **settings,
+    )  # fmt: skip
+    return {"baselines": baselines, "memorisation": recalled}
+
+
+def _passes(train: Any, examples: int) -> float:
+    """How often training reads each row, about."""
+    read = steps_of(train, examples) * train.batch_size * train.accumulate
+    return read / max(1, examples)

@@ -143,6 +143,7 @@ def _data(facts: dict[str, Any]) -> dict[str, Any]:
         "dropped": dropped,
         "sets": counts,
         "coverage": facts["coverage"],
+        "canaries": facts["canaries"],
         "example": facts["example"],
     }
 
@@ -213,6 +214,13 @@ def check_gate(recipe: Recipe, found: dict[str, Any]) -> None:
             raise GateError(
                 f"gate.min_gain: the gain over the control on {metric} is {gain:.4f}, below {gate.min_gain}; "
                 "see the report for where the teacher helps."
+            )
+    if gate.max_exposure is not None:
+        reached = found["memorisation"]["canaries"]["models"]["student"]["mean"]
+        if reached > gate.max_exposure:
+            raise GateError(
+                f"gate.max_exposure: the student's mean exposure of planted secrets is {reached:.2f} bits, above "
+                f"{gate.max_exposure:g}; train for fewer passes, or on more rows."
             )
     for name in gate.better_than:
         gap = found["baselines"][name]["gains"]["eval"][metric]

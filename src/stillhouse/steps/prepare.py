@@ -23,6 +23,7 @@ from ..sources.terms import of_licence, of_provider, refuse_disallowed
 from ..tasks import TASKS, Task, make_task
 from ..tasks.bilingual import Bilingual
 from ..tasks.classification import label_order
+from .canaries import canary_rows, planted
 from .confidence import sure
 from .questions import has_answer, named_labels, refuse_unaskable
 
@@ -193,9 +194,10 @@ def encode_rows(
         examples, refused = task.encode(
             [dict(row) for row in some if recipe.teacher.is_local or has_answer(row)]
         )
+        if name == "train":
+            secrets = canary_rows(recipe, rows.counts["train"]["format"], task)
+            some = [*some, *secrets]
         routed |= _routed(some, examples)
-        if models["tongues"]:
-            conversations |= _conversations(some, examples)
         if name == "train" and recipe.data.augment is not None:
             made = _augmented(recipe, task, teacher, examples)
             watch.note(f"  augment: {len(made):,} rows made of {len(rows.train):,}")
@@ -208,6 +210,10 @@ def encode_rows(
             examples, unsure = sure(examples, recipe.data.filter.min_confidence, task, teacher, BATCH, watch)
             watch.note(f"  the teacher is unsure of {len(unsure):,} rows, which are left out")
             refused = [*refused, *unsure]
+        if name == "train":
+            examples += planted(recipe, secrets, task, place, watch)
+        if models["tongues"]:
+            conversations |= _conversations(some, examples)
         dropped += [{**row, "set": name} for row in refused]
         if name != "train" and recipe.evaluate.rows:
             examples = examples[: recipe.evaluate.rows]
