@@ -17,7 +17,7 @@ FLOORS = (
     {"tasks", "static", "finished"},
     {"latency"},
     {"teachers", "cost", "objectives", "scaffold", "compare"},
-    {"train", "samples", "gates", "evidence", "answers", "harness", "probe", "memorisation"},
+    {"train", "samples", "gates", "evidence", "answers", "harness", "probe", "memorisation", "judge"},
     {"evaluate"},
     {"blackbox", "baselines"},
     {"steps"},

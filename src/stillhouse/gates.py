@@ -31,6 +31,8 @@ class Bounds:
     """Metric -> highest value of the student."""
     not_worse_than: Path | None = None
     """A run whose student must not be surely better on the headline metric, on the same rows."""
+    min_win_rate: float | None = None
+    """Lowest win rate against the teacher, by the run's judge."""
     max_exposure: float | None = None
     """Highest mean exposure of planted secrets in the student, in bits."""
     better_than: Sequence[str] = ()
@@ -107,6 +109,10 @@ def _rows(run: Path, found: dict[str, Any], bounds: Bounds, dataset: str) -> Ite
         yield _high(f"{name} on {dataset}", _metric(run, found, dataset, name), most, bounds.sure)
     if bounds.group_gap_growth is not None:
         yield from _gaps(found, dataset, bounds.group_gap_growth, bounds.sure)
+    if bounds.min_win_rate is not None:
+        said = ((found.get("judged") or {}).get("against") or {}).get("teacher") or {}
+        won = said.get("win_rate") or {"note": "nobody judged; add evaluate.judge and run again"}
+        yield _low("win rate against the teacher", won, bounds.min_win_rate, bounds.sure)
     if bounds.max_exposure is not None:
         planted = (found.get("memorisation") or {}).get("canaries")
         mean = {"value": planted["models"]["student"]["mean"]} if planted else {}

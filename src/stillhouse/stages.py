@@ -40,6 +40,7 @@ from .steps.plan import measure_plan
 from .steps.seeds import train_again
 from .steps.vocabulary import trim_teacher
 from .teachers.cache import cache_fault, pool_caches
+from .train.early import looks_beside
 
 
 def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -127,7 +128,8 @@ def _trained(
         recipe, objective, teacher, task, student, results["prepare"], place, watch,
         taught=training.taught_by(results, place),
     )  # fmt: skip
-    return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}"}
+    identity, looks = f"folder:{hash_path(folder)}", looks_beside(folder)
+    return {"folder": _inside(folder, place), "identity": identity, "early_stopping": looks}
 
 
 def _seeds(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -242,12 +244,13 @@ def _own_losses(recipe: Any) -> list[str]:
 
 
 def _own_measures(recipe: Any) -> list[str] | str | None:
-    """Sums of the files with the user's checker and tasks of the harness: others are another evaluation."""
-    wanted, harness = recipe.evaluate.answers, recipe.evaluate.harness
+    """Sums of the files with the user's checker, tasks of the harness and judge's prompt: others are another evaluation."""
+    wanted, harness, judge = recipe.evaluate.answers, recipe.evaluate.harness, recipe.evaluate.judge
     checker = hash_path(source_of(wanted.checker)) if wanted and wanted.checker else None
     files = (
         [Path(name) for name in harness.tasks if Path(name).suffix in (".yaml", ".yml")] if harness else []
     )
+    files += [Path(judge.prompt)] if judge is not None and judge.prompt is not None else []
     return [str(checker), *map(hash_path, files)] if files else checker
 
 
@@ -262,6 +265,7 @@ _ORIGIN = tuple(
 )
 _FORMS = ("student.adapter", "student.quantize", "student.sparsity")
 _TAUGHT = ("objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema")
+_CHOSEN = ("prepare.validation",)
 _TASK = ("prepare.teacher", "prepare.tongues", "prepare.labels")
 
 STAGES = [
@@ -341,7 +345,7 @@ STAGES = [
         "train",
         _train,
         reads=(*_LEARNING, *_FORMS, *_TAUGHT),
-        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "teacher", "initial", "label"),
         version=2,
         stamp=_own_losses,
         intact=_model_fault,
@@ -350,7 +354,7 @@ STAGES = [
         "control",
         _control,
         reads=(*_LEARNING, *_FORMS, "evaluate.hard_only", "has_teacher"),
-        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "initial"),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "initial"),
         version=2,
         intact=_model_fault,
     ),
@@ -358,7 +362,7 @@ STAGES = [
         "seeds",
         _seeds,
         reads=(*_LEARNING, *_FORMS, *_TAUGHT, "evaluate.seeds", "evaluate.hard_only", "has_teacher"),
-        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "teacher", "initial", "label"),
         stamp=_own_losses,
         intact=_seeds_fault,
     ),
@@ -368,6 +372,7 @@ STAGES = [
         reads=(
             *("seed", "task", "data.max_length", "label.batch_size", "teacher.is_local", "teacher.api"),
             *("evaluate.answers", "evaluate.baselines", "evaluate.baseline_names", "evaluate.harness"),
+            "evaluate.judge",
             *("evaluate.memorisation", "evaluate.resamples", "evaluate.speed", "report.samples"),
             *("train.steps", "train.epochs", "train.batch_size", "train.accumulate"),
         ),

@@ -14,7 +14,7 @@ from .data.filters.rules import rules
 from .data.formats import Dropped, canonical, detect, value_of
 from .data.load import read_raw
 from .data.questions import question
-from .data.templates import check_folder
+from .data.templates import check_folder, check_judge
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
 from .models.shrink.requests import check_layers, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Skeleton
@@ -84,6 +84,9 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
         for name in recipe.evaluate.harness.tasks:
             harness_task(name)
     notes += _baselines(recipe)
+    if (judge := recipe.evaluate.judge) is not None:
+        notes += api_checks(judge.api, "evaluate.judge.api")
+        check_judge(None if judge.prompt is None else Path(judge.prompt))
     models = [recipe.teacher.model, *(member.model for member in recipe.teacher.panel or [])]
     for model in [one for one in models if one is not None]:
         if Path(model).is_dir() and (stated := card_licence(Path(model))):

@@ -30,13 +30,13 @@ from .objective import (
     Term,
     TotalVariation,
 )
-from .outputs import Answers, Baseline, Evaluate, Gate, Harness, Memorisation, Report
+from .outputs import Answers, Baseline, Evaluate, Gate, Harness, Judge, Memorisation, Report
 from .panel import Member, Pool
 from .plan import Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
 from .student import FromConfig, FromTeacher, Search, Student, Target
 from .teacher import Finetune, Label, Teacher
-from .train import Train
+from .train import EarlyStopping, Train
 
 __all__ = [
     "JS",
@@ -53,6 +53,7 @@ __all__ = [
     "Custom",
     "Data",
     "DataSet",
+    "EarlyStopping",
     "Embeddings",
     "Evaluate",
     "FeatureTerm",
@@ -65,6 +66,7 @@ __all__ = [
     "Hard",
     "Harness",
     "Hidden",
+    "Judge",
     "Label",
     "Member",
     "Memorisation",

@@ -121,9 +121,19 @@ class Recipe(Section):
             raise ValueError("teacher.finetune: only for task: classification")
         if self.evaluate.answers is not None and self.task != "causal_lm":
             raise ValueError("evaluate.answers: only a language model writes; remove it")
+        if self.evaluate.judge is not None and self.evaluate.answers is None:
+            raise ValueError("evaluate.judge: there are no answers to judge; add evaluate.answers")
+        if self.gate.min_win_rate is not None and (
+            self.evaluate.judge is None or "teacher" not in self.evaluate.judge.against
+        ):
+            raise ValueError("gate.min_win_rate: nobody judges; add evaluate.judge, against: [teacher]")
         if self.evaluate.harness is not None and self.task != "causal_lm":
             raise ValueError("evaluate.harness: its tasks are for language models; remove it")
         self._baselines_fit()
+        if self.train.early_stopping is not None and self.student.sparsity is not None:
+            raise ValueError(
+                "train.early_stopping: the best student may be one that is not sparse yet; remove it, or student.sparsity"
+            )
         if fault := memorisation_fault(self.evaluate, self.gate, self.task, self.teacher.is_local):
             raise ValueError(fault)
         if self.evaluate.swap and self.task != "classification":

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from .api import Api
 from .data import Also, Sha256
 from .section import Section
 
@@ -51,6 +52,28 @@ SIMPLE = ("tfidf", "majority", "uniform")
 """Baselines of a classifier that are no models of transformers."""
 
 
+class Judge(Section):
+    """A model behind an API that compares answers in pairs, in both orders; needs `answers`, and the extra `api`."""
+
+    api: Api
+    """Who judges, as in `teacher.api`."""
+    against: Annotated[list[Literal["teacher", "hard_only"]], Field(min_length=1)] = ["teacher", "hard_only"]
+    """Whose answers the student's are compared with; who was not trained is left out."""
+    prompt: str | None = None
+    """File with what the judge is told ({prompt}, {first}, {second}); its reply must end with the line `Verdict: A`, `B` or `tie`."""
+    max_tokens: PositiveInt = 256
+    """Of a reply, if `api.max_tokens` is not given."""
+
+    @model_validator(mode="after")
+    def _judges_only(self) -> Self:
+        for name in ("prompt", "labels", "top_logprobs", "answers"):
+            if getattr(self.api, name):
+                raise ValueError(f"api.{name}: is for a teacher; remove it")
+        if len(set(self.against)) != len(self.against):
+            raise ValueError("against: names one model twice; name each once")
+        return self
+
+
 class Memorisation(Section):
     """Language models: planted secrets, and training rows that are continued word for word."""
 
@@ -92,6 +115,8 @@ class Evaluate(Section):
     """Classification: pairs of terms ([he, she]) that are exchanged, to see which answers change with them."""
     answers: Answers | None = None
     """Language models: let them answer held-out prompts, and compare what they write."""
+    judge: Judge | None = None
+    """Language models: let a model behind an API compare these answers in pairs."""
     harness: Harness | None = None
     """Language models: read tasks of the lm-evaluation-harness as well."""
     memorisation: Memorisation | None = None
@@ -162,6 +187,8 @@ class Gate(Section):
     """Lowest retention, by its value (not its interval)."""
     min_gain: float | None = None
     """Lowest gain over the hard-targets control, in the metric's unit."""
+    min_win_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Lowest win rate of the student against its teacher by `evaluate.judge`, ties being half a win."""
     max_exposure: PositiveFloat | None = None
     """Highest mean exposure of the planted secrets in the student, in bits; 1.4 by chance."""
     better_than: list[str] = []

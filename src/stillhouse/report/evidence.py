@@ -25,7 +25,7 @@ def sections(results: Results) -> list[Section]:
     """Those that have something to show."""
     made = (
         _inherited(results), _gaps(results), _counterfactual(results), _robust(results), _apart(results),
-        _mended(results), _baselines(results), *_memorised(results), _harness(results), _seeds(results), _paid(results),
+        _mended(results), _baselines(results), *_memorised(results), _judged(results), _ended_early(results), _harness(results), _seeds(results), _paid(results),
     )  # fmt: skip
     return [section for section in made if section is not None]
 
@@ -201,6 +201,57 @@ def _memorised(results: Results) -> Iterator[Section]:
         ]
         title = f"Rows whose next {copied['tokens']} tokens are reproduced"
         yield Section(title, [copied["says"]], ["share of", *WHO], rows)
+
+
+def _judged(results: Results) -> Section | None:
+    found = results.get("judged") or {}
+    rows = [
+        [
+            f"against {'the teacher' if name == 'teacher' else WHO[2]} ({one['judged']:,} prompts)",
+            f"{one['wins']:,} / {one['ties']:,} / {one['losses']:,}",
+            with_interval(one["win_rate"]),
+            _better(one["preferred"]),
+            with_interval(one["first_place"]),
+            with_interval(one["same_twice"]),
+        ]
+        for name, one in (found.get("against") or {}).items()
+    ]
+    if not rows:
+        return None
+    lost = sum(one["unparsable"] for one in found["against"].values())
+    asked = sum(one["replies"] for one in found["against"].values())
+    says = [
+        f"{found['judge']} read both answers in both orders; ties are half a win.  {lost:,} of {asked:,} replies had no verdict, and "
+        "their prompts are left out."
+    ]
+    columns = [
+        "student",
+        "won / tied / lost",
+        "win rate",
+        "the student is",
+        "first place preferred",
+        "same verdict twice",
+    ]
+    return Section("Judged in pairs", says, columns, rows)
+
+
+def _ended_early(results: Results) -> Section | None:
+    found = results.get("early_stopping") or {}
+    rows = [
+        [
+            {"student": WHO[1]}.get(name, WHO[2]),
+            f"{one['best_step']:,}",
+            f"{one['ended_at']:,} of {one['steps']:,}",
+            number(one["best"]),
+        ]
+        for name, one in found.items()
+    ]
+    if not rows:
+        return None
+    one = found.get("student") or next(iter(found.values()))
+    says = [f"Chosen on {one['rows']:,} rows of {one['of']}, which nothing else is reported on."]
+    columns = ["", "best at step", "ended at", f"{metric_title(results, one['metric'])} there"]
+    return Section("Early stopping", says, columns, rows)
 
 
 def _is_better(gap: dict[str, Any] | None) -> bool:

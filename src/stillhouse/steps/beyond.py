@@ -1,9 +1,10 @@
-"""What a recipe may ask of an evaluation beyond teacher, student and control: baselines, and what is known by heart."""
+"""What a recipe may ask of an evaluation beyond teacher, student and control: baselines, what is known by heart, a judge."""
 
 from pathlib import Path
 from typing import Any
 
 from ..baselines import read_baselines
+from ..judge import judge
 from ..memorisation import memorisation
 from ..pipeline import Results
 from ..progress import Watch
@@ -12,7 +13,7 @@ from .baselines import LABELLED
 from .measuring import Measured
 from .training import steps_of
 
-BEYOND = ("baselines", "memorisation")
+BEYOND = ("baselines", "memorisation", "judged")
 """Sections of results.json that `beyond` makes."""
 
 
@@ -38,7 +39,11 @@ def beyond(
         {"train": measured.train, "held_out": evaluation.sets["eval"]},
         _passes(recipe.train, facts["sets"]["train"]["rows"]), place, watch, **settings,
     )  # fmt: skip
-    return {"baselines": baselines, "memorisation": recalled}
+    compared = judge(
+        recipe.evaluate.judge, [name for name in folders if name != "initial"], measured.held["eval"],
+        measured.said, place, watch, **settings,
+    )  # fmt: skip
+    return {"baselines": baselines, "memorisation": recalled, "judged": compared}
 
 
 def _passes(train: Any, examples: int) -> float:

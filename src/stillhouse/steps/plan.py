@@ -154,6 +154,8 @@ def _predict(
     weights = 4.0 * speed["parameters"]
     saves = (steps // recipe.train.checkpoint_every) * 3 * weights / WRITTEN_PER_SECOND
     learning = steps * in_a_step * _mean(train)
+    if (early := recipe.train.early_stopping) is not None:
+        saves += -(-steps // early.every) * early.rows * _mean(train) * speed["student_read"]
     held_tokens = sum(_tokens(examples) for examples in held.values())
     students = 3 if recipe.evaluate.hard_only and recipe.has_teacher else 2
     students += sum(isinstance(one, Baseline) for one in recipe.evaluate.baselines)

@@ -244,6 +244,7 @@ def encode_rows(
         "sets": sizes,
         "evaluated": list(held),
         "held_out": hash_json([[_unplaced(row) for row in some] for some in held.values()]),
+        "validation": sizes.get("validation"),
         "unlabelled": len(rows.unlabelled),
         "counts": rows.counts,
         "routes": hash_json(routed),
