@@ -41,7 +41,7 @@ def candidates(task: Task, form: str, wanted: Memorisation, seed: int) -> list[E
     return apart(task, rows)
 
 
-def apart(task: Task, rows: Sequence[Mapping[str, Any]]) -> list[Example]:
+def apart(task: Task, rows: Sequence[Mapping[str, object]]) -> list[Example]:
     """One example a row, unpacked.  Raises: DataError if one does not fit."""
     examples = [example for row in rows for example in task.encode([dict(row)])[0]]
     refuse_cut([len(example.input_ids) for example in examples], len(rows), task.max_length)

@@ -40,7 +40,7 @@ def by_chance(count: int, candidates: int, seed: int) -> FloatArray:
 def exposure_facts(nll_CA: FloatArray, seed: int) -> dict[str, Any]:
     """{"exposures", "mean", "p"}: of one model, bits, and the chance of as much by luck."""
     found = exposures(ranks(nll_CA), nll_CA.shape[1])
-    chance = by_chance(*nll_CA.shape, seed)
+    chance = by_chance(len(nll_CA), nll_CA.shape[1], seed)
     extreme = int((chance >= found.mean() - 1e-9).sum())
     return {
         "exposures": [float(value) for value in found],

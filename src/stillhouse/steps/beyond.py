@@ -48,5 +48,5 @@ def beyond(
 
 def _passes(train: Any, examples: int) -> float:
     """How often training reads each row, about."""
-    read = steps_of(train, examples) * train.batch_size * train.accumulate
+    read: float = steps_of(train, examples) * train.batch_size * train.accumulate
     return read / max(1, examples)
