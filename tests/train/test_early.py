@@ -20,6 +20,7 @@ from stillhouse.recipe import parse_recipe
 from stillhouse.report.evidence import sections
 from stillhouse.runner import run
 from stillhouse.stages import STAGES
+from stillhouse.steps.training import set_aside
 from stillhouse.tasks import make_task
 from stillhouse.train import early
 from typed import hurried
@@ -82,8 +83,6 @@ def test_what_it_is_chosen_on_is_neither_learned_nor_reported(whole: tuple[Path,
     folder, found = whole
     task = make_task("causal_lm", load_tokenizer(folder / "teacher"), 24)
     train = read_examples(folder / "run/prepare/train.parquet")
-    from stillhouse.steps.training import set_aside
-
     learned, chosen = set_aside(
         recipe_of(folder).train.early_stopping, train, {"validation": None}, folder / "run/train"
     )
@@ -165,8 +164,6 @@ def test_rows_of_data_validation_are_taken_where_there_are_some(tmp_path: Path) 
 
 
 def test_settings_that_cannot_be_are_refused_in_a_sentence(tmp_path: Path) -> None:
-    from stillhouse.steps.training import set_aside
-
     recipe = recipe_of(tmp_path)
     with pytest.raises(DataError, match=r"early_stopping\.rows: 12 of 0 training rows"):
         set_aside(recipe.train.early_stopping, [], {"validation": None}, tmp_path)
@@ -176,3 +173,22 @@ def test_settings_that_cannot_be_are_refused_in_a_sentence(tmp_path: Path) -> No
         RecipeError, match=r"train\.early_stopping: the best student may be one that is not sparse"
     ):
         parse_recipe(values)
+
+
+def test_a_student_with_rounded_weights_goes_back_to_its_best_too(tmp_path: Path) -> None:
+    """What is put back are the weights in the form that they are learned in; rounding comes after."""
+    values = recipe_of(tmp_path, steps=8, early_stopping={"every": 2, "patience": 1, "rows": 6}).model_dump(
+        mode="json"
+    )
+    values["student"]["quantize"] = {"weights": "int8"}
+    with hurried():
+        trained(parse_recipe(values), tmp_path / "run")
+    kept = json.loads((tmp_path / "run/train/early_stopping.json").read_text())
+    task = make_task("causal_lm", load_tokenizer(tmp_path / "teacher"), 24)
+    train = read_examples(tmp_path / "run/prepare/train.parquet")
+    _, chosen = set_aside(
+        parse_recipe(values).train.early_stopping, train, {"validation": None}, tmp_path / "run/train"
+    )
+    assert chosen is not None
+    rows = look([tmp_path / "run/train/model"], task, chosen.examples, 4, Silent())
+    assert evaluate(BITS, rows) == pytest.approx(kept["best"], abs=1e-4)

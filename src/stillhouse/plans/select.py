@@ -86,7 +86,7 @@ def probe(recipe: Recipe, candidate: str) -> Recipe:
     return parse_recipe(values, f"the probe of {candidate}")
 
 
-ALONE = {"baselines": [], "judge": None, "memorisation": None}
+ALONE: dict[str, Any] = {"baselines": [], "judge": None, "memorisation": None}
 """What a small run does without."""
 
 
