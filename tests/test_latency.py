@@ -66,7 +66,13 @@ def test_one_model_that_is_settled_waits_for_the_other_so_that_both_meet_the_sam
 
 @pytest.mark.parametrize(
     ("times", "enough"),
-    [([1.0, 1.0], False), ([1.0, 1.01, 1.02], True), ([1.0, 1.5, 2.0], False), ([1.0] * 4 + [9.0], True), ([1.0, 2.0, 3.0] * 2, True)],
+    [
+        ([1.0, 1.0], False),
+        ([1.0, 1.01, 1.02], True),
+        ([1.0, 1.5, 2.0], False),
+        ([1.0] * 4 + [9.0], True),
+        ([1.0, 2.0, 3.0] * 2, True),
+    ],
 )
 def test_a_thing_is_known_when_the_middle_of_its_measurements_is_narrow(
     times: list[float], enough: bool

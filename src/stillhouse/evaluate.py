@@ -170,15 +170,16 @@ class Evaluation:
 
     def gains(self, one: str, other: str, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
         """data set -> metric -> {value, low, high, p, better, p_holm} of `one` − `other`, paired; see `claimed`."""
-        found = {
-            kind: {
-                metric.name: difference(metric, mine, theirs, resamples=resamples, seed=seed).as_json()
-                for (metric, mine), (_, theirs) in zip(
-                    self._measured(one, kind), self._measured(other, kind), strict=True
-                )
+        found = {}
+        for kind in self.sets:
+            theirs = {metric.name: rows for metric, rows in self._measured(other, kind)}
+            found[kind] = {
+                metric.name: difference(
+                    metric, mine, theirs[metric.name], resamples=resamples, seed=seed
+                ).as_json()
+                for metric, mine in self._measured(one, kind)
+                if metric.name in theirs
             }
-            for kind in self.sets
-        }
         return claimed(found, self.task.headline)
 
     def reliabilities(self) -> dict[str, Any] | None:

@@ -223,7 +223,7 @@ def _take_over(stage: Stage, place: Path, mark: str, beside: Sequence[Path]) -> 
     return None
 
 
-_not_taken = shutil.ignore_patterns("checkpoints", ".*.part", ".*.old")
+_not_taken = shutil.ignore_patterns("checkpoints", "best", ".*.part", ".*.old")
 """What a finished stage needs no more."""
 
 

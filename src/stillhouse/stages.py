@@ -28,6 +28,9 @@ from .recipe import Custom, Recipe
 from .registry import source_of
 from .steps import finish, prepare, students, training, writing
 from .steps.asking import answers_stamp, label_by_asking, label_fault
+from .steps.baselines import prepare_baselines
+from .steps.beyond import beyond
+from .steps.canaries import canary_facts
 from .steps.labelling import label_all
 from .steps.measuring import let_read, to_measure
 from .steps.panel import make_panel
@@ -35,6 +38,7 @@ from .steps.plan import measure_plan
 from .steps.seeds import train_again
 from .steps.vocabulary import trim_teacher
 from .teachers.cache import cache_fault, pool_caches
+from .train.early import looks_beside
 
 
 def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -43,7 +47,15 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     rows, licences = prepare.read_rows(recipe, watch)
     rows = writing.write_rows(recipe, rows, models, place, watch)
     models = trim_teacher(recipe, rows, models, watch)
-    return {**models, **prepare.encode_rows(recipe, rows, models, place, watch), "licences": licences}
+    encoded = prepare.encode_rows(recipe, rows, models, place, watch)
+    beside = prepare_baselines(recipe, rows, encoded["labels"], place, watch)
+    return {
+        **models,
+        **encoded,
+        "baselines": beside,
+        "canaries": canary_facts(recipe, encoded["counts"]["train"]["format"]),
+        "licences": licences,
+    }
 
 
 def _plan(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -114,7 +126,8 @@ def _trained(
         recipe, objective, teacher, task, student, results["prepare"], place, watch,
         taught=training.taught_by(results, place),
     )  # fmt: skip
-    return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}"}
+    identity, looks = f"folder:{hash_path(folder)}", looks_beside(folder)
+    return {"folder": _inside(folder, place), "identity": identity, "early_stopping": looks}
 
 
 def _seeds(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -140,6 +153,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         batch_size=recipe.label.batch_size, resamples=recipe.evaluate.resamples, seed=recipe.seed,
     )  # fmt: skip
     again = evaluation.read_seeds(results["seeds"]["runs"], place)
+    more = beyond(recipe, task, folders, measured, results, place, watch)
     evaluation.forget()
     with_numbers = (recipe.evaluate.resamples, recipe.seed)
     retentions, floors = evaluation.retentions(measured.train, *with_numbers)
@@ -165,6 +179,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         ),
         "seeds": again,
         "harness": asked,
+        **more,
         "reliability": evaluation.reliabilities(),
         "notes": {kind: note for kind, one in evaluation.index.items() if (note := one.note())},
     }
@@ -220,12 +235,13 @@ def _own_losses(recipe: Any) -> list[str]:
 
 
 def _own_measures(recipe: Any) -> list[str] | str | None:
-    """Sums of the files with the user's checker and tasks of the harness: others are another evaluation."""
-    wanted, harness = recipe.evaluate.answers, recipe.evaluate.harness
+    """Sums of the files with the user's checker, tasks of the harness and judge's prompt: others are another evaluation."""
+    wanted, harness, judge = recipe.evaluate.answers, recipe.evaluate.harness, recipe.evaluate.judge
     checker = hash_path(source_of(wanted.checker)) if wanted and wanted.checker else None
     files = (
         [Path(name) for name in harness.tasks if Path(name).suffix in (".yaml", ".yml")] if harness else []
     )
+    files += [Path(judge.prompt)] if judge is not None and judge.prompt is not None else []
     return [str(checker), *map(hash_path, files)] if files else checker
 
 
@@ -241,6 +257,7 @@ _ORIGIN = tuple(
 )
 _FORMS = ("student.adapter", "student.quantize", "student.sparsity")
 _TAUGHT = ("objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema")
+_CHOSEN = ("prepare.validation",)
 _TASK = ("prepare.teacher", "prepare.tongues", "prepare.labels")
 
 STAGES = [
@@ -256,7 +273,9 @@ STAGES = [
             "student.vocabulary",
             "data",
             "evaluate.also",
+            "evaluate.baselines",
             "evaluate.groups",
+            "evaluate.memorisation",
             "evaluate.perturb",
             "evaluate.swap",
             "evaluate.rows",
@@ -318,7 +337,7 @@ STAGES = [
         "train",
         _train,
         reads=(*_LEARNING, *_FORMS, *_TAUGHT),
-        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "teacher", "initial", "label"),
         version=2,
         stamp=_own_losses,
         intact=_model_fault,
@@ -327,7 +346,7 @@ STAGES = [
         "control",
         _control,
         reads=(*_LEARNING, *_FORMS, "evaluate.hard_only", "has_teacher"),
-        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "initial"),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "initial"),
         version=2,
         intact=_model_fault,
     ),
@@ -335,7 +354,7 @@ STAGES = [
         "seeds",
         _seeds,
         reads=(*_LEARNING, *_FORMS, *_TAUGHT, "evaluate.seeds", "evaluate.hard_only", "has_teacher"),
-        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
+        after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "teacher", "initial", "label"),
         stamp=_own_losses,
         intact=_seeds_fault,
     ),
@@ -345,17 +364,15 @@ STAGES = [
         version=2,
         reads=(
             *("seed", "task", "data.max_length", "label.batch_size", "teacher.is_local", "teacher.api"),
-            *(
-                "evaluate.answers",
-                "evaluate.harness",
-                "evaluate.resamples",
-                "evaluate.speed",
-                "report.samples",
-            ),
+            *("evaluate.answers", "evaluate.baselines", "evaluate.baseline_names", "evaluate.harness"),
+            "evaluate.judge",
+            *("evaluate.memorisation", "evaluate.resamples", "evaluate.speed", "report.samples"),
+            *("train.steps", "train.epochs", "train.batch_size", "train.accumulate"),
         ),
         stamp=_own_measures,
         after=(
             *(*_TASK, "prepare.sets", "prepare.evaluated", "prepare.held_out"),
+            *("prepare.baselines", "prepare.canaries"),
             *("teacher", "initial", "label", "train", "control", "seeds"),
         ),
     ),

@@ -14,11 +14,11 @@ from .data.filters.rules import rules
 from .data.formats import Dropped, canonical, detect, value_of
 from .data.load import read_raw
 from .data.questions import question
-from .data.templates import check_folder
+from .data.templates import check_folder, check_judge
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
 from .models.shrink.requests import check_layers, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Skeleton
-from .recipe import DataSet, Recipe, Student, crossing_fault
+from .recipe import Baseline, DataSet, Recipe, Student, crossing_fault
 from .registry import needs
 from .sources import cache_dir
 from .sources.licence import card_licence
@@ -83,6 +83,10 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             raise MissingExtra(needs("lm_eval", "evaluate.harness"))
         for name in recipe.evaluate.harness.tasks:
             harness_task(name)
+    notes += _baselines(recipe)
+    if (judge := recipe.evaluate.judge) is not None:
+        notes += api_checks(judge.api, "evaluate.judge.api")
+        check_judge(None if judge.prompt is None else Path(judge.prompt))
     models = [recipe.teacher.model, *(member.model for member in recipe.teacher.panel or [])]
     for model in [one for one in models if one is not None]:
         if Path(model).is_dir() and (stated := card_licence(Path(model))):
@@ -91,6 +95,19 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
     if recipe.licence is None:
         notes.append("licence: not given, so the student's model card will say it is unknown")
     notes.append(_disk(place))
+    return notes
+
+
+def _baselines(recipe: Recipe) -> list[str]:
+    """The models that are named, and what counts words."""
+    notes = []
+    for one in recipe.evaluate.baselines:
+        if isinstance(one, Baseline):
+            said = sources.check(one.model, sha256=one.sha256, revision=one.revision, kind="model")
+            notes += [f"evaluate.baselines: {one.name}: {note}" for note in said]
+            _model(f"evaluate.baselines: {one.name}", Path(one.model), recipe)
+        elif one == "tfidf" and find_spec("sklearn") is None:
+            raise MissingExtra(needs("sklearn", "evaluate.baselines: tfidf"))
     return notes
 
 
@@ -145,14 +162,15 @@ def _model(role: str, folder: Path, recipe: Recipe) -> None:
             f"{role}.model: {folder} is a {made_for}, which cannot generate text; name a causal language model, or "
             "set task: classification."
         )
-    untrained = role == "teacher" and recipe.teacher.finetune is None
+    untrained = role != "student" and (role != "teacher" or recipe.teacher.finetune is None)
     if (
         recipe.task == "classification"
         and untrained
         and "SequenceClassification" not in (made_for or CLASSIFIER)
     ):
         raise RecipeError(
-            f"{role}.model: {folder} is a {made_for}, whose classifier is not trained yet; add teacher.finetune."
+            f"{role}.model: {folder} is a {made_for}, whose classifier is not trained yet; "
+            + ("add teacher.finetune." if role == "teacher" else "name one that is.")
         )
 
 

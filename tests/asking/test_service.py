@@ -182,7 +182,7 @@ def test_the_cost_never_passes_its_bound_and_the_rest_is_asked_for_later(ledger:
         bought = len(endpoint.bodies)
         assert 10 < bought < 200
         assert 0.04 < ledger.spent() <= 0.05
-        with pytest.raises(ResourceError, match="what the teacher must read alone costs"):
+        with pytest.raises(ResourceError, match="what the model must read alone costs"):
             ask(settings, prompts(settings, 200), ledger)
         assert len(endpoint.bodies) == bought, "the forecast comes before the first request"
         ask(settings.model_copy(update={"max_cost": 9.0}), prompts(settings, 200), ledger)

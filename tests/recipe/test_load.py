@@ -83,7 +83,7 @@ def test_a_knob_of_another_term_is_no_knob_of_this_one() -> None:
 
 def test_a_key_that_resembles_nothing_lists_what_there_is() -> None:
     said = refused(gate__xyz=1)
-    assert "Known here: min_retention, min_gain." in said
+    assert "Known here: min_retention, min_gain, " in said
 
 
 def test_an_unknown_kind_says_what_was_meant() -> None:

@@ -9,20 +9,20 @@ from ..registry import needs
 from .endpoint import secret_of
 
 
-def api_checks(api: Api) -> list[str]:
-    """Notes for a person.  Raises: MissingExtra, RecipeError or DataError for what would stop the run later."""
-    notes = []
+def api_checks(api: Api, field: str = "teacher.api") -> list[str]:
+    """Notes for a person; `field` is where the recipe names it.  Raises: MissingExtra, RecipeError or DataError for what would stop the run later."""
+    notes, who = [], field.removesuffix(".api")
     if api.answers is not None:
         if not Path(api.answers).is_file():
             raise DataError(
-                f"teacher.api.answers: {api.answers} does not exist; name a .jsonl file of past answers."
+                f"{field}.answers: {api.answers} does not exist; name a .jsonl file of past answers."
             )
         notes.append(f"teacher: answers are taken from {api.answers}")
     if api.base_url is None:
         return notes
     if find_spec("openai") is None:
-        raise MissingExtra(needs("openai", "teacher.api"))
-    secret_of(api)
+        raise MissingExtra(needs("openai", field))
+    secret_of(api, field)
     key = "no key" if api.api_key_env is None else f"the key in {api.api_key_env}"
     money = "" if api.max_cost is None else f", at most ${api.max_cost:g}"
-    return [*notes, f"teacher: {api.model} at {api.base_url}, with {key}{money}; nothing is asked yet"]
+    return [*notes, f"{who}: {api.model} at {api.base_url}, with {key}{money}; nothing is asked yet"]

@@ -49,13 +49,13 @@ class Fatal:
 Reply = Answer | Retry | Fatal
 
 
-def secret_of(api: Api) -> str:
+def secret_of(api: Api, field: str = "teacher.api") -> str:
     """The key, from the environment.  Raises: RecipeError if the variable that is named does not exist."""
     if api.api_key_env is None:
         return "none"  # never the client's own guess: OPENAI_API_KEY belongs to one host only
     if not (found := os.environ.get(api.api_key_env, "").strip()):
         raise RecipeError(
-            f"teacher.api.api_key_env: the environment has no {api.api_key_env}; export {api.api_key_env}=… and run again."
+            f"{field}.api_key_env: the environment has no {api.api_key_env}; export {api.api_key_env}=… and run again."
         )
     return found
 
@@ -63,12 +63,12 @@ def secret_of(api: Api) -> str:
 class Endpoint:
     """A client for one run of the loop; `close` it."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, field: str = "teacher.api") -> None:
         """Raises: MissingExtra without the package openai; RecipeError without the key."""
-        openai = require("openai", "teacher.api")
-        self._http = require("httpx2", "teacher.api")
+        openai = require("openai", field)
+        self._http = require("httpx2", field)
         self._openai = openai
-        self._secret = secret_of(api)
+        self._secret = secret_of(api, field)
         self._api = api
         self._client = openai.AsyncOpenAI(
             base_url=api.base_url, api_key=self._secret, max_retries=0, timeout=api.timeout

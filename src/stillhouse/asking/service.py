@@ -33,11 +33,17 @@ LONGEST = 900.0
 
 
 def ask(
-    api: Api, requests: Sequence[Request], ledger: Ledger, watch: Watch | None = None, *, seed: int = 0
+    api: Api,
+    requests: Sequence[Request],
+    ledger: Ledger,
+    watch: Watch | None = None,
+    *,
+    seed: int = 0,
+    field: str = "teacher.api",
 ) -> list[Answer | None]:
     """One answer a request, in their order; None only where `api` has no endpoint and the ledger no answer.
 
-    Args: seed: of the jitter.
+    Args: seed: of the jitter; field: where the recipe names `api`.
     Raises: TeacherError if the endpoint cannot be used, or did not answer everything; ResourceError at `max_cost`.
         What was answered until then is kept.
     """
@@ -49,15 +55,15 @@ def ask(
     if missing and api.base_url is not None:
         if len(missing) < len(unique):
             watch.note(f"  {len(unique) - len(missing):,} answers are there, {len(missing):,} are asked for")
-        for line in forecast(api, missing, ledger):
+        for line in forecast(api, missing, ledger, field):
             watch.note(f"  {line}")
         with good_moments():
-            _run(_Loop(api, missing, ledger, watch, seed).run())
+            _run(_Loop(api, missing, ledger, watch, seed, field).run())
         known = ledger.answers([one.key for one in unique])
     return [known.get(one.key) for one in requests]
 
 
-def forecast(api: Api, missing: Sequence[Request], ledger: Ledger) -> list[str]:
+def forecast(api: Api, missing: Sequence[Request], ledger: Ledger, field: str = "teacher.api") -> list[str]:
     """What `missing` will take, as lines for a person.
 
     Raises: ResourceError if what the teacher must read alone costs more than is left of `max_cost`.
@@ -79,8 +85,8 @@ def forecast(api: Api, missing: Sequence[Request], ledger: Ledger) -> list[str]:
             left = api.max_cost - ledger.spent()
             if low > left:
                 raise ResourceError(
-                    f"teacher.api.max_cost: what the teacher must read alone costs ${low:,.4f}, and ${max(0.0, left):,.4f} of "
-                    f"${api.max_cost:g} are left; raise it, or lower data.train.limit."
+                    f"{field}.max_cost: what the model must read alone costs ${low:,.4f}, and ${max(0.0, left):,.4f} of "
+                    f"${api.max_cost:g} are left; raise it, or ask about fewer rows."
                 )
             if high > left:
                 lines.append(f"asking stops at max_cost, ${api.max_cost:g}, of which ${left:,.4f} are left")
@@ -100,7 +106,10 @@ class _Job:
 class _Loop:
     """The state of one call of `ask`."""
 
-    def __init__(self, api: Api, missing: Sequence[Request], ledger: Ledger, watch: Watch, seed: int) -> None:
+    def __init__(
+        self, api: Api, missing: Sequence[Request], ledger: Ledger, watch: Watch, seed: int, field: str
+    ) -> None:
+        self.field = field
         self.api, self.ledger, self.watch, self.seed = api, ledger, watch, seed
         self.fresh = deque(_Job(0.0, place, request) for place, request in enumerate(missing))
         self.waiting: list[_Job] = []
@@ -124,7 +133,7 @@ class _Loop:
 
     async def run(self) -> None:
         """Until everything is answered, given up, stopped or unaffordable.  Raises: TeacherError or ResourceError at the end."""
-        endpoint = Endpoint(self.api)
+        endpoint = Endpoint(self.api, self.field)
         try:
             while self.flying or (self.stop is None and not asked() and (self.fresh or self.waiting)):
                 pause = self._send(endpoint)
@@ -146,7 +155,7 @@ class _Loop:
         if self.given_up:
             job, reason = self.given_up[0]
             raise TeacherError(
-                f"teacher.api: {len(self.given_up):,} of {self.total:,} requests have no answer after {ATTEMPTS} attempts "
+                f"{self.field}: {len(self.given_up):,} of {self.total:,} requests have no answer after {ATTEMPTS} attempts "
                 f"(row {job.request.row}: {reason}); the others are kept. Run the same command to ask for these again."
             )
 
@@ -201,7 +210,7 @@ class _Loop:
 
     def _stop_at_cost(self) -> None:
         self.stop = ResourceError(
-            f"teacher.api.max_cost: ${self.spent:,.4f} of ${self.api.max_cost:g} are spent, and the next request may cost more "
+            f"{self.field}.max_cost: ${self.spent:,.4f} of ${self.api.max_cost:g} are spent, and the next request may cost more "
             f"than is left, with {self.total - self.done:,} to go; what was answered is kept. Raise it and run again."
         )
 
@@ -225,7 +234,7 @@ class _Loop:
             case Fatal(sentence):
                 self.ledger.end(attempt, now - sent, sentence, None)
                 self.stop = self.stop or TeacherError(
-                    f"teacher.api: {self.api.base_url} cannot be used: {sentence.rstrip('.')}; mend teacher.api and run again."
+                    f"{self.field}: {self.api.base_url} cannot be used: {sentence.rstrip('.')}; mend {self.field} and run again."
                 )
         self._tell()
 
@@ -259,8 +268,8 @@ class _Loop:
 
     def _refused_all(self) -> None:
         self.stop = self.stop or TeacherError(
-            f"teacher.api: {self.api.base_url} refused {len(self.held)} requests and answered none ({self.held[0][1].reason}); "
-            "mend teacher.api and run again."
+            f"{self.field}: {self.api.base_url} refused {len(self.held)} requests and answered none ({self.held[0][1].reason}); "
+            "mend {self.field} and run again."
         )
 
     def _again(self, job: _Job, reply: Retry, now: float) -> None:
@@ -275,12 +284,12 @@ class _Loop:
             self.breaker.failed(now)
         if self.breaker.gave_up:
             self.stop = self.stop or TeacherError(
-                f"teacher.api: {self.api.base_url} does not answer ({reply.reason}); what was answered is kept. "
+                f"{self.field}: {self.api.base_url} does not answer ({reply.reason}); what was answered is kept. "
                 "Run the same command when it is back."
             )
         elif reply.after is not None and reply.after > LONGEST:
             self.stop = self.stop or TeacherError(
-                f"teacher.api: {self.api.base_url} asks to come back in {reply.after / 60:,.0f} minutes ({reply.reason}); "
+                f"{self.field}: {self.api.base_url} asks to come back in {reply.after / 60:,.0f} minutes ({reply.reason}); "
                 "what was answered is kept. Run the same command then."
             )
         if job.tries >= ATTEMPTS:

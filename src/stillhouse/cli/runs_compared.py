@@ -41,6 +41,19 @@ def check(
             metavar="RUN", help="Fail if the student of RUN is better beyond chance on the same rows."
         ),
     ] = None,
+    min_win_rate: Annotated[
+        float | None, typer.Option(help="Lowest win rate against the teacher (see evaluate.judge).")
+    ] = None,
+    max_exposure: Annotated[
+        float | None,
+        typer.Option(help="Highest mean exposure of planted secrets (see evaluate.memorisation), in bits."),
+    ] = None,
+    better_than: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BASELINE", help="A baseline of the run that must be beaten beyond chance; repeatable."
+        ),
+    ] = None,
     on: Annotated[str, typer.Option(metavar="SET", help="The data set that is looked at.")] = "eval",
     sure: Annotated[
         bool, typer.Option("--sure", help="Judge by the worse end of each 95 % interval.")
@@ -53,7 +66,7 @@ def check(
 
     rows = judge(
         folder,
-        Bounds(min_retention, min_gain, max_ece, no_group_gap_growth, _bounds(at_least), _bounds(at_most), not_worse_than, sure),
+        Bounds(min_retention, min_gain, max_ece, no_group_gap_growth, _bounds(at_least), _bounds(at_most), not_worse_than, min_win_rate, max_exposure, better_than or (), sure),
         on,
     )  # fmt: skip
     if shown == "json":

@@ -22,6 +22,7 @@ PLACES = {
     "hard_negative": {"text", "label", "other"},
     "balance": {"examples", "label"},
     "zero_shot": {"text", "labels"},
+    "judge": {"prompt", "first", "second"},
 }
 """Prompt -> the names that it may use."""
 
@@ -29,7 +30,12 @@ PLACES = {
 def template(name: str, folder: Path | None) -> str:
     """The prompt called `name`, from `folder` if it has one.  Raises: RecipeError for a name that nothing is put in for."""
     path = None if folder is None else folder / f"{name}.txt"
-    if path is not None and path.is_file():
+    return template_in(path if path is not None and path.is_file() else None, name)
+
+
+def template_in(path: Path | None, name: str) -> str:
+    """The prompt called `name` as it stands in a file; our own if there is none.  Raises: RecipeError as `template` does."""
+    if path is not None:
         text, where = path.read_text(encoding="utf-8"), str(path)
     else:
         text = resources.files("stillhouse.data").joinpath(f"prompts/{name}.txt").read_text(encoding="utf-8")
@@ -56,6 +62,18 @@ def check_folder(folder: Path) -> None:
                 f"Known: {', '.join(sorted(PLACES))}."
             )
         template(path.stem, folder)
+
+
+def check_judge(path: Path | None) -> None:
+    """Raises: RecipeError if a judge would not be shown what it is to compare."""
+    if path is not None and not path.is_file():
+        raise RecipeError(f"evaluate.judge.prompt: {path} is not there; name a text file.")
+    text = template_in(path, "judge")
+    for name in sorted(PLACES["judge"]):
+        if f"{{{name}}}" not in text:
+            raise RecipeError(
+                f"evaluate.judge.prompt: {path} has no {{{name}}}, so the judge would not see it; add it."
+            )
 
 
 def fill(text: str, /, **values: str) -> str:

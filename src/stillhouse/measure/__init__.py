@@ -4,6 +4,7 @@ from .calibration import bars, best_temperature, reliability
 from .classes import class_table, confusions
 from .clusters import clustered, unit_of
 from .groups import Share, alarms, gap_facts, gap_rows, group_values
+from .guess import uniform_rows
 from .inherited import REPEATED, inheritance_in_words, words_of_errors
 from .intervals import Difference, Interval, bootstrap_weights, difference, interval, retention
 from .mending import TEMPERATURES, mended
@@ -63,6 +64,7 @@ __all__ = [
     "shift_facts",
     "shift_rows",
     "spread",
+    "uniform_rows",
     "unigram_rows",
     "unit_of",
     "with_adaptive_bins",

@@ -78,7 +78,7 @@ def _run(recipe: Recipe, name: str, changes: dict[str, Any], seed: int) -> Plann
     folder = "".join(letter if letter.isalnum() or letter in "_." else "-" for letter in name)
     folder = f"{folder.replace('--', '-').strip('-')[:50]}.seed-{seed}"
     values = changed(plain(recipe, folder), {**changes, "train.seed": seed}, "ablate")
-    values["evaluate"] = {**values["evaluate"], "hard_only": False}
+    values["evaluate"] = {**values["evaluate"], "hard_only": False, "judge": None}
     values["gate"] = {"min_retention": None, "min_gain": None}
     return Planned(folder, values, name, name)
 

@@ -42,8 +42,9 @@ def _run(name: str, values: dict[str, Any], about: str, control: bool = True) ->
     """A run called `name`; without `control` it trains no student on hard targets alone."""
     values = {**values, "name": name}
     if not control:
-        values["evaluate"] = {**values["evaluate"], "hard_only": False}
-        values["gate"] = {**values["gate"], "min_gain": None}  # there is no control to gain over
+        values["evaluate"] = {**values["evaluate"], "hard_only": False, "judge": None}
+        # there is no control to gain over, and nobody is paid to judge
+        values["gate"] = {**values["gate"], "min_gain": None, "min_win_rate": None}
     return Planned(name, values, about, name)
 
 

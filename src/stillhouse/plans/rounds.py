@@ -101,8 +101,9 @@ class _Rounds:
             }
         how = f"where {before} fails ({self.wanted.by})" if kind == "round" else "at random"
         about = f"{len(self.chosen[kind]):,} rows of the pool, chosen {how}"
-        values["evaluate"] = {**values["evaluate"], "hard_only": False}
-        values["gate"] = {**values["gate"], "min_gain": None}  # there is no control to gain over
+        values["evaluate"] = {**values["evaluate"], "hard_only": False, "judge": None}
+        # there is no control to gain over, and nobody is paid to judge
+        values["gate"] = {**values["gate"], "min_gain": None, "min_win_rate": None}
         self._make(Planned(name, {**values, "name": name}, about, name))
 
     def _task(self) -> Task:

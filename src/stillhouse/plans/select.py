@@ -76,6 +76,7 @@ def probe(recipe: Recipe, candidate: str) -> Recipe:
             **values.get("evaluate", {}),
             "rows": min(recipe.evaluate.rows or ROWS, ROWS),
             "also": [],
+            **ALONE,
         },
         "report": {"samples": 0},
         "gate": {},
@@ -83,6 +84,10 @@ def probe(recipe: Recipe, candidate: str) -> Recipe:
     for number, term in enumerate(recipe.objective if "objective" in values else []):
         values["objective"][number]["kind"] = term.kind
     return parse_recipe(values, f"the probe of {candidate}")
+
+
+ALONE: dict[str, Any] = {"baselines": [], "judge": None, "memorisation": None}
+"""What a small run does without."""
 
 
 def _tried(recipe: Recipe, candidate: str, place: Path, watch: Watch) -> dict[str, Any]:

@@ -177,7 +177,12 @@ class Search:
         return self.study.ask()
 
     def _planned(self, number: int, values: dict[str, Any]) -> Planned:
-        fixed = {"data.validation": self.wanted.validation, "evaluate.also": [], "evaluate.hard_only": False}
+        fixed: dict[str, Any] = {
+            "data.validation": self.wanted.validation,
+            "evaluate.also": [],
+            "evaluate.hard_only": False,
+        }
+        fixed |= {"evaluate.baselines": [], "evaluate.judge": None, "evaluate.memorisation": None}
         made = with_values(self.recipe, {**values, **fixed})
         made["gate"] = {}
         if self.prunes:

@@ -30,13 +30,13 @@ from .objective import (
     Term,
     TotalVariation,
 )
-from .outputs import Answers, Evaluate, Gate, Harness, Report
+from .outputs import Answers, Baseline, Evaluate, Gate, Harness, Judge, Memorisation, Report
 from .panel import Member, Pool
 from .plan import Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
 from .student import FromConfig, FromTeacher, Search, Student, Target
 from .teacher import Finetune, Label, Teacher
-from .train import Train
+from .train import EarlyStopping, Train
 
 __all__ = [
     "JS",
@@ -48,10 +48,12 @@ __all__ = [
     "Api",
     "Attention",
     "Augment",
+    "Baseline",
     "CrossTokenizer",
     "Custom",
     "Data",
     "DataSet",
+    "EarlyStopping",
     "Embeddings",
     "Evaluate",
     "FeatureTerm",
@@ -64,8 +66,10 @@ __all__ = [
     "Hard",
     "Harness",
     "Hidden",
+    "Judge",
     "Label",
     "Member",
+    "Memorisation",
     "Plan",
     "PolicyGradient",
     "Pool",

@@ -18,7 +18,7 @@ from .objective import (
     SoftTerm,
     Term,
 )
-from .outputs import Evaluate, Gate, Report
+from .outputs import SIMPLE, Evaluate, Gate, Report, memorisation_fault
 from .panel import alone_fault, context_fault, panel_fault
 from .plan import TEACH_ON, Plan, Tune
 from .rollouts import Rollouts, rollouts_fault
@@ -121,8 +121,21 @@ class Recipe(Section):
             raise ValueError("teacher.finetune: only for task: classification")
         if self.evaluate.answers is not None and self.task != "causal_lm":
             raise ValueError("evaluate.answers: only a language model writes; remove it")
+        if self.evaluate.judge is not None and self.evaluate.answers is None:
+            raise ValueError("evaluate.judge: there are no answers to judge; add evaluate.answers")
+        if self.gate.min_win_rate is not None and (
+            self.evaluate.judge is None or "teacher" not in self.evaluate.judge.against
+        ):
+            raise ValueError("gate.min_win_rate: nobody judges; add evaluate.judge, against: [teacher]")
         if self.evaluate.harness is not None and self.task != "causal_lm":
             raise ValueError("evaluate.harness: its tasks are for language models; remove it")
+        self._baselines_fit()
+        if self.train.early_stopping is not None and self.student.sparsity is not None:
+            raise ValueError(
+                "train.early_stopping: the best student may be one that is not sparse yet; remove it, or student.sparsity"
+            )
+        if fault := memorisation_fault(self.evaluate, self.gate, self.task, self.teacher.is_local):
+            raise ValueError(fault)
         if self.evaluate.swap and self.task != "classification":
             raise ValueError("evaluate.swap: only a classifier's answers can be paired; remove it")
         if self.data.augment is not None and (self.task != "classification" or not self.has_teacher):
@@ -153,6 +166,18 @@ class Recipe(Section):
             )
         self._formats_fit()
         return self
+
+    def _baselines_fit(self) -> None:
+        """A gate asks for what is measured, and words are counted where texts have labels."""
+        names = self.evaluate.baseline_names
+        if self.task != "classification" and (words := [name for name in names if name in SIMPLE]):
+            raise ValueError(
+                f"evaluate.baselines: {words[0]} chooses labels, and a language model has none; name a model"
+            )
+        if unknown := sorted(set(self.gate.better_than) - set(names)):
+            raise ValueError(
+                f"gate.better_than: {unknown[0]} is not among evaluate.baselines ({', '.join(names) or 'none'}); add it there"
+            )
 
     def _one_model_has_layers(self) -> None:
         """Layers are those of one model that reads what the student reads."""

@@ -131,6 +131,8 @@ def _sentences(faults: list[dict[str, Any]], values: dict[str, Any]) -> list[str
     others: dict[str, str] = {}
     shown: dict[str, str] = {}
     for fault, place in zip(faults, places, strict=True):
+        if fault["type"] == "literal_error" and isinstance(fault.get("input"), dict):
+            continue  # a section where a word may stand too: what is wrong inside it is said
         if wanted := _wanted_type(fault["type"]):
             if wanted not in types_wanted.setdefault(place, []):
                 types_wanted[place].append(wanted)
@@ -219,7 +221,7 @@ def _place(loc: Iterable[int | str], values: Any) -> str:
 
 
 def _is_union_member(step: str) -> bool:
-    return step in ("int", "float", "str", "bool", "Schedule", "dict") or "[" in step
+    return step in ("int", "float", "str", "bool", "Schedule", "Baseline", "dict") or "[" in step
 
 
 def _known_keys(loc: Iterable[int | str]) -> list[str]:
@@ -233,7 +235,8 @@ def _known_keys(loc: Iterable[int | str]) -> list[str]:
             if step in model.model_fields:
                 kind = model.model_fields[step].annotation
                 break
-            if "kind" in model.model_fields and model.model_fields["kind"].default == step:
+            named = "kind" in model.model_fields and model.model_fields["kind"].default == step
+            if named or model.__name__ == step:
                 kind = model
                 break
         else:

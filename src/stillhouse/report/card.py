@@ -138,6 +138,11 @@ def _data(results: Results) -> str:
     dropped = [f"{count:,} ({plain(why)})" for why, count in (data.get("dropped") or {}).items()]
     text = f"Rows: {in_words(rows)}. " if rows else ""
     text += f"Dropped: {in_words(dropped)}." if dropped else "None was dropped."
+    if planted := data.get("canaries"):
+        text += (
+            f" {planted['rows']:,} of the training rows hold {planted['secrets']:,} made-up secrets, planted to see what is "
+            "learned by heart."
+        )
     licences = results.get("licence") or {}
     named = [
         f"{who} {plain(str(licences[who]))}" for who in ("student", "teacher", "data") if licences.get(who)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .numbers import MISSING, count, in_words, known, number, with_interval
-from .table import Results, metric_title
+from .table import Results, dataset_names, metric_title
 
 MOST = 24
 """Rows of a table, the most telling first."""
@@ -27,15 +27,17 @@ def sections(results: Results) -> list[Section]:
     """Those that have something to show."""
     made = (
         _inherited(results), _apart(results), _words_apart(results), _classes(results), _confused(results), _gaps(results),
-        _counterfactual(results), _robust(results), _mended(results), _harness(results), _seeds(results), _paid(results),
+        _counterfactual(results), _robust(results), _mended(results), _baselines(results), *_memorised(results),
+        _judged(results), _ended_early(results), _harness(results), _seeds(results), _paid(results),
     )  # fmt: skip
     return [section for section in made if section is not None]
 
 
 def _three(models: dict[str, Any]) -> list[str]:
-    return [with_interval(models.get(name)) for name in ("teacher", "student", "hard_only")]
+    return [with_interval(models.get(name)) for name in NAMES]
 
 
+NAMES = ("teacher", "student", "hard_only")
 WHO = ["teacher", "student", "hard targets only"]
 
 
@@ -210,6 +212,118 @@ def _unsettled(found: dict[str, Any]) -> Iterator[str]:
     gain = found.get("gain")
     if gain and gain["low"] < 0 < gain["high"]:
         yield "Which of the two is better changes with the seed."
+
+
+def _baselines(results: Results) -> Section | None:
+    found, metric = results.get("baselines") or {}, results["metric"]
+    if not found:
+        return None
+    rows = [
+        [
+            f"{name}: {one['about']}",
+            dataset,
+            with_interval(one["metrics"][dataset].get(metric)),
+            with_interval(one["gains"][dataset].get(metric)),
+            _better(one["gains"][dataset].get(metric)),
+        ]
+        for name, one in found.items()
+        for dataset in dataset_names(results)
+    ]
+    beaten = [name for name, one in found.items() if _is_better(one["gains"]["eval"].get(metric))]
+    missed = [name for name in found if name not in beaten]
+    says = [f"The student is better than {in_words(beaten)} on eval."] if beaten else []
+    if missed:
+        says.append(f"It is not shown to be better than {in_words(missed)}.")
+    title = f"Baselines: {metric_title(results, metric)}"
+    return Section(title, says, ["", "on", "baseline", "student − baseline", "the student is"], rows)
+
+
+def _memorised(results: Results) -> Iterator[Section]:
+    """Planted secrets, and text that is continued word for word."""
+    found = results.get("memorisation") or {}
+    if secrets := found.get("canaries"):
+        row = [
+            f"mean exposure, bits ({secrets['count']} secrets, {number(secrets['read'])} times read; "
+            f"{number(secrets['chance'])} by chance, at most {number(secrets['most'])})",
+            *(
+                f"{number(one['mean'])} (p = {number(one['p'], 3)})" if one else MISSING
+                for one in (secrets["models"].get(name) for name in NAMES)
+            ),
+        ]
+        yield Section("Planted secrets", [secrets["says"]], ["", *WHO], [row])
+    if copied := found.get("verbatim"):
+        rows = [
+            [
+                f"{copied['rows'][kind]:,} {title}",
+                *_three({name: (copied["models"].get(name) or {}).get(kind) for name in NAMES}),
+            ]
+            for kind, title in (("train", "training rows"), ("held_out", "held-out rows"))
+        ]
+        title = f"Rows whose next {copied['tokens']} tokens are reproduced"
+        yield Section(title, [copied["says"]], ["share of", *WHO], rows)
+
+
+def _judged(results: Results) -> Section | None:
+    found = results.get("judged") or {}
+    rows = [
+        [
+            f"against {'the teacher' if name == 'teacher' else WHO[2]} ({one['judged']:,} prompts)",
+            f"{one['wins']:,} / {one['ties']:,} / {one['losses']:,}",
+            with_interval(one["win_rate"]),
+            _better(one["preferred"]),
+            with_interval(one["first_place"]),
+            with_interval(one["same_twice"]),
+        ]
+        for name, one in (found.get("against") or {}).items()
+    ]
+    if not rows:
+        return None
+    lost = sum(one["unparsable"] for one in found["against"].values())
+    asked = sum(one["replies"] for one in found["against"].values())
+    says = [
+        f"{found['judge']} read both answers in both orders; ties are half a win.  {lost:,} of {asked:,} replies had no verdict, and "
+        "their prompts are left out."
+    ]
+    columns = [
+        "student",
+        "won / tied / lost",
+        "win rate",
+        "the student is",
+        "first place preferred",
+        "same verdict twice",
+    ]
+    return Section("Judged in pairs", says, columns, rows)
+
+
+def _ended_early(results: Results) -> Section | None:
+    found = results.get("early_stopping") or {}
+    rows = [
+        [
+            {"student": WHO[1]}.get(name, WHO[2]),
+            f"{one['best_step']:,}",
+            f"{one['ended_at']:,} of {one['steps']:,}",
+            number(one["best"]),
+        ]
+        for name, one in found.items()
+    ]
+    if not rows:
+        return None
+    one = found.get("student") or next(iter(found.values()))
+    says = [f"Chosen on {one['rows']:,} rows of {one['of']}, which nothing else is reported on."]
+    columns = ["", "best at step", "ended at", f"{metric_title(results, one['metric'])} there"]
+    return Section("Early stopping", says, columns, rows)
+
+
+def _is_better(gap: dict[str, Any] | None) -> bool:
+    return gap is not None and gap["better"] is True
+
+
+def _better(gap: dict[str, Any] | None) -> str:
+    """What may be said of a difference."""
+    if gap is None or gap["value"] is None:
+        return MISSING
+    word = {True: "better", False: "worse", None: "not told apart"}[gap["better"]]
+    return f"{word} (p = {number(gap['p'], 3)})"
 
 
 def _harness(results: Results) -> Section | None:

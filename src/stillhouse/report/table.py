@@ -110,12 +110,15 @@ def _measured(model: dict[str, Any], dataset: str, metric: str) -> dict[str, Any
 
 
 def result_table(results: Results) -> Table:
-    """Rows: teacher, student, controls, floor.  Columns: what each costs, and each metric of each data set.
+    """Rows: teacher, student, controls, baselines, floor.  Columns: what each costs, and each metric of each data set.
 
     ↑ and ↓ in a column's title say which way is better; a column that nobody has a number for is left out.
     """
     titles = [title for _, title, _ in models(results)]
     everyone = [measurements for _, _, measurements in models(results)]
+    for name, measurements in (results.get("baselines") or {}).items():
+        titles.append(name)
+        everyone.append(measurements)
     floor = results.get("floor")
     if floor:
         titles.append("floor")

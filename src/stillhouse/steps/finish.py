@@ -29,6 +29,7 @@ from ..report.card import render_card
 from ..report.html import render_html
 from ..sources.terms import of_licence, student_licence
 from ..tasks import TASKS
+from .beyond import BEYOND
 
 
 def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -79,8 +80,9 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "reliability": found["reliability"],
         "notes": found["notes"],
         "seeds": found["seeds"],
+        "early_stopping": _looks(results),
         "harness": found["harness"],
-        **{name: found[name] for name in EVIDENCE},
+        **{name: found[name] for name in (*EVIDENCE, *BEYOND)},
     }
 
 
@@ -99,6 +101,15 @@ def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
         "terms": [of_licence(licence).sentence() for licence in dict.fromkeys(teachers)],
         "accepted": recipe.teacher.terms_accepted,
     }
+
+
+def _looks(results: Results) -> dict[str, Any] | None:
+    """What the validation rows said during training; None where nobody asked."""
+    found = {
+        name: results[stage].get("early_stopping")
+        for name, stage in (("student", "train"), ("hard_only", "control"))
+    }
+    return {name: looks for name, looks in found.items() if looks} or None
 
 
 def _economics(
@@ -146,6 +157,7 @@ def _data(facts: dict[str, Any]) -> dict[str, Any]:
         "dropped": dropped,
         "sets": counts,
         "coverage": facts["coverage"],
+        "canaries": facts["canaries"],
         "example": facts["example"],
     }
 
@@ -216,4 +228,26 @@ def check_gate(recipe: Recipe, found: dict[str, Any]) -> None:
             raise GateError(
                 f"gate.min_gain: the gain over the control on {metric} is {gain:.4f}, below {gate.min_gain}; "
                 "see the report for where the teacher helps."
+            )
+    if gate.min_win_rate is not None:
+        won = (found["judged"]["against"]["teacher"]["win_rate"] or {}).get("value")
+        if won is None or won < gate.min_win_rate:
+            raise GateError(
+                f"gate.min_win_rate: the student's win rate against its teacher "
+                f"{'could not be told' if won is None else f'is {won:.4f}'}, and must be at least {gate.min_win_rate:g}; "
+                "see the report for what the judge says."
+            )
+    if gate.max_exposure is not None:
+        reached = found["memorisation"]["canaries"]["models"]["student"]["mean"]
+        if reached > gate.max_exposure:
+            raise GateError(
+                f"gate.max_exposure: the student's mean exposure of planted secrets is {reached:.2f} bits, above "
+                f"{gate.max_exposure:g}; train for fewer passes, or on more rows."
+            )
+    for name in gate.better_than:
+        gap = found["baselines"][name]["gains"]["eval"][metric]
+        if gap["better"] is not True:
+            raise GateError(
+                f"gate.better_than: the student is not better than {name} in {metric} beyond chance (difference "
+                f"{gap['value']:.4f}, p = {gap['p']:.3f}); train longer, measure on more rows, or use {name}."
             )

@@ -18,7 +18,7 @@ from ..models.load import parameters
 from ..models.machine import device
 from ..pipeline import peak_memory
 from ..progress import Watch
-from ..recipe import Finetune, Term, Train, crossing_fault
+from ..recipe import Baseline, Finetune, Term, Train, crossing_fault
 from ..static import check_shape
 from ..tasks import Task, on_device
 from ..tasks.writing import SLOTS
@@ -157,8 +157,11 @@ def _predict(
     weights = 4.0 * speed["parameters"]
     saves = (steps // recipe.train.checkpoint_every) * 3 * weights / WRITTEN_PER_SECOND
     learning = steps * in_a_step * _mean(train)
+    if (early := recipe.train.early_stopping) is not None:
+        saves += -(-steps // early.every) * early.rows * _mean(train) * speed["student_read"]
     held_tokens = sum(_tokens(examples) for examples in held.values())
     students = 3 if recipe.evaluate.hard_only and recipe.has_teacher else 2
+    students += sum(isinstance(one, Baseline) for one in recipe.evaluate.baselines)
     probed = _tokens(train[: recipe.student.cut.rows]) if recipe.student.cut else 0
     probed = round(probed * passes(recipe.student))
     seconds = {

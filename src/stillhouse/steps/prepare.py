@@ -16,13 +16,14 @@ from ..files import hash_json, read_json, read_jsonl, write_json, write_jsonl
 from ..models.load import as_folder, load_config, load_tokenizer, same_tokenizer
 from ..models.machine import bfloat16_pays
 from ..progress import Watch
-from ..recipe import Data, DataSet, crossing_fault
+from ..recipe import Baseline, Data, DataSet, crossing_fault
 from ..registry import pick, source_of
 from ..sources import cache_dir, resolve
 from ..sources.terms import of_licence, of_provider, refuse_disallowed
 from ..tasks import TASKS, Task, make_task
 from ..tasks.bilingual import Bilingual
 from ..tasks.classification import label_order
+from .canaries import canary_rows, planted
 from .confidence import sure
 from .questions import has_answer, named_labels, refuse_unaskable
 
@@ -42,6 +43,7 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
     """Size and time of every local file that the recipe names; if they change, so may the data."""
     panel = [member.model for member in recipe.teacher.panel or []]
     models = [recipe.teacher.model, *panel, recipe.student.model, recipe.student.tokenizer]
+    models += [one.model for one in recipe.evaluate.baselines if isinstance(one, Baseline)]
     named = [*models, *(one.source for one in _data_sets(recipe).values()), *_beside(recipe.data)]
     stamps = []
     for name in named:
@@ -66,9 +68,9 @@ def _beside(data: Data) -> list[str | None]:
 
 def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     """Teacher (and student and writer, if they are models of their own) as local folders; `tongues` if tokenizers differ."""
-    fetched: dict[str, Any] = {"student": None, "writer": None, "tongues": None, "panel": None}
+    found: dict[str, Any] = {"student": None, "writer": None, "tongues": None, "panel": None}
     if not recipe.teacher.is_local:
-        return {**fetched, **_lent(recipe, watch), "bfloat16": _decided(place)}
+        return {**found, **_lent(recipe, watch), "bfloat16": _decided(place)}
     for role, wanted in {
         "teacher": recipe.teacher,
         "student": recipe.student,
@@ -76,17 +78,17 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     }.items():
         if wanted is None or wanted.model is None:
             continue
-        auto_class = "AutoModelForCausalLM" if role == "writer" else _auto_class(recipe.task)
-        fetched[role] = _fetched(wanted.model, wanted, auto_class, watch)
+        task = "causal_lm" if role == "writer" else recipe.task
+        found[role] = fetched(wanted.model, wanted, task, watch)
     if recipe.teacher.panel is not None:
-        fetched |= _fetch_panel(recipe, Path(fetched["teacher"]["folder"]), watch)
-    writer = [fetched["writer"]] if fetched["writer"] else []
-    for who in [*(fetched["panel"] or [fetched["teacher"]]), *writer]:
+        found |= _fetch_panel(recipe, Path(found["teacher"]["folder"]), watch)
+    writer = [found["writer"]] if found["writer"] else []
+    for who in [*(found["panel"] or [found["teacher"]]), *writer]:
         terms = of_licence(who["licence"])
         watch.note(f"  {who['name']}: {terms.sentence()}")
         refuse_disallowed([terms], recipe.teacher.terms_accepted)
-    if fetched["student"]:
-        mine, theirs = (load_tokenizer(Path(fetched[role]["folder"])) for role in ("student", "teacher"))
+    if found["student"]:
+        mine, theirs = (load_tokenizer(Path(found[role]["folder"])) for role in ("student", "teacher"))
         if why := same_tokenizer(mine, theirs):
             if recipe.teacher.panel is not None:
                 raise RecipeError(
@@ -99,14 +101,14 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
                     "data.filter.min_confidence: needs a teacher with the student's tokenizer; remove it."
                 )
             watch.note(f"  two tokenizers ({why}): the teacher reads each row in its own")
-            fetched["tongues"] = {"student": fetched["student"], "rows": {"folder": str(place.absolute())}}
-    return {**fetched, "bfloat16": _decided(place)}
+            found["tongues"] = {"student": found["student"], "rows": {"folder": str(place.absolute())}}
+    return {**found, "bfloat16": _decided(place)}
 
 
-def _fetched(source: str, pins: Any, auto_class: str, watch: Watch) -> dict[str, Any]:
+def fetched(source: str, pins: Any, task: str, watch: Watch) -> dict[str, Any]:
     """One model as a local folder."""
     found = resolve(source, sha256=pins.sha256, revision=pins.revision, kind="model", progress=watch.note)
-    folder = as_folder(found.path, cache_dir(), auto_class, watch.note)
+    folder = as_folder(found.path, cache_dir(), _auto_class(task), watch.note)
     return {
         "folder": str(folder),
         "identity": found.identity,
@@ -122,7 +124,7 @@ def _lent(recipe: Any, watch: Watch) -> dict[str, Any]:
         watch.note(f"  {recipe.teacher.name}: {terms.sentence()}")
         refuse_disallowed([terms], recipe.teacher.terms_accepted)
     own = recipe.student.model
-    lender = _fetched(own or recipe.student.tokenizer, recipe.student, _auto_class(recipe.task), watch)
+    lender = fetched(own or recipe.student.tokenizer, recipe.student, recipe.task, watch)
     teacher = {"identity": f"api:{recipe.teacher.name}", "licence": None, "name": recipe.teacher.name}
     return {
         "teacher": {**teacher, "folder": lender["folder"]},
@@ -134,7 +136,7 @@ def _fetch_panel(recipe: Any, lead: Path, watch: Watch) -> dict[str, Any]:
     """The members as local folders, and what the whole panel is called; refuses members with other tokenizers."""
     members: list[dict[str, Any]] = []
     for number, member in enumerate(recipe.teacher.panel):
-        found = _fetched(member.model, member, _auto_class(recipe.task), watch)
+        found = fetched(member.model, member, recipe.task, watch)
         folder = Path(found["folder"])
         if number and (why := same_tokenizer(load_tokenizer(folder), load_tokenizer(lead))):
             raise RecipeError(
@@ -192,9 +194,10 @@ def encode_rows(
         examples, refused = task.encode(
             [dict(row) for row in some if recipe.teacher.is_local or has_answer(row)]
         )
+        if name == "train":
+            secrets = canary_rows(recipe, rows.counts["train"]["format"], task)
+            some = [*some, *secrets]
         routed |= _routed(some, examples)
-        if models["tongues"]:
-            conversations |= _conversations(some, examples)
         if name == "train" and recipe.data.augment is not None:
             made = _augmented(recipe, task, teacher, examples)
             watch.note(f"  augment: {len(made):,} rows made of {len(rows.train):,}")
@@ -207,6 +210,10 @@ def encode_rows(
             examples, unsure = sure(examples, recipe.data.filter.min_confidence, task, teacher, BATCH, watch)
             watch.note(f"  the teacher is unsure of {len(unsure):,} rows, which are left out")
             refused = [*refused, *unsure]
+        if name == "train":
+            examples += planted(recipe, secrets, task, place, watch)
+        if models["tongues"]:
+            conversations |= _conversations(some, examples)
         dropped += [{**row, "set": name} for row in refused]
         if name != "train" and recipe.evaluate.rows:
             examples = examples[: recipe.evaluate.rows]
@@ -237,6 +244,7 @@ def encode_rows(
         "sets": sizes,
         "evaluated": list(held),
         "held_out": hash_json([[_unplaced(row) for row in some] for some in held.values()]),
+        "validation": sizes.get("validation"),
         "unlabelled": len(rows.unlabelled),
         "counts": rows.counts,
         "routes": hash_json(routed),
@@ -294,6 +302,7 @@ def fault(place: Path, result: dict[str, Any]) -> str | None:
     """What of the prepared files, or of the fetched models, is gone."""
     models = [Path(result[role]["folder"]) for role in ("teacher", "student", "writer") if result[role]]
     models += [Path(member["folder"]) for member in result["panel"] or []]
+    models += [Path(one["folder"]) for one in result["baselines"]["models"].values()]
     wanted = [*models, *(place / f"{name}.parquet" for name in result["sets"])]
     return next((f"{path} is gone" for path in wanted if not path.exists()), None)
 

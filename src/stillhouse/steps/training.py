@@ -10,12 +10,15 @@ from typing import Any, TextIO
 import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..data.canaries import PREFIX
 from ..data.encode import Example, read_examples
+from ..errors import DataError
 from ..files import atomic_folder, manifest_fault, write_jsonl
 from ..models.machine import device
 from ..pipeline import Results
 from ..progress import Watch
-from ..recipe import Finetune, Hard, Rollouts, Term, Train
+from ..recipe import EarlyStopping, Finetune, Hard, Rollouts, Term, Train
+from ..seeds import draw_seed
 from ..stopping import asked, good_moments
 from ..tasks import Task
 from ..tasks.bilingual import Bilingual
@@ -26,6 +29,7 @@ from ..teachers.ema import Ema
 from ..teachers.local import LocalTeacher
 from ..train import checkpoints
 from ..train.distiller import Distiller
+from ..train.early import BEST, SEEN, Chosen, Stopping, ended, looks_in, looks_of
 from ..train.forms import Form, forms_of, load_weights
 from .prepare import located, task_of
 
@@ -76,9 +80,10 @@ def train_student(
     if teacher is None:
         examples = labelled(examples)
     rollouts = None if teacher is None else recipe.rollouts
+    examples, chosen = set_aside(recipe.train.early_stopping, examples, facts, place)
     return _fit(
         recipe.train, steps, training_seed(recipe), objective, teacher, task, student, examples, facts,
-        inside or place, watch, rollouts=rollouts, forms=forms_of(recipe.student),
+        inside or place, watch, rollouts=rollouts, forms=forms_of(recipe.student), chosen=chosen,
     )  # fmt: skip
 
 
@@ -121,17 +126,23 @@ def _fit(
     head_seed: int | None = None,
     rollouts: Rollouts | None = None,
     forms: Sequence[Form] = (),
+    chosen: Chosen | None = None,
 ) -> Path:
-    """Train from `start` until `steps`, going on from the newest sound checkpoint in `place`."""
+    """Train from `start` until `steps`, or until `chosen` rows tell no gain, from the newest sound checkpoint in `place` on."""
     done = place / "model"
     if done.exists() and manifest_fault(done) is None:
         return done
     reached = checkpoints.newest_sound(place / "checkpoints", watch.note)
-    if (
-        reached is not None and checkpoints.step_of(reached) >= steps
+    metric = task.metrics[task.headline]
+    seen = looks_of(reached) if chosen and reached else []
+    over = chosen is not None and ended(seen, metric, chosen.wanted.patience)
+    if reached is not None and (
+        over or checkpoints.step_of(reached) >= steps
     ):  # it stopped between the last step and here
         student = _begun(task, start, head_seed, forms)
-        load_weights(student, reached)
+        load_weights(student, reached / BEST if chosen else reached)
+        if chosen:
+            chosen.write(place, seen, metric, steps)
         for form in reversed(forms):
             form.finish(student, place)
         with atomic_folder(done) as part:
@@ -141,6 +152,7 @@ def _fit(
     student = _begun(task, start, head_seed, forms)
     attend_fast(student, examples)
     curves = Curves(place / "metrics.jsonl", place.name, watch, steps)
+    stopping = [Stopping(chosen, task, train.batch_size, place, curves.write)] if chosen else []
     distiller = Distiller(
         model=student,
         teacher=teacher,
@@ -150,12 +162,15 @@ def _fit(
         processing_class=task.tokenizer,
         task=task,
         rollouts=rollouts,
-        callbacks=[*(one for form in forms if (one := form.callback()) is not None), curves],
+        callbacks=[*(one for form in forms if (one := form.callback()) is not None), *stopping, curves],
         say=watch.note,
     )
     with good_moments():
         distiller.train(resume_from_checkpoint=str(reached) if reached else None)
     curves.close()
+    if chosen:
+        load_weights(student, place / BEST)
+        chosen.write(place, looks_in(distiller.state.log_history), metric, steps)
     for form in reversed(forms):
         form.finish(student, place)
     with atomic_folder(done) as part:
@@ -207,6 +222,32 @@ def arguments(train: Train, steps: int, seed: int, place: Path, facts: dict[str,
     )
 
 
+def set_aside(
+    wanted: EarlyStopping | None, examples: list[Example], facts: dict[str, Any], place: Path
+) -> tuple[list[Example], Chosen | None]:
+    """(what to learn from, what to choose the best student on); the second is None unless the recipe asks.
+
+    Rows of `data.validation` if there are some; otherwise labelled training rows, the same ones for student and control.
+    Raises: DataError if more than half of the training rows would be set aside.
+    """
+    if wanted is None:
+        return examples, None
+    if (facts["validation"] or {}).get("rows"):
+        held = labelled(read_examples(place.parent / "prepare" / "validation.parquet"))
+        return examples, Chosen(wanted, held[: wanted.rows], "data.validation")
+    known = [example for example in labelled(examples) if not example.row.startswith(PREFIX)]
+    if 2 * wanted.rows > len(known):
+        raise DataError(
+            f"train.early_stopping.rows: {wanted.rows:,} of {len(known):,} training rows would be set aside; lower it, or give "
+            "data.validation."
+        )
+    chosen = sorted(known, key=lambda example: draw_seed(0, "validation", example.key))[: wanted.rows]
+    keys = {example.key for example in chosen}
+    rows = {example.row for example in chosen if len(example.labels) == 1}  # and what was made of them
+    kept = [one for one in examples if one.key not in keys and one.row.partition("~")[0] not in rows]
+    return kept, Chosen(wanted, chosen, "the training rows")
+
+
 def steps_of(train: Train, examples: int) -> int:
     """Optimiser steps that `steps` or `epochs` come to."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -242,7 +283,8 @@ class Curves(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """What was logged before the checkpoint stays; what came after it is dropped, for it comes again."""
-        write_jsonl(self.path, [{"run": self.run, **row} for row in state.log_history if "loss" in row])
+        kept = [row for row in state.log_history if "loss" in row or SEEN in row]
+        write_jsonl(self.path, [{"run": self.run, **row} for row in kept])
         self._handle = self.path.open("a", encoding="utf-8")
 
     def on_log(
@@ -256,9 +298,14 @@ class Curves(TrainerCallback):
         """One line."""
         if "loss" not in logs or self._handle is None:
             return
-        self._handle.write(json.dumps({"run": self.run, "step": state.global_step, **logs}) + "\n")
-        self._handle.flush()
+        self.write({"step": state.global_step, **logs})
         self._loss = f"loss {logs['loss']:.3f}"
+
+    def write(self, row: dict[str, Any]) -> None:
+        """One line."""
+        if self._handle is not None:
+            self._handle.write(json.dumps({"run": self.run, **row}) + "\n")
+            self._handle.flush()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -137,7 +137,7 @@ class Classification:
         return dict(class_prior_rows(counts, np.asarray([e.labels[0] for e in evaluated])))
 
 
-def label_order(folder: Path, labels: list[str]) -> list[str]:
+def label_order(folder: Path, labels: list[str], who: str = "teacher.model") -> list[str]:
     """`labels` in the order of the outputs of the classifier in `folder`.  Raises: RecipeError if they are not its labels."""
     named = load_config(folder).id2label or {}
     names = [str(named[number]) for number in sorted(named, key=int)]
@@ -146,9 +146,13 @@ def label_order(folder: Path, labels: list[str]) -> list[str]:
     numbered = [str(number) for number in range(len(labels))]
     if names == [f"LABEL_{number}" for number in numbered] and sorted(labels) == sorted(numbered):
         return numbered
+    remedy = (
+        "rename the data's labels, or add teacher.finetune to train it on them"
+        if who == "teacher.model"
+        else "name a model that was trained on these labels"
+    )
     raise RecipeError(
-        f"teacher.model: its labels are {', '.join(names)}, and the data's are {', '.join(labels)}; "
-        "rename the data's labels, or add teacher.finetune to train it on them."
+        f"{who}: its labels are {', '.join(names)}, and the data's are {', '.join(labels)}; {remedy}."
     )
 
 

@@ -1,5 +1,6 @@
 """What the Distiller does between the Trainer's steps."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,18 @@ from ..seeds import draw_seed
 from ..tasks import unwrap
 from ..teachers.ema import EmaTeacher
 from .order import SeededOrder
+
+
+class Companion(TrainerCallback):
+    """One that has something to keep in checkpoints."""
+
+    def save(self, folder: Path) -> None:
+        """Into a checkpoint that is being written."""
+        raise NotImplementedError
+
+    def restore(self, folder: Path) -> None:
+        """From one that training goes on from."""
+        raise NotImplementedError
 
 
 class Randomness(TrainerCallback):

@@ -26,7 +26,7 @@ from ..teachers.cross import Foreign
 from ..teachers.ema import Ema, EmaTeacher
 from ..teachers.local import LocalTeacher
 from . import checkpoints
-from .callbacks import Following, Randomness
+from .callbacks import Companion, Following, Randomness
 from .features import FeatureTerms
 from .given import task_of, teacher_of
 from .objective import Layers, Objective
@@ -275,10 +275,12 @@ class Distiller(Trainer):
             for companion in self._companions():
                 companion.restore(Path(checkpoint))
 
-    def _companions(self) -> list[FeatureTerms | Writing | EmaTeacher]:
+    def _companions(self) -> list[FeatureTerms | Writing | EmaTeacher | Companion]:
         """What only training needs and a checkpoint therefore keeps beside the student."""
         average = self.teacher if isinstance(self.teacher, EmaTeacher) else None
-        return [one for one in (self.objective.features, self.rollouts, average) if one is not None]
+        told = [one for one in self.callback_handler.callbacks if isinstance(one, Companion)]
+        known = (self.objective.features, self.rollouts, average)
+        return [*(one for one in known if one is not None), *told]
 
     def _save_all(self, folder: str) -> None:
         """The student, and beside it what a finished student does not have."""
