@@ -107,8 +107,8 @@ class Label(Section):
     """Run the teacher beside the student in every step instead of keeping its targets on disk."""
     top_k: PositiveInt | Literal["all"] = 64
     """Most probable tokens (or classes) kept for each position; all others together are one more outcome."""
-    samples: Annotated[PositiveInt, Field(le=255)] | None = None
-    """Instead of the most probable tokens keep this many drawn from the teacher's distribution: unbiased, less space for as
-    many tokens, and for forward_kl only."""
+    samples: Annotated[PositiveInt, Field(le=250)] | None = None
+    """Instead of the most probable tokens keep those of a probability of at least 1/samples, and others drawn in proportion to
+    theirs: unbiased, for forward_kl only.  32 take a tenth of the space of top_k: 64, and teach more."""
     batch_size: PositiveInt = 8
     """Rows the teacher reads at once."""
