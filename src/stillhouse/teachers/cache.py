@@ -14,13 +14,16 @@ index of its own; who opens the folder reads them all.
 Source of keeping targets of a fixed teacher: Hinton et al. 2015, arXiv:1503.02531.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from ..data.encode import Example
 from ..errors import DataError
@@ -38,6 +41,8 @@ GROUP_VALUES = 2**15
 """Kept outcomes in a row group, about: what is decoded to find one row of a cache that does not fit in memory."""
 BYTES_IN_MEMORY = 16 * 2**20
 """A cache whose shards are smaller than this together (on disk) is kept decoded in memory once read."""
+BATCHES_AHEAD = 64
+"""Micro-batches whose targets are read before they are asked for, at most: some megabytes."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +247,25 @@ class CachedTeacher:
 
     def __init__(self, cache: SoftTargetCache) -> None:
         self.cache = cache
+        self._reader = ThreadPoolExecutor(1, "soft-targets")
+        """All reading is done there: a cache is for one thread at a time."""
+        self._ahead: OrderedDict[tuple[str, ...], Future[Kept]] = OrderedDict()
+
+    def expect(self, keys: Sequence[str]) -> None:
+        """Begin to read what a later `signal` will ask for, so that the student need not wait for it.
+
+        Of batches that nobody asks for in the end the oldest are forgotten.
+        """
+        if tuple(keys) not in self._ahead:
+            self._ahead[tuple(keys)] = self._reader.submit(self._read, tuple(keys))
+        while len(self._ahead) > BATCHES_AHEAD:
+            self._ahead.popitem(last=False)[1].cancel()
 
     def signal(self, batch: Batch) -> Kept:
         """By the examples' keys, so that shuffling, accumulation, several ranks and resuming change nothing."""
-        return joined([self.cache.get(key) for key in batch["keys"]], batch["labels"].device)
+        self.expect(batch["keys"])
+        found = self._ahead.pop(tuple(batch["keys"])).result()
+        return joined([found], batch["labels"].device)
+
+    def _read(self, keys: tuple[str, ...]) -> Kept:
+        return joined([self.cache.get(key) for key in keys], torch.device("cpu"))

@@ -17,6 +17,7 @@ Ids and shares come back exactly.  docs/performance.md has the bytes a token of 
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def bytes_a_position(label: Label, outcomes: int) -> float:
 def encoded(targets: Kept, counted: list[int], meta: dict[str, Any]) -> list[Arrays]:
     """A batch's targets, cut into its examples of `counted` positions each."""
     edges = np.cumsum([0, *counted]).tolist()
-    spans = [slice(start, end) for start, end in zip(edges, edges[1:], strict=False)]
+    spans = [slice(start, end) for start, end in pairwise(edges)]
     ids = targets.ids.cpu().numpy().astype(np.uint16 if meta["outcomes"] <= 2**16 else np.uint32)
     if isinstance(targets, TopK):
         log_p = targets.log_p.cpu().numpy().astype(np.float16)

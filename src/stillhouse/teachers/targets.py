@@ -95,7 +95,7 @@ Kept = TopK | Sampled
 
 
 def joined(parts: Sequence[Kept], place: torch.device) -> Kept:
-    """Several examples' targets as one, in order."""
+    """Several examples' targets as one, in order, at `place`."""
     first = parts[0]
     if isinstance(first, TopK):
         some = [part for part in parts if isinstance(part, TopK)]
