@@ -316,7 +316,9 @@ def test_reading_ahead_is_begun_for_every_batch_and_changes_no_bit(folders, tmp_
         assert torch.equal(mine, theirs)
 
 
-def test_batches_that_nobody_asks_for_are_forgotten_and_a_missing_row_is_told_by_who_asks(cached, monkeypatch):
+def test_batches_that_nobody_asks_for_are_forgotten_and_a_missing_row_is_told_by_who_asks(
+    cached, monkeypatch
+):
     teacher, examples, task = cached
     monkeypatch.setattr(cache_module, "BATCHES_AHEAD", 2)
     for example in examples[:6]:

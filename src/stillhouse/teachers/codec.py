@@ -27,7 +27,8 @@ from torch import Tensor
 
 from ..losses.sparse import parts_of_a_draw
 from ..recipe import Label
-from .gaps import Array, Order, joined_bytes, read_gaps, written_gaps
+from .columns import Array, lists, numbers, pieces
+from .gaps import Order, read_gaps, written_gaps
 from .targets import Kept, Sampled, TopK
 
 Arrays = dict[str, Array]
@@ -74,7 +75,7 @@ def order_of(rows: Sequence[Arrays], meta: dict[str, Any]) -> Order | None:
 def columns(rows: Sequence[Arrays], meta: dict[str, Any], order: Order | None) -> dict[str, pa.Array]:
     """Rows as columns of a shard."""
     if order is None:
-        return {name: _lists([row[name] for row in rows]) for name in ("ids", "log_p")}
+        return {name: lists([row[name] for row in rows]) for name in ("ids", "log_p")}
     width = np.concatenate([row["width"] for row in rows])
     position = np.repeat(np.arange(len(width)), width)
     ids, parts = (np.concatenate([row[name] for row in rows]) for name in ("ids", "parts"))
@@ -83,12 +84,12 @@ def columns(rows: Sequence[Arrays], meta: dict[str, Any], order: Order | None) -
     made: dict[str, pa.Array] = {}
     for name, some in (("kept", ~once), ("drawn", once)):
         count, planes, places = written_gaps(position[some], ids[some], len(width), order)
-        lists = np.cumsum([0, *count])[ends]
-        made[name] = joined_bytes(count.astype(np.uint8), ends)
-        made |= {f"{name}_{number}": joined_bytes(plane, lists) for number, plane in enumerate(planes)}
+        last = np.cumsum([0, *count])[ends]
+        made[name] = pieces(count.astype(np.uint8), ends)
+        made |= {f"{name}_{number}": pieces(plane, last) for number, plane in enumerate(planes)}
         if name == "kept":
-            made["shares"] = joined_bytes(parts[some][places], lists)
-    return {**made, "entropy": pa.array(np.concatenate([row["entropy"] for row in rows]))}
+            made["shares"] = pieces(parts[some][places], last)
+    return {**made, "entropy": numbers(np.concatenate([row["entropy"] for row in rows]))}
 
 
 def decoded(row: Arrays, positions: int, meta: dict[str, Any], order: Order | None) -> Kept:
@@ -110,8 +111,3 @@ def decoded(row: Arrays, positions: int, meta: dict[str, Any], order: Order | No
     shares = torch.from_numpy(parts / np.float32(draws * parts_of_a_draw(draws)))
     entropy: Tensor = torch.full((positions,), float(row["entropy"][0]))
     return Sampled(torch.from_numpy(wide), shares, entropy, temperature)
-
-
-def _lists(arrays: list[Array]) -> pa.Array:
-    offsets = pa.array(np.cumsum([0, *map(len, arrays)]), pa.int32())
-    return pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(arrays)))

@@ -9,12 +9,12 @@ quarter more.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-Array = np.ndarray[Any, Any]
+from .columns import Array
+
 CODEC = pa.Codec("zstd", compression_level=19)
 
 
@@ -79,11 +79,3 @@ def read_gaps(count: Array, planes: Sequence[Array], order: Order) -> Array:
     running = np.concatenate([np.zeros(1, np.int64), np.cumsum(gaps)])
     before = running[np.cumsum(count) - count]
     return order.ids[running[1:] - np.repeat(before, count)]
-
-
-def joined_bytes(values: Array, ends: Array) -> pa.Array:
-    """[M] bytes, cut at `ends` into one value for each row."""
-    offsets = np.concatenate([[0], ends]).astype(np.int32)
-    return pa.Array.from_buffers(
-        pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(values))]
-    )

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .codec import Arrays, columns, order_of
-from .gaps import Array, Order
+from .columns import Array, flat, numbers, texts
+from .gaps import Order
 
 GROUPS_IN_MEMORY = 64
 FILES_OPEN = 16
@@ -47,9 +48,9 @@ def write_shard(path: Path, rows: Sequence[Row], meta: dict[str, Any], in_group:
             some = rows[start : start + in_group]
             table = pa.table(
                 {
-                    "key": pa.array([row.key for row in some]),
-                    "row": pa.array([row.row for row in some]),
-                    "positions": pa.array([row.positions for row in some], pa.int32()),
+                    "key": texts([row.key for row in some]),
+                    "row": texts([row.row for row in some]),
+                    "positions": numbers(np.array([row.positions for row in some], np.int32)),
                     **columns([row.values for row in some], meta, order),
                 }
             )
@@ -80,11 +81,11 @@ class Block:
     def of(cls, table: pa.Table, order: Order | None) -> "Block":
         """From Parquet."""
         parts = {
-            name: _flat(table.column(name).combine_chunks())
+            name: flat(table.column(name))
             for name in table.column_names
             if name not in ("key", "row", "positions")
         }
-        return cls(table.column("key"), table.column("positions").to_numpy(), parts, order)
+        return cls(table.column("key"), flat(table.column("positions"))[1], parts, order)
 
     def row(self, number: int) -> Arrays:
         """The values of one row."""
@@ -92,17 +93,6 @@ class Block:
             name: values[offsets[number] : offsets[number + 1]]
             for name, (offsets, values) in self.columns.items()
         }
-
-
-def _flat(column: pa.Array) -> tuple[Array, Array]:
-    """(offsets, values) of a column of lists, of bytes, or of numbers."""
-    if pa.types.is_list(column.type):
-        return column.offsets.to_numpy(), column.values.to_numpy()
-    if pa.types.is_binary(column.type):
-        _, offsets, values = column.buffers()
-        own = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
-        return own, np.frombuffer(values, np.uint8) if values is not None else np.empty(0, np.uint8)
-    return np.arange(len(column) + 1), column.to_numpy()
 
 
 class Reader:
