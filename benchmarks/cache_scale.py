@@ -10,7 +10,7 @@ from common import arguments
 from stillhouse.data.encode import Example
 from stillhouse.teachers.cache import Entry, SoftTargetCache
 
-META = {"teacher": "made up", "temperature": 1.0, "top_k": None, "samples": 32, "outcomes": 49_152}
+META = {"teacher": "made up", "temperature": 1.0, "top_k": None, "samples": 30, "outcomes": 49_152}
 
 
 def resident() -> float:

@@ -27,7 +27,7 @@ import torch
 
 from ..data.encode import Example
 from ..errors import DataError
-from ..files import atomic, hash_file, link_or_copy, read_json, sweep_parts, write_json
+from ..files import atomic, hash_file, hash_json, link_or_copy, read_json, sweep_parts, write_json
 from ..tasks import Batch
 from .codec import Arrays, decoded
 from .keys import Keys
@@ -173,6 +173,11 @@ class SoftTargetCache:
         )
 
 
+def folder_name(meta: dict[str, Any]) -> str:
+    """Of a cache: another one for other targets, and for another version's format, which is asked for again."""
+    return f"targets-{hash_json([FORMAT, meta])[:12]}"
+
+
 def part_name(part: tuple[int, int]) -> str:
     """Folder of the targets of one process of several: (number from 1, of how many)."""
     return f"{PART}{part[0]}-of-{part[1]}"
@@ -198,6 +203,8 @@ def cache_fault(folder: Path) -> str | None:
     found = indexes(folder)
     if not found:
         return f"{folder / INDEX} is gone"
+    if any(_read_index(path).get("format") != FORMAT for path in found):
+        return f"{folder.name} holds soft targets in another version's format"
     faults = (_shard_fault(path.parent, shard) for path in found for shard in _read_index(path)["shards"])
     return next((fault for fault in faults if fault), None)
 
