@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from ..data.encode import Example
@@ -31,7 +30,7 @@ from ..files import atomic, hash_file, hash_json, link_or_copy, read_json, sweep
 from ..tasks import Batch
 from .codec import Arrays, decoded
 from .keys import Keys
-from .shards import Reader, Row, write_shard
+from .shards import Reader, Row, keys_of, write_shard
 from .targets import Kept, joined
 
 INDEX = "index.json"
@@ -119,8 +118,7 @@ class SoftTargetCache:
         for shard in saved["shards"]:
             fault = _shard_fault(index.parent, shard)
             if fault is None:
-                keys = pq.read_table(index.parent / shard["file"], columns=["key"]).column("key").to_pylist()
-                self._admit(index.parent, shard, keys)
+                self._admit(index.parent, shard, keys_of(index.parent / shard["file"]))
                 sound.append(shard)
                 continue
             self._say(f"soft targets: {fault}; its {shard['rows']} rows will be asked for again")

@@ -78,4 +78,5 @@ def read_gaps(count: Array, planes: Sequence[Array], order: Order) -> Array:
     gaps = sum(plane.astype(np.int64) << 8 * number for number, plane in enumerate(planes))
     running = np.concatenate([np.zeros(1, np.int64), np.cumsum(gaps)])
     before = running[np.cumsum(count) - count]
-    return order.ids[running[1:] - np.repeat(before, count)]
+    found: Array = order.ids[running[1:] - np.repeat(before, count)]
+    return found
