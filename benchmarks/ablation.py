@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hard targets only": {"objective": [{"kind": "hard"}]},
     "forward KL, dense": {"objective": soft("forward_kl"), **BESIDE},
     "forward KL, top 64": {"objective": soft("forward_kl"), "label": {"top_k": 64}},
+    "forward KL, 30 draws": {"objective": soft("forward_kl"), "label": {"samples": 30}},
     "forward KL, 16 draws": {"objective": soft("forward_kl"), "label": {"samples": 16}},
     "forward KL, 8 draws": {"objective": soft("forward_kl"), "label": {"samples": 8}},
     "reverse KL": {"objective": soft("reverse_kl"), **BESIDE},

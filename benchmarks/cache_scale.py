@@ -10,7 +10,7 @@ from common import arguments
 from stillhouse.data.encode import Example
 from stillhouse.teachers.cache import Entry, SoftTargetCache
 
-META = {"teacher": "made up", "temperature": 1.0, "top_k": None, "samples": 16, "outcomes": 49_152}
+META = {"teacher": "made up", "temperature": 1.0, "top_k": None, "samples": 30, "outcomes": 49_152}
 
 
 def resident() -> float:
@@ -30,12 +30,13 @@ def main() -> None:
         for first in range(0, rows, asked.shard):
             entries = []
             for number in range(first, min(first + asked.shard, rows)):
-                width = draw.integers(1, 14, asked.length).astype(np.uint8)
+                width = draw.integers(4, 29, asked.length).astype(np.uint8)
+                kept = draw.random(int(width.sum())) < 0.25
                 columns = {
                     "width": width,
-                    "ids": draw.zipf(1.3, int(width.sum())).clip(0, 49_151).astype(np.uint16),
-                    "counts": draw.integers(1, 4, int(width.sum())).astype(np.uint8),
-                    "entropy": draw.random(asked.length).astype(np.float16),
+                    "ids": (49_152 * draw.random(len(kept)) ** 3).astype(np.uint16),
+                    "parts": np.where(kept, draw.integers(3, 40, len(kept)), 2).astype(np.uint8),
+                    "entropy": draw.random(1).astype(np.float32),
                 }
                 entries.append(Entry(Example(f"{number:032x}", "", [], labels, [0], 0), columns))
             cache.add(entries)

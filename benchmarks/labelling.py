@@ -56,7 +56,7 @@ def main() -> None:
     sides = {"bare teacher": bare}
     for k in (64, 16, 8):
         sides[f"top-{k}"] = partial(ours, f"top-{k}", top_k=k)
-    for n in (64, 32, 16, 8):
+    for n in (64, 30, 16, 8):
         sides[f"{n} draws"] = partial(ours, f"{n} draws", samples=n)
     found = in_turn(sides, asked.rounds)
     rates = {f"{name}: tokens/s": f"{tokens / min(times):,.0f}" for name, times in found.items()}

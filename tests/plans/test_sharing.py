@@ -11,7 +11,7 @@ from stillhouse.files import read_json
 from stillhouse.pipeline import DONE, Stage, run_pipeline
 from stillhouse.progress import Silent
 from stillhouse.recipe import Recipe, parse_recipe
-from stillhouse.teachers.cache import INDEX, cache_fault, pool_caches
+from stillhouse.teachers.cache import FORMAT, INDEX, cache_fault, pool_caches
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -116,7 +116,7 @@ def _cache(folder: Path, shards: dict[str, str], meta: str = "m") -> Path:
         rows.append(
             {"file": name, "rows": 1, "rows_in_group": 1, "bytes": size, "sha256": hash_file(folder / name)}
         )
-    write_json(folder / INDEX, {"format": 2, "meta": meta, "shards": rows})
+    write_json(folder / INDEX, {"format": FORMAT, "meta": meta, "shards": rows})
     return folder
 
 

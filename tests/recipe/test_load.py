@@ -347,6 +347,7 @@ ALIKE = {
         {"objective": [{"kind": "reverse_kl"}], "label__samples": 12},
         r"reverse_kl cannot be estimated from sampled targets",
     ),
+    "two forms of soft targets": ({"label__samples": 12, "label__top_k": 16}, r"top_k: 16 and samples: 12.*remove one"),
     "few outcomes for a divergence that needs all": (
         {"objective": [{"kind": "alpha_beta"}]}, r"alpha_beta needs every outcome's probability.*label.online: true",
     ),

@@ -15,10 +15,11 @@ from transformers import (
 import tiny
 from stillhouse import Distiller
 from stillhouse import objectives as kd
-from stillhouse.errors import RecipeError
+from stillhouse.errors import DataError, RecipeError
 from stillhouse.models.load import load_tokenizer
 from stillhouse.progress import Silent
 from stillhouse.tasks import make_task
+from stillhouse.teachers import cache as cache_module
 from stillhouse.teachers.cache import CachedTeacher, SoftTargetCache
 from stillhouse.teachers.labelling import ask
 from stillhouse.teachers.local import LocalTeacher
@@ -287,6 +288,47 @@ def test_kept_targets_are_found_by_content_in_whatever_order_the_rows_come(folde
         torch.testing.assert_close(
             dense, torch.zeros_like(dense).scatter_(1, exact.ids, exact.log_p), rtol=2**-11, atol=1e-6
         )
+
+
+class Watched(CachedTeacher):
+    """Counts the batches whose targets were announced before they were asked for."""
+
+    early = late = 0
+
+    def signal(self, batch):
+        self.early += tuple(batch["keys"]) in self._ahead
+        self.late += tuple(batch["keys"]) not in self._ahead
+        return super().signal(batch)
+
+
+def test_reading_ahead_is_begun_for_every_batch_and_changes_no_bit(folders, tmp_path, cached, monkeypatch):
+    examples = cached[1]
+    common = {"rows": examples, "max_steps": 5, "per_device_train_batch_size": 3, "learning_rate": 1e-3}
+    ahead = Watched(cached[0].cache)
+    one = train(folders, tmp_path, teacher=ahead, gradient_accumulation_steps=2, **common)
+    assert (ahead.early, ahead.late) == (10, 0)
+    assert len(ahead._ahead) <= 4  # the loader was at the next epoch's batches, at most
+    monkeypatch.setattr(CachedTeacher, "expect", lambda self, keys: None)
+    monkeypatch.setattr(CachedTeacher, "signal", lambda self, batch: self._read(tuple(batch["keys"])))
+    without = CachedTeacher(cached[0].cache)
+    other = train(folders, tmp_path, teacher=without, gradient_accumulation_steps=2, **common)
+    for mine, theirs in zip(one.gradients.steps, other.gradients.steps, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_batches_that_nobody_asks_for_are_forgotten_and_a_missing_row_is_told_by_who_asks(
+    cached, monkeypatch
+):
+    teacher, examples, task = cached
+    monkeypatch.setattr(cache_module, "BATCHES_AHEAD", 2)
+    for example in examples[:6]:
+        teacher.expect([example.key])
+    assert len(teacher._ahead) == 2
+    assert len(teacher.signal(task.collate(examples[:1]))) == examples[0].counted
+    batch = {**task.collate(examples[:2]), "keys": ["nobody's", examples[0].key]}
+    teacher.expect(batch["keys"])
+    with pytest.raises(DataError, match="no soft targets for the example nobody's"):
+        teacher.signal(batch)
 
 
 def test_kept_targets_of_another_temperature_are_refused_where_some_outcomes_are_not_kept(folders, tmp_path):

@@ -59,7 +59,7 @@ def default_space(recipe: Recipe) -> Space:
         if isinstance(term, FeatureTerm) and isinstance(term.layers, str):
             space[f"objective.{number}.layers"] = ["uniform", "last", "skip"]
     if recipe.label.samples is not None:
-        space["label.samples"] = [n for n in _doubled(recipe.label.samples) if n <= 255]
+        space["label.samples"] = [n for n in _doubled(recipe.label.samples) if n <= 250]
     return space
 
 

@@ -107,8 +107,17 @@ class Label(Section):
     """Run the teacher beside the student in every step instead of keeping its targets on disk."""
     top_k: PositiveInt | Literal["all"] = 64
     """Most probable tokens (or classes) kept for each position; all others together are one more outcome."""
-    samples: Annotated[PositiveInt, Field(le=255)] | None = None
-    """Instead of the most probable tokens keep this many drawn from the teacher's distribution: unbiased, less space for as
-    many tokens, and for forward_kl only."""
+    samples: Annotated[PositiveInt, Field(le=250)] | None = None
+    """Instead of the most probable tokens keep those of a probability of at least 1/samples, and others drawn in proportion to
+    theirs: unbiased, for forward_kl only.  30 take a tenth of the space of top_k: 64 and come nearer to dense targets."""
     batch_size: PositiveInt = 8
     """Rows the teacher reads at once."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if self.samples is not None and self.top_k != type(self).model_fields["top_k"].default:
+            raise ValueError(
+                f"top_k: {self.top_k} and samples: {self.samples} are two forms, and samples keeps probable tokens for sure "
+                "already; remove one"
+            )
+        return self

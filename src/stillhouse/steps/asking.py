@@ -21,7 +21,7 @@ from ..progress import Watch
 from ..recipe import Api
 from ..tasks import Task
 from ..teachers import TopK
-from ..teachers.cache import Entry, SoftTargetCache
+from ..teachers.cache import Entry, SoftTargetCache, folder_name
 from ..teachers.codec import encoded
 from ..teachers.said import (
     CONTROL_TOKEN,
@@ -130,7 +130,7 @@ def _labels(
         "outcomes": task.outcomes,
         "answers": hash_json([[one.key, shares[one.row]] for one in train])[:16],
     }
-    cache = SoftTargetCache(place / f"targets-{hash_json(meta)[:12]}", meta, watch.note)
+    cache = SoftTargetCache(place / folder_name(meta), meta, watch.note)
     missing = {one.key: one for one in train if one.key not in cache}
     if missing:
         cache.add([_entry(one, shares[one.row], meta) for one in missing.values()])

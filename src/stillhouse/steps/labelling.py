@@ -6,11 +6,10 @@ from typing import Any
 
 from ..data.encode import Example, read_examples
 from ..errors import RecipeError
-from ..files import hash_json
 from ..pipeline import Results, locked
 from ..progress import Watch
 from ..tasks import Task
-from ..teachers.cache import SoftTargetCache, part_name
+from ..teachers.cache import SoftTargetCache, folder_name, part_name
 from ..teachers.labelling import label_examples, label_settings
 from .prepare import located, task_of
 from .training import dtype_name
@@ -45,7 +44,7 @@ def labelling_of(recipe: Any, results: Results, place: Path) -> Labelling:
     if whole and "panel" not in teacher:  # a pool of softened distributions is not the pool, softened
         meta["temperature"] = 1.0  # whole distributions serve every temperature: the teacher is asked once
     return Labelling(
-        place / f"targets-{hash_json(meta)[:12]}",
+        place / folder_name(meta),
         meta,
         located(teacher["folder"], place),
         task,

@@ -9,35 +9,39 @@ index of its own; who opens the folder reads them all.
     key        the example's key
     row        id of the row it was made from
     positions  N, its counted positions
-    …          the targets of these positions as lists (see `codec`)
+    …          the targets of these positions (see `codec`)
 
 Source of keeping targets of a fixed teacher: Hinton et al. 2015, arXiv:1503.02531.
 """
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import torch
 
 from ..data.encode import Example
 from ..errors import DataError
-from ..files import atomic, hash_file, link_or_copy, read_json, sweep_parts, write_json
+from ..files import atomic, hash_file, hash_json, link_or_copy, read_json, sweep_parts, write_json
 from ..tasks import Batch
-from .codec import Arrays, decoded, schema
+from .codec import Arrays, decoded
 from .keys import Keys
-from .shards import Reader
+from .shards import Reader, Row, keys_of, write_shard
 from .targets import Kept, joined
 
 INDEX = "index.json"
 PART = "part-"
-FORMAT = 2
+FORMAT = 3
 GROUP_VALUES = 2**15
 """Kept outcomes in a row group, about: what is decoded to find one row of a cache that does not fit in memory."""
 BYTES_IN_MEMORY = 16 * 2**20
 """A cache whose shards are smaller than this together (on disk) is kept decoded in memory once read."""
+BATCHES_AHEAD = 64
+"""Micro-batches whose targets are read before they are asked for, at most: some megabytes."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class SoftTargetCache:
         self._shards: list[tuple[str, int]] = []
         """(file, rows in a row group)"""
         self._keys = Keys()
-        self._reader = Reader(folder)
+        self._reader = Reader(folder, meta["outcomes"])
         self._bytes = 0
         mine = folder / part
         mine.mkdir(parents=True, exist_ok=True)
@@ -114,7 +118,7 @@ class SoftTargetCache:
         for shard in saved["shards"]:
             fault = _shard_fault(index.parent, shard)
             if fault is None:
-                self._admit(index.parent, shard)
+                self._admit(index.parent, shard, keys_of(index.parent / shard["file"]))
                 sound.append(shard)
                 continue
             self._say(f"soft targets: {fault}; its {shard['rows']} rows will be asked for again")
@@ -123,9 +127,8 @@ class SoftTargetCache:
         if index.parent == self.folder / self._part:
             self._own = sound
 
-    def _admit(self, place: Path, shard: dict[str, Any]) -> None:
+    def _admit(self, place: Path, shard: dict[str, Any], keys: Sequence[str]) -> None:
         self._bytes += shard["bytes"]
-        keys = pq.read_table(place / shard["file"], columns=["key"]).column("key").to_pylist()
         self._keys.add(keys, len(self._shards))
         self._shards.append(
             ((place / shard["file"]).relative_to(self.folder).as_posix(), shard["rows_in_group"])
@@ -136,18 +139,13 @@ class SoftTargetCache:
         place = self.folder / self._part
         number = 1 + max((int(shard["file"].partition(".")[0]) for shard in self._own), default=-1)
         path = place / f"{number:05d}.parquet"
-        columns = {
-            "key": pa.array([entry.example.key for entry in entries]),
-            "row": pa.array([entry.example.row for entry in entries]),
-            "positions": pa.array([entry.positions for entry in entries], pa.int32()),
-        }
-        for name, kind in schema(self.meta).items():
-            columns[name] = pa.array([entry.columns[name] for entry in entries], kind)
         in_group = max(1, GROUP_VALUES * len(entries) // max(1, sum(entry.values for entry in entries)))
+        rows = [
+            Row(entry.example.key, entry.example.row, entry.positions, entry.columns) for entry in entries
+        ]
         with atomic(path) as part:
-            pq.write_table(pa.table(columns), part, compression="zstd", row_group_size=in_group)
-        del columns
-        pa.default_memory_pool().release_unused()  # or it keeps what the largest shard took
+            write_shard(part, rows, self.meta, in_group)
+        pa.default_memory_pool().release_unused()  # or it keeps what the largest row group took
         shard = {
             "file": path.name,
             "rows": len(entries),
@@ -156,7 +154,7 @@ class SoftTargetCache:
             "sha256": hash_file(path),
         }
         self._own.append(shard)
-        self._admit(place, shard)
+        self._admit(place, shard, [row.key for row in rows])
         write_json(place / INDEX, {"format": FORMAT, "meta": self.meta, "shards": self._own})
 
     def get(self, key: str) -> Kept:
@@ -167,10 +165,15 @@ class SoftTargetCache:
             group, row = (None, found[1]) if self._bytes <= BYTES_IN_MEMORY else divmod(found[1], in_group)
             block = self._reader.block(file, group)
             if block.keys[row].as_py() == key:
-                return decoded(block.row(row), int(block.positions[row]), self.meta)
+                return decoded(block.row(row), int(block.positions[row]), self.meta, block.order)
         raise DataError(
             f"{self.folder}: has no soft targets for the example {key}; run the label stage again."
         )
+
+
+def folder_name(meta: dict[str, Any]) -> str:
+    """Of a cache: another one for other targets, and for another version's format, which is asked for again."""
+    return f"targets-{hash_json([FORMAT, meta])[:12]}"
 
 
 def part_name(part: tuple[int, int]) -> str:
@@ -198,6 +201,8 @@ def cache_fault(folder: Path) -> str | None:
     found = indexes(folder)
     if not found:
         return f"{folder / INDEX} is gone"
+    if any(_read_index(path).get("format") != FORMAT for path in found):
+        return f"{folder.name} holds soft targets in another version's format"
     faults = (_shard_fault(path.parent, shard) for path in found for shard in _read_index(path)["shards"])
     return next((fault for fault in faults if fault), None)
 
@@ -247,7 +252,25 @@ class CachedTeacher:
 
     def __init__(self, cache: SoftTargetCache) -> None:
         self.cache = cache
+        self._reader = ThreadPoolExecutor(1, "soft-targets")
+        """All reading is done there: a cache is for one thread at a time."""
+        self._ahead: OrderedDict[tuple[str, ...], Future[Kept]] = OrderedDict()
+
+    def expect(self, keys: Sequence[str]) -> None:
+        """Begin to read what a later `signal` will ask for, so that the student need not wait for it.
+
+        Of batches that nobody asks for in the end the oldest are forgotten.
+        """
+        if tuple(keys) not in self._ahead:
+            self._ahead[tuple(keys)] = self._reader.submit(self._read, tuple(keys))
+        while len(self._ahead) > BATCHES_AHEAD:
+            self._ahead.popitem(last=False)[1].cancel()
 
     def signal(self, batch: Batch) -> Kept:
         """By the examples' keys, so that shuffling, accumulation, several ranks and resuming change nothing."""
-        return joined([self.cache.get(key) for key in batch["keys"]], batch["labels"].device)
+        self.expect(batch["keys"])
+        found = self._ahead.pop(tuple(batch["keys"])).result()
+        return joined([found], batch["labels"].device)
+
+    def _read(self, keys: tuple[str, ...]) -> Kept:
+        return joined([self.cache.get(key) for key in keys], torch.device("cpu"))

@@ -6,7 +6,7 @@ from hashlib import blake2b
 import numpy as np
 
 UNSORTED = 2**16
-"""Keys added before they are sorted in."""
+"""Keys added before they are sorted in, at most: each takes ten times as much until then."""
 
 
 class Keys:
@@ -24,7 +24,7 @@ class Keys:
     def add(self, keys: Sequence[str], shard: int) -> None:
         """The rows of a shard, in order."""
         self._new.update({_hash(key): (shard, row) for row, key in enumerate(keys)})
-        if len(self._new) > UNSORTED:
+        if len(self._new) > min(UNSORTED, max(2**12, len(self._hashes) // 8)):
             self._sort_in()
 
     def find(self, key: str) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ from ..losses.fused import chunks
 from ..losses.sparse import draw_sampled
 from ..models.taps import tapped
 from ..tasks import Batch, Task, unwrap
-from .targets import Dense, Sampled, TopK
+from .targets import Dense, Sampled, TopK, widened
 
 
 class LocalTeacher:
@@ -53,29 +53,21 @@ class LocalTeacher:
 
     @torch.no_grad()
     def sampled(self, batch: Batch, uniform: Tensor, draws: int, temperature: float) -> Sampled:
-        """`draws` outcomes at each position, for keeping.
+        """What `draws` draws leave of each position, for keeping (see `losses.sparse.draw_sampled`).
 
         Args: uniform: [N], in [0, 1): one number for each position decides its draws.
         """
         dense = self.signal(batch).at(temperature)
-        ids, entropy = [], []
+        drawn, entropy = [], []
         for positions in chunks(len(dense), self.task.outcomes):
             log_p = log_softmax(dense.logits(positions), temperature)
-            ids.append(draw_sampled(log_p, uniform[positions], draws))
             entropy.append(-(log_p.exp() * log_p.clamp_min(-1e30)).sum(-1))
-        if not ids:
+            drawn.append(draw_sampled(log_p, uniform[positions], draws))
+        if not drawn:
             empty = dense.hidden.new_zeros((0, 1)).float()
             return Sampled(empty.long(), empty, empty[:, 0], temperature)
-        places, shares = _tallied(torch.cat(ids), draws)
-        return Sampled(places, shares, torch.cat(entropy), temperature)
-
-
-def _tallied(ids: Tensor, draws: int) -> tuple[Tensor, Tensor]:
-    """Sorted draws with repeats [N, draws] -> (different ids [N, n], their shares [N, n], 0 at the end of short rows)."""
-    new = torch.ones_like(ids, dtype=torch.bool)
-    new[:, 1:] = ids[:, 1:] != ids[:, :-1]
-    place = new.cumsum(-1) - 1
-    width = int(place.max()) + 1
-    counts = ids.new_zeros((len(ids), width)).scatter_add_(1, place, torch.ones_like(ids))
-    unique = ids.new_zeros((len(ids), width)).scatter_(1, place, ids)
-    return unique, counts.float() / draws
+        width = max(ids.shape[1] for ids, _ in drawn)
+        ids, shares = (
+            torch.cat([widened(part, width) for part in parts]) for parts in zip(*drawn, strict=True)
+        )
+        return Sampled(ids, shares, torch.cat(entropy), temperature)

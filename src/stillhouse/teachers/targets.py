@@ -52,14 +52,14 @@ class TopK:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Outcomes drawn from the teacher's distribution at one temperature, each once with its share of the draws."""
+    """Outcomes kept or drawn from the teacher's distribution at one temperature, each once with its share."""
 
     ids: Tensor
     """[N, n]"""
     shares: Tensor
-    """[N, n], adding up to 1; 0 at places that are not used."""
+    """[N, n], adding up to 1 on average; 0 at places that are not used."""
     entropy: Tensor
-    """[N], nats."""
+    """[N], nats; from disk the mean over each example's positions, for only its sum goes into the loss."""
     temperature: float
 
     def __len__(self) -> int:
@@ -95,7 +95,7 @@ Kept = TopK | Sampled
 
 
 def joined(parts: Sequence[Kept], place: torch.device) -> Kept:
-    """Several examples' targets as one, in order."""
+    """Several examples' targets as one, in order, at `place`."""
     first = parts[0]
     if isinstance(first, TopK):
         some = [part for part in parts if isinstance(part, TopK)]
@@ -106,11 +106,12 @@ def joined(parts: Sequence[Kept], place: torch.device) -> Kept:
     drawn = [part for part in parts if isinstance(part, Sampled)]
     width = max(part.ids.shape[1] for part in drawn)
     ids, shares = (
-        torch.cat([_widened(getattr(part, name), width) for part in drawn]).to(place)
+        torch.cat([widened(getattr(part, name), width) for part in drawn]).to(place)
         for name in ("ids", "shares")
     )
     return Sampled(ids, shares, torch.cat([part.entropy for part in drawn]).to(place), first.temperature)
 
 
-def _widened(values: Tensor, width: int) -> Tensor:
+def widened(values: Tensor, width: int) -> Tensor:
+    """[N, n] -> [N, width], zeros at the end."""
     return torch.nn.functional.pad(values, (0, width - values.shape[1]))

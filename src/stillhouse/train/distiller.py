@@ -22,6 +22,7 @@ from ..models.taps import tapped
 from ..recipe import PolicyGradient, Rollouts, Term, rollouts_fault
 from ..tasks import Batch, Scores, Task, unwrap
 from ..teachers import Dense, SoftTargets, Teacher
+from ..teachers.cache import CachedTeacher
 from ..teachers.cross import Foreign
 from ..teachers.ema import Ema, EmaTeacher
 from ..teachers.local import LocalTeacher
@@ -112,6 +113,8 @@ class Distiller(Trainer):
         if not reads_rows and can_pack(self.task, model, self.teacher):
             self.data_collator = partial(packed_batch, self.task)
             lengths = [1] * len(lengths)  # any rows fill a sequence: they need not be of like length
+        if isinstance(self.teacher, CachedTeacher) and not args.dataloader_num_workers:
+            self.data_collator = partial(self._announced, self.data_collator)
         self._order = SeededOrder(lengths, args.train_batch_size, args.seed)
         if isinstance(self.teacher, LocalTeacher):
             self.teacher.model.to(args.device)
@@ -172,6 +175,14 @@ class Distiller(Trainer):
         if model.training:
             self._parts.append(parts.detach())
         return (loss, scores) if return_outputs else loss
+
+    def _announced(self, collate: Callable[[list[Example]], Batch], rows: list[Example]) -> Batch:
+        """A batch whose kept targets are looked up from now on: the loader makes batches before they are learned from."""
+        batch = collate(rows)
+        if self.objective.asks_teacher(self._progress):
+            assert isinstance(self.teacher, CachedTeacher)
+            self.teacher.expect(batch["keys"])
+        return batch
 
     def _read(self, model: nn.Module, inputs: Batch) -> tuple[SoftTargets | None, Scores, Layers | None]:
         """What teacher and student say, and what their layers hand on if a term compares them."""
