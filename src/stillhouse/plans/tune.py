@@ -135,6 +135,7 @@ class Search:
         place = self.bench.place(one.name)
         judge = Judge(Named(self.bench.watch, one.name), place, self._judged, trial if self.prunes else None)
         try:
+            judge.go_on()
             self.bench.run(one, until="train", watch=judge)
             value = self._judged(place, None)
         except Pruned:
