@@ -11,6 +11,7 @@ from stillhouse.plans.ablation import WHOLE, expand_ablation
 from stillhouse.plans.check import refuse_rounds
 from stillhouse.plans.expand import expand
 from stillhouse.plans.planned import Planned, in_order, plain, renamed
+from stillhouse.plans.rounds import hard_only
 from stillhouse.plans.sizes import between
 from stillhouse.recipe import Recipe, parse_recipe
 from stillhouse.recipe.text import recipe_text
@@ -273,6 +274,17 @@ def test_rounds_that_cannot_be_are_refused_before_anything_runs(changes: dict[st
         refuse_rounds(recipe(plan={"kind": "rounds", "pool": {"source": "/pool"}}, **changes))
 
 
+def test_the_control_of_rounds_has_all_their_steps_on_labelled_rows_alone() -> None:
+    plan = {"kind": "rounds", "pool": {"source": "/pool"}, "most": 2}
+    chosen = {**BASE["data"], "extra": {"source": "/chosen"}}
+    one = recipe(plan=plan, gate={"min_gain": 0.1})
+    made = hard_only(one, 2, Planned("round-2", {**plain(one), "data": chosen}, ""))
+    assert made.values["train"]["steps"] == 3 * one.train.steps
+    assert made.values["student"]["model"] == "run:round-0/initial"
+    assert made.values["data"]["extra"] == {"source": "/chosen"}
+    assert not parse_recipe(made.values).has_teacher
+
+
 # ── sizes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -356,4 +368,8 @@ def test_a_later_phase_learns_in_the_form_that_the_recipe_asks_for_and_a_gate_on
     student = {"from_teacher": {"layers": 2}, "quantize": {"weights": "int8"}}
     found = runs_of(student=student, plan={"kind": "phases", "phases": PHASES}, gate={"min_gain": 0.1})
     assert found["long"].values["student"]["quantize"]["weights"] == "int8"
-    assert [found[name].values["gate"]["min_gain"] for name in ("short", "long")] == [None, 0.1]
+    assert [found[name].values["gate"]["min_gain"] for name in ("short", "long", "direct")] == [
+        None,
+        None,
+        0.1,
+    ]

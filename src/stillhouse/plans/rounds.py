@@ -30,10 +30,10 @@ from .compare import difference_over_seeds, student_rows
 from .execute import announce
 from .expand import measured_once
 from .outcome import Found, collect
-from .planned import Expanded, Planned, plain, starting_from
+from .planned import Expanded, Planned, plain, scaled, starting_from
 
 CHOSEN = "chosen"
-FIRST = "round-0"
+FIRST, HARD_ONLY = "round-0", "hard-only"
 Pool = dict[str, tuple[Example, dict[str, Any]]]
 """Example's key -> what the models read, and the row to be written for it."""
 
@@ -161,8 +161,32 @@ class _Rounds:
         compare = [(name, before) for before, name in pairwise(names)]
         compare += [(name, name.replace("round", "random")) for name in names[1:]]
         kept = [name for name, row in zip(names[1:], history, strict=True) if row["better"] is True]
-        plan = Expanded("rounds", self.runs, compare, kept[-1] if kept else FIRST)
+        product = kept[-1] if kept else FIRST
+        control = None
+        if kept and self.recipe.evaluate.hard_only:
+            made = next(one for one in self.runs if one.name == product)
+            self._make(hard_only(self.recipe, len(kept), made))
+            control = (HARD_ONLY, "student")
+            compare.append((product, HARD_ONLY))
+        plan = Expanded("rounds", self.runs, compare, product, control=control)
         return collect(self.recipe, plan, self.bench, {"rounds": {"history": history, "why": why}})
+
+
+def hard_only(recipe: Recipe, rounds: int, product: Planned | None = None) -> Planned:
+    """The control of all rounds: as many steps from the beginning on hard targets alone, on the rows of `product`."""
+    values = starting_from(scaled(plain(recipe), rounds + 1), FIRST, initial=True)
+    if product is not None:
+        values["teacher"] = product.values["teacher"]
+        if into_of(recipe) == "extra":
+            values["data"] = product.values["data"]
+    if recipe.task == "classification":  # what has no label says nothing to it
+        labelled = [one for one in values["data"]["generate"] if one.get("keep_label")]
+        values["data"] = {**values["data"], "unlabelled": None, "augment": None, "generate": labelled}
+        values["data"]["writer"] = values["data"]["writer"] if labelled else None
+    values |= {"name": HARD_ONLY, "objective": [{"kind": "hard", "weight": 1.0}], "rollouts": None}
+    values["evaluate"] = {**values["evaluate"], "hard_only": False}
+    values["gate"] = {**values["gate"], "min_gain": None}
+    return Planned(HARD_ONLY, values, "hard targets alone, for all rounds' steps", HARD_ONLY)
 
 
 def failing(rows: Statistics, by: str) -> Any:
