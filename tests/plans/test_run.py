@@ -128,6 +128,25 @@ def test_a_plan_is_priced_before_it_is_spent_and_what_is_shared_counts_once(tmp_
     assert not list((tmp_path / "plan" / "runs").glob("*/train"))
 
 
+def test_a_shape_that_a_fetched_teacher_cannot_have_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    """Until it is fetched its files cannot be looked at; then they are, before anything is trained."""
+    from types import SimpleNamespace
+
+    from stillhouse.errors import RecipeError
+    from stillhouse.plans.bench import UNPREDICTED
+    from stillhouse.progress import Silent
+    from stillhouse.recipe import Student, Target
+
+    classifier(tmp_path)
+    seen = SimpleNamespace(
+        student=Student(target=Target(parameters="1K")), data=SimpleNamespace(max_length=32)
+    )
+    with pytest.raises(RecipeError, match="no shape of this teacher meets"):
+        UNPREDICTED.run(
+            seen, tmp_path, {"prepare": {"teacher": {"folder": str(tmp_path / "teacher")}}}, Silent()
+        )
+
+
 def test_a_search_and_an_ablation_have_a_price_and_spend_nothing_of_it(tmp_path: Path) -> None:
     space = {"train.batch_size": [8, 16], "train.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
     recipe = write_recipe(tmp_path / "r.yaml", classifier(tmp_path, tune={"space": space, "trials": 5}))

@@ -11,15 +11,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from ..errors import RecipeError
 from ..files import hash_json, read_json
 from ..pipeline import DONE, Stage
 from ..pipeline import settings_of as read_by
 from ..progress import Watch
 from ..recipe import Recipe, Tune, parse_recipe
-from ..recipe.plan import RUN, Range, Rounds
+from ..recipe.plan import Range, Rounds
 from ..stages import STAGES
 from .bench import Bench
-from .expand import expand, shape_of
+from .expand import expand
+from .foretold import stand_in
 from .planned import Planned, plain
 from .rounds import hard_only
 from .space import own_values, space_of
@@ -154,15 +156,14 @@ def _runs(recipe: Recipe) -> list[Planned]:
 
 
 def _measurable(one: Planned, by_name: dict[str, Planned], recipe: Recipe) -> Planned:
-    """The same run with models that are there already in the place of students that are not."""
-    values = dict(one.values)
-    if values["teacher"]["model"].startswith(RUN):
-        values["teacher"] = plain(recipe)["teacher"] | {"finetune": None, "ema": None}
-        if recipe.task == "classification":
-            values["teacher"]["finetune"] = plain(recipe)["teacher"]["finetune"]
-    values["student"] = shape_of(one, by_name)
-    parse_recipe(values, f"run {one.name}")
-    return Planned(one.name, values, one.about, one.group)
+    """The same run with models that are there already.  Raises: RecipeError if there are none."""
+    found = stand_in(one, by_name, recipe)
+    if found is None:
+        raise RecipeError(
+            "plan: a run that learns from another run's student cannot be measured where the recipe's own teacher is no "
+            "model on this machine; price its runs one by one."
+        )
+    return found
 
 
 def _marks(one: Planned, by_name: dict[str, Planned]) -> dict[str, str]:
