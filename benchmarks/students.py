@@ -79,7 +79,7 @@ def targets(folder: Path, args: argparse.Namespace) -> None:
     made = Shrinking(Student(target=Target(tokens_per_second="2x")), task, teacher, train, Silent())
     shape = made.shapes()[0]
     speed = Speed(made.model, task, train)
-    again = [round(speed.times_as_fast(made.unmeasured(shape)), 3) for _ in range(3)]
+    again = [round(speed.times_as_fast(made.unmeasured(shape)).value, 3) for _ in range(3)]
     print(f"2x: measured {made.how['times_as_fast']}, again {again}, {shape.said()}", flush=True)
 
 
