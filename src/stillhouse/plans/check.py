@@ -46,6 +46,8 @@ def refuse_rounds(recipe: Recipe) -> None:
         )
     if not recipe.has_teacher:
         raise RecipeError("plan: rounds need a teacher to label what they choose; add a forward_kl term.")
+    if isinstance(recipe.plan, Rounds) and recipe.plan.judge == "answers" and recipe.evaluate.answers is None:
+        raise RecipeError("plan.judge: no model is asked for answers; add evaluate.answers.")
     into = into_of(recipe)
     if getattr(recipe.data, into) is not None:
         raise RecipeError(

@@ -11,22 +11,26 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import answer_rows
 from ..data.encode import Example
 from ..data.split import in_order, read_rows
 from ..errors import RecipeError
-from ..files import read_json, write_text
+from ..files import read_json, read_jsonl, write_text
+from ..measure import Metric
 from ..measure import Rows as Statistics
+from ..measure.text import ANSWER_METRICS
 from ..pipeline import DONE
 from ..probe import look
 from ..recipe import Recipe
 from ..recipe.plan import Rounds
 from ..registry import pick
+from ..report.numbers import number, with_interval
 from ..sources import resolve
 from ..steps.prepare import located, task_of
 from ..tasks import TASKS, Task
 from .bench import Bench
 from .check import into_of, refuse_rounds
-from .compare import difference_over_seeds, student_rows
+from .compare import difference_over_seeds, student_rows, value_over_seeds
 from .execute import announce
 from .expand import measured_once
 from .outcome import Found, collect
@@ -61,20 +65,21 @@ class _Rounds:
         pool = self._pool()
         history: list[Found] = []
         why = f"All {self.wanted.most} rounds were run."
-        for number in range(1, self.wanted.most + 1):
+        for at in range(1, self.wanted.most + 1):
             left = [key for key in pool if key not in self.chosen["round"]]
             if not left:
-                why = f"The pool was empty after round {number - 1}."
+                why = f"The pool was empty after round {at - 1}."
                 break
-            before = FIRST if number == 1 else f"round-{number - 1}"
+            before = FIRST if at == 1 else f"round-{at - 1}"
             worst = self._worst(before, {key: pool[key] for key in left})
-            self._round("round", number, worst, pool)
+            self._round("round", at, worst, pool)
             at_random = [key for key in pool if key not in self.chosen["random"]]
-            self._round("random", number, at_random, pool)
-            gain = self._gain(f"round-{number}", before)
-            history.append({"round": number, "rows": len(self.chosen["round"]), **gain})
+            self._round("random", at, at_random, pool)
+            gain = self._gain(f"round-{at}", before)
+            history.append({"round": at, "rows": len(self.chosen["round"]), **gain})
+            self.bench.watch.note(f"[round-{at}] {self._said(gain)}")
             if gain["better"] is not True:
-                why = f"Stopped after round {number}: its gain is not beyond chance."
+                why = f"Stopped after round {at}: its gain is not beyond chance."
                 break
         return self._found(history, why)
 
@@ -83,10 +88,10 @@ class _Rounds:
         announce(self.recipe, Expanded("rounds", self.runs), self.bench, "perhaps another round")
         self.bench.run(self.runs[-1])
 
-    def _round(self, kind: str, number: int, keys: list[str], pool: Pool) -> None:
+    def _round(self, kind: str, at: int, keys: list[str], pool: Pool) -> None:
         """Add the first of `keys` to what was chosen this way, and train on from the student before."""
         self.chosen[kind] += keys[: self.wanted.rows]
-        name, before = f"{kind}-{number}", FIRST if number == 1 else f"{kind}-{number - 1}"
+        name, before = f"{kind}-{at}", FIRST if at == 1 else f"{kind}-{at - 1}"
         path = self.bench.folder / CHOSEN / f"{name}.jsonl"
         text = "".join(json.dumps(pool[key][1], ensure_ascii=False) + "\n" for key in self.chosen[kind])
         if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -150,11 +155,35 @@ class _Rounds:
         return [list(pool)[at] for at in order]
 
     def _gain(self, run: str, before: str) -> Found:
-        task = pick(TASKS, self.recipe.task, "task")
-        ours, theirs = ([student_rows(self.bench.place(name))] for name in (run, before))
-        return difference_over_seeds(
-            task.metrics[task.headline], ours, theirs, self.recipe.evaluate.resamples, self.recipe.seed
+        """What the round brought, and where it and the one before stand, in the metric that judges."""
+        metric = judge_of(self.recipe)
+        draws = (self.recipe.evaluate.resamples, self.recipe.seed)
+        ours, theirs, at_random = (
+            self._judged(name) for name in (run, before, run.replace("round", "random"))
         )
+        return {
+            **difference_over_seeds(metric, [ours], [theirs], *draws),
+            "metric": metric.name,
+            "title": metric.title,
+            "before": value_over_seeds(metric, [theirs], *draws),
+            "after": value_over_seeds(metric, [ours], *draws),
+            "at_random": value_over_seeds(metric, [at_random], *draws),
+        }
+
+    def _judged(self, run: str) -> Statistics:
+        """Per-row statistics of a run's student for that metric."""
+        place = self.bench.place(run)
+        if self.wanted.judge == "headline":
+            return student_rows(place)
+        assert self.recipe.evaluate.answers is not None
+        written = read_jsonl(place / "evaluate" / "answers-student.jsonl")
+        return answer_rows(
+            written, read_jsonl(place / "prepare" / "eval-rows.jsonl"), self.recipe.evaluate.answers
+        )
+
+    def _said(self, gain: Found) -> str:
+        before, at_random = (number(gain[name]["value"]) for name in ("before", "at_random"))
+        return f"{gain['title']}: {before} → {with_interval(gain['after'])}; {at_random} with rows at random"
 
     def _found(self, history: list[Found], why: str) -> Found:
         names = [FIRST, *(f"round-{row['round']}" for row in history)]
@@ -187,6 +216,17 @@ def hard_only(recipe: Recipe, rounds: int, product: Planned | None = None) -> Pl
     values["evaluate"] = {**values["evaluate"], "hard_only": False}
     values["gate"] = {**values["gate"], "min_gain": None}
     return Planned(HARD_ONLY, values, "hard targets alone, for all rounds' steps", HARD_ONLY)
+
+
+def judge_of(recipe: Recipe) -> Metric:
+    """The metric that a round's gain is measured in."""
+    task = pick(TASKS, recipe.task, "task")
+    assert isinstance(recipe.plan, Rounds)
+    if recipe.plan.judge == "headline":
+        headline: Metric = task.metrics[task.headline]
+        return headline
+    checked = recipe.evaluate.answers is not None and recipe.evaluate.answers.checker is not None
+    return ANSWER_METRICS["pass_rate" if checked else "exact_match"]
 
 
 def failing(rows: Statistics, by: str) -> Any:
