@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainingArguments
 
@@ -123,6 +124,7 @@ def main() -> None:
     for name, default in (("teacher-steps", 4000), ("steps", 500), ("rows", 400), ("held", 300), ("most", 4)):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
     sys.modules["rounds"] = sys.modules["__main__"]
     asked.folder.mkdir(parents=True, exist_ok=True)
     found = run(parse_recipe(recipe_values(asked.folder, asked)), asked.folder / "plan", watch=Lines())

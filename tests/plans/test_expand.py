@@ -268,11 +268,15 @@ def test_epochs_are_shared_out_as_steps_are() -> None:
         ({"sweep": {"seed": [1]}}, "once for each setting"),
         ({"data": {**BASE["data"], "extra": {"source": "/x"}}}, "become data.extra, which this recipe has"),
         ({"objective": [{"kind": "hard"}]}, "need a teacher"),
+        (
+            {"plan": {"kind": "rounds", "pool": {"source": "/pool"}, "judge": "answers"}},
+            "add evaluate.answers",
+        ),
     ],
 )
 def test_rounds_that_cannot_be_are_refused_before_anything_runs(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
-        refuse_rounds(recipe(plan={"kind": "rounds", "pool": {"source": "/pool"}}, **changes))
+        refuse_rounds(recipe(**{"plan": {"kind": "rounds", "pool": {"source": "/pool"}}, **changes}))
 
 
 def test_the_control_of_rounds_has_all_their_steps_on_labelled_rows_alone() -> None:

@@ -227,6 +227,11 @@ def test_rounds_add_the_rows_on_which_the_student_is_farthest_from_the_teacher(t
     from tiny import labelled_file
 
     pool = labelled_file(tmp_path / "pool.csv", rows=60, seed=9)
+    classifier(tmp_path)
+    trained = (tmp_path / "rows.csv").read_text().splitlines()[1:31]
+    pool.write_text(
+        "\n".join([*pool.read_text().splitlines(), *trained]) + "\n"
+    )  # known rows are never chosen
     plan = {"kind": "rounds", "pool": {"source": str(pool)}, "rows": 10, "most": 1}
     with asked() as counts:
         said = run(tmp_path, tmp_path / "rounds", plan=plan)
@@ -244,6 +249,10 @@ def test_rounds_add_the_rows_on_which_the_student_is_farthest_from_the_teacher(t
     chosen = [json.loads(line) for line in (folder / "chosen" / "round-1.jsonl").read_text().splitlines()]
     assert len(chosen) == 10
     assert all(set(row) == {"text"} for row in chosen), "labels of the pool are not looked at"
+    assert not {row["text"] for row in chosen} & {line.rpartition(",")[0] for line in trained}
+    history = found["rounds"]["history"][0]
+    own = read_json(folder / "runs" / "round-1" / "results.json")["student"]["metrics"]["eval"]["accuracy"]
+    assert history["after"]["value"] == own["value"] and history["metric"] == "accuracy"
     times = {path: path.stat().st_mtime_ns for path in (folder / "chosen").iterdir()}
     with asked() as counts:
         assert run(tmp_path, folder, plan=plan).code == 0

@@ -45,7 +45,8 @@ def stand_in(one: Planned, runs: Runs, recipe: Recipe) -> Planned | None:
     """
     if not one.needs:
         return one
-    lender = recipe.teacher if recipe.teacher.model else (recipe.teacher.panel or [None])[0]
+    members = recipe.teacher.panel or []
+    lender = recipe.teacher if recipe.teacher.model else members[0] if members else None
     if lender is None:
         return None
     there = {"model": lender.model, "sha256": lender.sha256, "revision": lender.revision}

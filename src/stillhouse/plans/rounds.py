@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..answers import answer_rows
-from ..data.encode import Example
+from ..data.encode import Example, read_examples
 from ..data.split import in_order, read_rows
 from ..errors import RecipeError
 from ..files import read_json, read_jsonl, write_text
@@ -132,12 +132,21 @@ class _Rounds:
         rows = in_order(rows, self.recipe.seed, "order", "pool")[: settings.limit]
         by_id = {row["id"]: _written(dict(row)) for row in rows}
         unlabelled = [{name: value for name, value in row.items() if name != "label"} for row in rows]
-        examples, _ = task.encode(unlabelled)
+        known = self._known()
+        examples = [one for one in task.encode(unlabelled)[0] if one.key not in known]
         if not examples:
-            raise RecipeError(f"plan.pool: no row of {settings.source} can be used; give it other rows.")
+            raise RecipeError(
+                f"plan.pool: no row of {settings.source} can be used, or all are in the training or held-out rows already; "
+                "give it other rows."
+            )
         if "text" in rows[0] and self.recipe.task == "causal_lm":  # several short texts share an example
             return {one.key: (one, {"text": str(task.tokenizer.decode(one.input_ids, skip_special_tokens=True))}) for one in examples}  # fmt: skip
         return {one.key: (one, by_id[one.row]) for one in examples}
+
+    def _known(self) -> set[str]:
+        """Keys of what is trained on or held out from the beginning."""
+        kept = self.bench.place(FIRST) / "prepare"
+        return {one.key for kind in ("train", "eval") for one in read_examples(kept / f"{kind}.parquet")}
 
     def _worst(self, run: str, pool: Pool) -> list[str]:
         """Keys of the pool's rows, those first on which this run's student fails most."""
