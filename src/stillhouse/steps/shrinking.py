@@ -88,8 +88,14 @@ class Shrinking:
             return found[shape].value
 
         shape, _ = shape_by_measure(
-            skeleton, factor, lambda one: float(skeleton.work(one, head)), measure, fixed, f"{factor:g} times the speed"
-        )  # fmt: skip
+            skeleton,
+            factor,
+            lambda one: float(skeleton.work(one, head)),
+            measure,
+            fixed,
+            f"{factor:g} times the speed",
+            at_most=lambda one: found[one].high,
+        )
         reached = found[shape]
         self.how["times_as_fast"] = {name: round(value, 3) for name, value in asdict(reached).items()}
         said = f"{reached.value:.2f} [{reached.low:.2f}, {reached.high:.2f}] times as fast as the teacher"

@@ -27,17 +27,19 @@ def shape_by_measure(
     fixed: Mapping[str, Any],
     what: str,
     rounds: int = 8,
+    at_most: Callable[[Shape], float] | None = None,
 ) -> tuple[Shape, float]:
     """A shape whose measured speed is `wanted`, or up to 5 % more.
 
     Args: measure: a shape -> its speed, as a multiple of the teacher's.  work: products a token.
+        at_most: the upper end of the interval of a speed that was measured: what a noisy clock says is no reason to refuse.
     Returns: (shape, its measured speed); the nearest that was measured, if `rounds` are not enough.
     Raises: RecipeError if the smallest shape is not so fast.
     """
     own = skeleton.wanted(**fixed)
     least = shape_for(skeleton, work(own) * 1e-6, work, fixed, what, nearly=True)[0]
     seconds = {shape: 1.0 / measure(shape) for shape in (own, least)}
-    if seconds[least] > 1.0 / (CLOSE * wanted):
+    if (at_most or measure)(least) < CLOSE * wanted:
         raise RecipeError(
             f"student.target: {what} cannot be had on this machine; the smallest shape of this teacher reads "
             f"{1.0 / seconds[least]:.2f} times as fast. Ask for less, or fix fewer sizes."
