@@ -1,10 +1,15 @@
-"""Plans on a cut-down `sentiment`: is a teacher assistant, are generations, is a search worth what they cost?
+"""Plans on a cut-down `sentiment`: what is it worth to begin as the teacher, to have an assistant, generations, a search?
 
-    python benchmarks/plans.py assistants | generations | tune [--folder runs/benchmark-plans] [--steps 100]
+    python benchmarks/plans.py origins | assistants | generations | tune [--folder runs/benchmark-plans] [--steps N] [--seeds 3]
 
-Each prints what `stillhouse run` or `stillhouse tune` would: chain against direct teaching for as many steps, three
-seeds; three generations and their ensemble against one student trained three times as long, three seeds; 20 trials, killed
-twice with SIGKILL on the way, against the recipe's own settings on rows that the search has not read.
+origins      two layers of MiniLM: from the teacher's weights and taught by it; from random weights and taught by it; from
+             the teacher's weights on hard targets alone
+assistants   chain against direct teaching for as many steps, which are enough for the direct student to learn
+generations  three generations and their ensemble against one student trained three times as long
+tune         20 trials, killed twice with SIGKILL on the way, against the recipe's own settings on rows that the search has
+             not read
+
+Each prints what `stillhouse run` or `stillhouse tune` would, and then a table in Markdown.  Run it again and it goes on.
 """
 
 import argparse
@@ -16,12 +21,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from stillhouse.files import read_json
 from stillhouse.plans.planned import plain
 from stillhouse.recipe import load_recipe, parse_recipe
 from stillhouse.recipe.yaml import write_yaml
+from stillhouse.report.numbers import with_interval
 
+STEPS = {"origins": 60, "assistants": 250, "generations": 120, "tune": 100}
+"""Of one student; for assistants, of the student and of the assistant each."""
 RECIPE = Path(__file__).parents[1] / "recipes" / "sentiment" / "recipe.yaml"
-SEEDS = [0, 1, 2]
 
 
 def cut_down(name: str, steps: int, **changes: Any) -> dict[str, Any]:
@@ -48,21 +56,40 @@ def cut_down(name: str, steps: int, **changes: Any) -> dict[str, Any]:
     return values
 
 
-def assistants(steps: int) -> dict[str, Any]:
+def origins(steps: int, seeds: list[int]) -> dict[str, Any]:
+    """The same shape, rows and steps; `kd` is what the others are compared with."""
+    layers = {"from_teacher": {"layers": 2, "rows": 32}}
+    random = {"from_config": {"config": {"num_hidden_layers": 2}, "embeddings": "random"}}
+    runs = [
+        {"name": "kd"},
+        {"name": "random-kd", "set": {"student": random, "train.learning_rate": 1e-3}},
+        {"name": "hard", "set": {"objective": [{"kind": "hard", "weight": 1.0}]}},
+    ]
+    values = cut_down(
+        "bench-origins", steps, student=layers, sweep={"train.seed": seeds},
+        plan={"kind": "chain", "runs": runs, "compare": {"random-kd": "kd", "hard": "kd"}},
+    )  # fmt: skip
+    values["train"]["learning_rate"] = (
+        1e-4  # random weights have their own, ten times as much: with this they would not move
+    )
+    return values
+
+
+def assistants(steps: int, seeds: list[int]) -> dict[str, Any]:
     """One assistant, its size chosen between MiniLM's 6×384 and the student's 2×96; direct teaching has both budgets."""
     return cut_down(
-        "bench-assistants", 2 * steps, plan={"kind": "assistants", "sizes": 1}, sweep={"train.seed": SEEDS}
+        "bench-assistants", 2 * steps, plan={"kind": "assistants", "sizes": 1}, sweep={"train.seed": seeds}
     )
 
 
-def generations(steps: int) -> dict[str, Any]:
+def generations(steps: int, seeds: list[int]) -> dict[str, Any]:
     """Three generations, their ensemble, and one student trained three times as long."""
     return cut_down(
-        "bench-generations", steps, plan={"kind": "generations", "count": 3}, sweep={"train.seed": SEEDS}
+        "bench-generations", steps, plan={"kind": "generations", "count": 3}, sweep={"train.seed": seeds}
     )
 
 
-def tune(steps: int) -> dict[str, Any]:
+def tune(steps: int, seeds: list[int]) -> dict[str, Any]:
     """The default space: learning rate, batch size, temperature, weight of the hard targets."""
     return cut_down("bench-tune", steps, tune={"trials": 20})
 
@@ -94,23 +121,45 @@ def killed_when(running: "subprocess.Popen[bytes]", there: Path) -> None:
     print(f"killed when {there.parent.name} was there", flush=True)
 
 
+def print_table(found: dict[str, Any]) -> None:
+    """A plan's runs and comparisons in Markdown."""
+    print(f"\n| run | about | {found['metric']} | parameters | seconds |\n|---|---|---|---|---|")
+    for row in found["runs"]:
+        cells = [with_interval(row["quality"]), f"{row['parameters']:,}", f"{row['seconds']:.0f}"]
+        print(f"| {row['name']} | {row['about']} | {' | '.join(cells)} |")
+    print("\n| comparison | difference | seeds | better |\n|---|---|---|---|")
+    for gap in found["comparisons"]:
+        better = {True: "yes", False: "no, worse", None: "cannot be told"}[gap["better"]]
+        print(
+            f"| {gap['of']} − {gap['against']} | {with_interval(gap)} | {gap['seeds']} | {better} |",
+            flush=True,
+        )
+
+
 def main() -> int:
     """Run one of them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["assistants", "generations", "tune"])
+    parser.add_argument("what", choices=list(STEPS))
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-plans"))
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, help=f"of one student; if not given, {STEPS}")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--whole", action="store_true", help="tune: do not kill it on the way")
     chosen = parser.parse_args()
-    values = {"assistants": assistants, "generations": generations, "tune": tune}[chosen.what](chosen.steps)
+    made = {"origins": origins, "assistants": assistants, "generations": generations, "tune": tune}[
+        chosen.what
+    ]
+    values = made(chosen.steps or STEPS[chosen.what], list(range(chosen.seeds)))
     command = "tune" if chosen.what == "tune" else "run"
     if command == "tune" and not chosen.whole:
         for trial in ("trial-003", "trial-009"):
             place = chosen.folder / values["name"] / "runs" / trial / "train"
             killed_when(start(values, chosen.folder, command), place / "BEGUN.json")
-    return start(values, chosen.folder, command).wait()
+    code = start(values, chosen.folder, command).wait()
+    if code == 0:
+        print_table(read_json(chosen.folder / values["name"] / "results.json"))
+    return code
 
 
 if __name__ == "__main__":

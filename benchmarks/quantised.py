@@ -19,11 +19,13 @@ from stillhouse.measure import difference
 from stillhouse.models.load import parameters
 from stillhouse.progress import Silent
 from stillhouse.recipe import Quantize, parse_recipe
+from stillhouse.report.numbers import with_interval
 from stillhouse.runner import run_stages
 from stillhouse.steps.measuring import to_measure
 from stillhouse.steps.prepare import located, task_of
 from stillhouse.train.forms import Quantized, inner_products
 
+SHOWN = ("accuracy", "teacher_agreement", "teacher_kl")
 STAGES = ("prepare", "teacher", "initial", "label", "train")
 FORMS = ({"weights": "int8"}, {"weights": "int4", "group_size": 32}, {"weights": "int4", "group_size": 128})
 
@@ -37,6 +39,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     asked = parser.parse_args()
     evaluation: Evaluation | None = None
+    gaps = []
+    print(f"| form | MB | {' | '.join(SHOWN)} |\n|---|---|{'---|' * len(SHOWN)}")
     for form in FORMS:
         wanted = Quantize.model_validate(form)
         student = {"from_teacher": {}, "quantize": form}
@@ -63,13 +67,13 @@ def main() -> None:
         say(evaluation, f"{name}, after training", size)
         evaluation.read(f"{name}, aware", task.load(located(results["train"]["folder"], place)))
         say(evaluation, f"{name}, aware", size)
-        for metric in (task.headline, "teacher_agreement", "teacher_kl"):
+        for metric in SHOWN:
             sides = [evaluation.units[f"{name}, {how}"]["eval"] for how in ("aware", "after training")]
             gap = difference(task.metrics[metric], *sides, resamples=2000, seed=0)
-            print(
-                f"    aware − after, {metric}: {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}], p {gap.p:.4f}",
-                flush=True,
-            )
+            found = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] | {gap.p:.4f}"
+            gaps.append(f"| {name} | {metric} | {found} |")
+    print("\n| form | metric | aware − after training | p |\n|---|---|---|---|")
+    print("\n".join(gaps), flush=True)
 
 
 def packed_bytes(model: PreTrainedModel, wanted: Quantize) -> int:
@@ -88,14 +92,9 @@ def packed_bytes(model: PreTrainedModel, wanted: Quantize) -> int:
 
 def say(evaluation: Evaluation, name: str, size: int) -> None:
     """One line of the table."""
-    asked = evaluation.task.headline, "teacher_agreement", "teacher_kl"
     found: dict[str, Any] = evaluation.metrics("teacher" if name == "float32" else name, 1000, 0)["eval"]
-    cells = [
-        f"{metric} {found[metric]['value']:.4f} [{found[metric]['low']:.4f}, {found[metric]['high']:.4f}]"
-        for metric in asked
-        if metric in found
-    ]
-    print(f"{name}: {size / 1e6:.1f} MB, " + ", ".join(cells), flush=True)
+    cells = [with_interval(found.get(metric)) for metric in SHOWN]
+    print(f"| {name} | {size / 1e6:.1f} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

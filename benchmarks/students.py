@@ -7,16 +7,19 @@ python benchmarks/students.py targets    parameters, bytes and speed: asked and 
 import argparse
 import math
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from transformers import PreTrainedModel
 
 from stillhouse.data.encode import Example, read_examples
-from stillhouse.files import read_json
+from stillhouse.files import folder_bytes, read_json
 from stillhouse.models.load import parameters
+from stillhouse.models.shrink.cut import skeleton_of
 from stillhouse.models.shrink.depth import mean_loss
 from stillhouse.progress import Silent
 from stillhouse.recipe import FromTeacher, Student, Target, load_recipe
+from stillhouse.report.numbers import with_interval
 from stillhouse.runner import run_stages
 from stillhouse.steps.prepare import task_of
 from stillhouse.steps.shrinking import Shrinking
@@ -65,22 +68,33 @@ def depth(folder: Path, args: argparse.Namespace) -> None:
         print(f"{by}: perplexity {perplexity(made, student, held):.4g}, layers {how['layers']}", flush=True)
 
 
+def saved_bytes(student: PreTrainedModel) -> int:
+    """Of its weights on disk."""
+    with TemporaryDirectory() as folder:
+        student.save_pretrained(folder)
+        return folder_bytes(Path(folder), lambda path: path.suffix == ".safetensors")
+
+
 def targets(folder: Path, args: argparse.Namespace) -> None:
     """Asked and got."""
     task, teacher, train, _ = prepared(folder, args.max_length)
+    print("| asked | got | share of it | shape |\n|---|---|---|---|")
     for asked in ({"parameters": "20M"}, {"bytes": "40MB"}, {"parameters": "67M"}, {"memory": "300MB"}):
         made = Shrinking(Student(target=Target(**asked)), task, teacher, train, Silent())
         shape = made.shapes()[0]
         student = made.unmeasured(shape)
-        print(
-            f"{asked}: {parameters(student):,} parameters, {4 * parameters(student):,} bytes, {shape.said()}",
-            flush=True,
-        )
+        kind, amount = Target(**asked).named
+        got = parameters(student) if kind == "parameters" else saved_bytes(student)
+        if kind == "memory":
+            got = skeleton_of(made.model).memory(shape, args.max_length)
+        print(f"| {kind}: {asked[kind]} | {got:,} | {got / amount:.3f} | {shape.said()} |", flush=True)
     made = Shrinking(Student(target=Target(tokens_per_second="2x")), task, teacher, train, Silent())
     shape = made.shapes()[0]
     speed = Speed(made.model, task, train)
-    again = [round(speed.times_as_fast(made.unmeasured(shape)), 3) for _ in range(3)]
-    print(f"2x: measured {made.how['times_as_fast']}, again {again}, {shape.said()}", flush=True)
+    again = [round(speed.times_as_fast(made.unmeasured(shape)).value, 3) for _ in range(3)]
+    reached = with_interval(made.how["times_as_fast"])
+    share = made.how["times_as_fast"]["value"] / 2
+    print(f"| tokens_per_second: 2x | {reached}, again {again} | {share:.3f} | {shape.said()} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from .data.questions import question
 from .data.templates import check_folder, check_judge
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
 from .models.shrink.requests import check_layers, fixed_sizes, shapes_within
-from .models.shrink.skeleton import FIELDS, Skeleton
+from .models.shrink.skeleton import FIELDS, Shape, Skeleton
 from .recipe import Baseline, DataSet, Recipe, Student, crossing_fault
 from .registry import needs
 from .sources import cache_dir
@@ -156,7 +156,7 @@ def _model(role: str, folder: Path, recipe: Recipe) -> None:
         raise RecipeError(
             f"{role}.model: {folder / 'tokenizer.json'} is no tokenizer; save the tokenizer again."
         )
-    made_for = (_config(folder).get("architectures") or [""])[0]
+    made_for = (model_config(folder).get("architectures") or [""])[0]
     if recipe.task == "causal_lm" and OTHER_HEAD.search(made_for):
         raise RecipeError(
             f"{role}.model: {folder} is a {made_for}, which cannot generate text; name a causal language model, or "
@@ -195,7 +195,7 @@ def _layers(recipe: Recipe) -> None:
     wanted, folder = recipe.student.cut, Path(recipe.teacher.model or "")
     if wanted is None or not (folder / "config.json").is_file():
         return
-    config = _config(folder)
+    config = model_config(folder)
     have = layer_count(config)
     if wanted.layers is not None and have is not None:
         check_layers(wanted.layers, have)
@@ -208,14 +208,27 @@ def check_shape(student: Student, folder: Path, context: int) -> None:
     sizes = [] if wanted is None else [getattr(wanted, name) for name in (*FIELDS, "decoder_layers")]
     if wanted is None or (student.target is None and not any(sizes)):
         return
+    shape_within(student, skeleton_in(folder), context)
+
+
+def shape_within(student: Student, skeleton: Skeleton, context: int) -> Shape | None:
+    """The shape that such a student has; None if only data or a clock can tell.  Raises: RecipeError if there is none."""
+    wanted = student.cut
+    assert wanted is not None
+    fixed = fixed_sizes(wanted, skeleton)
+    shape = skeleton.wanted(**fixed)
+    if student.target is None:
+        return shape
+    if student.target.tokens_per_second is not None or student.vocabulary is not None:
+        return None
+    return shapes_within(skeleton, student.target, fixed, context)[0]
+
+
+def skeleton_in(folder: Path) -> Skeleton:
+    """Of the model in `folder`, by its files' headers.  Raises: RecipeError for a family that cannot be cut."""
     files = sorted(folder.glob("*.safetensors"))
     tensors = {name: shape for path in files for name, shape in _tensors(path).items()}
-    skeleton = Skeleton.of(_config(folder), tensors)
-    fixed = fixed_sizes(wanted, skeleton)
-    skeleton.wanted(**fixed)
-    trimmed = student.vocabulary is not None  # to a size that only the data tell
-    if student.target is not None and student.target.tokens_per_second is None and not trimmed:
-        shapes_within(skeleton, student.target, fixed, context)
+    return Skeleton.of(model_config(folder), tensors)
 
 
 def _tensors(path: Path) -> dict[str, tuple[int, ...]]:
@@ -237,7 +250,8 @@ def layer_count(config: dict[str, Any]) -> int | None:
     return None
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def model_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model's folder."""
     return _json(folder / "config.json")
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+import tiny
 from stillhouse.errors import RecipeError
 from stillhouse.plans.ablation import WHOLE, expand_ablation
 from stillhouse.plans.check import refuse_rounds
 from stillhouse.plans.expand import expand
 from stillhouse.plans.planned import Planned, in_order, plain, renamed
+from stillhouse.plans.rounds import hard_only
 from stillhouse.plans.sizes import between
 from stillhouse.recipe import Recipe, parse_recipe
 from stillhouse.recipe.text import recipe_text
@@ -266,11 +268,90 @@ def test_epochs_are_shared_out_as_steps_are() -> None:
         ({"sweep": {"seed": [1]}}, "once for each setting"),
         ({"data": {**BASE["data"], "extra": {"source": "/x"}}}, "become data.extra, which this recipe has"),
         ({"objective": [{"kind": "hard"}]}, "need a teacher"),
+        (
+            {"plan": {"kind": "rounds", "pool": {"source": "/pool"}, "judge": "answers"}},
+            "add evaluate.answers",
+        ),
     ],
 )
 def test_rounds_that_cannot_be_are_refused_before_anything_runs(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
-        refuse_rounds(recipe(plan={"kind": "rounds", "pool": {"source": "/pool"}}, **changes))
+        refuse_rounds(recipe(**{"plan": {"kind": "rounds", "pool": {"source": "/pool"}}, **changes}))
+
+
+def test_the_control_of_rounds_has_all_their_steps_on_labelled_rows_alone() -> None:
+    plan = {"kind": "rounds", "pool": {"source": "/pool"}, "most": 2}
+    chosen = {**BASE["data"], "extra": {"source": "/chosen"}}
+    one = recipe(plan=plan, gate={"min_gain": 0.1})
+    made = hard_only(one, 2, Planned("round-2", {**plain(one), "data": chosen}, ""))
+    assert made.values["train"]["steps"] == 3 * one.train.steps
+    assert made.values["student"]["model"] == "run:round-0/initial"
+    assert made.values["data"]["extra"] == {"source": "/chosen"}
+    assert not parse_recipe(made.values).has_teacher
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            chain(
+                {"name": "middle", "set": {"student.from_teacher.layers": 3}},
+                {"name": "small", "set": {"teacher": {"model": "run:middle"}, "student.from_teacher.layers": [0, 3]}},
+            ),
+            "run small: student.from_teacher.layers: the teacher has only 3 layers",
+        ),
+        (
+            chain(
+                {"name": "a", "set": {"student": {"target": {"parameters": "30K"}}}},
+                {"name": "b", "set": {"teacher": {"model": "run:a"}, "student": {"target": {"parameters": "40K"}}}},
+            ),
+            "run b: student.target: parameters: 40K is more than the teacher has in this shape (29,",
+        ),
+        (
+            chain(
+                {"name": "a", "set": {"student": {"from_teacher": {"heads": 2}}}},
+                {"name": "b", "set": {"teacher": {"model": "run:a"}, "student": {"from_teacher": {"heads": 3}}}},
+            ),
+            "run b: student.from_teacher.heads: the teacher has only 2",
+        ),
+        (
+            chain({"name": "a"}, {"name": "b", "set": {"student": {"model": "run:a"}, "data.train.source": "/none"}}),
+            "run b: /none",
+        ),
+        ({"plan": {"kind": "rounds", "pool": {"source": "/none.jsonl"}}}, "plan.pool: /none.jsonl"),
+        (
+            {"plan": {"kind": "assistants", "sizes": [{"from_teacher": {"layers": 9}}]}},
+            "run assistant-1: student.from_teacher.layers: the teacher has only 4 layers",
+        ),
+        ({"student": {"target": {"parameters": "1K"}}, "plan": {"kind": "generations"}}, "no shape of this teacher"),
+    ],
+)  # fmt: skip
+def test_a_run_that_needs_another_one_is_checked_before_anything_is_loaded(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    path = write_recipe(tmp_path / "r.yaml", tiny.language_recipe(tmp_path, **changes))
+    for command in ("validate", "run", "plan"):
+        found = stillhouse(command, path)
+        assert found.code == (3 if "none" in said else 2), found.err
+        assert said in " ".join(found.err.split())
+    assert not (Path("runs") / "tiny").exists()
+
+
+def test_a_chain_that_can_be_is_not_refused(tmp_path: Path) -> None:
+    runs = chain(
+        {"name": "a", "set": {"student": {"target": {"parameters": "30K"}}}},
+        {"name": "b", "set": {"teacher": {"model": "run:a"}, "student": {"target": {"parameters": "20K"}}}},
+        {"name": "c", "set": {"student": {"model": "run:b", "sparsity": {"pattern": "2:4"}}}},
+        {"name": "d", "set": {"student": {"from_config": {"config": {"num_hidden_layers": 3}}}}},
+        {
+            "name": "e",
+            "set": {"teacher": {"model": "run:d"}, "student": {"from_teacher": {"layers": [0, 2]}}},
+        },
+    )
+    path = write_recipe(tmp_path / "r.yaml", tiny.language_recipe(tmp_path, **runs))
+    found = stillhouse("validate", path)
+    assert found.code == 0, found.err
+    assert "plan: 5 runs: a, b, c, d, e" in found.out
 
 
 # ── sizes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -356,4 +437,8 @@ def test_a_later_phase_learns_in_the_form_that_the_recipe_asks_for_and_a_gate_on
     student = {"from_teacher": {"layers": 2}, "quantize": {"weights": "int8"}}
     found = runs_of(student=student, plan={"kind": "phases", "phases": PHASES}, gate={"min_gain": 0.1})
     assert found["long"].values["student"]["quantize"]["weights"] == "int8"
-    assert [found[name].values["gate"]["min_gain"] for name in ("short", "long")] == [None, 0.1]
+    assert [found[name].values["gate"]["min_gain"] for name in ("short", "long", "direct")] == [
+        None,
+        None,
+        0.1,
+    ]

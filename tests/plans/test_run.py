@@ -128,10 +128,55 @@ def test_a_plan_is_priced_before_it_is_spent_and_what_is_shared_counts_once(tmp_
     assert not list((tmp_path / "plan" / "runs").glob("*/train"))
 
 
+def test_a_shape_that_a_fetched_teacher_cannot_have_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    """Until it is fetched its files cannot be looked at; then they are, before anything is trained."""
+    from types import SimpleNamespace
+
+    from stillhouse.errors import RecipeError
+    from stillhouse.plans.bench import UNPREDICTED
+    from stillhouse.progress import Silent
+    from stillhouse.recipe import Student, Target
+
+    classifier(tmp_path)
+    seen = SimpleNamespace(
+        student=Student(target=Target(parameters="1K")), data=SimpleNamespace(max_length=32)
+    )
+    with pytest.raises(RecipeError, match="no shape of this teacher meets"):
+        UNPREDICTED.run(
+            seen, tmp_path, {"prepare": {"teacher": {"folder": str(tmp_path / "teacher")}}}, Silent()
+        )
+
+
+def test_a_search_and_an_ablation_have_a_price_and_spend_nothing_of_it(tmp_path: Path) -> None:
+    space = {"train.batch_size": [8, 16], "train.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    recipe = write_recipe(tmp_path / "r.yaml", classifier(tmp_path, tune={"space": space, "trials": 5}))
+    found = {}
+    with hurried(), asked() as counts:
+        for what in ("tune", "ablate"):
+            folder = tmp_path / what
+            said = stillhouse(what, recipe, "--price", "--folder", folder, "--format", "json")
+            assert said.code == 0, said.err
+            found[what] = json.loads(said.out)
+            assert not list((folder / "runs").glob("*/train"))
+    assert counts == []
+    assert list(found["tune"]["runs"]) == ["5 trials", "default", "winner"]
+    assert "teacher of trial-000" in found["tune"]["runs"]["winner"]["taken"]
+    one = read_json(tmp_path / "tune" / "runs" / "trial-000" / "plan" / "plan.json")["seconds"]
+    shared, each = one["teacher"] + one["label"] + one["initial"], one["train"]
+    trials = found["tune"]["runs"]["5 trials"]["seconds"]
+    assert shared + 5 * each <= trials + 0.6
+    assert trials <= shared + 5 * 2 * each + 0.6
+    assert len(found["ablate"]["runs"]) == 9
+    assert "teacher of everything.seed-0" in found["ablate"]["runs"]["without-hard.seed-2"]["taken"]
+
+
 @pytest.mark.slow
 def test_generations_learn_from_each_other_and_the_ensemble_is_their_mean(tmp_path: Path) -> None:
-    said = run(tmp_path, tmp_path / "born", plan={"kind": "generations", "count": 2})
-    assert said.code == 0, said.err
+    evaluate = {**classifier(tmp_path)["evaluate"], "hard_only": True}
+    plan = {"kind": "generations", "count": 2}
+    said = run(tmp_path, tmp_path / "born", plan=plan, evaluate=evaluate, gate={"min_gain": 1.5})
+    assert said.code == 6, said.err
+    assert "gate.min_gain: the gain over the control on accuracy is" in said.err
     folder = tmp_path / "born"
     found = read_json(folder / "results.json")
     assert [row["name"] for row in found["runs"]] == ["generation-1", "generation-2", "longer", "ensemble"]
@@ -142,6 +187,12 @@ def test_generations_learn_from_each_other_and_the_ensemble_is_their_mean(tmp_pa
     begun = [read_json(folder / "runs" / name / "initial" / "DONE.json")["result"]["how"]["parameters"] for name in ("generation-1", "generation-2")]  # fmt: skip
     assert begun[0] == begun[1]
     assert found["product"] == "generation-2"
+    ours = read_json(folder / "runs" / "generation-2" / "results.json")["student"]["metrics"]["eval"]
+    first = read_json(folder / "runs" / "generation-1" / "results.json")["controls"]["hard_only"]["metrics"][
+        "eval"
+    ]
+    gain = next(row["gain"] for row in found["runs"] if row["name"] == "generation-2")
+    assert gain["value"] == pytest.approx(ours["accuracy"]["value"] - first["accuracy"]["value"])
 
 
 def test_an_ensemble_of_equals_is_each_of_them_and_of_two_the_mean_probability(tmp_path: Path) -> None:
@@ -176,6 +227,11 @@ def test_rounds_add_the_rows_on_which_the_student_is_farthest_from_the_teacher(t
     from tiny import labelled_file
 
     pool = labelled_file(tmp_path / "pool.csv", rows=60, seed=9)
+    classifier(tmp_path)
+    trained = (tmp_path / "rows.csv").read_text().splitlines()[1:31]
+    pool.write_text(
+        "\n".join([*pool.read_text().splitlines(), *trained]) + "\n"
+    )  # known rows are never chosen
     plan = {"kind": "rounds", "pool": {"source": str(pool)}, "rows": 10, "most": 1}
     with asked() as counts:
         said = run(tmp_path, tmp_path / "rounds", plan=plan)
@@ -193,6 +249,10 @@ def test_rounds_add_the_rows_on_which_the_student_is_farthest_from_the_teacher(t
     chosen = [json.loads(line) for line in (folder / "chosen" / "round-1.jsonl").read_text().splitlines()]
     assert len(chosen) == 10
     assert all(set(row) == {"text"} for row in chosen), "labels of the pool are not looked at"
+    assert not {row["text"] for row in chosen} & {line.rpartition(",")[0] for line in trained}
+    history = found["rounds"]["history"][0]
+    own = read_json(folder / "runs" / "round-1" / "results.json")["student"]["metrics"]["eval"]["accuracy"]
+    assert history["after"]["value"] == own["value"] and history["metric"] == "accuracy"
     times = {path: path.stat().st_mtime_ns for path in (folder / "chosen").iterdir()}
     with asked() as counts:
         assert run(tmp_path, folder, plan=plan).code == 0

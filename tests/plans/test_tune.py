@@ -11,7 +11,7 @@ import pytest
 
 from plans.kitchen import classifier
 from stillhouse.errors import RecipeError
-from stillhouse.files import read_json
+from stillhouse.files import atomic_folder, read_json
 from stillhouse.plans import tune
 from stillhouse.plans.bench import Bench
 from stillhouse.plans.planned import Planned
@@ -19,6 +19,7 @@ from stillhouse.plans.pruning import Judge, Pruned
 from stillhouse.plans.space import as_parameters, default_space, own_values, space_of, with_values
 from stillhouse.progress import Silent
 from stillhouse.recipe import Recipe, Tune, parse_recipe
+from stillhouse.train.checkpoints import all_checkpoints, step_of
 from typed import process, start, stillhouse, write_recipe
 
 pytest.importorskip("optuna")
@@ -181,7 +182,8 @@ def test_each_checkpoint_is_judged_once_and_a_bad_trial_ends(tmp_path: Path) -> 
     trial = Trial({20: 0.5}, bad_from=60)
     judge = Judge(Silent(), place, lambda _, checkpoint: float(str(checkpoint)[-2:]) / 100, trial)
     for step in (10, 20, 30):
-        (place / "train" / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
+        with atomic_folder(place / "train" / "checkpoints" / f"checkpoint-{step}"):
+            pass
         if step < 30:
             for _ in range(2):
                 judge.step("train", step + 1, 50)
@@ -189,6 +191,70 @@ def test_each_checkpoint_is_judged_once_and_a_bad_trial_ends(tmp_path: Path) -> 
             with pytest.raises(Pruned):
                 judge.step("train", step + 1, 50)
     assert trial.reported == {20: 0.5, 40: 0.2, 60: 0.3}
+
+
+def test_a_checkpoint_that_is_damaged_or_of_a_later_step_is_not_judged(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "train" / "checkpoints"
+    (checkpoints / "checkpoint-10").mkdir(parents=True)
+    with atomic_folder(checkpoints / "checkpoint-20"):
+        pass
+    trial = Trial({}, bad_from=100)
+    judge = Judge(Silent(), tmp_path, lambda *_: 1.0, trial)
+    judge.step("train", 11, 50)
+    assert trial.reported == {}
+    judge.step("train", 21, 50)
+    assert trial.reported == {40: 1.0}
+
+
+class Learning(Toy):
+    """A trial has four checkpoints on its way, and goes on after the last one that is there."""
+
+    def run(self, one: Planned, *given: Any, **options: Any) -> Any:
+        super().run(one, *given, **options)
+        place = self.place(one.name) / "train" / "checkpoints"
+        reached = max((step_of(path) for path in all_checkpoints(place)), default=0)
+        for step in range(reached + 1, 6):
+            options["watch"].step("train", step, 5)
+            with atomic_folder(place / f"checkpoint-{step}"):
+                pass
+        return {}
+
+
+def test_a_search_killed_between_a_report_and_its_decision_still_ends_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import optuna
+
+    one = recipe(tmp_path)
+    decide = optuna.trial.Trial.should_prune
+    killed = False
+
+    def deciding(self: Any) -> bool:
+        nonlocal killed
+        if self.number == 4 and not killed:
+            killed = True
+            raise KeyboardInterrupt
+        return bool(decide(self))
+
+    def worth_at(place: Path, checkpoint: Path | None) -> float:
+        """The fifth begins badly and would end well."""
+        if place.name != "trial-004":
+            return 0.5
+        return 0.1 if checkpoint is not None and step_of(checkpoint) == 1 else 0.9
+
+    def searched(folder: Path) -> list[dict[str, Any]]:
+        found = tune.Search(one, one.tune or Tune(), space_of(one), Learning(folder))
+        monkeypatch.setattr(found, "_judged", worth_at)
+        for number in range(found.finished(), 5):
+            found.trial(number)
+        return found.rows()
+
+    whole = searched(tmp_path / "whole")
+    assert whole[4]["value"] is None
+    monkeypatch.setattr(optuna.trial.Trial, "should_prune", deciding)
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path / "cut")
+    assert searched(tmp_path / "cut") == whole
 
 
 # ── the space ───────────────────────────────────────────────────────────────────────────────────────────────────────

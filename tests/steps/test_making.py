@@ -16,6 +16,7 @@ from stillhouse.models.shrink.fresh import copy_layers, from_config
 from stillhouse.progress import Silent
 from stillhouse.recipe import FromTeacher, Search, Student, Target, parse_recipe
 from stillhouse.runner import run_stages
+from stillhouse.steps import search
 from stillhouse.steps.search import found_shape
 from stillhouse.steps.shrinking import Shrinking
 from stillhouse.steps.students import set_dropout
@@ -35,7 +36,7 @@ def test_search_goes_on_with_the_better_half_and_ends_with_the_best(tmp_path: Pa
     )
     made = making(tmp_path, wanted)
     assert wanted.search is not None
-    shape = found_shape(made, wanted.search, 0)
+    shape = found_shape(made, wanted.search, 0, tmp_path / "search")
     tried = made.how["search"]
     assert [len(one["losses"]) for one in tried].count(2) == 2
     assert len(tried) == 4
@@ -49,14 +50,61 @@ def test_search_goes_on_with_the_better_half_and_ends_with_the_best(tmp_path: Pa
     assert parameters(student) == best["parameters"]
     assert how["search"] == tried
     again = making(tmp_path, wanted)
-    assert found_shape(again, wanted.search, 0) == shape
+    assert found_shape(again, wanted.search, 0, tmp_path / "again") == shape
     assert again.how["search"] == tried, "the same each time"
+
+
+class Cut(Exception):
+    """The power fails."""
+
+
+@pytest.mark.parametrize("moment", ["learn", "keep", "loss"])
+def test_a_search_cut_off_anywhere_ends_with_the_same_shape_and_trains_no_candidate_twice(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Student(
+        target=Target(parameters="20K"), search=Search(candidates=3, steps=2, batch_size=2, rows=4)
+    )
+    assert wanted.search is not None
+    whole = making(tmp_path, wanted)
+    shape = found_shape(whole, wanted.search, 0, tmp_path / "whole")
+    where: Any = search._Learners if moment == "keep" else search._Trial
+    learned: list[tuple[int, int]] = []
+    learn, original = search._Trial.learn, getattr(where, moment)
+    calls, cut_at = 0, 1
+
+    def cut(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == cut_at:
+            raise Cut
+        return original(*given)
+
+    def counted(self: Any, student: Any, optimizer: Any, begin: int, end: int) -> None:
+        learned.append((begin, end))
+        learn(self, student, optimizer, begin, end)
+
+    monkeypatch.setattr(search._Trial, "learn", counted)
+    if moment == "learn":
+        original = counted
+    monkeypatch.setattr(where, moment, cut)
+    found = None
+    while found is None:
+        made, calls = making(tmp_path, wanted), 0
+        try:
+            found = found_shape(made, wanted.search, 0, tmp_path / "cut")
+        except Cut:
+            cut_at += 1  # one call further each time, so that it gets to its end
+    assert found == shape
+    assert made.how["search"] == whole.how["search"]
+    if moment != "keep":
+        assert sorted(learned) == [(0, 2), (0, 2), (0, 2), (2, 6), (2, 6)]
 
 
 def test_search_that_keeps_every_row_aside_is_refused(tmp_path: Path) -> None:
     wanted = Student(target=Target(parameters="20K"), search=Search(rows=64))
     with pytest.raises(DataError, match=r"student\.search\.rows: 64 rows kept aside leave"):
-        found_shape(making(tmp_path, wanted), Search(rows=64), 0)
+        found_shape(making(tmp_path, wanted), Search(rows=64), 0, tmp_path / "search")
 
 
 @pytest.mark.parametrize("by", ["block_influence", "perplexity", "similarity", "every_nth"])

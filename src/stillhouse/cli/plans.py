@@ -18,6 +18,7 @@ Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field; repeatable.")
 ]
 Shown = Annotated[Format, typer.Option("--format", help="json: results and progress for machines.")]
+Price = Annotated[bool, typer.Option("--price", help="Say what it will take, and stop.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds, and begin anew.")]
 
 
@@ -29,6 +30,7 @@ def ablate(
         Path | None, typer.Option("--folder", help="The plan's folder; runs/<name>-ablation if not given.")
     ] = None,
     fresh: Fresh = False,
+    price: Price = False,
     shown: Shown = "auto",
 ) -> None:
     """Run RECIPE whole, and without each of its terms and techniques in turn; what each is worth, with intervals."""
@@ -37,10 +39,15 @@ def ablate(
 
     loaded = load_recipe(recipe, changes or [])
     plan = expand_ablation(loaded, seeds)
-    watch = begin(loaded, plan.runs, folder or Path("runs"), shown)
+    place = folder or Path("runs") / f"{loaded.name}-ablation"
+    watch = begin(loaded, plan.runs, place, shown)
+    if price:
+        from ..plans.price import price_runs
+
+        show_price(price_runs(loaded, plan.runs, place, watch), shown)
+        return
     from ..plans.execute import at_work, run_all
 
-    place = folder or Path("runs") / f"{loaded.name}-ablation"
     found = at_work(loaded, place, watch, fresh, lambda bench: run_all(loaded, plan, bench))
     result(found, place, shown)
 
@@ -55,6 +62,7 @@ def tune(
         Path | None, typer.Option("--folder", help="The plan's folder; runs/<name>-tuning if not given.")
     ] = None,
     fresh: Fresh = False,
+    price: Price = False,
     shown: Shown = "auto",
 ) -> None:
     """Search for RECIPE's settings on rows set aside from training; write the best one back as a recipe."""
@@ -67,6 +75,11 @@ def tune(
     require("optuna", "stillhouse tune")
     place = folder or Path("runs") / f"{loaded.name}-tuning"
     watch = begin(loaded, [], place, shown)
+    if price:
+        from ..plans.price import price_tuning
+
+        show_price(price_tuning(loaded, trials, place, watch), shown)
+        return
     from ..plans.execute import at_work
     from ..plans.tune import run_tuning
 
@@ -136,7 +149,11 @@ def price_plan(loaded: "Recipe", folder: Path | None, shown: Format) -> None:
     watch = begin(loaded, [], place, shown)
     from ..plans.price import price
 
-    found = price(loaded, place, watch)
+    show_price(price(loaded, place, watch), shown)
+
+
+def show_price(found: dict[str, Any], shown: Format) -> None:
+    """What several runs will take."""
     if shown == "json":
         output.as_json(found)
         return
@@ -149,7 +166,13 @@ def price_plan(loaded: "Recipe", folder: Path | None, shown: Format) -> None:
     print(f"\n{most}{output.duration(found['total_seconds'])}")
     print(f"memory     {output.size(found['peak_memory_bytes'])}")
     print(f"disk       {output.size(found['disk_bytes'])}")
-    print(f"money      {found['money'] or 'none: the teacher runs here'}")
+    if found["money"] is None:
+        print("money      not known: teacher.api has no price")
+    else:
+        paid = f"at most ${found['money']:,.2f}" if found["money"] else "none: nobody is paid"
+        print(f"money      {paid}")
+    for note in found["notes"]:
+        print(f"note: {note}")
 
 
 def status_plan(folder: Path, shown: Format) -> None:

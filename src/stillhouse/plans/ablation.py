@@ -39,9 +39,8 @@ def expand_ablation(recipe: Recipe, seeds: int) -> Expanded:
         raise RecipeError(
             f"ablate: nothing can be removed from {recipe.name}; an objective with several terms has parts to take away."
         )
-    return Expanded(
-        "ablation", measured_once(in_order(runs)), [(name, WHOLE) for name in groups[1:]], None, {}, notes
-    )
+    compare = [(name, WHOLE) for name in groups[1:]]
+    return Expanded("ablation", measured_once(in_order(runs)), compare, notes=notes)
 
 
 def removals(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:

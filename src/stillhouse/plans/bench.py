@@ -12,12 +12,21 @@ from ..progress import Watch
 from ..recipe import Recipe, parse_recipe
 from ..recipe.plan import RUN
 from ..stages import STAGES
+from ..static import check_shape
 from .planned import INITIAL, Planned
 
 RUNS, MODELS, MACHINE = "runs", "models", "machine.json"
 
 
-UNPREDICTED = Stage("plan", lambda recipe, place, results, watch: {}, reads=(), shared=False)
+def _not_predicted(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
+    """Only what would stop the run later, now that the teacher's files are there: a shape that it cannot have."""
+    check_shape(recipe.student, Path(results["prepare"]["teacher"]["folder"]), recipe.data.max_length)
+    return {}
+
+
+UNPREDICTED = Stage(
+    "plan", _not_predicted, reads=("student", "data.max_length"), after=("prepare.teacher",), shared=False
+)
 """In the place of the stage that predicts; its result is the same."""
 
 

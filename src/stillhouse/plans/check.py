@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RecipeError
+from ..errors import RecipeError, StillhouseError
 from ..recipe import Recipe, parse_recipe
 from ..recipe.plan import Assistants, Rounds
 from ..static import static_checks
 from .expand import expand
-from .planned import Planned, plain
+from .foretold import check_cut, stand_in
+from .planned import Planned, changed, plain
 
 
 def check_plan(recipe: Recipe, place: Path) -> list[str]:
@@ -16,6 +17,13 @@ def check_plan(recipe: Recipe, place: Path) -> list[str]:
     base = static_checks(parse_recipe(plain(recipe), recipe.name), place)
     if isinstance(recipe.plan, Rounds):
         refuse_rounds(recipe)
+        pooled = changed(
+            plain(recipe), {f"data.{into_of(recipe)}": recipe.plan.pool.model_dump()}, "plan.pool"
+        )
+        try:
+            static_checks(parse_recipe(pooled, recipe.name), place)
+        except StillhouseError as error:
+            raise type(error)(f"plan.pool: {error}") from error
         return [*base, f"plan: rounds, {recipe.plan.most} at most, each followed by its control"]
     chosen = isinstance(recipe.plan, Assistants) and isinstance(recipe.plan.sizes, int)
     if chosen and not (Path(recipe.teacher.model or "") / "config.json").is_file():
@@ -38,6 +46,8 @@ def refuse_rounds(recipe: Recipe) -> None:
         )
     if not recipe.has_teacher:
         raise RecipeError("plan: rounds need a teacher to label what they choose; add a forward_kl term.")
+    if isinstance(recipe.plan, Rounds) and recipe.plan.judge == "answers" and recipe.evaluate.answers is None:
+        raise RecipeError("plan.judge: no model is asked for answers; add evaluate.answers.")
     into = into_of(recipe)
     if getattr(recipe.data, into) is not None:
         raise RecipeError(
@@ -47,14 +57,16 @@ def refuse_rounds(recipe: Recipe) -> None:
 
 
 def check_runs(recipe: Recipe, runs: Sequence[Planned], place: Path) -> None:
-    """Static checks of each run; of one that needs another's student, its schema is all that can be looked at yet."""
+    """Static checks of each run; where it needs another's student, with what is known of that one already."""
     if not runs:
         static_checks(parse_recipe(plain(recipe), recipe.name), place)
+    by_name = {one.name: one for one in runs}
     for one in runs:
-        made = parse_recipe(one.values, f"{recipe.name}, run {one.name}")
-        if one.needs:
-            continue
+        parse_recipe(one.values, f"{recipe.name}, run {one.name}")
+        made = stand_in(one, by_name, recipe)
         try:
-            static_checks(made, place)
-        except RecipeError as error:
+            check_cut(one, by_name)
+            if made is not None:
+                static_checks(parse_recipe(made.values, recipe.name), place)
+        except StillhouseError as error:
             raise type(error)(f"run {one.name}: {error}") from error

@@ -26,8 +26,17 @@ Found = dict[str, Any]
 
 def student_rows(run: Path, model: str = "student", kind: str = "eval") -> Rows:
     """Per-row statistics of a finished run's model."""
-    kept = load_file(run / "evaluate" / f"rows-{model}-{kind}.safetensors")
+    kept = load_file(_rows_file(run, model, kind))
     return {name: values.astype(np.float64) for name, values in kept.items()}
+
+
+def has_rows(run: Path, model: str, kind: str = "eval") -> bool:
+    """Whether a finished run has measured that model."""
+    return _rows_file(run, model, kind).exists()
+
+
+def _rows_file(run: Path, model: str, kind: str) -> Path:
+    return run / "evaluate" / f"rows-{model}-{kind}.safetensors"
 
 
 def content_of(run: Path, kind: str = "eval") -> str:

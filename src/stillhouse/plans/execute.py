@@ -78,7 +78,8 @@ def check_product(recipe: Recipe, found: Found, folder: Path) -> None:
     """The recipe's gate, for the run that is the plan's outcome.  Raises: GateError as `check_gate` does."""
     product = next((row for row in found["runs"] if row["name"] == found["product"]), None)
     if product is not None and product["runs"]:
-        check_gate(recipe, read_json(folder / RUNS / product["runs"][0] / "results.json"))
+        own = read_json(folder / RUNS / product["runs"][0] / "results.json")
+        check_gate(recipe, {**own, "gain_over_hard_only": product["gain"] or own["gain_over_hard_only"]})
 
 
 def _empty(folder: Path) -> None:

@@ -49,12 +49,13 @@ def expand(recipe: Recipe) -> Expanded:
             compare,
             _group(first.product or "", labels[0]) if alone else None,
             ensembles,
+            (_group(first.control[0], labels[0]), first.control[1]) if alone and first.control else None,
             first.notes,
         )
     ordered = measured_once(in_order(found.runs))
     for one in ordered:
         parsed(one, recipe.name)
-    return Expanded(found.kind, ordered, found.compare, found.product, found.ensembles, found.notes)
+    return replace(found, runs=ordered)
 
 
 def measured_once(runs: list[Planned]) -> list[Planned]:

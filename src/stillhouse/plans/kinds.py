@@ -20,6 +20,9 @@ from .planned import (
 )
 from .sizes import between
 
+HARD_ONLY = "hard_only"
+"""A run's own control, as `evaluate` calls it."""
+
 
 def expand_kind(recipe: Recipe) -> Expanded:
     """The runs of `recipe.plan`, or the recipe's own single run.  Rounds are made as they go: see `rounds`."""
@@ -80,11 +83,10 @@ def _assistants(recipe: Recipe, plan: Assistants) -> Expanded:
         runs.append(
             _run(f"assistant-{number}", {**taught, "student": student}, f"teacher assistant {number}", False)
         )
-    runs.append(
-        _run("student", learning_from(share, runs[-1].name), "the student, taught by the last assistant")
-    )
+    about = "the student, taught by the last assistant"
+    runs.append(_run("student", learning_from(share, runs[-1].name), about, False))
     runs.append(_run("direct", base, "the same student taught directly, for all steps together"))
-    return Expanded("assistants", runs, [("student", "direct")], "student")
+    return Expanded("assistants", runs, [("student", "direct")], "student", control=("direct", HARD_ONLY))
 
 
 def _generations(recipe: Recipe, plan: Generations) -> Expanded:
@@ -103,7 +105,8 @@ def _generations(recipe: Recipe, plan: Generations) -> Expanded:
     )
     compare = [(names[-1], "longer"), ("ensemble", "longer"), ("ensemble", names[-1])]
     compare += [(name, names[0]) for name in names[1:]]
-    return Expanded("generations", runs, compare, names[-1], {"ensemble": names})
+    control = (names[0], HARD_ONLY)  # it begins as they all do, and learns for as long
+    return Expanded("generations", runs, compare, names[-1], {"ensemble": names}, control)
 
 
 def _phases(recipe: Recipe, plan: Phases) -> Expanded:
@@ -111,11 +114,10 @@ def _phases(recipe: Recipe, plan: Phases) -> Expanded:
     runs: list[Planned] = []
     for step in plan.phases:
         values = _stepped(base, step)
-        last = step is plan.phases[-1]
         if runs:
             values = starting_from(values, runs[-1].name)
         about = "the first phase" if not runs else f"goes on from {runs[-1].name}"
-        runs.append(_run(step.name, values, about, last))
+        runs.append(_run(step.name, values, about, False))
     lengths = [(one.values["train"]["steps"], one.values["train"]["epochs"] or 1.0) for one in runs]
     direct = {**_stepped(base, plan.phases[-1])}
     train = dict(direct["train"])
@@ -137,6 +139,7 @@ def _phases(recipe: Recipe, plan: Phases) -> Expanded:
         [*runs, _run("direct", {**direct, "train": train}, about)],
         [(runs[-1].name, "direct")],
         runs[-1].name,
+        control=("direct", HARD_ONLY),
     )
 
 

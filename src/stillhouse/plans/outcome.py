@@ -15,7 +15,7 @@ from ..registry import pick
 from ..runstate import ORDER
 from ..tasks import TASKS
 from .bench import RUNS, Bench
-from .compare import content_of, difference_over_seeds, student_rows, unpaired, value_over_seeds
+from .compare import content_of, difference_over_seeds, has_rows, student_rows, unpaired, value_over_seeds
 from .planned import Expanded, Planned
 
 Found = dict[str, Any]
@@ -48,6 +48,8 @@ def collect(recipe: Recipe, plan: Expanded, bench: Bench, more: Found | None = N
         else:
             gap = unpaired(headline, by_name[one]["quality"], by_name[other]["quality"])
         compared.append({"of": one, "against": other, "metric": headline.name, **gap})
+    if plan.product is not None and plan.control is not None:
+        by_name[plan.product]["gain"] = _gain(plan, plan.product, rows[plan.product], content, bench, draws)
     return {
         "plan": plan.kind,
         "name": recipe.name,
@@ -66,6 +68,25 @@ def collect(recipe: Recipe, plan: Expanded, bench: Bench, more: Found | None = N
         "seconds": round(sum(seconds_spent(run) for run in sorted((bench.folder / RUNS).iterdir())), 1),
         **(more or {}),
     }
+
+
+def _gain(
+    plan: Expanded,
+    product: str,
+    ours: list[Rows],
+    content: dict[str, list[str]],
+    bench: Bench,
+    draws: tuple[int, int],
+) -> Found | None:
+    """The product against hard targets alone; None where nothing was trained on these, or on other rows."""
+    assert plan.control is not None
+    group, model = plan.control
+    runs = [bench.place(one.name) for one in plan.groups()[group]]
+    if content[group] != content[product] or not all(has_rows(run, model) for run in runs):
+        return None
+    first = read_json(runs[0] / "results.json")
+    headline = pick(TASKS, first["task"], "task").metrics[first["metric"]]
+    return difference_over_seeds(headline, ours, [student_rows(run, model) for run in runs], *draws)
 
 
 def _metrics_of(results: dict[str, Found], runs: Sequence[Planned]) -> dict[str, Metric]:

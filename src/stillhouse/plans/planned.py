@@ -52,6 +52,8 @@ class Expanded:
     """The group that is the plan's outcome, if one is."""
     ensembles: dict[str, list[str]] = field(default_factory=dict)
     """Name -> groups whose students are also measured together."""
+    control: tuple[str, str] | None = None
+    """(a group, a model in its runs): the product's student on hard targets alone, where its own run has none."""
     notes: list[str] = field(default_factory=list)
     """What a person should know of how it was made."""
 

@@ -5,53 +5,143 @@ counted once: two stages are the same if their settings are, and those of all th
 that does not exist yet is measured with the recipe's own teacher in its place, which is larger: then the sum is a bound.
 """
 
+from collections.abc import Sequence
+from math import exp, log
 from pathlib import Path
+from random import Random
 from typing import Any
 
+from ..errors import RecipeError
 from ..files import hash_json, read_json
-from ..pipeline import Stage
+from ..pipeline import DONE, Stage
 from ..pipeline import settings_of as read_by
 from ..progress import Watch
-from ..recipe import Recipe, parse_recipe
-from ..recipe.plan import RUN, Rounds
+from ..recipe import Recipe, Tune, parse_recipe
+from ..recipe.plan import Range, Rounds
 from ..stages import STAGES
 from .bench import Bench
-from .expand import expand, shape_of
+from .expand import expand
+from .foretold import stand_in
 from .planned import Planned, plain
+from .rounds import hard_only
+from .space import own_values, space_of
+from .tune import planned_trial, planned_whole, prunes
+
+Price = dict[str, Any]
+"""{"runs": {name: {"seconds", "money", "taken"}}, "total_seconds", "at_most", "peak_memory_bytes", "disk_bytes", "money", "notes"}."""
+TRIED = ("prepare", "teacher", "initial", "label", "train")
+"""Stages of a trial."""
 
 
-def price(recipe: Recipe, folder: Path, watch: Watch) -> dict[str, Any]:
+def price(recipe: Recipe, folder: Path, watch: Watch) -> Price:
     """Runs each run's `plan` stage in `folder`, where its run will be.  Returns: seconds by run, the sum, memory, disk."""
     runs = _runs(recipe)
+    found = price_runs(recipe, runs, folder, watch)
+    return {**found, "at_most": any(one.needs for one in runs) or isinstance(recipe.plan, Rounds)}
+
+
+def price_runs(recipe: Recipe, runs: Sequence[Planned], folder: Path, watch: Watch) -> Price:
+    """The same for runs that are known already."""
     bench = Bench(folder, watch)
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     by_name = {one.name: one for one in runs}
     seen: dict[str, str] = {}
-    rows: dict[str, dict[str, Any]] = {}
-    plans = []
+    rows, plans = {}, []
     for one in runs:
-        bench.run(_measurable(one, by_name, recipe), until="plan")
-        found = read_json(bench.place(one.name) / "plan" / "plan.json")
-        plans.append(found)
-        taken = []
-        seconds = 0.0
-        for stage, mark in _marks(one, by_name).items():
-            if stage not in found["seconds"]:
-                continue
-            if mark in seen and stage != "report":
-                taken.append(f"{stage} of {seen[mark]}")
-            else:
-                seen[mark] = one.name
-                seconds += found["seconds"][stage]
-        rows[one.name] = {"seconds": round(seconds, 1), "taken": taken}
+        plans.append(_measured(_measurable(one, by_name, recipe), bench))
+        rows[one.name] = _counted(one.name, plans[-1], _marks(one, by_name), seen)
+    return _summed(rows, plans)
+
+
+def price_tuning(recipe: Recipe, trials: int | None, folder: Path, watch: Watch) -> Price:
+    """Of a search: the recipe's own settings are measured, and each trial is taken to need as much for a row and step.
+
+    What the trials will be is not known yet, so they are drawn at random here.
+    """
+    wanted, space = recipe.tune or Tune(), space_of(recipe)
+    count, draw = trials or wanted.trials, Random(wanted.seed)
+    own = own_values(recipe, space)
+    settings = [
+        own,
+        *({name: _drawn(tried, draw) for name, tried in space.items()} for _ in range(count - 1)),
+    ]
+    bench = Bench(folder, watch)
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    some = [planned_trial(recipe, wanted, number, values) for number, values in enumerate(settings)]
+    last = planned_whole(recipe, own, wanted, "default", "")
+    plans = [_measured(some[0], bench), _measured(last, bench)]
+    examples = read_json(bench.place(some[0].name) / "prepare" / DONE)["result"]["sets"]["train"]["rows"]
+    seen: dict[str, str] = {}
+    rows = {}
+    for one in some:
+        share = _rows_read(one, examples) / max(1, _rows_read(some[0], examples))
+        seconds = {
+            name: took * (share if name == "train" else 1.0)
+            for name, took in plans[0]["seconds"].items()
+            if name in TRIED
+        }
+        rows[one.name] = _counted(one.name, {**plans[0], "seconds": seconds}, _marks(one, {}), seen)
+    money = [row["money"] for row in rows.values()]
+    together = {
+        "seconds": round(sum(row["seconds"] for row in rows.values()), 1),
+        "money": None if None in money else sum(money),
+        "taken": [],
+    }
+    whole = {name: _counted(name, plans[1], _marks(last, {}), dict(seen)) for name in ("default", "winner")}
+    found = _summed({f"{count} trials": together, **whole}, plans)
+    early = "; those that are ended early take less" if prunes(recipe, wanted) else ""
+    return {**found, "notes": [f"trials: as settings drawn at random from the space would take{early}"]}
+
+
+def _measured(one: Planned, bench: Bench) -> dict[str, Any]:
+    """plan.json of a run."""
+    bench.run(one, until="plan")
+    found: dict[str, Any] = read_json(bench.place(one.name) / "plan" / "plan.json")
+    return found
+
+
+def _counted(name: str, plan: dict[str, Any], marks: dict[str, str], seen: dict[str, str]) -> dict[str, Any]:
+    """What a run takes without what an earlier one has done; `seen` is brought up to date."""
+    taken, left, money = [], 0.0, 0.0
+    for stage, mark in marks.items():
+        if stage not in plan["seconds"]:
+            continue
+        if mark in seen and stage != "report":
+            taken.append(f"{stage} of {seen[mark]}")
+        else:
+            seen[mark] = name
+            left += plan["seconds"][stage]
+            money = plan["money"] if stage == "label" else money
+    return {"seconds": round(left, 1), "money": money, "taken": taken}
+
+
+def _summed(rows: dict[str, dict[str, Any]], plans: list[dict[str, Any]]) -> Price:
+    money = [row["money"] for row in rows.values()]
     return {
         "runs": rows,
         "total_seconds": round(sum(row["seconds"] for row in rows.values()), 1),
-        "at_most": any(one.needs for one in runs) or isinstance(recipe.plan, Rounds),
+        "at_most": False,
         "peak_memory_bytes": max(found["peak_memory_bytes"] or 0 for found in plans),
         "disk_bytes": sum(found["disk_bytes"] for found in plans),
-        "money": sum(found["money"] for found in plans),
+        "money": None if None in money else sum(money),
+        "notes": [],
     }
+
+
+def _drawn(tried: Range | list[Any], draw: Random) -> Any:
+    """A value of the space, at random."""
+    if not isinstance(tried, Range):
+        return draw.choice(tried)
+    low, high = (log(tried.low), log(tried.high)) if tried.log else (tried.low, tried.high)
+    value = exp(draw.uniform(low, high)) if tried.log else draw.uniform(low, high)
+    return round(value) if isinstance(tried.low, int) and isinstance(tried.high, int) else value
+
+
+def _rows_read(one: Planned, examples: int) -> float:
+    """Rows that its training reads."""
+    train = parse_recipe(one.values, f"run {one.name}").train
+    in_a_step = train.batch_size * train.accumulate
+    return train.steps * in_a_step if train.steps else (train.epochs or 1.0) * examples
 
 
 def _runs(recipe: Recipe) -> list[Planned]:
@@ -61,19 +151,19 @@ def _runs(recipe: Recipe) -> list[Planned]:
     names = ["round-0"] + [
         f"{kind}-{n}" for n in range(1, recipe.plan.most + 1) for kind in ("round", "random")
     ]
-    return [Planned(name, plain(recipe, name), "", name) for name in names]
+    control = [hard_only(recipe, recipe.plan.most)] if recipe.evaluate.hard_only else []
+    return [*(Planned(name, plain(recipe, name), "", name) for name in names), *control]
 
 
 def _measurable(one: Planned, by_name: dict[str, Planned], recipe: Recipe) -> Planned:
-    """The same run with models that are there already in the place of students that are not."""
-    values = dict(one.values)
-    if values["teacher"]["model"].startswith(RUN):
-        values["teacher"] = plain(recipe)["teacher"] | {"finetune": None, "ema": None}
-        if recipe.task == "classification":
-            values["teacher"]["finetune"] = plain(recipe)["teacher"]["finetune"]
-    values["student"] = shape_of(one, by_name)
-    parse_recipe(values, f"run {one.name}")
-    return Planned(one.name, values, one.about, one.group)
+    """The same run with models that are there already.  Raises: RecipeError if there are none."""
+    found = stand_in(one, by_name, recipe)
+    if found is None:
+        raise RecipeError(
+            "plan: a run that learns from another run's student cannot be measured where the recipe's own teacher is no "
+            "model on this machine; price its runs one by one."
+        )
+    return found
 
 
 def _marks(one: Planned, by_name: dict[str, Planned]) -> dict[str, str]:

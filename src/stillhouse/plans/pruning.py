@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from ..data.encode import read_examples
-from ..files import read_json
+from ..files import manifest_fault, read_json
 from ..measure import Rows
 from ..pipeline import DONE
 from ..probe import look
@@ -38,6 +38,11 @@ class Judge:
         known = {} if trial is None else trial.storage.get_trial(trial._trial_id).intermediate_values
         self._seen = set(known)
 
+    def go_on(self) -> None:
+        """Decide what a kill left open between a report and its decision.  Raises: Pruned."""
+        if self._seen and self._trial.should_prune():
+            raise Pruned
+
     def note(self, text: str) -> None:
         """As it is."""
         self._watch.note(text)
@@ -53,7 +58,7 @@ class Judge:
             return
         for checkpoint in all_checkpoints(self._place / "train" / "checkpoints"):
             percent = round(100 * step_of(checkpoint) / total)
-            if percent in self._seen:
+            if percent in self._seen or step_of(checkpoint) > done or manifest_fault(checkpoint):
                 continue
             self._seen.add(percent)
             value = self._value(self._place, checkpoint)

@@ -11,29 +11,33 @@ from typing import Any
 
 import numpy as np
 
-from ..data.encode import Example
+from ..answers import answer_rows
+from ..data.encode import Example, read_examples
 from ..data.split import in_order, read_rows
 from ..errors import RecipeError
-from ..files import read_json, write_text
+from ..files import read_json, read_jsonl, write_text
+from ..measure import Metric
 from ..measure import Rows as Statistics
+from ..measure.text import ANSWER_METRICS
 from ..pipeline import DONE
 from ..probe import look
 from ..recipe import Recipe
 from ..recipe.plan import Rounds
 from ..registry import pick
+from ..report.numbers import number, with_interval
 from ..sources import resolve
 from ..steps.prepare import located, task_of
 from ..tasks import TASKS, Task
 from .bench import Bench
 from .check import into_of, refuse_rounds
-from .compare import difference_over_seeds, student_rows
+from .compare import difference_over_seeds, student_rows, value_over_seeds
 from .execute import announce
 from .expand import measured_once
 from .outcome import Found, collect
-from .planned import Expanded, Planned, plain, starting_from
+from .planned import Expanded, Planned, plain, scaled, starting_from
 
 CHOSEN = "chosen"
-FIRST = "round-0"
+FIRST, HARD_ONLY = "round-0", "hard-only"
 Pool = dict[str, tuple[Example, dict[str, Any]]]
 """Example's key -> what the models read, and the row to be written for it."""
 
@@ -61,20 +65,21 @@ class _Rounds:
         pool = self._pool()
         history: list[Found] = []
         why = f"All {self.wanted.most} rounds were run."
-        for number in range(1, self.wanted.most + 1):
+        for at in range(1, self.wanted.most + 1):
             left = [key for key in pool if key not in self.chosen["round"]]
             if not left:
-                why = f"The pool was empty after round {number - 1}."
+                why = f"The pool was empty after round {at - 1}."
                 break
-            before = FIRST if number == 1 else f"round-{number - 1}"
+            before = FIRST if at == 1 else f"round-{at - 1}"
             worst = self._worst(before, {key: pool[key] for key in left})
-            self._round("round", number, worst, pool)
+            self._round("round", at, worst, pool)
             at_random = [key for key in pool if key not in self.chosen["random"]]
-            self._round("random", number, at_random, pool)
-            gain = self._gain(f"round-{number}", before)
-            history.append({"round": number, "rows": len(self.chosen["round"]), **gain})
+            self._round("random", at, at_random, pool)
+            gain = self._gain(f"round-{at}", before)
+            history.append({"round": at, "rows": len(self.chosen["round"]), **gain})
+            self.bench.watch.note(f"[round-{at}] {self._said(gain)}")
             if gain["better"] is not True:
-                why = f"Stopped after round {number}: its gain is not beyond chance."
+                why = f"Stopped after round {at}: its gain is not beyond chance."
                 break
         return self._found(history, why)
 
@@ -83,10 +88,10 @@ class _Rounds:
         announce(self.recipe, Expanded("rounds", self.runs), self.bench, "perhaps another round")
         self.bench.run(self.runs[-1])
 
-    def _round(self, kind: str, number: int, keys: list[str], pool: Pool) -> None:
+    def _round(self, kind: str, at: int, keys: list[str], pool: Pool) -> None:
         """Add the first of `keys` to what was chosen this way, and train on from the student before."""
         self.chosen[kind] += keys[: self.wanted.rows]
-        name, before = f"{kind}-{number}", FIRST if number == 1 else f"{kind}-{number - 1}"
+        name, before = f"{kind}-{at}", FIRST if at == 1 else f"{kind}-{at - 1}"
         path = self.bench.folder / CHOSEN / f"{name}.jsonl"
         text = "".join(json.dumps(pool[key][1], ensure_ascii=False) + "\n" for key in self.chosen[kind])
         if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -128,12 +133,21 @@ class _Rounds:
         rows = in_order(rows, self.recipe.seed, "order", "pool")[: settings.limit]
         by_id = {row["id"]: _written(dict(row)) for row in rows}
         unlabelled = [{name: value for name, value in row.items() if name != "label"} for row in rows]
-        examples, _ = task.encode(unlabelled)
+        known = self._known()
+        examples = [one for one in task.encode(unlabelled)[0] if one.key not in known]
         if not examples:
-            raise RecipeError(f"plan.pool: no row of {settings.source} can be used; give it other rows.")
+            raise RecipeError(
+                f"plan.pool: no row of {settings.source} can be used, or all are in the training or held-out rows already; "
+                "give it other rows."
+            )
         if "text" in rows[0] and self.recipe.task == "causal_lm":  # several short texts share an example
             return {one.key: (one, {"text": str(task.tokenizer.decode(one.input_ids, skip_special_tokens=True))}) for one in examples}  # fmt: skip
         return {one.key: (one, by_id[one.row]) for one in examples}
+
+    def _known(self) -> set[str]:
+        """Keys of what is trained on or held out from the beginning."""
+        kept = self.bench.place(FIRST) / "prepare"
+        return {one.key for kind in ("train", "eval") for one in read_examples(kept / f"{kind}.parquet")}
 
     def _worst(self, run: str, pool: Pool) -> list[str]:
         """Keys of the pool's rows, those first on which this run's student fails most."""
@@ -151,19 +165,78 @@ class _Rounds:
         return [list(pool)[at] for at in order]
 
     def _gain(self, run: str, before: str) -> Found:
-        task = pick(TASKS, self.recipe.task, "task")
-        ours, theirs = ([student_rows(self.bench.place(name))] for name in (run, before))
-        return difference_over_seeds(
-            task.metrics[task.headline], ours, theirs, self.recipe.evaluate.resamples, self.recipe.seed
+        """What the round brought, and where it and the one before stand, in the metric that judges."""
+        metric = judge_of(self.recipe)
+        draws = (self.recipe.evaluate.resamples, self.recipe.seed)
+        ours, theirs, at_random = (
+            self._judged(name) for name in (run, before, run.replace("round", "random"))
         )
+        return {
+            **difference_over_seeds(metric, [ours], [theirs], *draws),
+            "metric": metric.name,
+            "title": metric.title,
+            "before": value_over_seeds(metric, [theirs], *draws),
+            "after": value_over_seeds(metric, [ours], *draws),
+            "at_random": value_over_seeds(metric, [at_random], *draws),
+        }
+
+    def _judged(self, run: str) -> Statistics:
+        """Per-row statistics of a run's student for that metric."""
+        place = self.bench.place(run)
+        if self.wanted.judge == "headline":
+            return student_rows(place)
+        assert self.recipe.evaluate.answers is not None
+        written = read_jsonl(place / "evaluate" / "answers-student.jsonl")
+        return answer_rows(
+            written, read_jsonl(place / "prepare" / "eval-rows.jsonl"), self.recipe.evaluate.answers
+        )
+
+    def _said(self, gain: Found) -> str:
+        before, at_random = (number(gain[name]["value"]) for name in ("before", "at_random"))
+        return f"{gain['title']}: {before} → {with_interval(gain['after'])}; {at_random} with rows at random"
 
     def _found(self, history: list[Found], why: str) -> Found:
         names = [FIRST, *(f"round-{row['round']}" for row in history)]
         compare = [(name, before) for before, name in pairwise(names)]
         compare += [(name, name.replace("round", "random")) for name in names[1:]]
         kept = [name for name, row in zip(names[1:], history, strict=True) if row["better"] is True]
-        plan = Expanded("rounds", self.runs, compare, kept[-1] if kept else FIRST)
+        product = kept[-1] if kept else FIRST
+        control = None
+        if kept and self.recipe.evaluate.hard_only:
+            made = next(one for one in self.runs if one.name == product)
+            self._make(hard_only(self.recipe, len(kept), made))
+            control = (HARD_ONLY, "student")
+            compare.append((product, HARD_ONLY))
+        plan = Expanded("rounds", self.runs, compare, product, control=control)
         return collect(self.recipe, plan, self.bench, {"rounds": {"history": history, "why": why}})
+
+
+def hard_only(recipe: Recipe, rounds: int, product: Planned | None = None) -> Planned:
+    """The control of all rounds: as many steps from the beginning on hard targets alone, on the rows of `product`."""
+    values = starting_from(scaled(plain(recipe), rounds + 1), FIRST, initial=True)
+    if product is not None:
+        values["teacher"] = product.values["teacher"]
+        if into_of(recipe) == "extra":
+            values["data"] = product.values["data"]
+    if recipe.task == "classification":  # what has no label says nothing to it
+        labelled = [one for one in values["data"]["generate"] if one.get("keep_label")]
+        values["data"] = {**values["data"], "unlabelled": None, "augment": None, "generate": labelled}
+        values["data"]["writer"] = values["data"]["writer"] if labelled else None
+    values |= {"name": HARD_ONLY, "objective": [{"kind": "hard", "weight": 1.0}], "rollouts": None}
+    values["evaluate"] = {**values["evaluate"], "hard_only": False}
+    values["gate"] = {**values["gate"], "min_gain": None}
+    return Planned(HARD_ONLY, values, "hard targets alone, for all rounds' steps", HARD_ONLY)
+
+
+def judge_of(recipe: Recipe) -> Metric:
+    """The metric that a round's gain is measured in."""
+    task = pick(TASKS, recipe.task, "task")
+    assert isinstance(recipe.plan, Rounds)
+    if recipe.plan.judge == "headline":
+        headline: Metric = task.metrics[task.headline]
+        return headline
+    checked = recipe.evaluate.answers is not None and recipe.evaluate.answers.checker is not None
+    return ANSWER_METRICS["pass_rate" if checked else "exact_match"]
 
 
 def failing(rows: Statistics, by: str) -> Any:

@@ -47,8 +47,8 @@ def run_tuning(recipe: Recipe, trials: int | None, bench: Bench) -> Found:
     best = search.best()
     values: dict[str, Any] = best["values"]
     own = own_values(recipe, space)
-    default = _whole(recipe, {}, wanted, "default", "the recipe as it is")
-    winner = _whole(recipe, values, wanted, "winner", f"the settings of trial {best['number']}")
+    default = planned_whole(recipe, {}, wanted, "default", "the recipe as it is")
+    winner = planned_whole(recipe, values, wanted, "winner", f"the settings of trial {best['number']}")
     same = values == own
     plan = Expanded(
         "tuning",
@@ -69,10 +69,29 @@ def run_tuning(recipe: Recipe, trials: int | None, bench: Bench) -> Found:
     return run_all(recipe, plan, bench, {"tuning": tuning})
 
 
-def _whole(recipe: Recipe, values: dict[str, Any], wanted: Tune, name: str, about: str) -> Planned:
+def planned_whole(recipe: Recipe, values: dict[str, Any], wanted: Tune, name: str, about: str) -> Planned:
     """A run to the end, with the same rows set aside as in the trials: they share everything up to the student."""
     made = with_values(recipe, {**values, "data.validation": wanted.validation})
     return Planned(name, {**made, "name": name}, about, name)
+
+
+def planned_trial(recipe: Recipe, wanted: Tune, number: int, values: dict[str, Any]) -> Planned:
+    """Trial `number` as a run, which ends with `train`."""
+    fixed = {"data.validation": wanted.validation, "evaluate.also": [], "evaluate.hard_only": False}
+    fixed |= {"evaluate.baselines": [], "evaluate.judge": None, "evaluate.memorisation": None}
+    made = with_values(recipe, {**values, **fixed})
+    made["gate"] = {}
+    if prunes(recipe, wanted):
+        made["train"]["checkpoint_every"] = checkpoint_every(made["train"])
+    name = f"trial-{number:03d}"
+    about = ", ".join(f"{key} {value}" for key, value in values.items())
+    return Planned(name, {**made, "name": name}, about, name)
+
+
+def prunes(recipe: Recipe, wanted: Tune) -> bool:
+    """Whether trials are looked at before their end; a checkpoint of some students is not yet the student."""
+    form = recipe.student.adapter or recipe.student.quantize
+    return wanted.prune and wanted.against is None and form is None
 
 
 class Search:
@@ -85,10 +104,7 @@ class Search:
         self.optuna = require("optuna", "stillhouse tune")
         self.optuna.logging.set_verbosity(self.optuna.logging.ERROR)
         way = "maximize" if self.metric.higher_is_better else "minimize"
-        form = (
-            recipe.student.adapter or recipe.student.quantize
-        )  # a checkpoint of such a student is not yet the student
-        self.prunes = wanted.prune and wanted.against is None and form is None
+        self.prunes = prunes(recipe, wanted)
         self.study = self.optuna.create_study(
             study_name=recipe.name,
             storage=f"sqlite:///{bench.folder / STORE}",
@@ -128,13 +144,14 @@ class Search:
     def trial(self, number: int) -> None:
         """Ask, run and tell trial `number`; one that was cut off goes on."""
         trial = self._asked(number)
-        one = self._planned(number, suggested(trial, self.space))
+        one = planned_trial(self.recipe, self.wanted, number, suggested(trial, self.space))
         self._announce(one)
         state = self.optuna.trial.TrialState
         trial.set_user_attr("run", one.name)
         place = self.bench.place(one.name)
         judge = Judge(Named(self.bench.watch, one.name), place, self._judged, trial if self.prunes else None)
         try:
+            judge.go_on()
             self.bench.run(one, until="train", watch=judge)
             value = self._judged(place, None)
         except Pruned:
@@ -175,21 +192,6 @@ class Search:
         if number == 0 and own and not self.study.get_trials(deepcopy=False, states=(state.WAITING,)):
             self.study.enqueue_trial(own)
         return self.study.ask()
-
-    def _planned(self, number: int, values: dict[str, Any]) -> Planned:
-        fixed: dict[str, Any] = {
-            "data.validation": self.wanted.validation,
-            "evaluate.also": [],
-            "evaluate.hard_only": False,
-        }
-        fixed |= {"evaluate.baselines": [], "evaluate.judge": None, "evaluate.memorisation": None}
-        made = with_values(self.recipe, {**values, **fixed})
-        made["gate"] = {}
-        if self.prunes:
-            made["train"]["checkpoint_every"] = checkpoint_every(made["train"])
-        name = f"trial-{number:03d}"
-        about = ", ".join(f"{key} {value}" for key, value in values.items())
-        return Planned(name, {**made, "name": name}, about, name)
 
     def _judged(self, place: Path, checkpoint: Path | None) -> float | None:
         """The headline metric on the rows set aside, of the student or of a checkpoint of it."""

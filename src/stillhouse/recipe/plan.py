@@ -95,6 +95,9 @@ class Rounds(Section):
     by: Literal["divergence", "uncertainty", "errors"] = "divergence"
     """What failing on a row means: far from the teacher (KL, summed over the row), unsure (a classifier's doubt in its
     own choice, a language model's negative log-likelihood), or first choices that are not the teacher's (most first)."""
+    judge: Literal["headline", "answers"] = "headline"
+    """What a round's gain is measured in: the task's first metric, or the answers that `evaluate.answers` asks for: those
+    that pass its checker, or without one those that match exactly."""
 
 
 Plan = Annotated[

@@ -66,7 +66,14 @@ def _tuning(found: Results) -> list[str]:
 
 def _rounds(found: Results) -> list[str]:
     rounds = found.get("rounds")
-    return [rounds["why"]] if rounds else []
+    if not rounds:
+        return []
+    said = [
+        f"Round {row['round']}, {row['rows']:,} rows of the pool: {row['title']} {with_interval(row['after'])}, "
+        f"before it {number(row['before']['value'])}, with rows at random {number(row['at_random']['value'])}."
+        for row in rounds["history"]
+    ]
+    return [*said, rounds["why"]]
 
 
 def _up(found: Results, metric: str) -> bool:

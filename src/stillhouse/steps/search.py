@@ -5,6 +5,7 @@ rounds cost about the same.  The shapes learn from the teacher beside them (0.8 
 compared by their loss on training rows that they did not learn from; the held-out rows stay unseen.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 
 from ..data.encode import Example
 from ..errors import DataError
+from ..files import atomic_folder, read_json, sweep_parts, write_json
 from ..models.load import parameters
 from ..models.machine import device
 from ..models.shrink.skeleton import Shape
@@ -20,44 +22,98 @@ from ..recipe import ForwardKL, Hard, Search
 from ..seeds import draw_seed
 from ..tasks import Task, on_device
 from ..teachers.local import LocalTeacher
+from ..train import checkpoints
 from ..train.objective import Objective
 from ..train.order import SeededOrder
 from .shrinking import Shrinking
 
 
-def found_shape(made: Shrinking, wanted: Search, seed: int) -> Shape:
-    """The best of `wanted.candidates` shapes that meet the target.  What was tried is written into `made.how`."""
+def found_shape(made: Shrinking, wanted: Search, seed: int, place: Path) -> Shape:
+    """The best of `wanted.candidates` shapes that meet the target.  What was tried is written into `made.how`.
+
+    Each shape is saved in `place` after each of its rounds: a search that was cut off goes on from there to the same end.
+    """
     shapes: list[Shape] = made.shapes(wanted.candidates)
     if len(made.examples) <= wanted.rows + wanted.batch_size:
         raise DataError(
             f"student.search.rows: {wanted.rows} rows kept aside leave {len(made.examples) - wanted.rows} of "
             f"{len(made.examples)} to learn from; keep fewer aside, or give it more data."
         )
-    rows = made.examples[wanted.rows :]
-    held = made.examples[: wanted.rows]
-    students = {number: made.student(shape)[0].to(device()) for number, shape in enumerate(shapes)}
+    learners = _Learners(made, shapes, place)
+    rows, held = made.examples[wanted.rows :], made.examples[: wanted.rows]
     trial = _Trial(made.task, LocalTeacher(made.model, made.task), rows, held, wanted, seed)  # freezes it
-    tried: list[dict[str, Any]] = [
-        {**shape.said(), "parameters": parameters(students[number]), "losses": []}
-        for number, shape in enumerate(shapes)
-    ]
-    learners = {number: AdamW(one.parameters(), lr=wanted.learning_rate) for number, one in students.items()}
-    begin, steps = 0, wanted.steps
-    while len(students) > 1:
-        losses = {}
-        for number, student in students.items():
-            made.watch.note(f"  shape {number + 1} of {len(shapes)}: {steps} steps")
-            trial.learn(student, learners[number], begin, begin + steps)
-            losses[number] = trial.loss(student)
-            tried[number]["losses"].append(round(losses[number], 4))
-        ranked = sorted(losses, key=lambda number: (losses[number], number))
-        for number in ranked[(len(ranked) + 1) // 2 :]:
-            del students[number], learners[number]
-        begin, steps = begin + steps, 2 * steps
-    made.how["search"] = tried
+    alive, begin, steps, turn = list(range(len(shapes))), 0, wanted.steps, 0
+    while len(alive) > 1:
+        for number in alive:
+            if len(learners.losses[number]) > turn:
+                continue
+            student, optimizer, at = learners.take(number, wanted.learning_rate)
+            if at == begin:
+                made.watch.note(f"  shape {number + 1} of {len(shapes)}: {steps} steps")
+                trial.learn(student, optimizer, begin, begin + steps)
+                learners.keep(number, student, optimizer, begin + steps)
+            learners.judged(number, round(trial.loss(student), 4))
+        ranked = sorted(alive, key=lambda number: (learners.losses[number][turn], number))
+        alive = sorted(ranked[: (len(ranked) + 1) // 2])
+        begin, steps, turn = begin + steps, 2 * steps, turn + 1
+    made.how["search"] = learners.tried()
     made.model.requires_grad_(True)
-    best: Shape = shapes[next(iter(students))]
-    return best
+    return shapes[alive[0]]
+
+
+class _Learners:
+    """The students of a search on disk: `tried.json` says what is known of each, `shape-N` is how far it has come."""
+
+    def __init__(self, made: Shrinking, shapes: list[Shape], place: Path) -> None:
+        self.made, self.shapes, self.place = made, shapes, place
+        place.mkdir(parents=True, exist_ok=True)
+        sweep_parts(place)
+        known = place / "tried.json"
+        self.losses: list[list[float]] = (
+            read_json(known)["losses"] if known.exists() else [[] for _ in shapes]
+        )
+        self.sizes: list[int] = read_json(known)["parameters"] if known.exists() else []
+        if not self.sizes:  # all are cut before the teacher is frozen: importance may want its gradients
+            self.sizes = [self._begin(number) for number in range(len(shapes))]
+            self._write()
+
+    def take(self, number: int, learning_rate: float) -> tuple[PreTrainedModel, AdamW, int]:
+        """(the student of that shape, its optimiser, after how many steps)."""
+        folder = self._folder(number)
+        student: PreTrainedModel = self.made.task.load(folder).to(device())
+        optimizer = AdamW(student.parameters(), lr=learning_rate)
+        if (folder / "optimizer.json").exists():
+            checkpoints.load_optimizer(folder, optimizer)
+        return student, optimizer, int(read_json(folder / "at.json")["steps"])
+
+    def keep(self, number: int, student: PreTrainedModel, optimizer: AdamW | None, steps: int) -> None:
+        """Save it whole."""
+        with atomic_folder(self._folder(number)) as part:
+            student.save_pretrained(part)
+            if optimizer is not None:
+                checkpoints.save_optimizer(part, optimizer)
+            write_json(part / "at.json", {"steps": steps})
+
+    def judged(self, number: int, loss: float) -> None:
+        """Write down what it came to."""
+        self.losses[number].append(loss)
+        self._write()
+
+    def tried(self) -> list[dict[str, Any]]:
+        """What a report shows of each."""
+        rows = zip(self.shapes, self.sizes, self.losses, strict=True)
+        return [{**shape.said(), "parameters": size, "losses": losses} for shape, size, losses in rows]
+
+    def _begin(self, number: int) -> int:
+        if not self._folder(number).exists():
+            self.keep(number, self.made.student(self.shapes[number])[0], None, 0)
+        return parameters(self.made.task.load(self._folder(number)))
+
+    def _folder(self, number: int) -> Path:
+        return self.place / f"shape-{number}"
+
+    def _write(self) -> None:
+        write_json(self.place / "tried.json", {"parameters": self.sizes, "losses": self.losses})
 
 
 class _Trial:

@@ -1,7 +1,7 @@
 """The student as a part of its teacher: the shape, what matters, the cut."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,16 @@ from ..models.shrink.cut import cut, every_nth, keep_layers, known_family, skele
 from ..models.shrink.depth import least_loss, most_alike_run, most_influential, stack_layers
 from ..models.shrink.factorise import factorise_embeddings
 from ..models.shrink.importance import Importance, Probe, choose, measure_importance, unmeasured
+from ..models.shrink.pace import shape_by_measure
 from ..models.shrink.requests import check_layers, fixed_sizes, shapes_within
-from ..models.shrink.shapes import shape_by_measure
+from ..models.shrink.shapes import CLOSE
 from ..models.shrink.skeleton import FIELDS, Shape, Skeleton
 from ..models.taps import layers_of
 from ..progress import Watch
 from ..recipe import FromTeacher, Hard, Student
 from ..tasks import Task
 from ..train.objective import Objective
-from .speed import Speed
+from .speed import Ratio, Speed
 
 ROWS_AT_ONCE = 8
 
@@ -79,14 +80,28 @@ class Shrinking:
         speed = Speed(self.model, self.task, self.examples)
         head = self.task.name == "causal_lm"
 
-        def measure(shape: Shape) -> float:
-            return 1.0 if shape == skeleton.shape else speed.times_as_fast(self.unmeasured(shape))
+        found = {skeleton.shape: Ratio(1.0, 1.0, 1.0)}
 
-        shape, reached = shape_by_measure(
-            skeleton, factor, lambda one: float(skeleton.work(one, head)), measure, fixed, f"{factor:g} times the speed"
-        )  # fmt: skip
-        self.how["times_as_fast"] = round(reached, 3)
-        self.watch.note(f"  measured {reached:.2f} times as fast as the teacher")
+        def measure(shape: Shape) -> float:
+            if shape not in found:
+                found[shape] = speed.times_as_fast(self.unmeasured(shape))
+            return found[shape].value
+
+        shape, _ = shape_by_measure(
+            skeleton,
+            factor,
+            lambda one: float(skeleton.work(one, head)),
+            measure,
+            fixed,
+            f"{factor:g} times the speed",
+            at_most=lambda one: found[one].high,
+        )
+        reached = found[shape]
+        self.how["times_as_fast"] = {name: round(value, 3) for name, value in asdict(reached).items()}
+        said = f"{reached.value:.2f} [{reached.low:.2f}, {reached.high:.2f}] times as fast as the teacher"
+        missed = not factor * 0.999 <= reached.value <= factor / CLOSE
+        tail = f", the nearest to {factor:g} of {len(found)} shapes; this machine or this teacher allows no nearer"
+        self.watch.note(f"  measured {said}{tail if missed else ''}")
         return shape
 
     def unmeasured(self, shape: Shape) -> PreTrainedModel:

@@ -1,7 +1,14 @@
-"""How many times as fast as its teacher a model reads: both in turn, so that a machine that slows down slows both."""
+"""How many times as fast as its teacher a model reads: both in turn, so that a machine that slows down slows both.
+
+The answer is the median of the pairs' ratios; between which values it lies follows from their ranks (a 95 % interval that
+supposes nothing of how a machine is disturbed).
+"""
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, comb
+from statistics import median
 
 import torch
 from transformers import PreTrainedModel
@@ -10,8 +17,24 @@ from ..data.encode import Example
 from ..models.machine import device, synchronise
 from ..tasks import Task, on_device
 
-REPEATS = 5
 ROWS = 4
+FEW, MANY = 7, 61
+"""Pairs that are timed: more and more of them until they agree."""
+AGREED = 0.015
+"""Half of the interval, as a share of the ratio, that is good enough."""
+LONG_ENOUGH = 0.02
+"""Seconds of one timing: fewer passes than that are repeated, for a clock and a scheduler disturb what is short."""
+PATIENCE = 10.0
+"""Seconds after which a noisy machine is taken as it is."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast, and between what."""
+
+    value: float
+    low: float
+    high: float
 
 
 class Speed:
@@ -21,19 +44,50 @@ class Speed:
         longest = sorted(examples, key=lambda example: -len(example.input_ids))[:ROWS]
         self.teacher, self.task, self.batch = teacher, task, on_device(task.collate(longest))
 
-    def times_as_fast(self, model: PreTrainedModel) -> float:
-        """Seconds of the teacher ÷ seconds of `model`, the shortest of several turns each."""
+    def times_as_fast(self, model: PreTrainedModel) -> Ratio:
+        """Seconds of the teacher ÷ seconds of `model`."""
         model = model.to(device())
-        shortest = [float("inf"), float("inf")]
-        for _ in range(REPEATS):
-            for which, one in enumerate((self.teacher, model)):
-                start = time.perf_counter()
-                self._read(one)
-                synchronise()
-                shortest[which] = min(shortest[which], time.perf_counter() - start)
-        return shortest[0] / shortest[1]
+        passes = [self._passes(one) for one in (self.teacher, model)]
+        ratios: list[float] = []
+        began = time.perf_counter()
+        while True:
+            theirs, ours = (
+                self._seconds(one, count) / count
+                for one, count in zip((self.teacher, model), passes, strict=True)
+            )
+            ratios.append(theirs / ours)
+            if len(ratios) < FEW:
+                continue
+            low, high = middle(ratios)
+            found = Ratio(median(ratios), low, high)
+            late = time.perf_counter() - began > PATIENCE
+            if late or len(ratios) >= MANY or high - low <= 2 * AGREED * found.value:
+                return found
+
+    def _passes(self, model: PreTrainedModel) -> int:
+        """How many passes take long enough, after a warm-up."""
+        model.eval()
+        self._seconds(model, 1)
+        return max(1, ceil(LONG_ENOUGH / self._seconds(model, 1)))
 
     @torch.inference_mode()
-    def _read(self, model: PreTrainedModel) -> None:
-        scores = self.task.scores(model, self.batch)
-        scores.head.logits(scores.hidden[:512])
+    def _seconds(self, model: PreTrainedModel, passes: int) -> float:
+        start = time.perf_counter()
+        for _ in range(passes):
+            scores = self.task.scores(model, self.batch)
+            scores.head.logits(scores.hidden[:512])
+        synchronise()
+        return time.perf_counter() - start
+
+
+def middle(values: Sequence[float]) -> tuple[float, float]:
+    """Between which of them the median of what they come from lies, in at least 95 of 100 cases; all of them, if few.
+
+    The number of values below that median is binomial with one half.
+    """
+    ordered, count = sorted(values), len(values)
+    below, outside = 0, 1 / 2**count
+    while outside + comb(count, below + 1) / 2**count <= 0.025:
+        below += 1
+        outside += comb(count, below) / 2**count
+    return ordered[below], ordered[count - 1 - below]

@@ -1,6 +1,7 @@
 """The student before it learns anything."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from ..tasks import Task
 from .search import found_shape
 from .shrinking import Shrinking
 
+SEARCH = "search"
+"""Inside the stage's folder: what a search has tried so far."""
+
 
 def make_student(
     wanted: Student, seed: int, task: Task, teacher: Path, facts: dict[str, Any], place: Path, watch: Watch
@@ -29,7 +33,7 @@ def make_student(
     how: dict[str, Any]
     if wanted.cut is not None:
         examples = read_examples(place.parent / "prepare" / "train.parquet")
-        model, how = _from_teacher(Shrinking(wanted, task, teacher, examples, watch), seed)
+        model, how = _from_teacher(Shrinking(wanted, task, teacher, examples, watch), seed, place)
     elif wanted.from_config is not None:
         model, how = _from_config(wanted.from_config, seed, task, teacher)
     else:
@@ -40,6 +44,8 @@ def make_student(
     with atomic_folder(folder) as part:
         model.save_pretrained(part)
         task.tokenizer.save_pretrained(part)
+    for tried in (place / SEARCH).glob("shape-*"):  # what they came to stays in tried.json
+        shutil.rmtree(tried)
     return folder, {**how, "parameters": parameters(model)}
 
 
@@ -93,11 +99,11 @@ def passes(wanted: Student) -> float:
     return (0.0 if isinstance(made.layers, list) else by_layer) + (each if narrower else 0.0)
 
 
-def _from_teacher(made: Shrinking, seed: int) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _from_teacher(made: Shrinking, seed: int, place: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
     if made.layers_alone:
         model, how = made.layers_student()
     else:
-        shape = found_shape(made, made.search, seed) if made.search else made.shapes()[0]
+        shape = found_shape(made, made.search, seed, place / SEARCH) if made.search else made.shapes()[0]
         model, how = made.student(shape)
     made.watch.note(f"  the student keeps {_said(how)}")
     return model, how

@@ -66,7 +66,7 @@ def write_checkpoint(
     """
     with atomic_folder(target) as part:
         save_model(str(part))
-        _save_optimizer(part, optimizer)
+        save_optimizer(part, optimizer)
         (part / "scheduler.json").write_text(json.dumps(scheduler.state_dict()), encoding="utf-8")
         save_state(str(part / "trainer_state.json"))
 
@@ -79,8 +79,8 @@ def rotate(folder: Path, keep: int | None) -> None:
             shutil.rmtree(path)
 
 
-def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
-    """Put optimiser and schedule back to where `folder` left them."""
+def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, scheduler: Any = None) -> None:
+    """Put optimiser and schedule, if there is one, back to where `folder` left them."""
     saved = read_json(folder / "optimizer.json")
     state: dict[int, dict[str, Any]] = {
         int(number): dict(values) for number, values in saved["state"].items()
@@ -90,10 +90,12 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, scheduler: An
             number, _, name = key.partition(".")
             state.setdefault(int(number), {})[name] = tensors.get_tensor(key)
     optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
-    scheduler.load_state_dict(read_json(folder / "scheduler.json"))
+    if scheduler is not None:
+        scheduler.load_state_dict(read_json(folder / "scheduler.json"))
 
 
-def _save_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+def save_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """optimizer.safetensors and optimizer.json."""
     whole = optimizer.state_dict()
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}

@@ -25,7 +25,13 @@ Cost = Callable[[Shape], float]
 
 
 def shape_for(
-    skeleton: Skeleton, target: float, cost: Cost, fixed: Mapping[str, Any], what: str, count: int = 1
+    skeleton: Skeleton,
+    target: float,
+    cost: Cost,
+    fixed: Mapping[str, Any],
+    what: str,
+    count: int = 1,
+    nearly: bool = False,
 ) -> list[Shape]:
     """The best `count` shapes whose cost is at most `target`, and at least CLOSE of it; the best first.
 
@@ -33,10 +39,11 @@ def shape_for(
         cost: of a shape; grows with every size, and with the neurons in a straight line.
         fixed: sizes that the recipe gives, by name (`layers` a tuple).
         what: the target in words, for the error.
+        nearly: of shapes that all miss, take the nearest below the target.
     Raises: RecipeError that names the nearest that can be had.
     """
     own = skeleton.wanted(**fixed)
-    if cost(own) < target * CLOSE:
+    if cost(own) < target * CLOSE and not nearly:
         raise RecipeError(
             f"student.target: {what} is more than the teacher has in this shape ({_number(cost(own))}); ask for less."
         )
@@ -44,10 +51,12 @@ def shape_for(
     nearest: Shape | None = None
     for shape in _grid(skeleton, own, fixed):
         full = _with_neurons(skeleton, shape, target, cost, fixed)
-        if nearest is None or _distance(cost(full), target) < _distance(cost(nearest), target):
+        if nearest is None or distance(cost(full), target) < distance(cost(nearest), target):
             nearest = full
         if CLOSE * target <= cost(full) <= target:
             found.append((_cut(full, own), full))
+    if not found and nearly and nearest is not None:
+        return [nearest]
     if not found:
         assert nearest is not None
         raise RecipeError(
@@ -57,33 +66,6 @@ def shape_for(
         )
     found.sort(key=lambda pair: pair[0])
     return _varied([shape for _, shape in found], count)
-
-
-def shape_by_measure(
-    skeleton: Skeleton,
-    wanted: float,
-    work: Cost,
-    measure: Callable[[Shape], float],
-    fixed: Mapping[str, Any],
-    what: str,
-    rounds: int = 6,
-) -> tuple[Shape, float]:
-    """A shape whose measured speed is `wanted`: the work is corrected by what was measured, until they agree within 5 %.
-
-    Args: measure: a shape -> its speed.  work: what speed is about inversely proportional to.
-    Returns: (shape, its measured speed); the nearest after `rounds` measurements.
-    """
-    own = skeleton.wanted(**fixed)
-    budget = work(own) * measure(own) / wanted
-    tried: list[tuple[Shape, float]] = []
-    for _ in range(rounds):
-        shape = shape_for(skeleton, min(budget, work(own)), work, fixed, what)[0]
-        speed = measure(shape)
-        tried.append((shape, speed))
-        if wanted <= speed <= wanted / CLOSE:
-            return shape, speed
-        budget *= speed / (wanted * (1 + 1 / CLOSE) / 2)  # towards the middle of what is allowed
-    return min(tried, key=lambda pair: _distance(pair[1], wanted))
 
 
 def _grid(skeleton: Skeleton, own: Shape, fixed: Mapping[str, Any]) -> Iterator[Shape]:
@@ -184,7 +166,8 @@ def _varied(shapes: list[Shape], count: int) -> list[Shape]:
     return kept
 
 
-def _distance(one: float, other: float) -> float:
+def distance(one: float, other: float) -> float:
+    """Of two magnitudes."""
     return abs(math.log(max(one, 1e-9) / other))
 
 

@@ -47,7 +47,7 @@ class Skeleton:
     outside: Counter[str]
     """Axes of a tensor outside the layers -> how many numbers each combination of them has."""
     inside: tuple[Counter[str], ...]
-    """The same for one layer of each stack."""
+    """The same for all layers of each stack."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) -> "Skeleton":
@@ -72,6 +72,14 @@ class Skeleton:
             else:
                 inside[family.stacks.index(part.stack)][axes] += counts
         return cls(family, shape, head_width, vocabulary, outside, inside)
+
+    def reshaped(self, shape: Shape) -> "Skeleton":
+        """The skeleton of a student of that shape."""
+        inside = tuple(
+            Counter({axes: number * kept // had for axes, number in counts.items()})
+            for counts, kept, had in zip(self.inside, shape.layers, self.shape.layers, strict=True)
+        )
+        return replace(self, shape=shape, inside=inside)
 
     def parameters(self, shape: Shape) -> int:
         """Of a model of that shape, tied ones counted once."""
