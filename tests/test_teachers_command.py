@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 import tiny
 from stillhouse.errors import RecipeError
+from stillhouse.kept import RowIndex, rows_path, write_rows
 from stillhouse.measure import CLASSIFICATION_METRICS, LM_METRICS
 from stillhouse.plans.select import probe, rank_teachers, ranked
 from stillhouse.progress import Silent
@@ -18,12 +18,20 @@ from typed import stillhouse, write_recipe
 LM = SimpleNamespace(headline="bits_per_byte", metrics=LM_METRICS)
 
 
-def tried(tmp_path, name, nats, fits=True):
+def keep(place, columns, clusters=None):
+    """What an evaluation leaves of its student, in a run folder; each row is a document of its own if nothing is said."""
+    names = [str(number) for number in range(len(next(iter(columns.values()))))]
+    (place / "evaluate").mkdir(parents=True)
+    index = RowIndex(names, names, clusters or names, [9] * len(names), [None] * len(names))
+    index.write(place / "evaluate", "eval")
+    write_rows(rows_path(place / "evaluate", "student", "eval"), columns)
+
+
+def tried(tmp_path, name, nats, fits=True, clusters=None):
     """A candidate whose student has these nats in each row of 100 bytes."""
     if fits:
-        (tmp_path / name / "evaluate").mkdir(parents=True)
         columns = {"nll": np.asarray(nats, dtype=np.float64), "bytes": np.full(len(nats), 100.0)}
-        save_file(columns, tmp_path / name / "evaluate" / "rows-student-eval.safetensors")
+        keep(tmp_path / name, columns, clusters)
     return {"candidate": name, "fits": fits, "student": {"value": float(np.mean(nats))}, "why": None}
 
 
@@ -45,10 +53,9 @@ def test_where_higher_is_better_the_order_turns_round(tmp_path):
     task = SimpleNamespace(headline="accuracy", metrics=CLASSIFICATION_METRICS)
     rows = []
     for name, right in (("low", 0.4), ("high", 0.8)):
-        (tmp_path / name / "evaluate").mkdir(parents=True)
         needed = task.metrics["accuracy"].columns
         columns = {column: np.full(50, right if "correct" in column else 1.0) for column in needed}
-        save_file(columns, tmp_path / name / "evaluate" / "rows-student-eval.safetensors")
+        keep(tmp_path / name, columns)
         rows.append({"candidate": name, "fits": True, "student": {"value": right}})
     found = ranked(rows, task, {name: tmp_path / name for name in ("low", "high")}, 0)
     assert found["recommended"] == "high"
@@ -58,6 +65,23 @@ def test_a_difference_within_the_noise_is_said(tmp_path):
     draw = np.random.default_rng(1)
     rows = [tried(tmp_path, name, draw.normal(80.0, 20.0, 30)) for name in ("a", "b")]
     found = ranked(rows, LM, {row["candidate"]: tmp_path / row["candidate"] for row in rows}, 0)
+    assert "do not tell it from" in found["because"]
+
+
+def test_rows_of_one_document_are_not_taken_for_independent_ones(tmp_path):
+    """30 documents of 20 rows, alike within each: by rows the candidates differ surely, by documents they do not."""
+    draw = np.random.default_rng(3)
+    of_document = np.repeat(draw.normal(1.0, 4.0, 30), 20)
+    clusters = [str(number // 20) for number in range(600)]
+    apart = {}
+    for how, named in (("rows", None), ("documents", clusters)):
+        place = tmp_path / how
+        rows = [tried(place, "a", np.full(600, 80.0), clusters=named)]
+        rows.append(tried(place, "b", 80.0 + of_document, clusters=named))
+        found = ranked(rows, LM, {row["candidate"]: place / row["candidate"] for row in rows}, 0)
+        behind = found["candidates"][1]["behind"]
+        apart[how] = behind["high"] - behind["low"]
+    assert apart["documents"] > 3.0 * apart["rows"]
     assert "do not tell it from" in found["because"]
 
 

@@ -16,8 +16,8 @@ Language = Literal[
 
 
 class Filter(Section):
-    """Rows of `train`, of `unlabelled`, and those that a model wrote, are dropped for these reasons; what is measured on is
-    never touched.  Where a row has an answer, what is said of `text` is said of its answer."""
+    """Rows of `train`, `extra` and `unlabelled`, and those that a model wrote, are dropped for these reasons; what is measured on
+    is never touched.  Where a row has an answer, what is said of `text` is said of its answer."""
 
     min_words: PositiveInt | None = None
     """Shortest text, in words; each Chinese, Japanese or Korean character is one."""

@@ -38,7 +38,7 @@ def write_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path,
             old, unlabelled = (old if unlabelled else []), []
         else:
             new += MAKERS[type(wanted)](desk, wanted, old + new)
-    kept = desk.sifted(new, old, rows)
+    kept = desk.sifted(new, old + rows.extra, rows)
     labelled = [row for row in kept if recipe.task != "classification" or "label" in row]
     bare = [row for row in kept if recipe.task == "classification" and "label" not in row]
     if not old and not labelled:
