@@ -32,6 +32,7 @@ from .steps import finish, prepare, students, training, writing
 from .steps.asking import answers_stamp, label_by_asking, label_fault
 from .steps.labelling import label_all
 from .steps.measuring import to_measure
+from .steps.naming import make_namer
 from .steps.panel import make_panel
 from .steps.plan import measure_plan
 from .steps.seeds import train_again
@@ -62,6 +63,8 @@ def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
         return make_panel(
             recipe.teacher, prepare.task_of(recipe, facts), facts, recipe.label.batch_size, place, watch
         )
+    if recipe.teacher.zero_shot is not None:
+        return make_namer(recipe.teacher, recipe.seed, prepare.task_of(recipe, facts), facts, place)
     if recipe.teacher.finetune is None:
         return {"folder": facts["teacher"]["folder"], "identity": facts["teacher"]["identity"]}
     task = prepare.task_of(recipe, facts)
@@ -241,7 +244,8 @@ def _own_measures(recipe: Any) -> list[str] | str | None:
 _SOURCES = (
     *("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune"),
     *("teacher.panel", "teacher.pool", "teacher.terms_accepted"),
-    *("teacher.is_local", "teacher.name", "teacher.provider", "teacher.label_words"),
+    *("teacher.is_local", "teacher.name", "teacher.provider", "teacher.label_words", "teacher.zero_shot"),
+    "teacher.takes_bare_rows",
 )
 _LEARNING = ("seed", "task", "train", "data.max_length")
 _ORIGIN = tuple(
@@ -299,8 +303,9 @@ STAGES = [
         reads=(
             *("seed", "task", "label.batch_size", "data.max_length", "teacher.is_local", "teacher.model"),
             *("teacher.finetune", "teacher.panel", "teacher.pool", "teacher.context"),
+            *("teacher.zero_shot", "teacher.label_words"),
         ),
-        after=(*_TASK, "prepare.panel", "prepare.routes", "prepare.bfloat16", "prepare.sets.train"),
+        after=(*_TASK, "prepare.panel", "prepare.routes", "prepare.zero_shot", "prepare.bfloat16", "prepare.sets.train"),
         intact=_model_fault,
     ),
     Stage(

@@ -21,7 +21,8 @@ PLACES = {
     "rationale": {"question", "answer"},
     "hard_negative": {"text", "label", "other"},
     "balance": {"examples", "label"},
-    "zero_shot": {"text", "labels"},
+    "zero_shot": {"text", "pair", "labels"},
+    "zero_shot_pair": {"text", "pair", "labels"},
 }
 """Prompt -> the names that it may use."""
 
@@ -30,10 +31,13 @@ def template(name: str, folder: Path | None) -> str:
     """The prompt called `name`, from `folder` if it has one.  Raises: RecipeError for a name that nothing is put in for."""
     path = None if folder is None else folder / f"{name}.txt"
     if path is not None and path.is_file():
-        text, where = path.read_text(encoding="utf-8"), str(path)
-    else:
-        text = resources.files("stillhouse.data").joinpath(f"prompts/{name}.txt").read_text(encoding="utf-8")
-        where = f"{name}.txt"
+        return checked(path.read_text(encoding="utf-8"), str(path), name)
+    text = resources.files("stillhouse.data").joinpath(f"prompts/{name}.txt").read_text(encoding="utf-8")
+    return checked(text, f"{name}.txt", name)
+
+
+def checked(text: str, where: str, name: str) -> str:
+    """`text` as the prompt called `name`, from the file `where`.  Raises: RecipeError for a name that nothing is put in for."""
     for found in _NAME.findall(text):
         if found not in PLACES[name]:
             known = ", ".join(f"{{{place}}}" for place in sorted(PLACES[name]))
@@ -41,6 +45,22 @@ def template(name: str, folder: Path | None) -> str:
                 f"{where}: nothing is put in for {{{found}}}.{did_you_mean(found, PLACES[name])} Known here: {known}."
             )
     return text.strip()
+
+
+def prompt_file(path: str | None, name: str, key: str) -> str | None:
+    """What the user's file asks in the place of the prompt called `name`; None if they have none.
+
+    Args: key: of the recipe, which names the file.
+    Raises: RecipeError if it is not there, or the text is not put in.
+    """
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise RecipeError(f"{key}: {path} does not exist; name a text file with {{text}} in it.")
+    text = checked(Path(path).read_text(encoding="utf-8"), path, name)
+    if "{text}" not in text:
+        raise RecipeError(f"{path}: has no {{text}}, where the text of each row is put in; add it.")
+    return text
 
 
 def check_folder(folder: Path) -> None:

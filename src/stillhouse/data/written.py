@@ -15,10 +15,9 @@ from ..recipe import generate as kinds
 from ..seeds import draw_seed
 from .filters.texts import answer_of, words
 from .formats import Message, Row, with_id
+from .prompting import Prompt
 from .templates import fill
 
-Prompt = str | list[Message]
-"""A text to go on from, or a conversation to answer."""
 Template = Callable[[str], str]
 """Name of a prompt -> its text."""
 

@@ -59,7 +59,7 @@ def probe(recipe: Recipe, candidate: str) -> Recipe:
     values = recipe.model_dump(mode="json", exclude_unset=True)
     kept = {
         name: values["teacher"][name]
-        for name in ("dtype", "finetune", "terms_accepted")
+        for name in ("dtype", "finetune", "zero_shot", "terms_accepted")
         if name in values["teacher"]
     }
     values["teacher"] = {**kept, "model": source, **({"sha256": sha256} if sha256 else {})}

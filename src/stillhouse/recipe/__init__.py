@@ -37,6 +37,7 @@ from .rollouts import Rollouts, rollouts_fault
 from .student import FromConfig, FromTeacher, Search, Student, Target
 from .teacher import Finetune, Label, Teacher
 from .train import Train
+from .zero_shot import ZeroShot
 
 __all__ = [
     "JS",
@@ -91,6 +92,7 @@ __all__ = [
     "Train",
     "Tune",
     "Writer",
+    "ZeroShot",
     "crossing_fault",
     "load_recipe",
     "parse_recipe",

@@ -99,8 +99,8 @@ def api_fault(recipe: Any) -> str | None:
     if api is None:
         return (
             None
-            if student.tokenizer is None
-            else "student.tokenizer: only with teacher.api; the student reads with its teacher's tokenizer"
+            if student.tokenizer is None or recipe.teacher.zero_shot is not None
+            else "student.tokenizer: only with teacher.api or teacher.zero_shot; the student reads with its teacher's tokenizer"
         )
     if student.from_teacher is not None:
         return "student.from_teacher: an API has no layers to keep; use student.model, or from_config with student.tokenizer"

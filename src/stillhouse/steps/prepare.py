@@ -11,6 +11,7 @@ from ..data.formats import Row
 from ..data.perturb import SWAPPED, perturbed, swapped
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
+from ..data.templates import prompt_file
 from ..errors import DataError, RecipeError
 from ..files import hash_json, read_json, read_jsonl, write_json, write_jsonl
 from ..models.load import as_folder, load_config, load_tokenizer, same_tokenizer
@@ -24,6 +25,7 @@ from ..tasks import TASKS, Task, make_task
 from ..tasks.bilingual import Bilingual
 from ..tasks.classification import label_order
 from .confidence import sure
+from .naming import TEXTS, keep_texts
 from .questions import has_answer, named_labels, refuse_unaskable
 
 BATCH = 8
@@ -43,6 +45,8 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
     panel = [member.model for member in recipe.teacher.panel or []]
     models = [recipe.teacher.model, *panel, recipe.student.model, recipe.student.tokenizer]
     named = [*models, *(one.source for one in _data_sets(recipe).values()), *_beside(recipe.data)]
+    if recipe.teacher.zero_shot is not None:
+        named.append(recipe.teacher.zero_shot.prompt)
     stamps = []
     for name in named:
         if name and Path(name).exists():
@@ -66,18 +70,21 @@ def _beside(data: Data) -> list[str | None]:
 
 def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     """Teacher (and student and writer, if they are models of their own) as local folders; `tongues` if tokenizers differ."""
-    fetched: dict[str, Any] = {"student": None, "writer": None, "tongues": None, "panel": None}
+    fetched: dict[str, Any] = {"student": None, "writer": None, "tongues": None, "panel": None, "zero_shot": None}
     if not recipe.teacher.is_local:
         return {**fetched, **_lent(recipe, watch), "bfloat16": _decided(place)}
+    by_names = recipe.teacher.zero_shot is not None
     for role, wanted in {
         "teacher": recipe.teacher,
         "student": recipe.student,
         "writer": recipe.data.writer,
     }.items():
-        if wanted is None or wanted.model is None:
+        if wanted is None or wanted.model is None or (by_names and role != "writer"):
             continue
         auto_class = "AutoModelForCausalLM" if role == "writer" else _auto_class(recipe.task)
         fetched[role] = _fetched(wanted.model, wanted, auto_class, watch)
+    if by_names:
+        fetched |= _fetch_namer(recipe, watch)
     if recipe.teacher.panel is not None:
         fetched |= _fetch_panel(recipe, Path(fetched["teacher"]["folder"]), watch)
     writer = [fetched["writer"]] if fetched["writer"] else []
@@ -121,13 +128,22 @@ def _lent(recipe: Any, watch: Watch) -> dict[str, Any]:
         terms = of_provider(recipe.teacher.provider)
         watch.note(f"  {recipe.teacher.name}: {terms.sentence()}")
         refuse_disallowed([terms], recipe.teacher.terms_accepted)
+    teacher = {"identity": f"api:{recipe.teacher.name}", "licence": None, "name": recipe.teacher.name}
+    return _with_lender(recipe, teacher, watch)
+
+
+def _with_lender(recipe: Any, teacher: dict[str, Any], watch: Watch) -> dict[str, Any]:
+    """A teacher that is no classifier of the student's kind, with the folder that stands in where one is asked for."""
     own = recipe.student.model
     lender = _fetched(own or recipe.student.tokenizer, recipe.student, _auto_class(recipe.task), watch)
-    teacher = {"identity": f"api:{recipe.teacher.name}", "licence": None, "name": recipe.teacher.name}
-    return {
-        "teacher": {**teacher, "folder": lender["folder"]},
-        "student": lender if own else None,
-    }
+    return {"teacher": {**teacher, "folder": lender["folder"]}, "student": lender if own else None}
+
+
+def _fetch_namer(recipe: Any, watch: Watch) -> dict[str, Any]:
+    """A language model that labels by names."""
+    found = _fetched(recipe.teacher.model, recipe.teacher, "AutoModelForCausalLM", watch)
+    asked = prompt_file(recipe.teacher.zero_shot.prompt, "zero_shot", "teacher.zero_shot.prompt")
+    return {**_with_lender(recipe, found, watch), "zero_shot": {**found, "prompt": asked}}
 
 
 def _fetch_panel(recipe: Any, lead: Path, watch: Watch) -> dict[str, Any]:
@@ -154,12 +170,12 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
             one.source, sha256=one.sha256, revision=one.revision, kind="data", progress=watch.note
         )
         paths[name], licences[name] = found.path, found.licence
-    local = recipe.teacher.is_local
+    bare = recipe.teacher.takes_bare_rows
     groups, column = recipe.evaluate.groups, recipe.teacher.pool.column if recipe.teacher.pool else None
     rows = split_rows(
-        recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, groups, column, answered=local
+        recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, groups, column, answered=not bare
     )
-    if not local:
+    if bare:
         refuse_unaskable(recipe.task, {"train": rows.train, "eval": rows.eval, **rows.also})
     for name, counts in rows.counts.items():
         left_out = ", ".join(f"{number:,} {reason}" for reason, number in counts["dropped"].items())
@@ -188,6 +204,7 @@ def encode_rows(
     shown = ""
     conversations: dict[str, Any] = {}
     routed: dict[str, str] = {}
+    texts: list[tuple[Row, Example]] = []
     for name, some in sets.items():
         examples, refused = task.encode(
             [dict(row) for row in some if recipe.teacher.is_local or has_answer(row)]
@@ -195,6 +212,9 @@ def encode_rows(
         routed |= _routed(some, examples)
         if models["tongues"]:
             conversations |= _conversations(some, examples)
+        if models["zero_shot"]:
+            known_rows = {row["id"]: row for row in some}
+            texts += [(known_rows[example.row], example) for example in examples]
         if name == "train" and recipe.data.augment is not None:
             made = _augmented(recipe, task, teacher, examples)
             watch.note(f"  augment: {len(made):,} rows made of {len(rows.train):,}")
@@ -228,6 +248,8 @@ def encode_rows(
         write_json(place / ROUTES, routed)
     if conversations:
         write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
+    if models["zero_shot"]:
+        keep_texts(place / TEXTS, texts)
     write_jsonl(place / "dropped.jsonl", dropped)
     held = {name: [dict(row) for row in some] for name, some in sets.items() if name not in TRAINED_BY}
     for name, plain in held.items():
@@ -294,6 +316,7 @@ def fault(place: Path, result: dict[str, Any]) -> str | None:
     """What of the prepared files, or of the fetched models, is gone."""
     models = [Path(result[role]["folder"]) for role in ("teacher", "student", "writer") if result[role]]
     models += [Path(member["folder"]) for member in result["panel"] or []]
+    models += [Path(result["zero_shot"]["folder"])] if result["zero_shot"] else []
     wanted = [*models, *(place / f"{name}.parquet" for name in result["sets"])]
     return next((f"{path} is gone" for path in wanted if not path.exists()), None)
 
@@ -328,8 +351,9 @@ def _labels(recipe: Any, rows: Prepared, teacher: Path, models: dict[str, Any]) 
     if recipe.task != "classification":
         return []
     labels = sorted({row["label"] for row in rows.train if row.get("label") is not None})
-    if not recipe.teacher.is_local:
-        return named_labels(labels, recipe.teacher.label_words, teacher if models["student"] else None)
+    if recipe.teacher.takes_bare_rows:
+        key = "teacher.api.labels" if recipe.teacher.zero_shot is None else "teacher.zero_shot.labels"
+        return named_labels(labels, recipe.teacher.label_words, teacher if models["student"] else None, key)
     if len(labels) < 2:
         raise DataError(
             f"data.train: has only the label {', '.join(labels)!r}; a classifier needs at least two."

@@ -12,6 +12,7 @@ from ..losses import log_softmax
 from ..losses.pooling import PooledHead, pooled
 from .base import Batch, Scores, Task
 from .context import in_context, prefixes
+from .zero_shot import ZERO_SHOT, is_zero_shot
 
 PANEL = "panel.json"
 
@@ -131,7 +132,9 @@ def is_panel(folder: Path) -> bool:
 
 
 def members_of(folder: Path) -> list[Path]:
-    """The folders of the models in it: the panel's members, or the one model itself."""
+    """The folders of the models in it: the panel's members, the one behind a stand-in, or the one model itself."""
+    if is_zero_shot(folder):
+        return [Path(read_json(folder / ZERO_SHOT)["model"])]
     return [Path(member) for member in read_json(folder / PANEL)["members"]] if is_panel(folder) else [folder]
 
 
