@@ -130,7 +130,8 @@ def _starting(begun: list[float], asked: list[float]) -> float:
     """Seconds from the start of each process until it asked, or until it was killed before that."""
     ends = [*begun[1:], float("inf")]
     firsts = [
-        min([at for at in asked if begin <= at < end], default=end) for begin, end in zip(begun, ends, strict=True)
+        min([at for at in asked if begin <= at < end], default=end)
+        for begin, end in zip(begun, ends, strict=True)
     ]
     return sum(first - begin for begin, first in zip(begun, firsts, strict=True))
 

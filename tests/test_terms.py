@@ -54,7 +54,8 @@ def test_the_stage_refuses_as_well_and_what_was_accepted_stands_in_the_results(t
     from types import SimpleNamespace
 
     facts = {
-        "teacher": {"licence": "llama3"}, "student": None, "panel": None, "writer": None, "licences": {"train": "mit"},
+        "teacher": {"licence": "llama3"}, "student": None, "panel": None, "writer": None, "others": [], "judge": None,
+        "licences": {"train": "mit"},
     }  # fmt: skip
     recipe = SimpleNamespace(licence=None, teacher=SimpleNamespace(terms_accepted="A. Person said so"))
     found = licences(recipe, facts)
@@ -69,7 +70,14 @@ def test_the_licence_of_everything_that_is_learned_from_counts(name) -> None:
     from types import SimpleNamespace
 
     mit = {"licence": "mit"}
-    facts = {"teacher": mit, "student": None, "panel": None, "writer": None, "licences": {"train": "mit", "eval": None}}
+    facts = {
+        "teacher": mit,
+        "student": None,
+        "panel": None,
+        "writer": None,
+        "licences": {"train": "mit", "eval": None},
+    }
+    facts |= {"others": [], "judge": None}
     recipe = SimpleNamespace(licence=None, teacher=SimpleNamespace(terms_accepted=None))
     assert licences(recipe, facts)["student"] == "mit"
     if name == "writer":

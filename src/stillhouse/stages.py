@@ -30,6 +30,8 @@ from .registry import source_of
 from .samples import samples
 from .steps import finish, prepare, students, training, writing
 from .steps.asking import answers_stamp, label_by_asking, label_fault
+from .steps.fetching import fetch_models
+from .steps.judging import judged
 from .steps.labelling import label_all
 from .steps.measuring import to_measure
 from .steps.naming import make_namer
@@ -42,9 +44,9 @@ from .teachers.cache import cache_fault, pool_caches
 
 def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
-    models = prepare.fetch_models(recipe, place, watch)
+    models = fetch_models(recipe, place, watch)
     rows, licences = prepare.read_rows(recipe, watch)
-    rows = writing.write_rows(recipe, rows, models, place, watch)
+    rows = judged(recipe, writing.write_rows(recipe, rows, models, place, watch), models, watch)
     models = trim_teacher(recipe, rows, models, watch)
     return {**models, **prepare.encode_rows(recipe, rows, models, place, watch), "licences": licences}
 
@@ -305,7 +307,14 @@ STAGES = [
             *("teacher.finetune", "teacher.panel", "teacher.pool", "teacher.context"),
             *("teacher.zero_shot", "teacher.label_words"),
         ),
-        after=(*_TASK, "prepare.panel", "prepare.routes", "prepare.zero_shot", "prepare.bfloat16", "prepare.sets.train"),
+        after=(
+            *_TASK,
+            "prepare.panel",
+            "prepare.routes",
+            "prepare.zero_shot",
+            "prepare.bfloat16",
+            "prepare.sets.train",
+        ),
         intact=_model_fault,
     ),
     Stage(

@@ -282,6 +282,15 @@ def _beside(recipe: Recipe) -> list[str]:
     if writer is not None and writer.model is not None:
         said = sources.check(writer.model, sha256=writer.sha256, revision=writer.revision, kind="model")
         notes += [f"data.writer: {note}" for note in said]
+    judge = recipe.data.judge
+    for name, one in [
+        ("data.writer.others", one) for one in (writer.others if writer is not None else [])
+    ] + [("data.judge", judge)]:
+        if one is not None:
+            said = sources.check(one.model, sha256=one.sha256, revision=one.revision, kind="model")
+            notes += [f"{name}: {note}" for note in said]
+    if judge is not None:
+        prompt_file(judge.prompt, "judge", "data.judge.prompt")
     if writer is not None and writer.prompts is not None:
         check_folder(Path(writer.prompts))
     if recipe.data.filter is not None:

@@ -140,6 +140,8 @@ def made(tmp_path, monkeypatch, folder, generate, say, train, task="causal_lm", 
     """`write_rows` with a fake writer; returns (rows, the fake)."""
     fake = Fake(say)
     monkeypatch.setattr(writing, "make_writer", lambda recipe, models: fake)
+    others = more.get("others", [])
+    monkeypatch.setattr(writing, "make_others", lambda recipe, models: others)
     settings = SimpleNamespace(generate=generate, writer=None, filter=more.get("filter"))
     recipe = SimpleNamespace(data=settings, task=task, seed=0)
     rows = Prepared(train, more.get("eval", []), more.get("unlabelled", []), {}, [], {})
@@ -200,6 +202,41 @@ def test_samples_that_disagree_are_dropped(tmp_path, monkeypatch, folder):
     )
     assert len(fake.asked) == 12 and [row["completion"] for row in found.train] == ["It is 7."]
     assert found.counts["written"]["dropped"] == {"samples disagree": 2}
+
+
+def test_several_writers_answer_and_what_most_come_to_stays(tmp_path, monkeypatch, folder):
+    """Of three writers: all agree on number 0, two on 1, none on 2; number 3 is cut off by two of them."""
+
+    def say(who):
+        def answer(prompt, seed):
+            if "number 3 " in prompt and who:
+                return None
+            return f"It is {min(who, 1) if 'number 1 ' in prompt else who if 'number 2 ' in prompt else 7}."
+
+        return answer
+
+    others = [Fake(say(1)), Fake(say(2))]
+    for number, other in enumerate(others):
+        other.identity = f"other {number}"
+    found, fake = made(
+        tmp_path, monkeypatch, folder, [kinds.Answers(min_agreement=0.6)], say(0), qa(4), others=others
+    )
+    assert [row["completion"] for row in found.train] == ["It is 7.", "It is 1."]
+    assert found.counts["written"]["dropped"] == {"samples disagree": 2}
+    assert found.counts["written"]["texts"] == 12 and len(fake.asked) == 4
+
+
+def test_the_answer_that_the_judge_likes_best_stays(tmp_path, monkeypatch, folder):
+    class Longest:
+        def scores(self, pairs):
+            assert all(question.startswith("What is number") for question, _ in pairs)
+            return [len(answer) / 99 for _, answer in pairs]
+
+    monkeypatch.setattr(writing, "make_judge", lambda models: Longest())
+    wanted = kinds.Answers(samples=3, temperature=1.0, choose="judge")
+    said = iter(["a", "the longest of them", None, "b", "bb", "b"] * 9)
+    found, _ = made(tmp_path, monkeypatch, folder, [wanted], lambda p, s: next(said), qa(2))
+    assert {row["completion"] for row in found.train} == {"the longest of them", "bb"}
 
 
 def test_every_kind_for_language_models_makes_rows_that_say_where_they_are_from(

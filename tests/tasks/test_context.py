@@ -99,7 +99,9 @@ def test_what_a_context_teacher_writes_on_has_one_system_turn(folder, tmp_path):
     prompt = torch.tensor([task.tokenizer(text, add_special_tokens=False)["input_ids"]])
     made = panel.generate(prompt, 5, 5)
     assert torch.equal(made[:, : prompt.shape[1]], prompt)
-    whole = task.tokenizer.apply_chat_template([{"role": "system", "content": CONTEXT}, *turns], tokenize=False)
+    whole = task.tokenizer.apply_chat_template(
+        [{"role": "system", "content": CONTEXT}, *turns], tokenize=False
+    )
     ids = torch.tensor([task.tokenizer(whole, add_special_tokens=False)["input_ids"]])
     with torch.no_grad():
         for _ in range(5):

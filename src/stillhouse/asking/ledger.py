@@ -162,7 +162,9 @@ class Ledger:
 
     def refusals(self) -> list[tuple[str, str]]:
         """(key, why) of requests that were refused."""
-        return self._base.execute("SELECT key, reason FROM answers WHERE status = 'refused' ORDER BY at").fetchall()
+        return self._base.execute(
+            "SELECT key, reason FROM answers WHERE status = 'refused' ORDER BY at"
+        ).fetchall()
 
     def spent(self) -> float:
         """Dollars, of all attempts; what answers from a file cost is not known."""

@@ -39,7 +39,8 @@ class Width:
     """How many requests may be under way: wider while all goes well, narrower while a good part of them is throttled.
 
     A few 429s are weather: what was throttled waits for its own Retry-After, and the others go on.  A quarter of them
-    means that the endpoint is slower than we are; several in a row without an answer, that it wants a rest.
+    means that the endpoint is slower than we are; as many in a row without an answer, that it wants a rest.  (A 429 comes at
+    once and an answer takes its time, so that a few in a row say nothing where many are under way.)
     It begins narrow and doubles until it was too wide once, as TCP does; where an earlier run was answered by this endpoint
     it begins as wide as it may be.
     """
@@ -61,7 +62,7 @@ class Width:
     def throttled(self, until: float) -> None:
         """One was throttled until then."""
         self._row += 1
-        if self._row >= self.IN_A_ROW:
+        if self._row >= max(self.IN_A_ROW, self.SHARE * self.now):
             self.rest_until = max(self.rest_until, until)
         self._count(True)
 

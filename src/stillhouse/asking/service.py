@@ -100,6 +100,8 @@ class _Job:
     place: int
     request: Request
     tries: int = 0
+    refused: int = 0
+    """Tries that the endpoint refused: it may be overloaded.  An answer that is lost on the way does not say so."""
 
 
 class _Loop:
@@ -276,7 +278,8 @@ class _Loop:
 
     def _again(self, job: _Job, reply: Retry, now: float) -> None:
         """Put it back, for a time that depends on what went wrong."""
-        wait = back_off(self.seed, job.request.key, job.tries)
+        job.refused += not reply.billed
+        wait = back_off(self.seed, job.request.key, job.refused)
         if reply.after is not None:
             wait += reply.after
         if reply.throttled:

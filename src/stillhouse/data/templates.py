@@ -23,6 +23,7 @@ PLACES = {
     "balance": {"examples", "label"},
     "zero_shot": {"text", "pair", "labels"},
     "zero_shot_pair": {"text", "pair", "labels"},
+    "judge": {"text", "pair", "labels"},
 }
 """Prompt -> the names that it may use."""
 

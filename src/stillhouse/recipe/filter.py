@@ -43,6 +43,8 @@ class Filter(Section):
     min_confidence: Share | None = None
     """Lowest confidence of the teacher: the geometric mean of its probabilities of an answer's tokens, or its probability of a
     row's label (of its favourite, for a row without one).  Plain text is judged by the packed sequence."""
+    min_score: Share | None = None
+    """Lowest score that `data.judge` gives a row's answer."""
     select: PositiveInt | None = None
     """Keep this many rows of `train`, chosen so that no row is far from a chosen one (greedy k-center, arXiv:1708.00489)."""
 

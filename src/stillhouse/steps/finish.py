@@ -29,6 +29,7 @@ from ..report.card import render_card
 from ..report.html import render_html
 from ..sources.terms import of_licence, student_licence
 from ..tasks import TASKS
+from .fetching import helpers
 
 
 def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
     """Who came under which licence, what follows for the student, and what the recipe's author took upon themselves."""
     data = [facts["licences"][name] for name in LEARNED_FROM if name in facts["licences"]]
     teachers = [one["licence"] for one in facts["panel"] or [facts["teacher"]]]
-    writers = [facts["writer"]["licence"]] if facts["writer"] else []
+    writers = [one["licence"] for one in helpers(facts)]
     began_with = facts["student"]["licence"] if facts["student"] else facts["teacher"]["licence"]
     computed = student_licence(began_with, [*teachers, *writers, *data])
     return {

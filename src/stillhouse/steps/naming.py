@@ -65,9 +65,14 @@ def _shown(
     for some in by_label.values():
         some.sort(key=lambda example: draw_seed(seed, "zero_shot", example.key))
     turns = max(map(len, by_label.values()))
-    chosen = [(label, some[turn]) for turn in range(turns) for label, some in by_label.items() if turn < len(some)]
+    chosen = [
+        (label, some[turn]) for turn in range(turns) for label, some in by_label.items() if turn < len(some)
+    ]
     texts = {row["key"]: row for row in read_jsonl(prepared / TEXTS)}
     return [
-        {**{name: value for name, value in texts[example.key].items() if name != "key"}, "label": words[label]}
+        {
+            **{name: value for name, value in texts[example.key].items() if name != "key"},
+            "label": words[label],
+        }
         for label, example in chosen[:count]
     ]

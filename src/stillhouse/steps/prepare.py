@@ -11,17 +11,14 @@ from ..data.formats import Row
 from ..data.perturb import SWAPPED, perturbed, swapped
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
-from ..data.templates import prompt_file
 from ..errors import DataError, RecipeError
-from ..files import hash_json, read_json, read_jsonl, write_json, write_jsonl
-from ..models.load import as_folder, load_config, load_tokenizer, same_tokenizer
-from ..models.machine import bfloat16_pays
+from ..files import hash_json, read_jsonl, write_json, write_jsonl
+from ..models.load import load_config, load_tokenizer
 from ..progress import Watch
-from ..recipe import Data, DataSet, crossing_fault
-from ..registry import pick, source_of
-from ..sources import cache_dir, resolve
-from ..sources.terms import of_licence, of_provider, refuse_disallowed
-from ..tasks import TASKS, Task, make_task
+from ..recipe import Data, DataSet, generate
+from ..registry import source_of
+from ..sources import resolve
+from ..tasks import Task, make_task
 from ..tasks.bilingual import Bilingual
 from ..tasks.classification import label_order
 from .confidence import sure
@@ -62,104 +59,16 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
 def _beside(data: Data) -> list[str | None]:
     """Further files that decide what the rows are: a writer, its prompts, and what a filter looks up."""
     writer, wanted = data.writer, data.filter
-    found = [writer.model, writer.prompts] if writer is not None else []
+    found = (
+        [writer.model, writer.prompts, *(one.model for one in writer.others)] if writer is not None else []
+    )
+    found += [data.judge.model, data.judge.prompt] if data.judge is not None else []
+    for one in data.generate:
+        targets = [one.key, one.checker] if isinstance(one, generate.Answers) else []
+        found += [str(source_of(target)) for target in targets if target is not None]
     if wanted is not None:
         found += [wanted.json_schema, str(source_of(wanted.checker)) if wanted.checker is not None else None]
     return found
-
-
-def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
-    """Teacher (and student and writer, if they are models of their own) as local folders; `tongues` if tokenizers differ."""
-    fetched: dict[str, Any] = {"student": None, "writer": None, "tongues": None, "panel": None, "zero_shot": None}
-    if not recipe.teacher.is_local:
-        return {**fetched, **_lent(recipe, watch), "bfloat16": _decided(place)}
-    by_names = recipe.teacher.zero_shot is not None
-    for role, wanted in {
-        "teacher": recipe.teacher,
-        "student": recipe.student,
-        "writer": recipe.data.writer,
-    }.items():
-        if wanted is None or wanted.model is None or (by_names and role != "writer"):
-            continue
-        auto_class = "AutoModelForCausalLM" if role == "writer" else _auto_class(recipe.task)
-        fetched[role] = _fetched(wanted.model, wanted, auto_class, watch)
-    if by_names:
-        fetched |= _fetch_namer(recipe, watch)
-    if recipe.teacher.panel is not None:
-        fetched |= _fetch_panel(recipe, Path(fetched["teacher"]["folder"]), watch)
-    writer = [fetched["writer"]] if fetched["writer"] else []
-    for who in [*(fetched["panel"] or [fetched["teacher"]]), *writer]:
-        terms = of_licence(who["licence"])
-        watch.note(f"  {who['name']}: {terms.sentence()}")
-        refuse_disallowed([terms], recipe.teacher.terms_accepted)
-    if fetched["student"]:
-        mine, theirs = (load_tokenizer(Path(fetched[role]["folder"])) for role in ("student", "teacher"))
-        if why := same_tokenizer(mine, theirs):
-            if recipe.teacher.panel is not None:
-                raise RecipeError(
-                    f"student.model: its tokenizer is not the panel's ({why}); choose a student of its family."
-                )
-            if recipe.task != "causal_lm":
-                raise RecipeError(str(crossing_fault(recipe.task, [], True, None)))
-            if recipe.data.filter is not None and recipe.data.filter.min_confidence is not None:
-                raise RecipeError(
-                    "data.filter.min_confidence: needs a teacher with the student's tokenizer; remove it."
-                )
-            watch.note(f"  two tokenizers ({why}): the teacher reads each row in its own")
-            fetched["tongues"] = {"student": fetched["student"], "rows": {"folder": str(place.absolute())}}
-    return {**fetched, "bfloat16": _decided(place)}
-
-
-def _fetched(source: str, pins: Any, auto_class: str, watch: Watch) -> dict[str, Any]:
-    """One model as a local folder."""
-    found = resolve(source, sha256=pins.sha256, revision=pins.revision, kind="model", progress=watch.note)
-    folder = as_folder(found.path, cache_dir(), auto_class, watch.note)
-    return {
-        "folder": str(folder),
-        "identity": found.identity,
-        "licence": found.licence,
-        "name": _name(source, found.path),
-    }
-
-
-def _lent(recipe: Any, watch: Watch) -> dict[str, Any]:
-    """For a teacher that is not here: its name, and the folder that lends tokenizer and shape in its stead."""
-    if recipe.teacher.provider is not None:
-        terms = of_provider(recipe.teacher.provider)
-        watch.note(f"  {recipe.teacher.name}: {terms.sentence()}")
-        refuse_disallowed([terms], recipe.teacher.terms_accepted)
-    teacher = {"identity": f"api:{recipe.teacher.name}", "licence": None, "name": recipe.teacher.name}
-    return _with_lender(recipe, teacher, watch)
-
-
-def _with_lender(recipe: Any, teacher: dict[str, Any], watch: Watch) -> dict[str, Any]:
-    """A teacher that is no classifier of the student's kind, with the folder that stands in where one is asked for."""
-    own = recipe.student.model
-    lender = _fetched(own or recipe.student.tokenizer, recipe.student, _auto_class(recipe.task), watch)
-    return {"teacher": {**teacher, "folder": lender["folder"]}, "student": lender if own else None}
-
-
-def _fetch_namer(recipe: Any, watch: Watch) -> dict[str, Any]:
-    """A language model that labels by names."""
-    found = _fetched(recipe.teacher.model, recipe.teacher, "AutoModelForCausalLM", watch)
-    asked = prompt_file(recipe.teacher.zero_shot.prompt, "zero_shot", "teacher.zero_shot.prompt")
-    return {**_with_lender(recipe, found, watch), "zero_shot": {**found, "prompt": asked}}
-
-
-def _fetch_panel(recipe: Any, lead: Path, watch: Watch) -> dict[str, Any]:
-    """The members as local folders, and what the whole panel is called; refuses members with other tokenizers."""
-    members: list[dict[str, Any]] = []
-    for number, member in enumerate(recipe.teacher.panel):
-        found = _fetched(member.model, member, _auto_class(recipe.task), watch)
-        folder = Path(found["folder"])
-        if number and (why := same_tokenizer(load_tokenizer(folder), load_tokenizer(lead))):
-            raise RecipeError(
-                f"teacher.panel: the tokenizer of {member.model} is not the first member's ({why}); members must share it."
-            )
-        members.append({**found, "name": member.name or found["name"]})
-    licences = sorted({str(member["licence"] or "unknown") for member in members})
-    teacher = {**members[0], "name": " + ".join(member["name"] for member in members)}
-    return {"teacher": {**teacher, "licence": " / ".join(licences)}, "panel": members}
 
 
 def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None]]:
@@ -314,8 +223,10 @@ def _routed(rows: Sequence[Any], examples: list[Example]) -> dict[str, str]:
 
 def fault(place: Path, result: dict[str, Any]) -> str | None:
     """What of the prepared files, or of the fetched models, is gone."""
-    models = [Path(result[role]["folder"]) for role in ("teacher", "student", "writer") if result[role]]
-    models += [Path(member["folder"]) for member in result["panel"] or []]
+    models = [
+        Path(result[role]["folder"]) for role in ("teacher", "student", "writer", "judge") if result[role]
+    ]
+    models += [Path(member["folder"]) for member in [*(result["panel"] or []), *result["others"]]]
     models += [Path(result["zero_shot"]["folder"])] if result["zero_shot"] else []
     wanted = [*models, *(place / f"{name}.parquet" for name in result["sets"])]
     return next((f"{path} is gone" for path in wanted if not path.exists()), None)
@@ -376,24 +287,3 @@ def _shown(example: Example, task: Task) -> str:
     text = str(task.tokenizer.decode(example.input_ids))
     label = f"  →  {task.labels[example.labels[0]]}" if task.labels and example.labels[0] >= 0 else ""
     return (text if len(text) <= EXAMPLE_CHARACTERS else text[:EXAMPLE_CHARACTERS] + " …") + label
-
-
-def _auto_class(task: str) -> str:
-    return str(pick(TASKS, task, "task").auto_class)
-
-
-def _name(source: str, path: Path) -> str:
-    """What people call a model: its repository, its package, its file."""
-    if source.startswith("pypi:") and path.is_dir():
-        return source.removeprefix("pypi:").partition("==")[0]
-    if Path(source).exists() or source.startswith("pypi:"):
-        return path.stem if path.is_file() else path.name
-    return source.removeprefix("hub:")
-
-
-def _decided(place: Path) -> bool:
-    """Whether bfloat16 is used where the recipe says auto: measured once a run, for a busy machine may answer otherwise."""
-    kept = place.parent / "machine.json"
-    if not kept.exists():
-        write_json(kept, {"bfloat16": bfloat16_pays()})
-    return bool(read_json(kept)["bfloat16"])
