@@ -88,11 +88,12 @@ def test_rows_of_one_document_are_not_taken_for_independent_ones(tmp_path):
 def test_a_probe_is_a_small_share_of_the_steps_and_reads_no_more_rows_than_these(tmp_path):
     recipe = tiny.language_recipe(tmp_path)
     recipe["train"] = {**recipe["train"], "steps": 3000}
+    recipe["data"] = {**recipe["data"], "extra": {"source": "more.jsonl"}}
     small = probe(parse_recipe(recipe), "other/model@sha256:" + "a" * 64)
     assert small.teacher.model == "other/model"
     assert small.teacher.sha256 == "a" * 64
     assert small.train.steps == 60 <= 0.05 * 3000
-    assert small.data.train.limit == 60 * 4
+    assert small.data.train.limit == 60 * 4 == small.data.extra.limit, "each is labelled before it is learned"
     assert [term.kind for term in small.objective] == ["forward_kl", "hard"]
     assert small.evaluate.also == []
 

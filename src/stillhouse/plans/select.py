@@ -24,7 +24,7 @@ from ..stages import STAGES
 from ..steps.finish import stage_rows
 from ..tasks import TASKS
 
-SHARE, FEWEST_STEPS, STEPS_OF_EPOCHS, ROWS = 0.02, 10, 30, 200
+SHARE, FEWEST_STEPS, STEPS_OF_EPOCHS, ROWS = 0.02, 10, 30, 500
 """Of the recipe's steps, but at least so many; where it counts epochs, so many; held-out rows that are read."""
 
 
@@ -67,8 +67,9 @@ def probe(recipe: Recipe, candidate: str) -> Recipe:
     wanted = steps * recipe.train.batch_size * recipe.train.accumulate
     train = {**values.get("train", {}), "steps": steps, "report_to": []}
     train.pop("epochs", None)
-    limits = [limit for limit in (recipe.data.train.limit, wanted) if limit is not None]
-    values["data"]["train"]["limit"] = min(limits)
+    for name in ("train", "extra", "unlabelled"):
+        if (one := getattr(recipe.data, name)) is not None:
+            values["data"][name]["limit"] = min(wanted, one.limit or wanted)
     values |= {
         "train": train,
         "evaluate": {
