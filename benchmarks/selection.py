@@ -23,6 +23,7 @@ from stillhouse import Distiller
 from stillhouse import objectives as kd
 from stillhouse.files import read_json, write_json, write_jsonl
 from stillhouse.models.load import load_tokenizer
+from stillhouse.steps.training import attend_fast
 from stillhouse.tasks import make_task
 
 TEACHING = ("teacher", "label", "train", "control")
@@ -40,8 +41,10 @@ def candidate(folder: Path, rows: list[dict[str, str]], steps: int, seed: int) -
         warmup_steps=round(0.1 * steps), lr_scheduler_type="linear", seed=seed, use_cpu=not torch.cuda.is_available(),
         report_to=[], disable_tqdm=True, save_strategy="no",
     )  # fmt: skip
+    examples = task.encode(named)[0]
+    attend_fast(model, examples)
     made = Distiller(
-        model=model, objective=[kd.hard()], args=args, train_dataset=task.encode(named)[0], processing_class=tokenizer, task=task,
+        model=model, objective=[kd.hard()], args=args, train_dataset=examples, processing_class=tokenizer, task=task,
     )  # fmt: skip
     made.train()
     made.model.save_pretrained(folder)
@@ -69,11 +72,13 @@ def command(*words: object) -> str:
 
 def main() -> None:
     """Make the candidates, rank them, and say what it cost."""
-    asked = arguments(__doc__ or "", taught=6000, held=500, epochs=2.0, steps=3000, seed=0)
+    asked = arguments(
+        __doc__ or "", taught=6000, held=500, epochs=2.0, middle=60, short=10, steps=3000, seed=0
+    )
     rows = reviews("rotten_tomatoes")
     random.Random(asked.seed).shuffle(rows)
     taught, rest = rows[: asked.taught], rows[asked.taught :]
-    known = {"long": ceil(asked.epochs * len(taught) / 32), "sixty": 60, "ten": 10}
+    known = {"long": ceil(asked.epochs * len(taught) / 32), "middle": asked.middle, "short": asked.short}
     with TemporaryDirectory() as folder:
         place = Path(folder)
         write_jsonl(place / "eval.jsonl", rest[: asked.held])
@@ -82,7 +87,7 @@ def main() -> None:
             print(f"{name}: {steps} steps", file=sys.stderr, flush=True)
             candidate(place / name, taught, steps, asked.seed)
         write_json(place / "recipe.json", recipe_of(place, place / "long", asked.steps, asked.seed))
-        names = ",".join(str(place / name) for name in ("ten", "long", "sixty"))
+        names = ",".join(str(place / name) for name in ("short", "long", "middle"))
         tried = ("teachers", place / "recipe.json", "--candidates", names, "--folder", place / "tried")
         found = json.loads(command(*tried, "--format", "json"))
         command("run", place / "recipe.json", "--folder", place / "full", "--until", "plan")
