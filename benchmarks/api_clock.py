@@ -22,7 +22,7 @@ from common import arguments
 from stillhouse.asking import Answer, Ledger, Request, chat, service
 from stillhouse.asking.endpoint import Retry
 from stillhouse.progress import Silent
-from stillhouse.recipe import Api
+from stillhouse.recipe import Api, Price
 
 FAULTS = {"throttled": 0.10, "broken": 0.10, "garbage": 0.05, "hang": 0.03, "dropped": 0.02, "empty": 0.01}
 REFUSED = 0.01
@@ -83,7 +83,7 @@ def seconds(rows: int, api: Api, weather: Weather, kills: int, seed: int) -> flo
             clock = Clock()
             until = draw.uniform(0.1, 0.25) * ideal if number < kills else None
             stand_ins = {"time": SimpleNamespace(monotonic=clock.time), "Endpoint": lambda api: weather}
-            with mock.patch.multiple(service, **stand_ins):
+            with mock.patch.dict(vars(service), stand_ins):
                 loop = service._Loop(
                     api, [one for one in requests if one.key not in known], ledger, Silent(), seed
                 )
@@ -108,7 +108,7 @@ def main() -> None:
     asked = arguments(__doc__ or "", rows=10_000, concurrency=64, latency=1.0, timeout=5.0, seed=0)
     api = Api(
         base_url="http://127.0.0.1:9/v1", model="storm", concurrency=asked.concurrency, timeout=asked.timeout,
-        price={"input": 1.0, "output": 2.0},
+        price=Price(input=1.0, output=2.0),
     )  # fmt: skip
     ideal = asked.rows * asked.latency / asked.concurrency
     for kills in (0, 5):

@@ -55,7 +55,7 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
         said = sources.check(lender, sha256=own.sha256, revision=own.revision, kind="model")
         notes += [f"student.tokenizer: {note}" for note in said]
     if recipe.teacher.zero_shot is not None:
-        prompt_file(recipe.teacher.zero_shot.prompt, "zero_shot", "teacher.zero_shot.prompt")
+        prompt_file(recipe.teacher.zero_shot.prompt, "zero_shot_pair", "teacher.zero_shot.prompt")
     for number, member in enumerate(recipe.teacher.panel or []):
         said = sources.check(member.model, sha256=member.sha256, revision=member.revision, kind="model")
         notes += [f"teacher.panel[{number}]: {note}" for note in said]

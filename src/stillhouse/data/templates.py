@@ -21,7 +21,7 @@ PLACES = {
     "rationale": {"question", "answer"},
     "hard_negative": {"text", "label", "other"},
     "balance": {"examples", "label"},
-    "zero_shot": {"text", "pair", "labels"},
+    "zero_shot": {"text", "labels"},
     "zero_shot_pair": {"text", "pair", "labels"},
     "judge": {"text", "pair", "labels"},
 }

@@ -116,7 +116,7 @@ def _with_lender(recipe: Any, teacher: dict[str, Any], watch: Watch) -> dict[str
 def _fetch_namer(recipe: Any, watch: Watch) -> dict[str, Any]:
     """A language model that labels by names."""
     found = _fetched(recipe.teacher.model, recipe.teacher, "AutoModelForCausalLM", watch)
-    asked = prompt_file(recipe.teacher.zero_shot.prompt, "zero_shot", "teacher.zero_shot.prompt")
+    asked = prompt_file(recipe.teacher.zero_shot.prompt, "zero_shot_pair", "teacher.zero_shot.prompt")
     return {**_with_lender(recipe, found, watch), "zero_shot": {**found, "prompt": asked}}
 
 

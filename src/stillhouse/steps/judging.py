@@ -62,4 +62,6 @@ def judged(recipe: Any, rows: Prepared, models: dict[str, Any], watch: Watch) ->
         else of
         for name, of in rows.counts.items()
     }
-    return replace(rows, **kept, dropped=[*rows.dropped, *dropped], counts=counts)
+    return replace(
+        rows, train=kept["train"], extra=kept["extra"], dropped=[*rows.dropped, *dropped], counts=counts
+    )

@@ -18,10 +18,10 @@ TEXTS = "texts.jsonl"
 
 def keep_texts(path: Path, pairs: Sequence[tuple[Row, Example]]) -> None:
     """Write the text of each example."""
-    found = {
-        example.key: {name: row[name] for name in ("text", "pair") if name in row}  # type: ignore[literal-required]
-        for row, example in pairs
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for row, example in pairs:
+        values: dict[str, Any] = dict(row)
+        found[example.key] = {name: values[name] for name in ("text", "pair") if name in values}
     write_jsonl(path, [{"key": key, **found[key]} for key in sorted(found)])
 
 
