@@ -157,8 +157,8 @@ class Desk:
                 own += texts[number * wanted.samples : (number + 1) * wanted.samples]
         made = []
         choices = CHOOSERS[wanted.choose](self, wanted, questions, said)
-        for row, own, (number, reason) in zip(questions, said, choices, strict=True):
-            text = None if number is None else own[number]
+        for row, own, (chosen, reason) in zip(questions, said, choices, strict=True):
+            text = None if chosen is None else own[chosen]
             new = written.answered(row, text) if text is not None else reason
             if isinstance(new, str):
                 cut = reason == choosing.CUT and not any(own)
