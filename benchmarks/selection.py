@@ -51,14 +51,14 @@ def candidate(folder: Path, rows: list[dict[str, str]], steps: int, seed: int) -
     tokenizer.save_pretrained(folder)
 
 
-def recipe_of(place: Path, teacher: Path, steps: int, seed: int) -> dict[str, Any]:
+def recipe_of(place: Path, teacher: Path, steps: int, batch: int, seed: int) -> dict[str, Any]:
     """The full run."""
     return {
         "name": "selection", "task": "classification", "seed": seed,
         "teacher": {"model": str(teacher)}, "student": {"from_teacher": {"layers": 3, "by": "every_nth"}},
         "data": {"train": {"source": str(place / "train.jsonl")}, "eval": {"source": str(place / "eval.jsonl")}, "max_length": 64},
         "label": {"top_k": "all", "batch_size": 32}, "objective": [{"kind": "forward_kl", "temperature": 2.0}],
-        "train": {"steps": steps, "batch_size": 64, "learning_rate": 1e-4, "schedule": "linear"},
+        "train": {"steps": steps, "batch_size": batch, "learning_rate": 1e-4, "schedule": "linear"},
     }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def command(*words: object) -> str:
 def main() -> None:
     """Make the candidates, rank them, and say what it cost."""
     asked = arguments(
-        __doc__ or "", taught=6000, held=500, epochs=2.0, middle=60, short=10, steps=3000, seed=0
+        __doc__ or "", taught=6000, held=500, epochs=2.0, middle=60, short=10, steps=3000, batch=64, seed=0
     )
     rows = reviews("rotten_tomatoes")
     random.Random(asked.seed).shuffle(rows)
@@ -86,7 +86,9 @@ def main() -> None:
         for name, steps in known.items():
             print(f"{name}: {steps} steps", file=sys.stderr, flush=True)
             candidate(place / name, taught, steps, asked.seed)
-        write_json(place / "recipe.json", recipe_of(place, place / "long", asked.steps, asked.seed))
+        write_json(
+            place / "recipe.json", recipe_of(place, place / "long", asked.steps, asked.batch, asked.seed)
+        )
         names = ",".join(str(place / name) for name in ("short", "long", "middle"))
         tried = ("teachers", place / "recipe.json", "--candidates", names, "--folder", place / "tried")
         found = json.loads(command(*tried, "--format", "json"))
