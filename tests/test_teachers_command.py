@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 import tiny
 from stillhouse.errors import RecipeError
+from stillhouse.kept import RowIndex, rows_path, write_rows
 from stillhouse.measure import CLASSIFICATION_METRICS, LM_METRICS
 from stillhouse.plans.select import probe, rank_teachers, ranked
 from stillhouse.progress import Silent
@@ -18,12 +18,20 @@ from typed import stillhouse, write_recipe
 LM = SimpleNamespace(headline="bits_per_byte", metrics=LM_METRICS)
 
 
-def tried(tmp_path, name, nats, fits=True):
+def keep(place, columns, clusters=None):
+    """What an evaluation leaves of its student, in a run folder; each row is a document of its own if nothing is said."""
+    names = [str(number) for number in range(len(next(iter(columns.values()))))]
+    (place / "evaluate").mkdir(parents=True)
+    index = RowIndex(names, names, clusters or names, [9] * len(names), [None] * len(names))
+    index.write(place / "evaluate", "eval")
+    write_rows(rows_path(place / "evaluate", "student", "eval"), columns)
+
+
+def tried(tmp_path, name, nats, fits=True, clusters=None):
     """A candidate whose student has these nats in each row of 100 bytes."""
     if fits:
-        (tmp_path / name / "evaluate").mkdir(parents=True)
         columns = {"nll": np.asarray(nats, dtype=np.float64), "bytes": np.full(len(nats), 100.0)}
-        save_file(columns, tmp_path / name / "evaluate" / "rows-student-eval.safetensors")
+        keep(tmp_path / name, columns, clusters)
     return {"candidate": name, "fits": fits, "student": {"value": float(np.mean(nats))}, "why": None}
 
 
@@ -45,10 +53,9 @@ def test_where_higher_is_better_the_order_turns_round(tmp_path):
     task = SimpleNamespace(headline="accuracy", metrics=CLASSIFICATION_METRICS)
     rows = []
     for name, right in (("low", 0.4), ("high", 0.8)):
-        (tmp_path / name / "evaluate").mkdir(parents=True)
         needed = task.metrics["accuracy"].columns
         columns = {column: np.full(50, right if "correct" in column else 1.0) for column in needed}
-        save_file(columns, tmp_path / name / "evaluate" / "rows-student-eval.safetensors")
+        keep(tmp_path / name, columns)
         rows.append({"candidate": name, "fits": True, "student": {"value": right}})
     found = ranked(rows, task, {name: tmp_path / name for name in ("low", "high")}, 0)
     assert found["recommended"] == "high"
@@ -61,14 +68,32 @@ def test_a_difference_within_the_noise_is_said(tmp_path):
     assert "do not tell it from" in found["because"]
 
 
+def test_rows_of_one_document_are_not_taken_for_independent_ones(tmp_path):
+    """30 documents of 20 rows, alike within each: by rows the candidates differ surely, by documents they do not."""
+    draw = np.random.default_rng(3)
+    of_document = np.repeat(draw.normal(1.0, 4.0, 30), 20)
+    clusters = [str(number // 20) for number in range(600)]
+    apart = {}
+    for how, named in (("rows", None), ("documents", clusters)):
+        place = tmp_path / how
+        rows = [tried(place, "a", np.full(600, 80.0), clusters=named)]
+        rows.append(tried(place, "b", 80.0 + of_document, clusters=named))
+        found = ranked(rows, LM, {row["candidate"]: place / row["candidate"] for row in rows}, 0)
+        behind = found["candidates"][1]["behind"]
+        apart[how] = behind["high"] - behind["low"]
+    assert apart["documents"] > 3.0 * apart["rows"]
+    assert "do not tell it from" in found["because"]
+
+
 def test_a_probe_is_a_small_share_of_the_steps_and_reads_no_more_rows_than_these(tmp_path):
     recipe = tiny.language_recipe(tmp_path)
     recipe["train"] = {**recipe["train"], "steps": 3000}
+    recipe["data"] = {**recipe["data"], "extra": {"source": "more.jsonl"}}
     small = probe(parse_recipe(recipe), "other/model@sha256:" + "a" * 64)
     assert small.teacher.model == "other/model"
     assert small.teacher.sha256 == "a" * 64
     assert small.train.steps == 60 <= 0.05 * 3000
-    assert small.data.train.limit == 60 * 4
+    assert small.data.train.limit == 60 * 4 == small.data.extra.limit, "each is labelled before it is learned"
     assert [term.kind for term in small.objective] == ["forward_kl", "hard"]
     assert small.evaluate.also == []
 

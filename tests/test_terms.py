@@ -54,13 +54,39 @@ def test_the_stage_refuses_as_well_and_what_was_accepted_stands_in_the_results(t
     from types import SimpleNamespace
 
     facts = {
-        "teacher": {"licence": "llama3"}, "student": None, "panel": None, "licences": {"train": "mit"},
+        "teacher": {"licence": "llama3"}, "student": None, "panel": None, "writer": None, "others": [], "judge": None,
+        "licences": {"train": "mit"},
     }  # fmt: skip
     recipe = SimpleNamespace(licence=None, teacher=SimpleNamespace(terms_accepted="A. Person said so"))
     found = licences(recipe, facts)
     assert found["accepted"] == "A. Person said so"
     assert "disallowed" in found["terms"][0]
     assert json.dumps(found)
+
+
+@pytest.mark.parametrize("name", ["extra", "unlabelled", "writer"])
+def test_the_licence_of_everything_that_is_learned_from_counts(name) -> None:
+    """What only the evaluation reads asks nothing of the student."""
+    from types import SimpleNamespace
+
+    mit = {"licence": "mit"}
+    facts = {
+        "teacher": mit,
+        "student": None,
+        "panel": None,
+        "writer": None,
+        "licences": {"train": "mit", "eval": None},
+    }
+    facts |= {"others": [], "judge": None}
+    recipe = SimpleNamespace(licence=None, teacher=SimpleNamespace(terms_accepted=None))
+    assert licences(recipe, facts)["student"] == "mit"
+    if name == "writer":
+        facts["writer"] = {"licence": "cc-by-nc-4.0"}
+    else:
+        facts["licences"] = {**facts["licences"], name: "cc-by-nc-4.0"}
+    found = licences(recipe, facts)
+    assert found["student"] == "cc-by-nc-4.0"
+    assert found["data"] == ("mit" if name == "writer" else "mit / cc-by-nc-4.0")
 
 
 @pytest.mark.parametrize(

@@ -94,23 +94,15 @@ def _units(
 
 
 def _order(reference: RowIndex, other: RowIndex, first: Path, run: Path, kind: str) -> "np.ndarray[Any, Any]":
-    """Where each row of the reference lies in the other run.  Raises: RecipeError if they are not the same rows.
-
-    A classifier's rows are told apart by their text and label, so that students with different tokenizers can be
-    compared; a language model's by their tokens, for what is counted are tokens.
-    """
-    labelled = any(label is not None for label in reference.labels)
-    mine, theirs = (each.rows if labelled else each.keys for each in (reference, other))
-    if mine == theirs:
-        return np.arange(len(mine))
-    if sorted(mine) != sorted(theirs):
-        apart = len(set(mine) ^ set(theirs))
+    """See `RowIndex.places`.  Raises: RecipeError if they are not the same rows."""
+    order = reference.places(other)
+    if order is None:
+        apart = len(set(reference.rows) ^ set(other.rows)) or len(set(reference.keys) ^ set(other.keys))
         raise RecipeError(
-            f"{run} and {first} were not measured on the same rows of {kind} ({len(theirs):,} and {len(mine):,} rows, "
-            f"{apart:,} of them in one run only); give both recipes the same data.eval, max_length and evaluate.rows."
+            f"{run} and {first} were not measured on the same rows of {kind} ({len(other.rows):,} and "
+            f"{len(reference.rows):,} rows, {apart:,} of them in one run only); give both recipes the same data.eval, "
+            "max_length and evaluate.rows."
         )
-    order = np.empty(len(mine), dtype=np.int64)
-    order[np.argsort(mine, kind="stable")] = np.argsort(theirs, kind="stable")
     return order
 
 

@@ -1,6 +1,6 @@
 """A model behind an API compares the student's answers with its teacher's and its control's, in both orders.
 
-What it is told is a file that a user can read and change (data/prompts/judge.txt, or `evaluate.judge.prompt`).  Its reply must
+What it is told is a file that a user can read and change (data/prompts/judge_pair.txt, or `evaluate.judge.prompt`).  Its reply must
 end with a line that is a verdict and nothing else; one that does not is counted, and its prompt is left out, for with one order
 alone a judge that favours a place would decide.  Replies lie in judge.sqlite in the run folder, and none is bought twice.
 """
@@ -69,7 +69,7 @@ def judge(
     if said:
         answers["teacher"] = dict(said)
     ours, known = answers["student"], {row["id"]: row for row in rows}
-    text = template_in(None if wanted.prompt is None else Path(wanted.prompt), "judge")
+    text = template_in(None if wanted.prompt is None else Path(wanted.prompt), "judge_pair")
     against = {}
     with Ledger(place.parent / LEDGER) as ledger:
         for other in [one for one in wanted.against if one in answers]:

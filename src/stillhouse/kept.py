@@ -9,6 +9,7 @@ any weights.  Imports no torch.
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -43,6 +44,20 @@ class RowIndex:
     def note(self) -> str | None:
         """What must be said about the independence of these rows."""
         return unit_of(self.clusters)[1]
+
+    def places(self, other: "RowIndex") -> "np.ndarray[Any, Any] | None":
+        """Where each of these rows lies in another run; None if that one did not read the same rows.
+
+        A classifier's rows are told apart by their text and label, so that students with different tokenizers can be
+        compared; a language model's by their tokens, for what is counted are tokens.
+        """
+        labelled = any(label is not None for label in self.labels)
+        mine, theirs = (each.rows if labelled else each.keys for each in (self, other))
+        if sorted(mine) != sorted(theirs):
+            return None
+        order = np.empty(len(mine), dtype=np.int64)
+        order[np.argsort(mine, kind="stable")] = np.argsort(theirs, kind="stable")
+        return order
 
     def write(self, folder: Path, kind: str) -> None:
         """Keep it."""

@@ -31,8 +31,11 @@ from .steps.asking import answers_stamp, label_by_asking, label_fault
 from .steps.baselines import prepare_baselines
 from .steps.beyond import beyond
 from .steps.canaries import canary_facts
+from .steps.fetching import fetch_models
+from .steps.judging import judged
 from .steps.labelling import label_all
 from .steps.measuring import let_read, to_measure
+from .steps.naming import make_namer
 from .steps.panel import make_panel
 from .steps.plan import measure_plan
 from .steps.seeds import train_again
@@ -43,9 +46,9 @@ from .train.early import looks_beside
 
 def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
-    models = prepare.fetch_models(recipe, place, watch)
+    models = fetch_models(recipe, place, watch)
     rows, licences = prepare.read_rows(recipe, watch)
-    rows = writing.write_rows(recipe, rows, models, place, watch)
+    rows = judged(recipe, writing.write_rows(recipe, rows, models, place, watch), models, watch)
     models = trim_teacher(recipe, rows, models, watch)
     encoded = prepare.encode_rows(recipe, rows, models, place, watch)
     beside = prepare_baselines(recipe, rows, encoded["labels"], place, watch)
@@ -72,6 +75,8 @@ def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
         return make_panel(
             recipe.teacher, prepare.task_of(recipe, facts), facts, recipe.label.batch_size, place, watch
         )
+    if recipe.teacher.zero_shot is not None:
+        return make_namer(recipe.teacher, recipe.seed, prepare.task_of(recipe, facts), facts, place)
     if recipe.teacher.finetune is None:
         return {"folder": facts["teacher"]["folder"], "identity": facts["teacher"]["identity"]}
     task = prepare.task_of(recipe, facts)
@@ -248,7 +253,8 @@ def _own_measures(recipe: Any) -> list[str] | str | None:
 _SOURCES = (
     *("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune"),
     *("teacher.panel", "teacher.pool", "teacher.terms_accepted"),
-    *("teacher.is_local", "teacher.name", "teacher.provider", "teacher.label_words"),
+    *("teacher.is_local", "teacher.name", "teacher.provider", "teacher.label_words", "teacher.zero_shot"),
+    "teacher.takes_bare_rows",
 )
 _LEARNING = ("seed", "task", "train", "data.max_length")
 _ORIGIN = tuple(
@@ -280,6 +286,7 @@ STAGES = [
             "evaluate.swap",
             "evaluate.rows",
         ),
+        version=2,
         stamp=prepare.files_stamp,
         intact=prepare.fault,
     ),
@@ -309,8 +316,16 @@ STAGES = [
         reads=(
             *("seed", "task", "label.batch_size", "data.max_length", "teacher.is_local", "teacher.model"),
             *("teacher.finetune", "teacher.panel", "teacher.pool", "teacher.context"),
+            *("teacher.zero_shot", "teacher.label_words"),
         ),
-        after=(*_TASK, "prepare.panel", "prepare.routes", "prepare.bfloat16", "prepare.sets.train"),
+        after=(
+            *_TASK,
+            "prepare.panel",
+            "prepare.routes",
+            "prepare.zero_shot",
+            "prepare.bfloat16",
+            "prepare.sets.train",
+        ),
         intact=_model_fault,
     ),
     Stage(

@@ -14,7 +14,7 @@ from .data.filters.rules import rules
 from .data.formats import Dropped, canonical, detect, value_of
 from .data.load import read_raw
 from .data.questions import question
-from .data.templates import check_folder, check_judge
+from .data.templates import check_folder, check_judge, prompt_file
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
 from .models.shrink.requests import check_layers, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
@@ -50,10 +50,12 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             terms = of_provider(recipe.teacher.provider)
             refuse_disallowed([terms], recipe.teacher.terms_accepted)
             notes.append(f"teacher: {terms.sentence()}")
-        if (lender := recipe.student.tokenizer) is not None:
-            own = recipe.student
-            said = sources.check(lender, sha256=own.sha256, revision=own.revision, kind="model")
-            notes += [f"student.tokenizer: {note}" for note in said]
+    if (lender := recipe.student.tokenizer) is not None:
+        own = recipe.student
+        said = sources.check(lender, sha256=own.sha256, revision=own.revision, kind="model")
+        notes += [f"student.tokenizer: {note}" for note in said]
+    if recipe.teacher.zero_shot is not None:
+        prompt_file(recipe.teacher.zero_shot.prompt, "zero_shot_pair", "teacher.zero_shot.prompt")
     for number, member in enumerate(recipe.teacher.panel or []):
         said = sources.check(member.model, sha256=member.sha256, revision=member.revision, kind="model")
         notes += [f"teacher.panel[{number}]: {note}" for note in said]
@@ -162,6 +164,13 @@ def _model(role: str, folder: Path, recipe: Recipe) -> None:
             f"{role}.model: {folder} is a {made_for}, which cannot generate text; name a causal language model, or "
             "set task: classification."
         )
+    if role == "teacher" and recipe.teacher.zero_shot is not None:
+        if OTHER_HEAD.search(made_for):
+            raise RecipeError(
+                f"teacher.model: {folder} is a {made_for}, which says no words; name a causal language model, or remove "
+                "teacher.zero_shot."
+            )
+        return
     untrained = role != "student" and (role != "teacher" or recipe.teacher.finetune is None)
     if (
         recipe.task == "classification"
@@ -284,7 +293,7 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
     if name == "data.unlabelled" and recipe.task == "causal_lm":
         asked = [row for raw in first if not isinstance(row := question(raw, columns, name), Dropped)]
         return [*notes, f"prompts; {len(asked)} of the first {len(first)} can be used"]
-    answered = recipe.teacher.is_local
+    answered = not recipe.teacher.takes_bare_rows
     form = (
         one.format
         if one.format != "auto"
@@ -305,6 +314,15 @@ def _beside(recipe: Recipe) -> list[str]:
     if writer is not None and writer.model is not None:
         said = sources.check(writer.model, sha256=writer.sha256, revision=writer.revision, kind="model")
         notes += [f"data.writer: {note}" for note in said]
+    judge = recipe.data.judge
+    for name, one in [
+        ("data.writer.others", one) for one in (writer.others if writer is not None else [])
+    ] + [("data.judge", judge)]:
+        if one is not None:
+            said = sources.check(one.model, sha256=one.sha256, revision=one.revision, kind="model")
+            notes += [f"{name}: {note}" for note in said]
+    if judge is not None:
+        prompt_file(judge.prompt, "judge", "data.judge.prompt")
     if writer is not None and writer.prompts is not None:
         check_folder(Path(writer.prompts))
     if recipe.data.filter is not None:
@@ -317,7 +335,8 @@ def _tokenizers(recipe: Recipe) -> list[str]:
     """Compare two local tokenizers by their pieces."""
     teacher, student = Path(recipe.teacher.model or ""), Path(recipe.student.model or "")
     files = [folder / "tokenizer.json" for folder in (teacher, student)]
-    if recipe.student.model is None or not all(file.is_file() for file in files):
+    alone = recipe.student.model is None or recipe.teacher.zero_shot is not None
+    if alone or not all(file.is_file() for file in files):
         return []
     one, other = (_json(file).get("model", {}).get("vocab") for file in files)
     if one != other:

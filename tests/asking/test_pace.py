@@ -68,6 +68,29 @@ def test_a_few_throttled_requests_do_not_narrow_it() -> None:
     assert int(width.now) == 64
 
 
+def test_a_burst_of_429s_among_many_requests_is_no_reason_for_all_to_rest() -> None:
+    """64 sent at once: the six that are throttled come back in a row, before the first answer."""
+    width = Width(64, known=True)
+    for _ in range(6):
+        width.throttled(99.0)
+    assert width.rest_until == 0.0
+    narrow = Width(4)
+    for _ in range(4):
+        narrow.throttled(99.0)
+    assert narrow.rest_until == 99.0
+
+
+def test_it_is_as_wide_as_it_may_be_after_two_rounds_and_at_once_where_it_was_answered_before() -> None:
+    """Growing by half from eight took six rounds, each time that a run went on."""
+    width = Width(64)
+    for _ in range(int(width.now)):
+        width.answered()
+    for _ in range(int(width.now)):
+        width.answered()
+    assert int(width.now) == 64 == int(Width(64, known=True).now)
+    assert int(Width(4).now) == 4
+
+
 def test_an_endpoint_that_throttles_most_is_asked_less_and_then_more_again() -> None:
     width = Width(64)
     for _ in range(500):

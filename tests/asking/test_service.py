@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from endpoint import Endpoint, Weather, prompt_of
-from stillhouse.asking import Ledger, Request, ask, chat
+from stillhouse.asking import Answer, Ledger, Request, ask, chat
 from stillhouse.errors import RecipeError, ResourceError, TeacherError
 from stillhouse.recipe import Api
 from typed import start
@@ -242,6 +242,55 @@ def test_a_killed_client_goes_on_where_it_was(tmp_path: Path) -> None:
     assert twice <= 8, "at most what was under way when the kill came"
     assert attempts["answered"] == 60
     assert 0 < attempts.get("killed", 0) <= 8, "the ledger knows what may have been billed"
+
+
+def test_a_refusal_is_in_the_ledger_before_anything_was_answered_and_a_kill_does_not_undo_it(
+    tmp_path: Path,
+) -> None:
+    """Refusals once waited in memory for the first answer; whoever was killed meanwhile asked again for what was refused."""
+    refusal = (400, {}, json.dumps({"error": {"message": "maximum context length"}}))
+    path = tmp_path / "ledger.sqlite"
+    with Endpoint(weather=Weather(hang=1.0), script=[refusal, refusal]) as endpoint:
+        patient = "from stillhouse.asking import service\nservice.PROBE = 60.0\n"
+        client = start(endpoint.url, path, script=patient + CLIENT)
+        while not endpoint.seen.outcomes["hang"] and client.poll() is None:
+            time.sleep(0.01)
+        client.send_signal(signal.SIGKILL)
+        client.communicate()
+    with Endpoint() as endpoint, Ledger(path) as ledger:
+        answers = ask(api(endpoint), prompts(api(endpoint), 60), ledger)
+    assert [answer and answer.status for answer in answers[:3]] == ["refused", "refused", "answered"]
+    assert len(endpoint.bodies) == 58
+
+
+def test_refusals_of_a_killed_run_count_when_the_next_one_is_refused_altogether(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = (400, {}, json.dumps({"error": {"message": "logprobs are not supported"}}))
+    with Endpoint(script=[refusal] * 5) as endpoint:
+        settings = api(endpoint)
+        many = prompts(settings, 50)
+        ledger.plan(many)
+        for one in many[:3]:
+            ledger.keep(one.key, Answer("refused", "", "HTTP 400: logprobs"), endpoint.url)
+        with pytest.raises(TeacherError, match="refused 5 requests and answered none"):
+            ask(settings, many, ledger)
+        assert len(endpoint.bodies) == 2
+        endpoint.script.clear()
+        assert {answer.status for answer in ask(settings, many, ledger) if answer} == {"answered"}
+
+
+def test_a_first_request_that_hangs_does_not_hold_up_the_others(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stillhouse.asking.service.PROBE", 0.1)
+    monkeypatch.setattr("stillhouse.asking.service.ATTEMPTS", 1)
+    with Endpoint(weather=Weather(hang=1.0)) as endpoint:
+        settings = api(endpoint, timeout=1.5)
+        began = time.monotonic()
+        with pytest.raises(TeacherError, match="4 of 4 requests"):
+            ask(settings, prompts(settings, 4), ledger)
+    assert time.monotonic() - began < 4.0, "one after the other takes 6 s"
 
 
 def test_a_file_that_is_no_ledger_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -372,6 +372,22 @@ def test_a_filter_does_not_touch_what_is_measured_on_and_order_in_the_file_does_
     assert [row["id"] for row in none.eval] == [row["id"] for row in both[0].eval]
 
 
+@pytest.mark.parametrize("name", ["extra", "unlabelled"])
+def test_further_rows_are_filtered_as_train_is_and_against_it(tmp_path, name):
+    """Rows of `extra` once went to the student as they were: the evaluation's text among them."""
+    texts = prose(40, 20, 21)
+    sets = {"train": [{"text": t, "label": n % 2} for n, t in enumerate(texts[:20])]}
+    sets["eval"] = [{"text": t, "label": n % 2} for n, t in enumerate(texts[20:30])]
+    more = [*texts[30:], texts[0] + " too", f"before {disguised(texts[25], 1)} after", "short one"]
+    sets[name] = [{"text": t, "label": n % 2} for n, t in enumerate(more)]
+    found = run(tmp_path, sets, filter={"min_words": 3, "near_duplicates": 0.8})
+    assert found.counts[name]["dropped"] == {
+        "near duplicate": 1, "contains eval": 1, "shorter than 3 words": 1,
+    }  # fmt: skip
+    assert {row["text"] for row in getattr(found, name)} == set(texts[30:])
+    assert found.counts["train"]["dropped"] == {} and balanced(found)
+
+
 def test_a_selection_keeps_as_many_as_asked_and_counts_the_rest(tmp_path):
     train = [{"text": t, "label": n % 2} for n, t in enumerate(prose(50, 20, 15))]
     found = run(tmp_path, {"train": train}, filter={"select": 12}, split=10)

@@ -168,12 +168,6 @@ def test_answers_are_compared_by_what_they_come_to(text, final):
     assert written.final_answer(text) == final
 
 
-def test_samples_must_agree():
-    texts = ["so 4", "the answer is 5", "it is 4 then", "four: 4"]
-    assert written.agreed(texts, 0.75) == "so 4"
-    assert written.agreed(texts, 0.8) is None
-
-
 # ── prompts without answers ─────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -140,6 +140,8 @@ def made(tmp_path, monkeypatch, folder, generate, say, train, task="causal_lm", 
     """`write_rows` with a fake writer; returns (rows, the fake)."""
     fake = Fake(say)
     monkeypatch.setattr(writing, "make_writer", lambda recipe, models: fake)
+    others = more.get("others", [])
+    monkeypatch.setattr(writing, "make_others", lambda recipe, models: others)
     settings = SimpleNamespace(generate=generate, writer=None, filter=more.get("filter"))
     recipe = SimpleNamespace(data=settings, task=task, seed=0)
     rows = Prepared(train, more.get("eval", []), more.get("unlabelled", []), {}, [], {})
@@ -200,6 +202,41 @@ def test_samples_that_disagree_are_dropped(tmp_path, monkeypatch, folder):
     )
     assert len(fake.asked) == 12 and [row["completion"] for row in found.train] == ["It is 7."]
     assert found.counts["written"]["dropped"] == {"samples disagree": 2}
+
+
+def test_several_writers_answer_and_what_most_come_to_stays(tmp_path, monkeypatch, folder):
+    """Of three writers: all agree on number 0, two on 1, none on 2; number 3 is cut off by two of them."""
+
+    def say(who):
+        def answer(prompt, seed):
+            if "number 3 " in prompt and who:
+                return None
+            return f"It is {min(who, 1) if 'number 1 ' in prompt else who if 'number 2 ' in prompt else 7}."
+
+        return answer
+
+    others = [Fake(say(1)), Fake(say(2))]
+    for number, other in enumerate(others):
+        other.identity = f"other {number}"
+    found, fake = made(
+        tmp_path, monkeypatch, folder, [kinds.Answers(min_agreement=0.6)], say(0), qa(4), others=others
+    )
+    assert [row["completion"] for row in found.train] == ["It is 7.", "It is 1."]
+    assert found.counts["written"]["dropped"] == {"samples disagree": 2}
+    assert found.counts["written"]["texts"] == 12 and len(fake.asked) == 4
+
+
+def test_the_answer_that_the_judge_likes_best_stays(tmp_path, monkeypatch, folder):
+    class Longest:
+        def scores(self, pairs):
+            assert all(question.startswith("What is number") for question, _ in pairs)
+            return [len(answer) / 99 for _, answer in pairs]
+
+    monkeypatch.setattr(writing, "make_judge", lambda models: Longest())
+    wanted = kinds.Answers(samples=3, temperature=1.0, choose="judge")
+    said = iter(["a", "the longest of them", None, "b", "bb", "b"] * 9)
+    found, _ = made(tmp_path, monkeypatch, folder, [wanted], lambda p, s: next(said), qa(2))
+    assert {row["completion"] for row in found.train} == {"the longest of them", "bb"}
 
 
 def test_every_kind_for_language_models_makes_rows_that_say_where_they_are_from(
@@ -359,3 +396,39 @@ def test_a_run_answers_prompts_with_its_own_teacher_and_asks_once(tmp_path):
     assert more.code == 0 and "12 are asked for" not in more.err
     again = [row for path in (tmp_path / "run" / "written").glob("*.jsonl") for row in read_jsonl(path)]
     assert again == kept_texts, "another length of rows costs no new answers"
+
+
+def test_a_panel_answers_a_judge_chooses_and_sifts_in_one_run(tmp_path):
+    """Two writers, a judge and a lowest score, each a model that is fetched; other files in their place are other rows."""
+    recipe = language_recipe(tmp_path)
+    rows = [{"prompt": f"the {n} river", "completion": " reads a book."} for n in range(30)]
+    (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    bare = [{"prompt": f"a {n} house"} for n in range(8)]
+    (tmp_path / "bare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare), encoding="utf-8")
+    other = save_language_model(tmp_path / "other", layers=1, seed=3)
+    (tmp_path / "judge.txt").write_text("Is {pair} the answer to {text}? {labels}")
+    recipe["data"] = {
+        "train": {"source": str(tmp_path / "qa.jsonl")}, "unlabelled": {"source": str(tmp_path / "bare.jsonl")},
+        "split": 10, "max_length": 64, "writer": {"others": [{"model": str(other)}]},
+        "judge": {"model": str(other), "prompt": str(tmp_path / "judge.txt")},
+        "generate": [{"kind": "answers", "max_new_tokens": 120, "temperature": 1.5, "samples": 2, "choose": "judge"}],
+        "filter": {"min_score": 0.4},
+    }  # fmt: skip
+    file = write_recipe(tmp_path / "r.yaml", recipe)
+    assert stillhouse("validate", file).code == 0
+    with hurried():
+        said = stillhouse("run", file, "--folder", tmp_path / "run", "--until", "prepare", "--format", "json")
+    assert said.code == 0, said.err
+    place = tmp_path / "run" / "prepare"
+    counts = read_json(place / "DONE.json")["result"]["counts"]
+    assert counts["written"]["texts"] == 8 * 2 * 2
+    for name in ("train", "written"):
+        of = counts[name]
+        assert of["read"] + of["added"] == of["kept"] + of["held_out"] + sum(of["dropped"].values())
+    low = [row for row in read_jsonl(place / "dropped.jsonl") if row["reason"] == "judge score below 0.4"]
+    assert all(row["score"] < 0.4 and "prompt" in row for row in low)
+    kept = [row["completion"] for row in read_jsonl(place / "eval-rows.jsonl")]
+    assert len(kept) == 10, "what is measured on is not judged"
+    assert sum(
+        counts[name]["dropped"].get("judge score below 0.4", 0) for name in ("train", "written")
+    ) == len(low)

@@ -82,6 +82,33 @@ def test_a_template_that_adds_a_system_turn_has_it_replaced():
     assert "be brief" in text and "be kind" not in text and text.count("[system]") == 1
 
 
+def test_what_a_context_teacher_writes_on_has_one_system_turn(folder, tmp_path):
+    """A template that adds a system turn by itself: the prompt begins with it, and the context takes its place."""
+    model = tiny.save_language_model(tmp_path / "one", layers=1)
+    tokenizer = load_tokenizer(model)
+    tokenizer.chat_template = (
+        "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nbe kind<|im_end|>\n{% endif %}"
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    )
+    tokenizer.save_pretrained(model)
+    write_panel(tmp_path / "panel", [model], context=CONTEXT)
+    task = make_task("causal_lm", load_tokenizer(model), 64)
+    panel = load_panel(task, tmp_path / "panel", torch.float32)
+    turns = [{"role": "user", "content": "the river"}]
+    text = task.tokenizer.apply_chat_template(turns, tokenize=False)
+    prompt = torch.tensor([task.tokenizer(text, add_special_tokens=False)["input_ids"]])
+    made = panel.generate(prompt, 5, 5)
+    assert torch.equal(made[:, : prompt.shape[1]], prompt)
+    whole = task.tokenizer.apply_chat_template(
+        [{"role": "system", "content": CONTEXT}, *turns], tokenize=False
+    )
+    ids = torch.tensor([task.tokenizer(whole, add_special_tokens=False)["input_ids"]])
+    with torch.no_grad():
+        for _ in range(5):
+            ids = torch.cat([ids, panel.members[0](ids).logits[:, -1].argmax(-1, keepdim=True)], -1)
+    assert made[0, -5:].tolist() == ids[0, -5:].tolist()
+
+
 def test_a_context_lies_in_the_folder_and_samples_are_written_after_it(folder, tmp_path):
     write_panel(tmp_path / "panel", [folder], context=CONTEXT)
     task = make_task("causal_lm", load_tokenizer(folder), 40)

@@ -86,8 +86,14 @@ def test_a_panel_of_language_models_pools_each_position(tmp_path):
         )
     torch.testing.assert_close(said.head.logits(said.hidden).softmax(-1), expected, rtol=1e-4, atol=1e-6)
     assert said.head.outcomes(said.hidden) == task.outcomes
-    written = panel.generate(batch["input_ids"][:1, :5], 4, 4)
-    assert written.shape == (1, 9)
+    ids = batch["input_ids"][:1, :5]
+    written = panel.generate(ids, 6, 6)
+    for _ in range(6):  # without a cache, written out
+        with torch.no_grad():
+            said = [member(input_ids=ids, use_cache=False).logits[0, -1] for member in panel.members]
+        best = (0.75 * said[0].softmax(-1) + 0.25 * said[1].softmax(-1)).argmax()
+        ids = torch.cat([ids, best.view(1, 1)], -1)
+    assert torch.equal(written, ids)
 
 
 def values(folders, tmp_path, **teacher):

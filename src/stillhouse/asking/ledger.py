@@ -126,6 +126,14 @@ class Ledger:
             ),
         )
 
+    def forget(self, keys: Sequence[str]) -> None:
+        """Refusals that were not about their requests; what was paid for is never forgotten."""
+        with self._base:
+            self._base.execute("BEGIN")
+            self._base.executemany(
+                "DELETE FROM answers WHERE key = ? AND status = 'refused'", [(key,) for key in keys]
+            )
+
     def bury(self, typical: float | None) -> int:
         """Give attempts that a killed process left behind an outcome, and the cost of a typical one.  Returns: how many."""
         made = self._base.execute(
@@ -146,6 +154,17 @@ class Ledger:
             ):
                 found[key] = _answer(values)
         return found
+
+    def knows(self, source: str) -> bool:
+        """Whether this endpoint has answered before."""
+        query = "SELECT 1 FROM answers WHERE source = ? AND status != 'refused' LIMIT 1"
+        return self._base.execute(query, (source,)).fetchone() is not None
+
+    def refusals(self) -> list[tuple[str, str]]:
+        """(key, why) of requests that were refused."""
+        return self._base.execute(
+            "SELECT key, reason FROM answers WHERE status = 'refused' ORDER BY at"
+        ).fetchall()
 
     def spent(self) -> float:
         """Dollars, of all attempts; what answers from a file cost is not known."""

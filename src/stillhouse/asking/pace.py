@@ -39,14 +39,18 @@ class Width:
     """How many requests may be under way: wider while all goes well, narrower while a good part of them is throttled.
 
     A few 429s are weather: what was throttled waits for its own Retry-After, and the others go on.  A quarter of them
-    means that the endpoint is slower than we are; several in a row without an answer, that it wants a rest.
+    means that the endpoint is slower than we are; as many in a row without an answer, that it wants a rest.  (A 429 comes at
+    once and an answer takes its time, so that a few in a row say nothing where many are under way.)
+    It begins narrow and doubles until it was too wide once, as TCP does; where an earlier run was answered by this endpoint
+    it begins as wide as it may be.
     """
 
     SHARE, IN_A_ROW = 0.25, 4
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, known: bool = False) -> None:
         self.most = most
-        self.now: float = min(most, 8)
+        self.now: float = most if known else min(most, max(8, most // 4))
+        self._wider = 2.0
         self._seen = self._throttled = self._row = 0
         self.rest_until = 0.0
 
@@ -58,7 +62,7 @@ class Width:
     def throttled(self, until: float) -> None:
         """One was throttled until then."""
         self._row += 1
-        if self._row >= self.IN_A_ROW:
+        if self._row >= max(self.IN_A_ROW, self.SHARE * self.now):
             self.rest_until = max(self.rest_until, until)
         self._count(True)
 
@@ -67,7 +71,9 @@ class Width:
         self._throttled += throttled
         if self._seen < max(8, int(self.now)):
             return
-        factor = 0.6 if self._throttled > self.SHARE * self._seen else 1.5
+        factor = self._wider
+        if self._throttled > self.SHARE * self._seen:
+            factor, self._wider = 0.6, 1.5
         self.now = min(float(self.most), max(1.0, self.now * factor))
         self._seen = self._throttled = 0
 

@@ -2,7 +2,10 @@
 
 One loop sends, waits and writes down; nothing else touches the ledger.  A request that must wait (Retry-After, back-off)
 holds no place: others go meanwhile.  Until something was answered requests go one at a time, so a wrong key, URL or model
-costs one request.
+costs one request; only if nothing comes back, good or bad, another one leaves every two seconds.
+
+What arrived is in the ledger before anything else is done about it: a refusal (4xx) too, so that a run that is killed does not
+ask again for what was refused.  What was under way at the kill cannot be known, and is asked again.
 """
 
 import asyncio
@@ -28,6 +31,8 @@ ATTEMPTS = 12
 EMPTY_TWICE = 2
 REFUSALS = 5
 """Requests refused before anything was answered: then it is not about the rows."""
+PROBE = 2.0
+"""Seconds without any answer, after which one more request may be under way."""
 LONGEST = 900.0
 """Seconds of Retry-After that are waited for."""
 
@@ -101,6 +106,8 @@ class _Job:
     place: int
     request: Request
     tries: int = 0
+    refused: int = 0
+    """Tries that the endpoint refused: it may be overloaded.  An answer that is lost on the way does not say so."""
 
 
 class _Loop:
@@ -116,24 +123,27 @@ class _Loop:
         self.flying: dict[asyncio.Task[Reply], tuple[_Job, int, float, float]] = {}
         """task -> (job, attempt, when it was sent, dollars it may cost)"""
         self.requests, self.tokens = Rate(api.requests_per_minute), Rate(api.tokens_per_minute)
-        self.width, self.breaker = Width(api.concurrency), Breaker()
+        self.width = Width(api.concurrency, known=ledger.knows(api.base_url or ""))
+        self.breaker = Breaker()
         self.total, self.done, self.answered = len(missing), 0, 0
-        self.held: list[tuple[str, Answer]] = []
-        """Refusals before anything was answered: if all are refused, it is not about the rows, and they are not kept."""
         self.given_up: list[tuple[_Job, str]] = []
         self.stop: TeacherError | ResourceError | None = None
         _, self.written, self.usual, self.answers = ledger.typical()
         """Means of the answers so far, and how many: dollars are what an answer that was lost counts as."""
+        self.held = [] if self.answers else ledger.refusals()
+        """(key, why) of refusals before anything was answered: if all are refused, it is not about the rows, and they are
+        forgotten."""
         if buried := ledger.bury(self.usual):
             watch.note(
                 f"  {buried} requests were under way when an earlier run was killed; they are asked again"
             )
         self.spent = ledger.spent()
-        self.began = time.monotonic()
+        self.began = self.silent_since = 0.0
 
     async def run(self) -> None:
         """Until everything is answered, given up, stopped or unaffordable.  Raises: TeacherError or ResourceError at the end."""
         endpoint = Endpoint(self.api, self.field)
+        self.began = self.silent_since = time.monotonic()
         try:
             while self.flying or (self.stop is None and not asked() and (self.fresh or self.waiting)):
                 pause = self._send(endpoint)
@@ -183,11 +193,13 @@ class _Loop:
 
     def _pause(self, now: float) -> float | None:
         """Seconds until the next request may leave; None while that hangs on one that is under way."""
-        allowed = self.breaker.width(now, int(self.width.now) if self.answered else 1)
+        silent = now - self.silent_since
+        wanted = int(self.width.now) if self.answered else min(int(self.width.now), 1 + int(silent / PROBE))
+        allowed = self.breaker.width(now, wanted)
         if self.breaker.open_until is not None and allowed == 0:
             return self.breaker.open_until - now
         if len(self.flying) >= allowed:
-            return None
+            return None if self.answered else PROBE - silent % PROBE
         if not self.fresh and not self.waiting:
             return None
         ready = now if self.fresh else self.waiting[0].ready_at
@@ -220,7 +232,7 @@ class _Loop:
         """Write down what came of an attempt, and decide what to do next."""
         job, attempt, sent, _ = self.flying.pop(task)
         reply = task.result()
-        now = time.monotonic()
+        now = self.silent_since = time.monotonic()
         job.tries += 1
         match reply:
             case Answer():
@@ -251,30 +263,32 @@ class _Loop:
             self._wait(job, 0.0)
             return
         self.done += 1
-        self.held.append((request.key, answer))
+        self.ledger.keep(request.key, answer, self.api.base_url or "")
         if answer.status != "refused":
             self.answered += 1
             self.answers += 1
             self.usual = (
                 answer.cost and (self.usual or 0.0) + (answer.cost - (self.usual or 0.0)) / self.answers
             )
-        if self.answers:
-            for key, kept in self.held:
-                self.ledger.keep(key, kept, self.api.base_url or "")
-            self.held.clear()
-        elif len(self.held) >= REFUSALS:
-            self._refused_all()
         self.ledger.end(attempt, seconds, answer.status, answer.cost)
+        if self.answers:
+            self.held.clear()
+            return
+        self.held.append((request.key, answer.reason))
+        if len(self.held) >= REFUSALS:
+            self._refused_all()
 
     def _refused_all(self) -> None:
+        self.ledger.forget([key for key, _ in self.held])
         self.stop = self.stop or TeacherError(
-            f"{self.field}: {self.api.base_url} refused {len(self.held)} requests and answered none ({self.held[0][1].reason}); "
-            "mend {self.field} and run again."
+            f"{self.field}: {self.api.base_url} refused {len(self.held)} requests and answered none ({self.held[0][1]}); "
+            f"mend {self.field} and run again."
         )
 
     def _again(self, job: _Job, reply: Retry, now: float) -> None:
         """Put it back, for a time that depends on what went wrong."""
-        wait = back_off(self.seed, job.request.key, job.tries)
+        job.refused += not reply.billed
+        wait = back_off(self.seed, job.request.key, job.refused)
         if reply.after is not None:
             wait += reply.after
         if reply.throttled:

@@ -41,6 +41,8 @@ def teachers(
         if not row["fits"]:
             print(f"\n{row['candidate']} does not fit: {row['why']}")
     print(f"\nrecommended  {found['recommended'] or 'none'}: {found['because']}")
+    if found.get("note"):
+        print(f"note         {found['note']}")
     of = f" of {found['of_steps']:,}" if found["of_steps"] else ""
     print(f"tried out    {found['steps']:,}{of} steps each; runs in {place}")
 

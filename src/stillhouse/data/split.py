@@ -140,13 +140,15 @@ def prepare(
     if data.extra is not None:
         extra = _read("extra", "data.extra", data.extra, task, paths)
         _drop_overlap(extra, {**tests, "train": train})
+        _filter(extra, data.filter, tests, seed, before=train.rows)
         _take(extra, seed, data.extra.limit)
         sets.append(extra)
     if data.unlabelled is not None:
+        first = [row for one in sets if one.name in ("train", "extra") for row in one.rows]
         more = _read("unlabelled", "data.unlabelled", data.unlabelled, task, paths, labelled=False)
         _drop_overlap(more, {**tests, "train": train})
         if task == "classification":  # a question is filtered with its answer, once it has one
-            _filter(more, data.filter, tests, seed)
+            _filter(more, data.filter, tests, seed, before=first)
         _take(more, seed, data.unlabelled.limit)
         sets.append(more)
     rows = {one.name: one.rows for one in sets}
@@ -360,11 +362,18 @@ def _drop_overlap(found: _Set, others: Mapping[str, _Set]) -> None:
     _refuse_empty(found)
 
 
-def _filter(found: _Set, wanted: Filter | None, tests: Mapping[str, _Set], seed: int) -> None:
-    """Drop what a filter has something against; of near duplicates the first in the seeded order stays."""
+def _filter(
+    found: _Set,
+    wanted: Filter | None,
+    tests: Mapping[str, _Set],
+    seed: int,
+    before: Sequence[Row] = (),
+) -> None:
+    """Drop what a filter has something against; of near duplicates one in `before`, or else the first in the seeded order,
+    stays."""
     if wanted is not None:
         found.rows = in_order(found.rows, seed, "order", found.name)
-        _judged(found, sift(found.rows, wanted, {name: test.rows for name, test in tests.items()}))
+        _judged(found, sift(found.rows, wanted, {name: test.rows for name, test in tests.items()}, before))
 
 
 def _select(found: _Set, wanted: Filter | None) -> None:

@@ -22,7 +22,9 @@ PLACES = {
     "hard_negative": {"text", "label", "other"},
     "balance": {"examples", "label"},
     "zero_shot": {"text", "labels"},
-    "judge": {"prompt", "first", "second"},
+    "zero_shot_pair": {"text", "pair", "labels"},
+    "judge": {"text", "pair", "labels"},
+    "judge_pair": {"prompt", "first", "second"},
 }
 """Prompt -> the names that it may use."""
 
@@ -36,10 +38,13 @@ def template(name: str, folder: Path | None) -> str:
 def template_in(path: Path | None, name: str) -> str:
     """The prompt called `name` as it stands in a file; our own if there is none.  Raises: RecipeError as `template` does."""
     if path is not None:
-        text, where = path.read_text(encoding="utf-8"), str(path)
-    else:
-        text = resources.files("stillhouse.data").joinpath(f"prompts/{name}.txt").read_text(encoding="utf-8")
-        where = f"{name}.txt"
+        return checked(path.read_text(encoding="utf-8"), str(path), name)
+    text = resources.files("stillhouse.data").joinpath(f"prompts/{name}.txt").read_text(encoding="utf-8")
+    return checked(text, f"{name}.txt", name)
+
+
+def checked(text: str, where: str, name: str) -> str:
+    """`text` as the prompt called `name`, from the file `where`.  Raises: RecipeError for a name that nothing is put in for."""
     for found in _NAME.findall(text):
         if found not in PLACES[name]:
             known = ", ".join(f"{{{place}}}" for place in sorted(PLACES[name]))
@@ -47,6 +52,22 @@ def template_in(path: Path | None, name: str) -> str:
                 f"{where}: nothing is put in for {{{found}}}.{did_you_mean(found, PLACES[name])} Known here: {known}."
             )
     return text.strip()
+
+
+def prompt_file(path: str | None, name: str, key: str) -> str | None:
+    """What the user's file asks in the place of the prompt called `name`; None if they have none.
+
+    Args: key: of the recipe, which names the file.
+    Raises: RecipeError if it is not there, or the text is not put in.
+    """
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise RecipeError(f"{key}: {path} does not exist; name a text file with {{text}} in it.")
+    text = checked(Path(path).read_text(encoding="utf-8"), path, name)
+    if "{text}" not in text:
+        raise RecipeError(f"{path}: has no {{text}}, where the text of each row is put in; add it.")
+    return text
 
 
 def check_folder(folder: Path) -> None:
@@ -65,11 +86,11 @@ def check_folder(folder: Path) -> None:
 
 
 def check_judge(path: Path | None) -> None:
-    """Raises: RecipeError if a judge would not be shown what it is to compare."""
+    """Raises: RecipeError if a judge of pairs would not be shown what it is to compare."""
     if path is not None and not path.is_file():
         raise RecipeError(f"evaluate.judge.prompt: {path} is not there; name a text file.")
-    text = template_in(path, "judge")
-    for name in sorted(PLACES["judge"]):
+    text = template_in(path, "judge_pair")
+    for name in sorted(PLACES["judge_pair"]):
         if f"{{{name}}}" not in text:
             raise RecipeError(
                 f"evaluate.judge.prompt: {path} has no {{{name}}}, so the judge would not see it; add it."

@@ -5,7 +5,7 @@ knows who writes.  Texts of a writer are data: they are never executed and never
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +15,9 @@ from ..recipe import generate as kinds
 from ..seeds import draw_seed
 from .filters.texts import answer_of, words
 from .formats import Message, Row, with_id
+from .prompting import Prompt
 from .templates import fill
 
-Prompt = str | list[Message]
-"""A text to go on from, or a conversation to answer."""
 Template = Callable[[str], str]
 """Name of a prompt -> its text."""
 
@@ -61,6 +60,14 @@ def asked_of(row: Row) -> str:
     if "messages" in row:
         return row["messages"][-2]["content"] if len(row["messages"]) > 1 else row["messages"][-1]["content"]
     return row["prompt"] if "prompt" in row else row["text"]
+
+
+def exchange(row: Row) -> tuple[str, str]:
+    """(all that was said before a row's answer, but the system's turn; the answer)."""
+    if "messages" in row:
+        before = [turn["content"] for turn in row["messages"][:-1] if turn["role"] != "system"]
+        return "\n\n".join(before), row["messages"][-1]["content"]
+    return row["prompt"], row["completion"].strip()
 
 
 def reworded(row: Row, text: str, where: str, label: str | None = None, keep: bool = True) -> Row | str:
@@ -224,16 +231,6 @@ def final_answer(text: str) -> str:
     if numbers := _NUMBER.findall(last):
         return str(numbers[-1]).replace(",", "").rstrip(".")
     return " ".join(words(last))
-
-
-def agreed(texts: Sequence[str], least: float) -> str | None:
-    """The first text with the commonest final answer; None if fewer than `least` of the texts give it.
-
-    Source: Wang et al. 2022 (self-consistency), arXiv:2203.11171.
-    """
-    finals = [final_answer(text) for text in texts]
-    first, count = Counter(finals).most_common(1)[0]
-    return texts[finals.index(first)] if count >= least * len(texts) else None
 
 
 def _unanswered(row: Row, text: str, where: str) -> Row | str:

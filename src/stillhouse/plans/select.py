@@ -3,7 +3,7 @@
 A candidate that does not fit (tokenizer, labels, licence, a file that is not there) is named with the reason.  Each other
 one teaches the recipe's student for a small share of its steps; the runs are ordinary runs, in folders of their own, so
 that what was done is not done again.  The order is that of the students on the same held-out rows: the better teacher is
-the one from which more is learned, which need not be the one that scores best.
+the one from which more is learned, which need not be the one that scores best.  Rows of one document are resampled together.
 """
 
 import re
@@ -11,11 +11,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
-
 from ..errors import DataError, RecipeError, TeacherError
 from ..files import read_json, write_json
-from ..measure import difference
+from ..kept import FOLDER, read_index, read_rows, rows_path
+from ..measure import Rows, difference
 from ..pipeline import run_pipeline
 from ..progress import Watch
 from ..recipe import Recipe, parse_recipe
@@ -25,7 +24,7 @@ from ..stages import STAGES
 from ..steps.finish import stage_rows
 from ..tasks import TASKS
 
-SHARE, FEWEST_STEPS, STEPS_OF_EPOCHS, ROWS = 0.02, 10, 30, 200
+SHARE, FEWEST_STEPS, STEPS_OF_EPOCHS, ROWS = 0.02, 10, 30, 500
 """Of the recipe's steps, but at least so many; where it counts epochs, so many; held-out rows that are read."""
 
 
@@ -60,7 +59,7 @@ def probe(recipe: Recipe, candidate: str) -> Recipe:
     values = recipe.model_dump(mode="json", exclude_unset=True)
     kept = {
         name: values["teacher"][name]
-        for name in ("dtype", "finetune", "terms_accepted")
+        for name in ("dtype", "finetune", "zero_shot", "terms_accepted")
         if name in values["teacher"]
     }
     values["teacher"] = {**kept, "model": source, **({"sha256": sha256} if sha256 else {})}
@@ -68,8 +67,9 @@ def probe(recipe: Recipe, candidate: str) -> Recipe:
     wanted = steps * recipe.train.batch_size * recipe.train.accumulate
     train = {**values.get("train", {}), "steps": steps, "report_to": []}
     train.pop("epochs", None)
-    limits = [limit for limit in (recipe.data.train.limit, wanted) if limit is not None]
-    values["data"]["train"]["limit"] = min(limits)
+    for name in ("train", "extra", "unlabelled"):
+        if (one := getattr(recipe.data, name)) is not None:
+            values["data"][name]["limit"] = min(wanted, one.limit or wanted)
     values |= {
         "train": train,
         "evaluate": {
@@ -127,25 +127,27 @@ def ranked(rows: list[dict[str, Any]], task: Any, folders: dict[str, Path], seed
     if not fitting:
         return {**result, "because": "no candidate fits"}
     best = fitting[0]
-    kept = {row["candidate"]: _student_rows(folders[row["candidate"]]) for row in fitting}
+    index = read_index(folders[best["candidate"]], "eval")
+    first = index.units(_student_rows(folders[best["candidate"]]))
     level = []
     for row in fitting[1:]:
-        own, first = kept[row["candidate"]], kept[best["candidate"]]
-        if len(own[metric.columns[0]]) != len(first[metric.columns[0]]):
+        place = folders[row["candidate"]]
+        order = index.places(read_index(place, "eval"))
+        if order is None:
             row["behind"] = None  # another tokenizer cuts the rows in another way
             continue
+        own = index.units({name: column[order] for name, column in _student_rows(place).items()})
         row["behind"] = difference(metric, own, first, resamples=2000, seed=seed).as_json()
         if row["behind"]["low"] <= 0.0 <= row["behind"]["high"]:
             level.append(row["candidate"])
     because = f"its student is the best of {len(fitting)} on {metric.title}"
     if level:
         because += f", though these rows do not tell it from that of {', '.join(level)}"
-    return {**result, "recommended": best["candidate"], "because": because}
+    return {**result, "recommended": best["candidate"], "because": because, "note": index.note()}
 
 
-def _student_rows(place: Path) -> dict[str, Any]:
-    found: dict[str, Any] = load_file(place / "evaluate" / "rows-student-eval.safetensors")
-    return found
+def _student_rows(place: Path) -> Rows:
+    return read_rows(rows_path(place / FOLDER, "student", "eval"))
 
 
 def _folders(candidates: list[str], folder: Path) -> dict[str, Path]:

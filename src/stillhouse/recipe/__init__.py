@@ -37,6 +37,7 @@ from .rollouts import Rollouts, rollouts_fault
 from .student import FromConfig, FromTeacher, Search, Student, Target
 from .teacher import Finetune, Label, Teacher
 from .train import EarlyStopping, Train
+from .zero_shot import ZeroShot
 
 __all__ = [
     "JS",
@@ -95,6 +96,7 @@ __all__ = [
     "Train",
     "Tune",
     "Writer",
+    "ZeroShot",
     "crossing_fault",
     "load_recipe",
     "parse_recipe",

@@ -99,8 +99,8 @@ def api_fault(recipe: Any) -> str | None:
     if api is None:
         return (
             None
-            if student.tokenizer is None
-            else "student.tokenizer: only with teacher.api; the student reads with its teacher's tokenizer"
+            if student.tokenizer is None or recipe.teacher.zero_shot is not None
+            else "student.tokenizer: only with teacher.api or teacher.zero_shot; the student reads with its teacher's tokenizer"
         )
     if student.from_teacher is not None:
         return "student.from_teacher: an API has no layers to keep; use student.model, or from_config with student.tokenizer"
@@ -121,6 +121,8 @@ def api_fault(recipe: Any) -> str | None:
     if student.vocabulary is not None or recipe.data.writer is not None:
         what = "student.vocabulary" if student.vocabulary is not None else "data.writer"
         return f"{what}: needs the teacher's model on this machine, and it is behind an API; remove it"
+    if recipe.data.judge is not None:
+        return "data.judge: scores rows before the API has answered them; remove it"
     if recipe.data.filter is not None and recipe.data.filter.min_confidence is not None:
         return "data.filter.min_confidence: is measured on the teacher's model, and it is behind an API; remove it"
     kinds = {term.kind for term in recipe.objective}

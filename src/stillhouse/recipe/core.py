@@ -27,6 +27,7 @@ from .student import Student
 from .teacher import Label, Teacher
 from .train import Train
 from .written import written_fault
+from .zero_shot import zero_shot_fault
 
 
 class Recipe(Section):
@@ -91,7 +92,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        if fault := api_fault(self):
+        if fault := api_fault(self) or zero_shot_fault(self):
             raise ValueError(fault)
         settings = self.teacher
         if fault := panel_fault(
@@ -181,12 +182,13 @@ class Recipe(Section):
 
     def _one_model_has_layers(self) -> None:
         """Layers are those of one model that reads what the student reads."""
-        if self.teacher.panel is None and self.teacher.context is None:
+        settings = self.teacher
+        if settings.panel is None and settings.context is None and settings.zero_shot is None:
             return
         for term in self.objective:
             if not isinstance(term, (Hard, SoftTerm, PolicyGradient)):
                 raise ValueError(
-                    f"objective: {term.kind} compares layers, and a teacher with a panel or a context has none like the "
+                    f"objective: {term.kind} compares layers, and a teacher with a panel, a context or zero_shot has none like the "
                     "student's; use forward_kl"
                 )
             if isinstance(term, CrossTokenizer):

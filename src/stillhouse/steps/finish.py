@@ -30,6 +30,7 @@ from ..report.html import render_html
 from ..sources.terms import of_licence, student_licence
 from ..tasks import TASKS
 from .beyond import BEYOND
+from .fetching import helpers
 
 
 def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -88,17 +89,18 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
 
 def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
     """Who came under which licence, what follows for the student, and what the recipe's author took upon themselves."""
-    data = facts["licences"]["train"]
+    data = [facts["licences"][name] for name in LEARNED_FROM if name in facts["licences"]]
     teachers = [one["licence"] for one in facts["panel"] or [facts["teacher"]]]
+    writers = [one["licence"] for one in helpers(facts)]
     began_with = facts["student"]["licence"] if facts["student"] else facts["teacher"]["licence"]
-    computed = student_licence(began_with, [*teachers, data])
+    computed = student_licence(began_with, [*teachers, *writers, *data])
     return {
         "student": recipe.licence or computed.licence,
         "computed": computed.licence,
         "because": computed.why,
         "teacher": facts["teacher"]["licence"],
-        "data": data,
-        "terms": [of_licence(licence).sentence() for licence in dict.fromkeys(teachers)],
+        "data": " / ".join(dict.fromkeys(licence or "not stated" for licence in data)) if any(data) else None,
+        "terms": [of_licence(licence).sentence() for licence in dict.fromkeys([*teachers, *writers])],
         "accepted": recipe.teacher.terms_accepted,
     }
 
@@ -124,6 +126,9 @@ def _economics(
     seconds = sum(stage["seconds"] for stage in stages.values())
     return economics(teacher, student, seconds, **prices.model_dump())
 
+
+LEARNED_FROM = ("train", "extra", "unlabelled")
+"""Data sets whose licences count for the student; rows set aside for validation come from `train`."""
 
 CALIBRATION = "calibration.json"
 """Beside the student, if the recipe asks for it."""

@@ -29,6 +29,7 @@ from ..teachers.local import LocalTeacher
 from ..train.features import FEATURES
 from ..train.objective import Objective
 from .asking import stand_ins, what_asking_takes
+from .naming import make_namer
 from .prepare import task_of
 from .students import passes, shape_of
 from .training import HARD_ONLY, attend_fast, beside, dtype_name, labelled, steps_of
@@ -56,7 +57,10 @@ def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) 
         asked = what_asking_takes(recipe, facts, place.parent)
         train = train or stand_ins(recipe.teacher.api, task, place.parent / "prepare" / "asked-train.jsonl")
     base = Path(facts["teacher"]["folder"])
-    speed = _speeds(recipe, task, base, train, facts, watch)
+    teacher = base
+    if facts["zero_shot"]:
+        teacher = place.parent / make_namer(recipe.teacher, recipe.seed, task, facts, place)["folder"]
+    speed = _speeds(recipe, task, base, teacher, train, facts, watch)
     seconds = _predict(recipe, task, train, held, speed)
     if asked is not None:
         seconds["label"] = asked["seconds"]
@@ -82,13 +86,19 @@ def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) 
 
 
 def _speeds(
-    recipe: Any, task: Task, base: Path, train: list[Example], facts: dict[str, Any], watch: Watch
+    recipe: Any,
+    task: Task,
+    base: Path,
+    teacher: Path,
+    train: list[Example],
+    facts: dict[str, Any],
+    watch: Watch,
 ) -> dict[str, Any]:
     """Seconds for each token read or learned, by teacher and student."""
     reading, rows = _typical(train, recipe.label.batch_size), _typical(train, recipe.train.batch_size)
     if recipe.teacher.is_local:
         watch.note("  measuring the teacher")
-        found, targets = _teacher_speeds(recipe, task, base, labelled(train), reading, rows, facts)
+        found, targets = _teacher_speeds(recipe, task, teacher, labelled(train), reading, rows, facts)
         for kind in ("teacher_read", "teacher_label"):
             if recipe.teacher.panel is not None and kind in found:
                 found[kind] *= len(recipe.teacher.panel)

@@ -12,19 +12,18 @@ from ..data.perturb import SWAPPED, perturbed, swapped
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
 from ..errors import DataError, RecipeError
-from ..files import hash_json, read_json, read_jsonl, write_json, write_jsonl
-from ..models.load import as_folder, load_config, load_tokenizer, same_tokenizer
-from ..models.machine import bfloat16_pays
+from ..files import hash_json, read_jsonl, write_json, write_jsonl
+from ..models.load import load_config, load_tokenizer
 from ..progress import Watch
-from ..recipe import Baseline, Data, DataSet, crossing_fault
-from ..registry import pick, source_of
-from ..sources import cache_dir, resolve
-from ..sources.terms import of_licence, of_provider, refuse_disallowed
-from ..tasks import TASKS, Task, make_task
+from ..recipe import Baseline, Data, DataSet, generate
+from ..registry import source_of
+from ..sources import resolve
+from ..tasks import Task, make_task
 from ..tasks.bilingual import Bilingual
 from ..tasks.classification import label_order
 from .canaries import canary_rows, planted
 from .confidence import sure
+from .naming import TEXTS, keep_texts
 from .questions import has_answer, named_labels, refuse_unaskable
 
 BATCH = 8
@@ -45,6 +44,8 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
     models = [recipe.teacher.model, *panel, recipe.student.model, recipe.student.tokenizer]
     models += [one.model for one in recipe.evaluate.baselines if isinstance(one, Baseline)]
     named = [*models, *(one.source for one in _data_sets(recipe).values()), *_beside(recipe.data)]
+    if recipe.teacher.zero_shot is not None:
+        named.append(recipe.teacher.zero_shot.prompt)
     stamps = []
     for name in named:
         if name and Path(name).exists():
@@ -60,92 +61,16 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
 def _beside(data: Data) -> list[str | None]:
     """Further files that decide what the rows are: a writer, its prompts, and what a filter looks up."""
     writer, wanted = data.writer, data.filter
-    found = [writer.model, writer.prompts] if writer is not None else []
+    found = (
+        [writer.model, writer.prompts, *(one.model for one in writer.others)] if writer is not None else []
+    )
+    found += [data.judge.model, data.judge.prompt] if data.judge is not None else []
+    for one in data.generate:
+        targets = [one.key, one.checker] if isinstance(one, generate.Answers) else []
+        found += [str(source_of(target)) for target in targets if target is not None]
     if wanted is not None:
         found += [wanted.json_schema, str(source_of(wanted.checker)) if wanted.checker is not None else None]
     return found
-
-
-def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
-    """Teacher (and student and writer, if they are models of their own) as local folders; `tongues` if tokenizers differ."""
-    found: dict[str, Any] = {"student": None, "writer": None, "tongues": None, "panel": None}
-    if not recipe.teacher.is_local:
-        return {**found, **_lent(recipe, watch), "bfloat16": _decided(place)}
-    for role, wanted in {
-        "teacher": recipe.teacher,
-        "student": recipe.student,
-        "writer": recipe.data.writer,
-    }.items():
-        if wanted is None or wanted.model is None:
-            continue
-        task = "causal_lm" if role == "writer" else recipe.task
-        found[role] = fetched(wanted.model, wanted, task, watch)
-    if recipe.teacher.panel is not None:
-        found |= _fetch_panel(recipe, Path(found["teacher"]["folder"]), watch)
-    writer = [found["writer"]] if found["writer"] else []
-    for who in [*(found["panel"] or [found["teacher"]]), *writer]:
-        terms = of_licence(who["licence"])
-        watch.note(f"  {who['name']}: {terms.sentence()}")
-        refuse_disallowed([terms], recipe.teacher.terms_accepted)
-    if found["student"]:
-        mine, theirs = (load_tokenizer(Path(found[role]["folder"])) for role in ("student", "teacher"))
-        if why := same_tokenizer(mine, theirs):
-            if recipe.teacher.panel is not None:
-                raise RecipeError(
-                    f"student.model: its tokenizer is not the panel's ({why}); choose a student of its family."
-                )
-            if recipe.task != "causal_lm":
-                raise RecipeError(str(crossing_fault(recipe.task, [], True, None)))
-            if recipe.data.filter is not None and recipe.data.filter.min_confidence is not None:
-                raise RecipeError(
-                    "data.filter.min_confidence: needs a teacher with the student's tokenizer; remove it."
-                )
-            watch.note(f"  two tokenizers ({why}): the teacher reads each row in its own")
-            found["tongues"] = {"student": found["student"], "rows": {"folder": str(place.absolute())}}
-    return {**found, "bfloat16": _decided(place)}
-
-
-def fetched(source: str, pins: Any, task: str, watch: Watch) -> dict[str, Any]:
-    """One model as a local folder."""
-    found = resolve(source, sha256=pins.sha256, revision=pins.revision, kind="model", progress=watch.note)
-    folder = as_folder(found.path, cache_dir(), _auto_class(task), watch.note)
-    return {
-        "folder": str(folder),
-        "identity": found.identity,
-        "licence": found.licence,
-        "name": _name(source, found.path),
-    }
-
-
-def _lent(recipe: Any, watch: Watch) -> dict[str, Any]:
-    """For a teacher that is not here: its name, and the folder that lends tokenizer and shape in its stead."""
-    if recipe.teacher.provider is not None:
-        terms = of_provider(recipe.teacher.provider)
-        watch.note(f"  {recipe.teacher.name}: {terms.sentence()}")
-        refuse_disallowed([terms], recipe.teacher.terms_accepted)
-    own = recipe.student.model
-    lender = fetched(own or recipe.student.tokenizer, recipe.student, recipe.task, watch)
-    teacher = {"identity": f"api:{recipe.teacher.name}", "licence": None, "name": recipe.teacher.name}
-    return {
-        "teacher": {**teacher, "folder": lender["folder"]},
-        "student": lender if own else None,
-    }
-
-
-def _fetch_panel(recipe: Any, lead: Path, watch: Watch) -> dict[str, Any]:
-    """The members as local folders, and what the whole panel is called; refuses members with other tokenizers."""
-    members: list[dict[str, Any]] = []
-    for number, member in enumerate(recipe.teacher.panel):
-        found = fetched(member.model, member, recipe.task, watch)
-        folder = Path(found["folder"])
-        if number and (why := same_tokenizer(load_tokenizer(folder), load_tokenizer(lead))):
-            raise RecipeError(
-                f"teacher.panel: the tokenizer of {member.model} is not the first member's ({why}); members must share it."
-            )
-        members.append({**found, "name": member.name or found["name"]})
-    licences = sorted({str(member["licence"] or "unknown") for member in members})
-    teacher = {**members[0], "name": " + ".join(member["name"] for member in members)}
-    return {"teacher": {**teacher, "licence": " / ".join(licences)}, "panel": members}
 
 
 def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None]]:
@@ -156,12 +81,12 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
             one.source, sha256=one.sha256, revision=one.revision, kind="data", progress=watch.note
         )
         paths[name], licences[name] = found.path, found.licence
-    local = recipe.teacher.is_local
+    bare = recipe.teacher.takes_bare_rows
     groups, column = recipe.evaluate.groups, recipe.teacher.pool.column if recipe.teacher.pool else None
     rows = split_rows(
-        recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, groups, column, answered=local
+        recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, groups, column, answered=not bare
     )
-    if not local:
+    if bare:
         refuse_unaskable(recipe.task, {"train": rows.train, "eval": rows.eval, **rows.also})
     for name, counts in rows.counts.items():
         left_out = ", ".join(f"{number:,} {reason}" for reason, number in counts["dropped"].items())
@@ -190,6 +115,7 @@ def encode_rows(
     shown = ""
     conversations: dict[str, Any] = {}
     routed: dict[str, str] = {}
+    texts: list[tuple[Row, Example]] = []
     for name, some in sets.items():
         examples, refused = task.encode(
             [dict(row) for row in some if recipe.teacher.is_local or has_answer(row)]
@@ -198,6 +124,9 @@ def encode_rows(
             secrets = canary_rows(recipe, rows.counts["train"]["format"], task)
             some = [*some, *secrets]
         routed |= _routed(some, examples)
+        if models["zero_shot"]:
+            known_rows = {row["id"]: row for row in some}
+            texts += [(known_rows[example.row], example) for example in examples]
         if name == "train" and recipe.data.augment is not None:
             made = _augmented(recipe, task, teacher, examples)
             watch.note(f"  augment: {len(made):,} rows made of {len(rows.train):,}")
@@ -235,6 +164,8 @@ def encode_rows(
         write_json(place / ROUTES, routed)
     if conversations:
         write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
+    if models["zero_shot"]:
+        keep_texts(place / TEXTS, texts)
     write_jsonl(place / "dropped.jsonl", dropped)
     held = {name: [dict(row) for row in some] for name, some in sets.items() if name not in TRAINED_BY}
     for name, plain in held.items():
@@ -300,8 +231,11 @@ def _routed(rows: Sequence[Any], examples: list[Example]) -> dict[str, str]:
 
 def fault(place: Path, result: dict[str, Any]) -> str | None:
     """What of the prepared files, or of the fetched models, is gone."""
-    models = [Path(result[role]["folder"]) for role in ("teacher", "student", "writer") if result[role]]
-    models += [Path(member["folder"]) for member in result["panel"] or []]
+    models = [
+        Path(result[role]["folder"]) for role in ("teacher", "student", "writer", "judge") if result[role]
+    ]
+    models += [Path(member["folder"]) for member in [*(result["panel"] or []), *result["others"]]]
+    models += [Path(result["zero_shot"]["folder"])] if result["zero_shot"] else []
     models += [Path(one["folder"]) for one in result["baselines"]["models"].values()]
     wanted = [*models, *(place / f"{name}.parquet" for name in result["sets"])]
     return next((f"{path} is gone" for path in wanted if not path.exists()), None)
@@ -337,8 +271,9 @@ def _labels(recipe: Any, rows: Prepared, teacher: Path, models: dict[str, Any]) 
     if recipe.task != "classification":
         return []
     labels = sorted({row["label"] for row in rows.train if row.get("label") is not None})
-    if not recipe.teacher.is_local:
-        return named_labels(labels, recipe.teacher.label_words, teacher if models["student"] else None)
+    if recipe.teacher.takes_bare_rows:
+        key = "teacher.api.labels" if recipe.teacher.zero_shot is None else "teacher.zero_shot.labels"
+        return named_labels(labels, recipe.teacher.label_words, teacher if models["student"] else None, key)
     if len(labels) < 2:
         raise DataError(
             f"data.train: has only the label {', '.join(labels)!r}; a classifier needs at least two."
@@ -361,24 +296,3 @@ def _shown(example: Example, task: Task) -> str:
     text = str(task.tokenizer.decode(example.input_ids))
     label = f"  →  {task.labels[example.labels[0]]}" if task.labels and example.labels[0] >= 0 else ""
     return (text if len(text) <= EXAMPLE_CHARACTERS else text[:EXAMPLE_CHARACTERS] + " …") + label
-
-
-def _auto_class(task: str) -> str:
-    return str(pick(TASKS, task, "task").auto_class)
-
-
-def _name(source: str, path: Path) -> str:
-    """What people call a model: its repository, its package, its file."""
-    if source.startswith("pypi:") and path.is_dir():
-        return source.removeprefix("pypi:").partition("==")[0]
-    if Path(source).exists() or source.startswith("pypi:"):
-        return path.stem if path.is_file() else path.name
-    return source.removeprefix("hub:")
-
-
-def _decided(place: Path) -> bool:
-    """Whether bfloat16 is used where the recipe says auto: measured once a run, for a busy machine may answer otherwise."""
-    kept = place.parent / "machine.json"
-    if not kept.exists():
-        write_json(kept, {"bfloat16": bfloat16_pays()})
-    return bool(read_json(kept)["bfloat16"])

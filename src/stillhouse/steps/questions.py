@@ -31,19 +31,19 @@ def refuse_unaskable(task: str, sets: Mapping[str, Sequence[Row]]) -> None:
                 )
 
 
-def named_labels(found: list[str], named: Mapping[str, str], student: Path | None) -> list[str]:
+def named_labels(found: list[str], named: Mapping[str, str], student: Path | None, key: str) -> list[str]:
     """The labels in the order of the outputs: that of the student's own head if it has these labels, else sorted.
 
-    Args: found: in the training rows; named: by the recipe.
+    Args: found: in the training rows; named: by the recipe, in its field `key`.
     """
     if found and named and (strange := sorted(set(found) - set(named))):
         raise DataError(
-            f"data.train: has the label {strange[0]!r}, which teacher.api.labels does not name ({', '.join(named)}); add it there."
+            f"data.train: has the label {strange[0]!r}, which {key} does not name ({', '.join(named)}); add it there."
         )
     labels = sorted(named) or found
     if len(labels) < 2:
         raise DataError(
-            f"data.train: has {len(labels)} labels, and a classifier needs at least two; name them in teacher.api.labels."
+            f"data.train: has {len(labels)} labels, and a classifier needs at least two; name them in {key}."
         )
     if student is not None:
         own = load_config(student).id2label or {}

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..data import templates, written
+from ..data import choosing, templates, written
+from ..data.choosing import Choice, Texts
 from ..data.content import content_key
 from ..data.encode import control_pieces, without_control
 from ..data.filters import sift
 from ..data.formats import Row
+from ..data.prompting import Prompt
 from ..data.split import Prepared
 from ..data.written import Ask
 from ..errors import DataError, RecipeError
@@ -19,6 +21,7 @@ from ..progress import Watch
 from ..recipe import Filter
 from ..recipe import generate as kinds
 from ..teachers.writer import LocalWriter, Writer, write_kept
+from .judging import make_judge
 
 FOLDER = "written"
 """In the run folder, beside the stages: what was written is found by content, and stays when the recipe changes."""
@@ -28,7 +31,7 @@ def write_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path,
     """`rows` with those that `data.generate` asks for among them.  Returns: `rows` itself if nothing is asked for."""
     if not recipe.data.generate:
         return rows
-    desk = Desk(recipe, make_writer(recipe, models), models, place, watch)
+    desk = Desk(recipe, make_writer(recipe, models), models, place, watch, make_others(recipe, models))
     old, unlabelled = list(rows.train), list(rows.unlabelled)
     new: list[Row] = []
     for wanted in recipe.data.generate:
@@ -38,7 +41,7 @@ def write_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path,
             old, unlabelled = (old if unlabelled else []), []
         else:
             new += MAKERS[type(wanted)](desk, wanted, old + new)
-    kept = desk.sifted(new, old, rows)
+    kept = desk.sifted(new, old + rows.extra, rows)
     labelled = [row for row in kept if recipe.task != "classification" or "label" in row]
     bare = [row for row in kept if recipe.task == "classification" and "label" not in row]
     if not old and not labelled:
@@ -75,6 +78,15 @@ def make_writer(recipe: Any, models: dict[str, Any]) -> Writer:
     return LocalWriter(Path(found["folder"]), found["identity"], dtype, size)
 
 
+def make_others(recipe: Any, models: dict[str, Any]) -> list[Writer]:
+    """The further models that answer."""
+    if recipe.data.writer is None:
+        return []
+    dtype = "bfloat16" if models["bfloat16"] else "float32"
+    size = recipe.data.writer.batch_size
+    return [LocalWriter(Path(one["folder"]), one["identity"], dtype, size) for one in models["others"]]
+
+
 @dataclass
 class Desk:
     """Where prompts go out and texts come in; keeps account of what became of each."""
@@ -84,6 +96,7 @@ class Desk:
     models: dict[str, Any]
     place: Path
     watch: Watch
+    others: Sequence[Writer] = ()
     dropped: list[dict[str, Any]] = field(default_factory=list)
     asked: int = 0
 
@@ -98,11 +111,13 @@ class Desk:
         """A prompt's text."""
         return templates.template(name, self.prompts)
 
-    def texts(self, prompts: Sequence[written.Prompt], wanted: Any, temperature: float) -> list[str | None]:
-        """What the writer says to each, without pieces that a tokenizer would take for control tokens."""
+    def texts(
+        self, prompts: Sequence[Prompt], wanted: Any, temperature: float, writer: Writer | None = None
+    ) -> list[str | None]:
+        """What the (first) writer says to each, without pieces that a tokenizer would take for control tokens."""
         sampling = Sampling(wanted.max_new_tokens, temperature, wanted.top_p)
         said = write_kept(
-            self.writer,
+            writer or self.writer,
             prompts,
             sampling,
             self.recipe.seed,
@@ -131,18 +146,23 @@ class Desk:
         return made
 
     def answers(self, wanted: kinds.Answers, questions: Sequence[Row]) -> list[Row]:
-        """The questions with the writer's answers; with several samples, the ones that agree."""
-        if wanted.samples == 1:
+        """The questions with the writers' answers; of several, with the one that is chosen."""
+        if wanted.samples * (1 + len(self.others)) == 1 and wanted.choose == "agreement":
             return self.rows(written.answers(questions), wanted, wanted.temperature)
         prompts = [written.prompt_of(row) for row in questions for _ in range(wanted.samples)]
-        texts = self.texts(prompts, wanted, wanted.temperature)
+        said: list[list[str | None]] = [[] for _ in questions]
+        for writer in (self.writer, *self.others):
+            texts = self.texts(prompts, wanted, wanted.temperature, writer)
+            for number, own in enumerate(said):
+                own += texts[number * wanted.samples : (number + 1) * wanted.samples]
         made = []
-        for number, row in enumerate(questions):
-            own = [text for text in texts[number * wanted.samples : (number + 1) * wanted.samples] if text]
-            best = written.agreed(own, wanted.min_agreement * wanted.samples / len(own)) if own else None
-            new = written.answered(row, best) if best is not None else ""
+        choices = CHOOSERS[wanted.choose](self, wanted, questions, said)
+        for row, own, (chosen, reason) in zip(questions, said, choices, strict=True):
+            text = None if chosen is None else own[chosen]
+            new = written.answered(row, text) if text is not None else reason
             if isinstance(new, str):
-                self.drop(row["where"], new or ("samples disagree" if own else self.cut(wanted)))
+                cut = reason == choosing.CUT and not any(own)
+                self.drop(row["where"], self.cut(wanted) if cut else new)
             else:
                 made.append(new)
         return made
@@ -187,6 +207,48 @@ class Desk:
             "format": "written", "read": kept + len(self.dropped), "added": 0, "kept": kept, "held_out": 0,
             "dropped": reasons, "overlap": {}, "texts": self.asked,
         }  # fmt: skip
+
+
+def _agreed(
+    desk: Desk, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[Texts]
+) -> list[Choice]:
+    key = choosing.key_of(wanted.key)
+    return [choosing.vote(texts, wanted.min_agreement, key) for texts in said]
+
+
+def _checked(
+    desk: Desk, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[Texts]
+) -> list[Choice]:
+    score = choosing.checked_by(str(wanted.checker))
+    return [
+        choosing.best([score(row, text) for text in texts], 0.0, "no answer passes the checker")
+        for row, texts in zip(questions, said, strict=True)
+    ]
+
+
+def _judged(
+    desk: Desk, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[Texts]
+) -> list[Choice]:
+    whole = [
+        [None if text is None else written.answered(row, text) for text in texts]
+        for row, texts in zip(questions, said, strict=True)
+    ]
+    there = [row for rows in whole for row in rows if row is not None and not isinstance(row, str)]
+    scores = iter(make_judge(desk.models).scores([written.exchange(row) for row in there]))
+    return [
+        choosing.best(
+            [None if row is None or isinstance(row, str) else next(scores) for row in rows], 0.0, ""
+        )
+        for rows in whole
+    ]
+
+
+CHOOSERS: dict[str, Callable[[Desk, kinds.Answers, Sequence[Row], Sequence[Texts]], list[Choice]]] = {
+    "agreement": _agreed,
+    "checker": _checked,
+    "judge": _judged,
+}
+"""How one of several answers is chosen."""
 
 
 def _paraphrased(desk: Desk, wanted: kinds.Paraphrase, train: list[Row]) -> list[Row]:

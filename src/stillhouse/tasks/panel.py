@@ -12,6 +12,7 @@ from ..losses import log_softmax
 from ..losses.pooling import PooledHead, pooled
 from .base import Batch, Scores, Task
 from .context import in_context, prefixes
+from .zero_shot import ZERO_SHOT, is_zero_shot
 
 PANEL = "panel.json"
 
@@ -44,6 +45,7 @@ class Panel(nn.Module):
         self.routes = routes or {}
         self.context = context
         self._before: list[int] = []
+        self._instead_of: list[int] = []
 
     @property
     def module(self) -> nn.Module:
@@ -91,29 +93,41 @@ class Panel(nn.Module):
     def generate(
         self, prompt: Tensor, max_new_tokens: int, min_new_tokens: int = 0, streamer: Any = None, **_: Any
     ) -> Tensor:
-        """Greedy continuation of one prompt [1, T] by the pooled distribution, without a cache.  Returns: [1, T + new].
+        """Greedy continuation of one prompt [1, T] by the pooled distribution, after the context if there is one; each member
+        reads with its own key-value cache.  Returns: [1, T + new].
 
         A streamer hears of the prompt and of each token, as it does from `generate` of transformers.
         """
         if streamer is not None:
             streamer.put(prompt)
-        before = torch.tensor([self._before], dtype=torch.long, device=prompt.device)
-        ids, end = torch.cat([before, prompt], -1), self.config.get_text_config().eos_token_id
+        end = self.config.get_text_config().eos_token_id
         ends = end if isinstance(end, list) else [end]
         weights = self.weights.to(prompt.device).unsqueeze(0)
+        pool = "mean" if self.pool == "table" else self.pool
+        whole, written = self._in_context(prompt), prompt
+        caches: list[Any] = [None] * len(self.members)
         for number in range(max_new_tokens):
-            said = [
-                log_softmax(member(input_ids=ids, use_cache=False).logits[:, -1]) for member in self.members
-            ]
-            best = pooled(said, weights, "mean" if self.pool == "table" else self.pool).argmax(
-                -1, keepdim=True
-            )
-            ids = torch.cat([ids, best], -1)
+            said = []
+            for at, member in enumerate(self.members):
+                ids = whole if caches[at] is None else whole[:, -1:]
+                output = member(input_ids=ids, past_key_values=caches[at], use_cache=True)
+                caches[at] = output.get("past_key_values")  # a model without one reads everything each time
+                said.append(log_softmax(output.logits[:, -1]))
+            best = pooled(said, weights, pool).argmax(-1, keepdim=True)
+            whole, written = torch.cat([whole, best], -1), torch.cat([written, best], -1)
             if streamer is not None:
                 streamer.put(best.flatten().cpu())
             if int(best) in ends and number + 1 >= min_new_tokens:
                 break
-        return ids[:, before.shape[1] :]
+        return written
+
+    def _in_context(self, prompt: Tensor) -> Tensor:
+        """[1, T] after the context, which takes the place of the system's turn that the template began it with, as it does
+        where the teacher labels."""
+        skip = len(self._instead_of)
+        begins = skip < prompt.shape[1] and prompt[0, :skip].tolist() == self._instead_of
+        before = torch.tensor([self._before], dtype=torch.long, device=prompt.device)
+        return torch.cat([before, prompt[:, skip:] if begins else prompt], -1)
 
 
 def write_panel(folder: Path, members: list[Path], **settings: Any) -> None:
@@ -127,7 +141,9 @@ def is_panel(folder: Path) -> bool:
 
 
 def members_of(folder: Path) -> list[Path]:
-    """The folders of the models in it: the panel's members, or the one model itself."""
+    """The folders of the models in it: the panel's members, the one behind a stand-in, or the one model itself."""
+    if is_zero_shot(folder):
+        return [Path(read_json(folder / ZERO_SHOT)["model"])]
     return [Path(member) for member in read_json(folder / PANEL)["members"]] if is_panel(folder) else [folder]
 
 
@@ -137,5 +153,5 @@ def load_panel(task: Task, folder: Path, dtype: torch.dtype) -> Any:
     members = [task.load(Path(member), dtype) for member in kept.pop("members")]
     panel = Panel(members, **kept).eval()
     if panel.context is not None:
-        panel._before = prefixes(task.tokenizer, panel.context)[0]
+        panel._before, panel._instead_of = prefixes(task.tokenizer, panel.context)
     return panel

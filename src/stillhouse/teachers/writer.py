@@ -11,9 +11,8 @@ from typing import Any, Protocol
 
 import torch
 
-from ..data.encode import control_pieces, without_control
-from ..data.written import Prompt
-from ..errors import RecipeError
+from ..data.encode import control_pieces
+from ..data.prompting import Prompt, prompt_ids
 from ..files import hash_json, sweep_parts, write_jsonl
 from ..models.continuous import Sampling, write_all
 from ..models.generate import end_tokens
@@ -72,23 +71,8 @@ class LocalWriter:
             yield number, None if cut else str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     def ids(self, prompt: Prompt) -> list[int]:
-        """A text as it is; a conversation by the chat template, or as plain text for a model that has none."""
-        if isinstance(prompt, str):
-            return list(self.tokenizer(without_control(prompt, self.control), verbose=False)["input_ids"])
-        turns = [
-            {"role": turn["role"], "content": without_control(turn["content"], self.control)}
-            for turn in prompt
-        ]
-        if not self.tokenizer.chat_template:
-            text = "\n\n".join(turn["content"] for turn in turns) + "\n\n"
-            return list(self.tokenizer(text, verbose=False)["input_ids"])
-        try:
-            text = str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        except Exception as error:  # a template is a program of the tokenizer's; it raises what it likes
-            raise RecipeError(
-                f"{self.folder}: its chat template refuses a prompt ({error}); use another writer."
-            ) from error
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        """See `prompt_ids`."""
+        return prompt_ids(prompt, self.tokenizer, self.control, self.folder)
 
 
 def write_kept(

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from stillhouse.errors import RecipeError
-from stillhouse.teachers.writer import LocalWriter
-from stillhouse.teachers.zero_shot import ZeroShot
+from stillhouse.models.load import load_tokenizer
+from stillhouse.tasks.zero_shot import ZeroShot
 from tiny import save_language_model
 
 TEXTS = ["the old river", "a film and a book, and the night", "good"]
@@ -15,16 +15,16 @@ TEXTS = ["the old river", "a film and a book, and the night", "good"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = save_language_model(tmp_path_factory.mktemp("zero") / "m")
-    return AutoModelForCausalLM.from_pretrained(folder).double(), LocalWriter(folder, "x", "float32", 4)
+    return AutoModelForCausalLM.from_pretrained(folder).double(), load_tokenizer(folder)
 
 
 @torch.no_grad()
-def naive(model, reader, asked: ZeroShot, text: str) -> torch.Tensor:
+def naive(model, tokenizer, asked: ZeroShot, text: str) -> torch.Tensor:
     """One text, one label and one token at a time."""
     scores = []
     for name in asked.labels:
-        ids, total = reader.ids([*asked.shown, asked._ask(text)]), 0.0
-        for token in reader.tokenizer(name, add_special_tokens=False)["input_ids"]:
+        ids, total = asked.ids(text), 0.0
+        for token in tokenizer(name, add_special_tokens=False)["input_ids"]:
             total += float(model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[token])
             ids = [*ids, token]
         scores.append(total)
@@ -61,3 +61,21 @@ def test_labels_that_are_the_same_and_unknown_examples_are_said_in_one_sentence(
         ZeroShot(*model, ["good", "good"])
     with pytest.raises(RecipeError, match="examples: 'fine' is none of the labels good, bad"):
         ZeroShot(*model, ["good", "bad"], examples=[("x", "fine")])
+
+
+def test_a_text_that_is_too_long_loses_its_end_and_not_the_question(model):
+    """The tiny model reads 256 positions."""
+    asked = ZeroShot(*model, ["good", "bad"])
+    ids = asked.ids("the old river " * 200)
+    assert 200 < len(ids) <= 255
+    said = asked.tokenizer.decode(ids)
+    assert "the old river" in said and said.rstrip().endswith("assistant")
+    assert "Reply with one of them only." in said
+
+
+def test_a_pair_is_asked_about_as_a_pair(model):
+    asked = ZeroShot(*model, ["good", "bad"], calibrated=True)
+    found = asked.log_probs([("the night", "a book"), "the night"])
+    alone = asked.log_probs([("the night", "a book")])
+    assert torch.allclose(found[:1], alone, atol=1e-9)
+    assert "Second text: a book" in asked.tokenizer.decode(asked.ids(("the night", "a book")))

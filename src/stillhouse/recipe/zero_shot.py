@@ -1,0 +1,70 @@
+"""`teacher.zero_shot`: a language model that labels by the names of the labels."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from .section import Section
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class ZeroShot(Section):
+    """`teacher.model` is a causal language model: how probable each label's name is as its answer, is the label's probability
+    (Brown et al. 2020, arXiv:2005.14165)."""
+
+    labels: list[Name] | dict[str, Name] = []
+    """The labels' names where no training row has one; or the data's label: the word that says what it means."""
+    prompt: str | None = None
+    """File with what is asked; {text}, {pair} and {labels} are filled in.  It has a default."""
+    examples: NonNegativeInt = 0
+    """Labelled training rows shown before each text, as many of each label as possible."""
+    calibrated: bool = False
+    """Divide by what the model says to a text without content (Zhao et al. 2021, arXiv:2102.09690)."""
+
+    @model_validator(mode="after")
+    def _words_differ(self) -> Self:
+        words = [word.strip().casefold() for word in self.label_words.values()]
+        if len(set(words)) < len(self.labels):
+            raise ValueError("labels: two are the same word; give each label a word of its own")
+        if len(self.labels) == 1:
+            raise ValueError("labels: has one label, and a classifier needs at least two; add the others")
+        return self
+
+    @property
+    def label_words(self) -> dict[str, str]:
+        """Label -> its word, of the labels that are named."""
+        return self.labels if isinstance(self.labels, dict) else {label: label for label in self.labels}
+
+
+def zero_shot_fault(recipe: Any) -> str | None:
+    """What of the other sections does not go with a teacher that labels by names, in a sentence; None if nothing."""
+    teacher, student, data = recipe.teacher, recipe.student, recipe.data
+    if teacher.zero_shot is None:
+        return None
+    if recipe.task != "classification":
+        return "teacher.zero_shot: only for task: classification; remove it"
+    for name in ("finetune", "ema", "panel", "pool", "context"):
+        if getattr(teacher, name) is not None:
+            return f"teacher.{name}: cannot be combined with zero_shot; remove one of them"
+    if not recipe.has_teacher:
+        return "objective: no term uses the teacher, whose answers are soft targets; add {kind: forward_kl}"
+    if student.cut is not None:
+        return (
+            "student.from_teacher: the teacher is a language model, and the student a classifier; use student.model, or "
+            "from_config with student.tokenizer"
+        )
+    if student.from_config is not None and student.tokenizer is None:
+        return (
+            "student.tokenizer: the teacher's language model lends none; name a model of the student's family that does, or use "
+            "student.model"
+        )
+    if student.vocabulary is not None:
+        return "student.vocabulary: trims the teacher too, which reads in a tokenizer of its own; remove it"
+    if data.augment is not None:
+        return "data.augment: makes tokens, and zero_shot reads text; use data.unlabelled, or data.generate"
+    if data.filter is not None and data.filter.min_confidence is not None:
+        return "data.filter.min_confidence: asks a classifier, and zero_shot is none; remove it"
+    if recipe.plan is not None:
+        return "plan: its later teachers are students of this recipe, which are no language models; remove it"
+    return None

@@ -1,0 +1,157 @@
+"""The models of a recipe as local folders, and whether they may teach."""
+
+from pathlib import Path
+from typing import Any
+
+from ..data.templates import prompt_file
+from ..errors import RecipeError
+from ..files import read_json, write_json
+from ..models.load import as_folder, load_tokenizer, same_tokenizer
+from ..models.machine import bfloat16_pays
+from ..progress import Watch
+from ..recipe import crossing_fault
+from ..registry import pick
+from ..sources import cache_dir, resolve
+from ..sources.terms import of_licence, of_provider, refuse_disallowed
+from ..tasks import TASKS
+
+
+def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
+    """Teacher (and student and writer, if they are models of their own) as local folders; `tongues` if tokenizers differ."""
+    found: dict[str, Any] = {
+        "student": None,
+        "writer": None,
+        "tongues": None,
+        "panel": None,
+        "zero_shot": None,
+    }
+    found |= {"others": [], "judge": None}
+    if not recipe.teacher.is_local:
+        return {**found, **_lent(recipe, watch), "bfloat16": _decided(place)}
+    by_names = recipe.teacher.zero_shot is not None
+    for role, wanted in {
+        "teacher": recipe.teacher,
+        "student": recipe.student,
+        "writer": recipe.data.writer,
+    }.items():
+        if wanted is None or wanted.model is None or (by_names and role != "writer"):
+            continue
+        task = "causal_lm" if role == "writer" else recipe.task
+        found[role] = fetched(wanted.model, wanted, task, watch)
+    if by_names:
+        found |= _fetch_namer(recipe, watch)
+    if recipe.teacher.panel is not None:
+        found |= _fetch_panel(recipe, Path(found["teacher"]["folder"]), watch)
+    found |= _fetch_helpers(recipe.data, watch)
+    for who in [*(found["panel"] or [found["teacher"]]), *helpers(found)]:
+        terms = of_licence(who["licence"])
+        watch.note(f"  {who['name']}: {terms.sentence()}")
+        refuse_disallowed([terms], recipe.teacher.terms_accepted)
+    if found["student"]:
+        mine, theirs = (load_tokenizer(Path(found[role]["folder"])) for role in ("student", "teacher"))
+        if why := same_tokenizer(mine, theirs):
+            if recipe.teacher.panel is not None:
+                raise RecipeError(
+                    f"student.model: its tokenizer is not the panel's ({why}); choose a student of its family."
+                )
+            if recipe.task != "causal_lm":
+                raise RecipeError(str(crossing_fault(recipe.task, [], True, None)))
+            if recipe.data.filter is not None and recipe.data.filter.min_confidence is not None:
+                raise RecipeError(
+                    "data.filter.min_confidence: needs a teacher with the student's tokenizer; remove it."
+                )
+            watch.note(f"  two tokenizers ({why}): the teacher reads each row in its own")
+            found["tongues"] = {"student": found["student"], "rows": {"folder": str(place.absolute())}}
+    return {**found, "bfloat16": _decided(place)}
+
+
+def helpers(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Models beside the teacher that decide what the student reads: writers, and a judge."""
+    return [one for one in (found["writer"], *found["others"], found["judge"]) if one]
+
+
+def _fetch_helpers(data: Any, watch: Watch) -> dict[str, Any]:
+    """Further writers and a judge."""
+    others = data.writer.others if data.writer is not None else []
+    found = [fetched(one.model, one, "causal_lm", watch) for one in others]
+    if data.judge is None:
+        return {"others": found, "judge": None}
+    # a reward model keeps its own class: only a .gguf file must be told what it is
+    judge = fetched(data.judge.model, data.judge, "causal_lm", watch)
+    return {
+        "others": found,
+        "judge": {**judge, "prompt": prompt_file(data.judge.prompt, "judge", "data.judge.prompt")},
+    }
+
+
+def fetched(source: str, pins: Any, task: str, watch: Watch) -> dict[str, Any]:
+    """One model as a local folder."""
+    found = resolve(source, sha256=pins.sha256, revision=pins.revision, kind="model", progress=watch.note)
+    folder = as_folder(found.path, cache_dir(), _auto_class(task), watch.note)
+    return {
+        "folder": str(folder),
+        "identity": found.identity,
+        "licence": found.licence,
+        "name": _name(source, found.path),
+    }
+
+
+def _lent(recipe: Any, watch: Watch) -> dict[str, Any]:
+    """For a teacher that is not here: its name, and the folder that lends tokenizer and shape in its stead."""
+    if recipe.teacher.provider is not None:
+        terms = of_provider(recipe.teacher.provider)
+        watch.note(f"  {recipe.teacher.name}: {terms.sentence()}")
+        refuse_disallowed([terms], recipe.teacher.terms_accepted)
+    teacher = {"identity": f"api:{recipe.teacher.name}", "licence": None, "name": recipe.teacher.name}
+    return _with_lender(recipe, teacher, watch)
+
+
+def _with_lender(recipe: Any, teacher: dict[str, Any], watch: Watch) -> dict[str, Any]:
+    """A teacher that is no classifier of the student's kind, with the folder that stands in where one is asked for."""
+    own = recipe.student.model
+    lender = fetched(own or recipe.student.tokenizer, recipe.student, recipe.task, watch)
+    return {"teacher": {**teacher, "folder": lender["folder"]}, "student": lender if own else None}
+
+
+def _fetch_namer(recipe: Any, watch: Watch) -> dict[str, Any]:
+    """A language model that labels by names."""
+    found = fetched(recipe.teacher.model, recipe.teacher, "causal_lm", watch)
+    asked = prompt_file(recipe.teacher.zero_shot.prompt, "zero_shot_pair", "teacher.zero_shot.prompt")
+    return {**_with_lender(recipe, found, watch), "zero_shot": {**found, "prompt": asked}}
+
+
+def _fetch_panel(recipe: Any, lead: Path, watch: Watch) -> dict[str, Any]:
+    """The members as local folders, and what the whole panel is called; refuses members with other tokenizers."""
+    members: list[dict[str, Any]] = []
+    for number, member in enumerate(recipe.teacher.panel):
+        found = fetched(member.model, member, recipe.task, watch)
+        folder = Path(found["folder"])
+        if number and (why := same_tokenizer(load_tokenizer(folder), load_tokenizer(lead))):
+            raise RecipeError(
+                f"teacher.panel: the tokenizer of {member.model} is not the first member's ({why}); members must share it."
+            )
+        members.append({**found, "name": member.name or found["name"]})
+    licences = sorted({str(member["licence"] or "unknown") for member in members})
+    teacher = {**members[0], "name": " + ".join(member["name"] for member in members)}
+    return {"teacher": {**teacher, "licence": " / ".join(licences)}, "panel": members}
+
+
+def _auto_class(task: str) -> str:
+    return str(pick(TASKS, task, "task").auto_class)
+
+
+def _name(source: str, path: Path) -> str:
+    """What people call a model: its repository, its package, its file."""
+    if source.startswith("pypi:") and path.is_dir():
+        return source.removeprefix("pypi:").partition("==")[0]
+    if Path(source).exists() or source.startswith("pypi:"):
+        return path.stem if path.is_file() else path.name
+    return source.removeprefix("hub:")
+
+
+def _decided(place: Path) -> bool:
+    """Whether bfloat16 is used where the recipe says auto: measured once a run, for a busy machine may answer otherwise."""
+    kept = place.parent / "machine.json"
+    if not kept.exists():
+        write_json(kept, {"bfloat16": bfloat16_pays()})
+    return bool(read_json(kept)["bfloat16"])

@@ -1,0 +1,189 @@
+"""Class probabilities from label names: a causal language model scores each name as the answer; no prose is parsed.
+
+p(label | text) ∝ p(the tokens of the label's name | the prompt with the text), and that is what a student can take as soft
+targets.  Few-shot examples are earlier turns of the same conversation.
+Sources: Brown et al. 2020 (scoring options), arXiv:2005.14165, section 2.4; Zhao et al. 2021 (calibration), arXiv:2102.09690.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.encode import control_pieces
+from ..data.formats import Message
+from ..data.prompting import prompt_ids
+from ..data.templates import fill, template
+from ..errors import DataError, RecipeError
+from ..files import read_json, read_jsonl, write_json
+from ..losses import Head
+from ..models.load import load_model, load_tokenizer
+from .base import Batch, Scores, Task
+
+ZERO_SHOT = "zero_shot.json"
+CONTENT_FREE = ("N/A", "", "[MASK]")
+"""Texts that say nothing: what the model answers to them is its bias for a name (Zhao et al. 2021, section 4)."""
+Text = str | tuple[str, str]
+"""What is to be labelled: a text, or a pair of texts."""
+
+
+class ZeroShot(nn.Module):
+    """A language model in a classifier's place."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+        *,
+        examples: Sequence[tuple[Text, str]] = (),
+        calibrated: bool = False,
+        prompt: str | None = None,
+        texts: Mapping[str, Text] | None = None,
+    ) -> None:
+        """Args:
+            labels: the names that are scored, in the order of the classes; words that describe a text.
+            examples: (text, label) shown before each text.
+            calibrated: divide by what the model says to a text without content.
+            prompt: what is asked, with {text}, {pair} and {labels} to be filled in; the package's own if not given.
+            texts: key of an example -> its text; what `scores` looks up.
+        Raises: RecipeError if two labels are the same tokens, or an example's label is not among them.
+        """
+        super().__init__()
+        self.module, self.tokenizer, self.labels = model.eval(), tokenizer, list(labels)
+        self.prompt, self.texts, self.calibrated = prompt, texts or {}, calibrated
+        self.control = control_pieces(tokenizer)
+        self.names = [tokenizer(name, add_special_tokens=False)["input_ids"] for name in labels]
+        if len({tuple(name) for name in self.names}) < len(self.names) or not all(self.names):
+            raise RecipeError(
+                f"labels: {', '.join(labels)} are not all different to the tokenizer; use other names."
+            )
+        if unknown := [label for _, label in examples if label not in self.labels]:
+            raise RecipeError(f"examples: {unknown[0]!r} is none of the labels {', '.join(labels)}; mend it.")
+        self.shown: list[Message] = []
+        for text, label in examples:
+            self.shown += [self._ask(text), {"role": "assistant", "content": label}]
+        longest = model.config.get_text_config().to_dict().get("max_position_embeddings")
+        self.room = None if longest is None else longest - max(map(len, self.names))
+        self._bias: dict[bool, Tensor] = {}
+
+    @property
+    def config(self) -> Any:
+        """Of the language model."""
+        return self.module.config
+
+    def scores(self, task: Task, batch: Batch) -> Scores:
+        """[B, C] log-probabilities as logits, of the texts that the batch's keys stand for; in whatever tokens the student
+        reads them, the teacher reads them in its own."""
+        unknown = [key for key in batch["keys"] if key not in self.texts]
+        if unknown:
+            raise DataError(
+                f"teacher.zero_shot: the text of row {unknown[0]} is not there; delete the run's prepare folder and run again."
+            )
+        log_p = self.log_probs([self.texts[key] for key in batch["keys"]], len(batch["keys"]))
+        rows = torch.arange(len(log_p), device=self.module.device)
+        head = Head(None, vocabulary=len(self.labels))
+        return Scores(log_p.float().to(self.module.device), head, batch["labels"], rows)
+
+    @torch.inference_mode()
+    def log_probs(self, texts: Sequence[Text], batch_size: int = 16) -> Tensor:
+        """[texts, C] log-probabilities of the labels, summing to 1 over them; for a T other than 1 divide, and normalise again."""
+        scores = self._raw(texts, batch_size)
+        if self.calibrated:
+            scores -= torch.stack([self._bias_of(isinstance(text, tuple)) for text in texts])
+        return scores.log_softmax(-1)
+
+    def _bias_of(self, pairs: bool) -> Tensor:
+        """[C] mean log-probabilities of the labels of texts, or pairs of texts, without content."""
+        if pairs not in self._bias:
+            free: list[Text] = [(text, text) if pairs else text for text in CONTENT_FREE]
+            self._bias[pairs] = self._raw(free, len(free)).softmax(-1).mean(0).log()
+        return self._bias[pairs]
+
+    def _ask(self, text: Text) -> Message:
+        one, pair = (text, "") if isinstance(text, str) else text
+        prompt = self.prompt or template("zero_shot" if isinstance(text, str) else "zero_shot_pair", None)
+        return {"role": "user", "content": fill(prompt, text=one, pair=pair, labels=", ".join(self.labels))}
+
+    def ids(self, text: Text) -> list[int]:
+        """The whole prompt; a text that is too long for the model loses its end.
+
+        Raises: RecipeError if not even the rest of the prompt has room.
+        """
+        while True:
+            messages = [*self.shown, self._ask(text)]
+            ids = prompt_ids(messages, self.tokenizer, self.control, self.config.name_or_path)
+            if self.room is None or len(ids) <= self.room:
+                return ids
+            parts = [text] if isinstance(text, str) else list(text)
+            length = max(map(len, parts))
+            if length == 0:
+                raise RecipeError(
+                    f"teacher.zero_shot: the prompt takes {len(ids):,} tokens without a text, and the model reads {self.room:,}; "
+                    "lower examples, or shorten the prompt."
+                )
+            over = max(1, int(length * min(1.0, (len(ids) - self.room) / len(ids))))
+            cut = [part[: length - over] for part in parts]
+            text = cut[0] if isinstance(text, str) else (cut[0], cut[1])
+
+    def _raw(self, texts: Sequence[Text], batch_size: int) -> Tensor:
+        """[texts, C] log-probabilities of the names among all that the model could say, in float64."""
+        prompts = [self.ids(text) for text in texts]
+        order = sorted(range(len(texts)), key=lambda number: -len(prompts[number]))
+        scores = torch.zeros((len(texts), len(self.labels)), dtype=torch.float64)
+        for start in range(0, len(order), batch_size):
+            some = order[start : start + batch_size]
+            scores[some] = self._scores([prompts[number] for number in some])
+        return scores
+
+    def _scores(self, prompts: Sequence[list[int]]) -> Tensor:
+        """[B, C] log-probability of each name after each prompt, all of its tokens counted."""
+        if all(len(name) == 1 for name in self.names):
+            logits = self._logits(prompts, 1)[:, -1]
+            return logits.log_softmax(-1)[:, [name[0] for name in self.names]]
+        columns = []
+        for name in self.names:
+            logits = self._logits([[*prompt, *name] for prompt in prompts], len(name) + 1)[:, :-1]
+            tokens = torch.tensor(name).expand(len(prompts), -1)
+            columns.append(logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1).sum(-1))
+        return torch.stack(columns, -1)
+
+    def _logits(self, rows: Sequence[list[int]], last: int) -> Tensor:
+        """[B, last, V] at the last positions, in float64; rows are padded on the left."""
+        width, place = max(map(len, rows)), self.module.device
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=place)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=place)
+        positions = (mask.cumsum(-1) - 1).clamp_min(0)
+        logits: Tensor = self.module(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=last
+        ).logits
+        return logits.double().cpu()
+
+
+def write_zero_shot(folder: Path, model: Path, texts: Path, **settings: Any) -> None:
+    """Name the model's folder (an absolute one), and a file with {key, text, pair?} lines, from the folder that is written;
+    the settings are those of `ZeroShot`."""
+    write_json(folder / ZERO_SHOT, {"model": str(model), "texts": str(texts), **settings})
+
+
+def is_zero_shot(folder: Path) -> bool:
+    """Whether `folder` names a language model that stands in for a classifier."""
+    return (folder / ZERO_SHOT).is_file()
+
+
+def load_zero_shot(folder: Path, dtype: torch.dtype) -> Any:
+    """What `write_zero_shot` wrote, ready for classification."""
+    kept = read_json(folder / ZERO_SHOT)
+    place, path = Path(kept.pop("model")), folder / kept.pop("texts")
+    kept["examples"] = [(text_of(row), row["label"]) for row in kept["examples"]]
+    texts = {row["key"]: text_of(row) for row in read_jsonl(path)}
+    model = load_model(place, "AutoModelForCausalLM", dtype)
+    return ZeroShot(model, load_tokenizer(place), texts=texts, **kept).eval()
+
+
+def text_of(row: Mapping[str, Any]) -> Text:
+    """What is to be labelled of a row."""
+    return (str(row["text"]), str(row["pair"])) if "pair" in row else str(row["text"])

@@ -1,0 +1,181 @@
+"""Whole runs whose teacher labels by the names of the labels: nobody else labels anything that is learned from."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import tiny
+from stillhouse import Distiller, run
+from stillhouse import objectives as kd
+from stillhouse.data.encode import read_examples
+from stillhouse.errors import DataError, RecipeError
+from stillhouse.files import read_json, write_json
+from stillhouse.models.load import load_tokenizer
+from stillhouse.pipeline import run_pipeline
+from stillhouse.progress import Silent
+from stillhouse.recipe import parse_recipe
+from stillhouse.stages import STAGES
+from stillhouse.static import static_checks
+from stillhouse.tasks import make_task
+from stillhouse.tasks.zero_shot import ZeroShot
+from stillhouse.teachers.cache import SoftTargetCache
+from typed import hurried
+
+PROMPT = "{text}\nOne of {labels}:"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model that has read what such texts are called, a classifier's tokenizer, and rows."""
+    place = tmp_path_factory.mktemp("made")
+    tiny.save_language_model(place / "lm", layers=2, pad_to=400)
+    tiny.save_classifier(place / "base")
+    tiny.labelled_file(place / "rows.csv", rows=60)
+    tiny.labelled_file(place / "read.csv", rows=120, seed=6)
+    tokenizer = load_tokenizer(place / "lm")
+    model = AutoModelForCausalLM.from_pretrained(place / "lm")
+    asked = ZeroShot(model, tokenizer, ["terrible", "lovely"], prompt=PROMPT)
+    word = {"bad": "terrible", "good": "lovely"}
+    rows = list(csv.DictReader((place / "read.csv").open()))
+    texts = [
+        {"messages": [asked._ask(row["text"]), {"role": "assistant", "content": word[row["label"]]}]}
+        for row in rows
+    ]
+    Distiller(
+        model=model, objective=[kd.hard()], args=tiny.arguments(place / "x", max_steps=60, learning_rate=5e-3),
+        train_dataset=texts, processing_class=tokenizer,
+    ).train()  # fmt: skip
+    model.save_pretrained(place / "lm")
+    (place / "prompt.txt").write_text(PROMPT)
+    bare = [
+        {"text": f"{text[:-1]} {w} {w}."}
+        for n, text in enumerate(tiny.sentences(90, seed=8))
+        for w in [("bad", "good")[n % 2]]
+    ]
+    (place / "bare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare))
+    return place
+
+
+def values(made: Path, **zero_shot: Any) -> dict[str, Any]:
+    return {
+        "name": "names", "task": "classification",
+        "teacher": {
+            "model": str(made / "lm"), "dtype": "float32",
+            "zero_shot": {"labels": {"bad": "terrible", "good": "lovely"}, "prompt": str(made / "prompt.txt"), **zero_shot},
+        },
+        "student": {"tokenizer": str(made / "base"), "from_config": {"config": {"num_hidden_layers": 1}}},
+        "data": {"train": {"source": str(made / "bare.jsonl")}, "eval": {"source": str(made / "rows.csv")}, "max_length": 32},
+        "objective": [{"kind": "forward_kl"}],
+        "train": {"steps": 50, "batch_size": 16, "learning_rate": 5e-3, "precision": "float32"},
+        "evaluate": {"resamples": 200, "speed": False}, "report": {"samples": 2},
+    }  # fmt: skip
+
+
+def finish(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    write_json(folder / "machine.json", {"bfloat16": False})
+    with hurried():
+        return run(parse_recipe(recipe), folder)
+
+
+def test_a_student_learns_from_names_alone(made: Path, tmp_path: Path) -> None:
+    """Text without a label, its names' probabilities as soft targets, and held-out labels that only the evaluation sees."""
+    found = finish(values(made), tmp_path / "run")
+    examples = read_examples(tmp_path / "run" / "prepare" / "train.parquet")
+    assert len(examples) == 90 and all(example.labels == [-100] for example in examples)
+    label = read_json(tmp_path / "run" / "label" / "DONE.json")["result"]
+    cache = SoftTargetCache(tmp_path / "run" / label["cache"], label["meta"])
+    model = AutoModelForCausalLM.from_pretrained(made / "lm").double()
+    asked = ZeroShot(model, load_tokenizer(made / "lm"), ["terrible", "lovely"], prompt=PROMPT)
+    texts = {
+        row["key"]: row["text"] for row in map(json.loads, (tmp_path / "run/prepare/texts.jsonl").open())
+    }
+    for example in examples[:3]:
+        kept = cache.get(example.key)
+        wanted = asked.log_probs([texts[example.key]])[0]
+        assert -5.0 < float(wanted.max()) < -1e-4, "no hard label in disguise"
+        torch.testing.assert_close(
+            kept.log_p[0][kept.ids[0].argsort()].double(), wanted, atol=2e-3, rtol=2e-3
+        )
+    teacher, student = (found[who]["metrics"]["eval"]["accuracy"] for who in ("teacher", "student"))
+    floor = found["floor"]["metrics"]["eval"]["accuracy"]["value"]
+    assert teacher["low"] > floor and student["low"] > floor
+    assert found["retention"]["low"] is not None and found["retention"]["value"] > 0.5
+    assert set(found["controls"]) == {"initial"}, "there is nothing to train a control on"
+    assert found["samples"][0]["teacher"]
+
+
+def test_shown_examples_are_labelled_rows_one_label_after_the_other(made: Path, tmp_path: Path) -> None:
+    recipe = values(made, examples=3, calibrated=True)
+    recipe["data"] = {"train": {"source": str(made / "rows.csv")}, "split": 20, "max_length": 32}
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_json(folder / "machine.json", {"bfloat16": False})
+    with hurried():
+        run_pipeline(parse_recipe(recipe), STAGES, folder, Silent(), until="teacher")
+    kept = read_json(folder / "teacher" / "zero_shot" / "zero_shot.json")
+    assert [row["label"] for row in kept["examples"]] == ["terrible", "lovely", "terrible"]
+    known = {row["text"]: row["label"] for row in csv.DictReader((made / "rows.csv").open())}
+    assert all(
+        {"bad": "terrible", "good": "lovely"}[known[row["text"]]] == row["label"] for row in kept["examples"]
+    )
+    task = make_task("classification", load_tokenizer(folder / "teacher" / "zero_shot"), 32, ["bad", "good"])
+    teacher = task.load(folder / "teacher" / "zero_shot")
+    examples = read_examples(folder / "prepare" / "train.parquet")[:5]
+    with torch.inference_mode():
+        said = task.scores(teacher, task.collate(examples)).hidden
+        again = task.scores(teacher, task.collate(examples[::-1])).hidden.flip(0)
+    torch.testing.assert_close(said, again, atol=1e-5, rtol=1e-5)
+    free = teacher._raw(["N/A", "", "[MASK]"], 3).softmax(-1).mean(0).log()
+    wanted = (teacher._raw([teacher.texts[one.key] for one in examples], 5) - free).log_softmax(-1)
+    torch.testing.assert_close(said.double(), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_more_examples_than_labelled_rows_are_refused(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"zero_shot.examples: 4 are asked for, and data.train has 0 labelled rows"
+    ):
+        finish(values(made, examples=4), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"task": "causal_lm"}, "only for task: classification"),
+        ({"student": {"from_teacher": {"layers": 1}}}, "use student.model, or from_config with student.tokenizer"),
+        ({"student": {"from_config": {"config": {"num_hidden_layers": 1}}}}, "student.tokenizer: the teacher's language model lends none"),
+        ({"objective": [{"kind": "hard"}]}, "add {kind: forward_kl}"),
+        ({"objective": [{"kind": "hidden"}], "label": {"online": True}}, "compares layers"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_with_it_is_named(made: Path, changes: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        parse_recipe({**values(made), **changes})
+    assert remedy in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("zero_shot", "remedy"),
+    [
+        ({"labels": ["good"]}, "needs at least two"),
+        ({"labels": {"a": "good", "b": "Good"}}, "same word"),
+        ({"prompt": "nowhere.txt"}, "zero_shot.prompt: nowhere.txt does not exist"),
+    ],
+)
+def test_wrong_names_and_prompts_are_said_before_anything_is_loaded(
+    made: Path, tmp_path: Path, zero_shot: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(RecipeError, match=remedy):
+        static_checks(parse_recipe(values(made, **zero_shot)), tmp_path / "run")
+
+
+def test_a_classifier_is_no_language_model(made: Path, tmp_path: Path) -> None:
+    recipe = values(made)
+    recipe["teacher"]["model"] = str(made / "base")
+    with pytest.raises(RecipeError, match="which says no words"):
+        static_checks(parse_recipe(recipe), tmp_path / "run")
