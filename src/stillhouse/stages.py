@@ -269,6 +269,7 @@ STAGES = [
             "evaluate.swap",
             "evaluate.rows",
         ),
+        version=2,
         stamp=prepare.files_stamp,
         intact=prepare.fault,
     ),

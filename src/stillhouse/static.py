@@ -264,7 +264,9 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
         for raw in first
         if not isinstance(row := canonical(raw, form, columns, labelled, answered=answered), Dropped)
     ]
-    return [*notes, f"{form} rows; {len(usable)} of the first {len(first)} can be used"]
+    reasons = sum("rationale" in row for row in usable)
+    given = f", {reasons} of them with a rationale" if reasons else ""
+    return [*notes, f"{form} rows; {len(usable)} of the first {len(first)} can be used{given}"]
 
 
 def _beside(recipe: Recipe) -> list[str]:

@@ -150,6 +150,7 @@ def _fit(
         processing_class=task.tokenizer,
         task=task,
         rollouts=rollouts,
+        rationale_weight=train.rationale_weight,
         callbacks=[*(one for form in forms if (one := form.callback()) is not None), curves],
         say=watch.note,
     )

@@ -43,6 +43,8 @@ class Scores:
     """[N] which example of the batch each position belongs to."""
     written: Written | None = None
     """What the student's own words are worth, if it wrote this batch."""
+    reasons: Tensor | None = None
+    """[N] whether each position's token is one of a rationale; None if no row of the batch has one."""
 
 
 @dataclass(frozen=True)

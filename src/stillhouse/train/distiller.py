@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from ..data.encode import Example
+from ..data.formats import reasoned
 from ..errors import RecipeError
 from ..models.taps import tapped
 from ..recipe import PolicyGradient, Rollouts, Term, rollouts_fault
@@ -44,12 +45,14 @@ class Distiller(Trainer):
             average, or `Foreign(model, tokenizer)` for one with another tokenizer; None if no term needs one.
         objective: terms from `stillhouse.objectives`.
         args: TrainingArguments, as for any Trainer.
-        train_dataset: rows with `text`, `messages`, `prompt` and `completion`, or `text` and `label`; or Examples.
+        train_dataset: rows with `text`, `messages`, `prompt` and `completion` (these two perhaps with a `rationale`), or `text` and
+            `label`; or Examples.
             Rows are cut at 256 tokens, unless a `task` made with another `max_length` is given.
         eval_dataset: the same, for the Trainer's own evaluation of the loss.
         processing_class: the tokenizer of student and teacher.
         task: what the models do; by default what the student's class does.
         rollouts: how the student writes some of its rows itself; None if it does not.
+        rationale_weight: factor on what every term asks of a rationale's tokens; only the loss knows it, not the count.
         say: told in a line when a damaged checkpoint is passed over.
 
     Loss: Σ weight·nats over the counted positions of a micro-batch ÷ the counted positions of the whole optimiser
@@ -67,11 +70,12 @@ class Distiller(Trainer):
         processing_class: Any = None,
         task: Task | None = None,
         rollouts: Rollouts | None = None,
+        rationale_weight: float = 1.0,
         say: Callable[[str], None] = print,
         **kwargs: Any,
     ) -> None:
         _refuse_shared(model, teacher)
-        self.objective = Objective(objective)
+        self.objective = Objective(objective, rationale_weight)
         self.task = task or task_of(model, processing_class, teacher)
         self.teacher: Teacher | None = teacher_of(teacher, model, self.task)
         if self.objective.needs_teacher and self.teacher is None:
@@ -323,6 +327,7 @@ def as_examples(rows: Iterable[Any], task: Task, say: Callable[[str], None] = pr
     for row in named:
         if row.get("label") is not None:
             row["label"] = _named_label(row["label"], task.labels)
+    named = [{**row, **reasoned(row, row["rationale"])} if row.get("rationale") else row for row in named]
     examples, dropped = task.encode(named)
     if not examples:
         reason = dropped[0]["reason"] if dropped else "it is empty"

@@ -49,7 +49,9 @@ class Layers:
 class Objective:
     """Callable: what the student says and what it should have said -> the loss of a micro-batch."""
 
-    def __init__(self, terms: Sequence[Term]) -> None:
+    def __init__(self, terms: Sequence[Term], rationale_weight: float = 1.0) -> None:
+        """Args: rationale_weight: factor on what every term asks of a rationale's tokens."""
+        self.rationale_weight = rationale_weight
         if not terms:
             raise RecipeError("objective: needs at least one term, such as {kind: forward_kl}.")
         self.terms = list(terms)
@@ -98,7 +100,7 @@ class Objective:
             progress: share of all steps that are done, for schedules.
             layers: what both models' layers handed on; None if no term compares them.
 
-        Returns: (scalar, [terms] unweighted nats ÷ total, detached; 0 for a term that weighs nothing now).
+        Returns: (scalar, [terms] nats ÷ total, detached, without the term's weight; 0 for one that weighs nothing now).
         Raises: RecipeError where targets and positions do not match.
         """
         if targets is not None and len(targets) != scores.hidden.shape[0]:
@@ -110,16 +112,24 @@ class Objective:
         live = [number for number, weight in enumerate(weights) if weight > 0]
         logit_terms = [n for n in live if not isinstance(self.terms[n], FEATURES)]
         terms = [(weights[n], _term(self.terms[n], scores, targets, progress)) for n in logit_terms]
-        loss, found = fused_loss(scores.hidden, scores.head, terms, total, dtype)
+        weigh = self._by_position(scores)
+        loss, found = fused_loss(scores.hidden, scores.head, terms, total, dtype, weigh)
         parts = found.new_zeros(len(self.terms))
         parts[logit_terms] = found
         for n in set(live) - set(logit_terms):
             assert self.features is not None
             assert layers is not None
-            value = total_mean(self.features.value(n, layers.mine, layers.theirs, layers.layout), total)
+            each = self.features.value(n, layers.mine, layers.theirs, layers.layout)
+            value = total_mean(each if weigh is None else each * weigh, total)
             loss = loss + weights[n] * value
             parts[n] = value.detach()
         return loss, parts
+
+    def _by_position(self, scores: Scores) -> Tensor | None:
+        """[N]: what each position weighs; None if all weigh 1."""
+        if scores.reasons is None or self.rationale_weight == 1.0:
+            return None
+        return torch.where(scores.reasons, self.rationale_weight, 1.0)
 
 
 def now(value: float | Schedule, progress: float) -> float:
