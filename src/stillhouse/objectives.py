@@ -139,6 +139,14 @@ def similarity(
     return kinds.Similarity(weight=weight, by=by)
 
 
+def deeper_layers(
+    weight: Number = 1.0, *, layers: Sequence[int] | None = None, temperature: Number = 1.0
+) -> kinds.DeeperLayers:
+    """The student's own last layer teaches its earlier ones; needs no teacher.  Source: Zhang et al. 2019, arXiv:1905.08094."""
+    chosen = None if layers is None else list(layers)
+    return kinds.DeeperLayers(weight=weight, layers=chosen, temperature=temperature)
+
+
 def policy_gradient(weight: Number = 1.0) -> kinds.PolicyGradient:
     """Reverse KL of what the student writes itself, by sampled tokens; needs `rollouts`.  Source: Gu et al. 2023, arXiv:2306.08543."""
     return kinds.PolicyGradient(weight=weight)
@@ -154,6 +162,6 @@ def _layers(wanted: LayerMap) -> Any:
 
 
 __all__ = [
-    "adaptive_kl", "alpha_beta", "attention", "cross_tokenizer", "custom", "embeddings", "forward_kl", "hard", "hidden", "js",
+    "adaptive_kl", "alpha_beta", "attention", "cross_tokenizer", "custom", "deeper_layers", "embeddings", "forward_kl", "hard", "hidden", "js",
     "policy_gradient", "relations", "reverse_kl", "rollouts", "schedule", "similarity", "skew_forward_kl", "skew_reverse_kl", "total_variation",
 ]  # fmt: skip

@@ -99,7 +99,7 @@ def _train(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
 
 def _control(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """The same student without the teacher: hard targets alone."""
-    if not recipe.evaluate.hard_only or not recipe.has_teacher:
+    if not recipe.evaluate.hard_only or not recipe.has_control:
         return {"folder": None}
     if not training.labelled(read_examples(place.parent / "prepare" / "train.parquet")):
         watch.note("  no training row has an answer of its own, so there is no control")
@@ -285,6 +285,7 @@ STAGES = [
             "label",
             "temperature",
             "has_teacher",
+            "has_control",
             "objective",
             "rollouts",
             "train",
@@ -335,7 +336,7 @@ STAGES = [
     Stage(
         "control",
         _control,
-        reads=(*_LEARNING, *_FORMS, "evaluate.hard_only", "has_teacher"),
+        reads=(*_LEARNING, *_FORMS, "evaluate.hard_only", "has_control"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "initial"),
         version=2,
         intact=_model_fault,
@@ -343,7 +344,7 @@ STAGES = [
     Stage(
         "seeds",
         _seeds,
-        reads=(*_LEARNING, *_FORMS, *_TAUGHT, "evaluate.seeds", "evaluate.hard_only", "has_teacher"),
+        reads=(*_LEARNING, *_FORMS, *_TAUGHT, "evaluate.seeds", "evaluate.hard_only", "has_control"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
         stamp=_own_losses,
         intact=_seeds_fault,

@@ -97,6 +97,33 @@ def layers_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     return found[0]
 
 
+NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "final_norm")
+"""What families call the norm between their last layer and their head."""
+
+
+@torch.no_grad()
+def final_norm(model: PreTrainedModel) -> nn.Module:
+    """What a language model does to its last layer's output before the head reads it.
+
+    Raises: RecipeError if what is found, tried out on four tokens, does not make the one of the other.
+    """
+    name, layers = layers_of(model)
+    around = model.get_submodule(name.rpartition(".")[0]).named_children()
+    found = next((module for child, module in around if child in NORMS), nn.Identity())
+    last, was_training = f"hidden.{len(layers)}", model.training
+    model.eval()
+    ids = torch.arange(1, 5, device=model.device).unsqueeze(0)
+    with tapped(model, [last]) as own, hidden_at_head(model) as caught:
+        model(input_ids=ids, use_cache=False)
+    model.train(was_training)
+    if last not in own or not torch.allclose(found(own[last]), caught[-1], rtol=1e-2, atol=1e-3):
+        raise RecipeError(
+            f"objective: deeper_layers: what {type(model).__name__} does between its last layer and its head is not known here; "
+            "remove the term."
+        )
+    return found
+
+
 @torch.no_grad()
 def block_influence(model: PreTrainedModel, batches: Iterator[tuple[dict[str, Tensor], Tensor]]) -> Tensor:
     """How much each layer turns the hidden state: 1 − the mean cosine of its input and its output.

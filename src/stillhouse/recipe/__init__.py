@@ -9,11 +9,13 @@ from .forms import Adapter, Quantize, Sparsity
 from .load import load_recipe, parse_recipe
 from .objective import (
     JS,
+    TEACHERLESS,
     AdaptiveKL,
     AlphaBeta,
     Attention,
     CrossTokenizer,
     Custom,
+    DeeperLayers,
     Embeddings,
     FeatureTerm,
     ForwardKL,
@@ -40,6 +42,7 @@ from .train import Train
 
 __all__ = [
     "JS",
+    "TEACHERLESS",
     "Adapter",
     "AdaptiveKL",
     "AlphaBeta",
@@ -52,6 +55,7 @@ __all__ = [
     "Custom",
     "Data",
     "DataSet",
+    "DeeperLayers",
     "Embeddings",
     "Evaluate",
     "FeatureTerm",

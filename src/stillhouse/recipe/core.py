@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from .api import api_fault
 from .data import Data
 from .objective import (
+    TEACHERLESS,
     AdaptiveKL,
     AlphaBeta,
     CrossTokenizer,
@@ -79,7 +80,12 @@ class Recipe(Section):
         """Whether the student learns from a teacher: by a term of the objective that compares with one, or by its texts."""
         if self.teacher.api is not None and self.task == "causal_lm":
             return True  # its texts are the hard targets
-        return any(not isinstance(term, Hard) for term in self.objective)
+        return any(not isinstance(term, TEACHERLESS) for term in self.objective)
+
+    @property
+    def has_control(self) -> bool:
+        """Whether the student learns anything that its control, which has the hard targets alone, does not."""
+        return self.has_teacher or any(not isinstance(term, Hard) for term in self.objective)
 
     @property
     def temperature(self) -> float | None:
@@ -146,7 +152,7 @@ class Recipe(Section):
             )
         if self.gate.min_gain is not None and not self.evaluate.hard_only:
             raise ValueError("gate.min_gain: needs the control; set evaluate.hard_only: true")
-        if self.gate.min_gain is not None and not self.has_teacher:
+        if self.gate.min_gain is not None and not self.has_control:
             raise ValueError(
                 "gate.min_gain: no term of the objective uses the teacher, so the student is its own control; "
                 "remove the gate, or add a forward_kl term"
@@ -159,7 +165,7 @@ class Recipe(Section):
         if self.teacher.panel is None and self.teacher.context is None:
             return
         for term in self.objective:
-            if not isinstance(term, (Hard, SoftTerm, PolicyGradient)):
+            if not isinstance(term, (*TEACHERLESS, SoftTerm, PolicyGradient)):
                 raise ValueError(
                     f"objective: {term.kind} compares layers, and a teacher with a panel or a context has none like the "
                     "student's; use forward_kl"
@@ -184,7 +190,7 @@ class Recipe(Section):
         """What the terms compare with must be something that lies on disk."""
         soft = [term for term in self.objective if isinstance(term, SoftTerm)]
         for term in self.objective:
-            if not isinstance(term, (Hard, SoftTerm)):
+            if not isinstance(term, (*TEACHERLESS, SoftTerm)):
                 raise ValueError(
                     f"objective: {term.kind} compares layers, which are not kept on disk; set label.online: true"
                 )

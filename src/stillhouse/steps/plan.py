@@ -14,6 +14,7 @@ from ..errors import RecipeError
 from ..files import folder_bytes, write_json
 from ..models.load import parameters
 from ..models.machine import device
+from ..models.taps import tapped
 from ..pipeline import peak_memory
 from ..progress import Watch
 from ..recipe import Finetune, Term, Train, crossing_fault
@@ -24,7 +25,7 @@ from ..teachers.codec import bytes_a_position
 from ..teachers.labelling import ask_batch, label_settings
 from ..teachers.local import LocalTeacher
 from ..train.features import FEATURES
-from ..train.objective import Objective
+from ..train.objective import Layers, Objective
 from .asking import stand_ins, what_asking_takes
 from .prepare import task_of
 from .students import passes, shape_of
@@ -155,7 +156,7 @@ def _predict(
     saves = (steps // recipe.train.checkpoint_every) * 3 * weights / WRITTEN_PER_SECOND
     learning = steps * in_a_step * _mean(train)
     held_tokens = sum(_tokens(examples) for examples in held.values())
-    students = 3 if recipe.evaluate.hard_only and recipe.has_teacher else 2
+    students = 3 if recipe.evaluate.hard_only and recipe.has_control else 2
     probed = _tokens(train[: recipe.student.cut.rows]) if recipe.student.cut else 0
     probed = round(probed * passes(recipe.student))
     seconds = {
@@ -176,9 +177,9 @@ def _predict(
             seconds["train"] += learning * speed["teacher_label"]
         else:
             seconds["label"] = 2.0 + _tokens(train) * speed["teacher_label"]
-        if recipe.evaluate.hard_only:
-            mean = _mean(labelled(train))
-            seconds["control"] = 2.0 + steps * in_a_step * mean * speed["control_learn"] + saves
+    if recipe.has_control and recipe.evaluate.hard_only:
+        mean = _mean(labelled(train))
+        seconds["control"] = 2.0 + steps * in_a_step * mean * speed["control_learn"] + saves
     seconds["seeds"] = (recipe.evaluate.seeds - 1) * (seconds["train"] + seconds["control"])
     return seconds
 
@@ -220,6 +221,7 @@ def _learning(
     """Seconds a token for forward, backward and the optimiser's step."""
     # terms about layers need both models at once; their own products are small against the models'
     objective = Objective([term for term in terms if not isinstance(term, FEATURES)] or HARD_ONLY)
+    objective.attach(model, None, task.outcomes, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     bfloat16 = dtype_name(train.precision, facts) == "bfloat16"
     for (
@@ -232,8 +234,12 @@ def _learning(
 
     def step() -> None:
         with torch.autocast(device().type, torch.bfloat16, enabled=bfloat16):
-            scores = task.scores(model, batch)
-        loss, _ = objective(scores, targets, len(scores.labels), torch.bfloat16 if bfloat16 else None)
+            with tapped(model, objective.points(0.0)) as mine:
+                scores = task.scores(model, batch)
+            layers = Layers(mine, {}, task.layout(batch))
+            loss, _ = objective(
+                scores, targets, len(scores.labels), torch.bfloat16 if bfloat16 else None, layers=layers
+            )
         torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()

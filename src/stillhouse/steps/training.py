@@ -15,7 +15,7 @@ from ..files import atomic_folder, manifest_fault, write_jsonl
 from ..models.machine import device
 from ..pipeline import Results
 from ..progress import Watch
-from ..recipe import Finetune, Hard, Rollouts, Term, Train
+from ..recipe import TEACHERLESS, Finetune, Hard, Rollouts, Term, Train
 from ..stopping import asked, good_moments
 from ..tasks import Task
 from ..tasks.bilingual import Bilingual
@@ -34,7 +34,7 @@ HARD_ONLY: list[Term] = [Hard(weight=1.0)]
 
 def build_teacher(recipe: Any, results: Results, place: Path, watch: Watch) -> Teacher | Ema | None:
     """The kept targets, or the model itself beside the student; None if no term needs it."""
-    if all(isinstance(term, Hard) for term in recipe.objective):
+    if all(isinstance(term, TEACHERLESS) for term in recipe.objective):
         return None
     label = results["label"]
     if label["cache"] is not None:

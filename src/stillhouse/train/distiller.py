@@ -27,8 +27,8 @@ from ..teachers.cross import Foreign
 from ..teachers.ema import Ema, EmaTeacher
 from ..teachers.local import LocalTeacher
 from . import checkpoints
+from .beside import Beside, forget, tend
 from .callbacks import Following, Randomness
-from .features import FeatureTerms
 from .given import task_of, teacher_of
 from .objective import Layers, Objective
 from .order import SeededOrder
@@ -105,9 +105,9 @@ class Distiller(Trainer):
         self.loss_is_scaled_for_ga = True  # by the step's count, in compute_loss
         beside = unwrap(self.teacher.model) if isinstance(self.teacher, LocalTeacher) else None
         self.rollouts = self._writing(rollouts, args)
-        self.objective.attach(unwrap(model), beside, args.seed)
-        if self.objective.features is not None:
-            self.objective.features.to(args.device)
+        self.objective.attach(unwrap(model), beside, self.task.outcomes, args.seed)
+        for one in self.objective.beside:
+            one.to(args.device)
         self._say = say
         self._parts: list[Tensor] = []
         self._steps = 0
@@ -181,14 +181,18 @@ class Distiller(Trainer):
         """What teacher and student say, and what their layers hand on if a term compares them."""
         asked = self.objective.asks_teacher(self._progress)
         features = self.objective.features if asked else None
-        if features is None:
-            targets = self.teacher.signal(inputs) if self.teacher and asked else None
-            return targets, self._judged(self.task.scores(model, inputs), targets, inputs), None
-        assert isinstance(self.teacher, LocalTeacher)
-        targets = self.teacher.signal(inputs, features.teacher_points)
-        with tapped(unwrap(model), features.student_points) as mine:
+        targets: SoftTargets | None = None
+        theirs: dict[str, Tensor] = {}
+        if features is not None:
+            assert isinstance(self.teacher, LocalTeacher)
+            targets = dense = self.teacher.signal(inputs, features.teacher_points)
+            theirs = dense.features
+        elif self.teacher is not None and asked:
+            targets = self.teacher.signal(inputs)
+        points = self.objective.points(self._progress)
+        with tapped(unwrap(model), points) as mine:
             scores = self._judged(self.task.scores(model, inputs), targets, inputs)
-        return targets, scores, Layers(mine, targets.features, self.task.layout(inputs))
+        return targets, scores, Layers(mine, theirs, self.task.layout(inputs)) if points else None
 
     def _judged(self, scores: Scores, targets: SoftTargets | None, inputs: Batch) -> Scores:
         """With what the teacher makes of the student's own words, if it wrote this batch and a term asks."""
@@ -200,23 +204,16 @@ class Distiller(Trainer):
         return replace(scores, written=judged(scores, targets, tokens))
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """As the Trainer's, with the projectors of terms that compare layers."""
+        """As the Trainer's, with what learns beside the student."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
-        learned = list(self.objective.features.parameters()) if self.objective.features else []
+        learned = [parameter for one in self.objective.beside for parameter in one.parameters()]
         known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         if learned and id(learned[0]) not in known:
             optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
-            # the Trainer and DDP look after the student's gradients alone
-            optimizer.register_step_pre_hook(lambda *_: self._tend_gradients(learned))
-            optimizer.register_step_post_hook(lambda *_: _forget_gradients(learned))
+            ranks, longest = self.args.world_size, self.args.max_grad_norm
+            optimizer.register_step_pre_hook(lambda *_: tend(learned, ranks, longest))
+            optimizer.register_step_post_hook(lambda *_: forget(learned))
         return optimizer
-
-    def _tend_gradients(self, learned: list[nn.Parameter]) -> None:
-        """The mean over ranks, and no longer than max_grad_norm."""
-        if self.args.world_size > 1:
-            _average_gradients(learned, self.args.world_size)
-        if self.args.max_grad_norm:
-            nn.utils.clip_grad_norm_(learned, self.args.max_grad_norm)
 
     def prediction_step(
         self,
@@ -279,10 +276,11 @@ class Distiller(Trainer):
             for companion in self._companions():
                 companion.restore(Path(checkpoint))
 
-    def _companions(self) -> list[FeatureTerms | Writing | EmaTeacher]:
+    def _companions(self) -> list[Beside | Writing | EmaTeacher]:
         """What only training needs and a checkpoint therefore keeps beside the student."""
         average = self.teacher if isinstance(self.teacher, EmaTeacher) else None
-        return [one for one in (self.objective.features, self.rollouts, average) if one is not None]
+        others = [one for one in (self.rollouts, average) if one is not None]
+        return [*self.objective.beside, *others]
 
     def _save_all(self, folder: str) -> None:
         """The student, and beside it what a finished student does not have."""
@@ -300,19 +298,6 @@ class Distiller(Trainer):
         inner.save_pretrained(folder, state_dict=state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
-
-
-def _forget_gradients(parameters: list[nn.Parameter]) -> None:
-    for parameter in parameters:
-        parameter.grad = None
-
-
-def _average_gradients(parameters: list[nn.Parameter], ranks: int) -> None:
-    """Over all ranks, as DDP does for the student."""
-    for parameter in parameters:
-        if parameter.grad is not None:
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad.div_(ranks)
 
 
 def as_examples(rows: Iterable[Any], task: Task, say: Callable[[str], None] = print) -> list[Example]:
