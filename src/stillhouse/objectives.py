@@ -157,11 +157,18 @@ def rollouts(**settings: Any) -> kinds.Rollouts:
     return kinds.Rollouts(**settings)
 
 
+def adaptive_share(
+    start: float = 0.0, *, step: float = 0.1, most: float = 1.0, tolerance: float = 0.0, every: int = 50
+) -> kinds.Adaptive:
+    """A share for `rollouts` that grows when the loss on the evaluation rows stops falling.  Source: Ko et al. 2024, arXiv:2402.03898."""
+    return kinds.Adaptive(start=start, step=step, most=most, tolerance=tolerance, every=every)
+
+
 def _layers(wanted: LayerMap) -> Any:
     return wanted if isinstance(wanted, str) else dict(wanted)
 
 
 __all__ = [
-    "adaptive_kl", "alpha_beta", "attention", "cross_tokenizer", "custom", "deeper_layers", "embeddings", "forward_kl", "hard", "hidden", "js",
+    "adaptive_kl", "adaptive_share", "alpha_beta", "attention", "cross_tokenizer", "custom", "deeper_layers", "embeddings", "forward_kl", "hard", "hidden", "js",
     "policy_gradient", "relations", "reverse_kl", "rollouts", "schedule", "similarity", "skew_forward_kl", "skew_reverse_kl", "total_variation",
 ]  # fmt: skip

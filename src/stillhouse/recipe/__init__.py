@@ -35,7 +35,7 @@ from .objective import (
 from .outputs import Answers, Evaluate, Gate, Harness, Report
 from .panel import Member, Pool
 from .plan import Plan, Tune
-from .rollouts import Rollouts, rollouts_fault
+from .rollouts import Adaptive, Rollouts, rollouts_fault
 from .student import FromConfig, FromTeacher, Search, Student, Target
 from .teacher import Finetune, Label, Teacher
 from .train import Train
@@ -44,6 +44,7 @@ __all__ = [
     "JS",
     "TEACHERLESS",
     "Adapter",
+    "Adaptive",
     "AdaptiveKL",
     "AlphaBeta",
     "Also",

@@ -22,7 +22,7 @@ from .objective import (
 from .outputs import Evaluate, Gate, Report
 from .panel import alone_fault, context_fault, panel_fault
 from .plan import TEACH_ON, Plan, Tune
-from .rollouts import Rollouts, rollouts_fault
+from .rollouts import Adaptive, Rollouts, rollouts_fault
 from .section import Section
 from .student import Student
 from .teacher import Label, Teacher
@@ -185,6 +185,11 @@ class Recipe(Section):
             raise ValueError("rollouts: only a language model writes; remove them")
         if not self.label.online or not self.has_teacher:
             raise ValueError("rollouts: nobody has labelled what the student writes; set label.online: true")
+        if isinstance(self.rollouts.share, Adaptive) and self.data.validation is None:
+            raise ValueError(
+                "rollouts.share: grows when the loss on the validation rows stops falling, and there are none; set "
+                "data.validation: 0.1"
+            )
 
     def _targets_can_be_kept(self) -> None:
         """What the terms compare with must be something that lies on disk."""

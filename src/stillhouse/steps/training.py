@@ -15,7 +15,7 @@ from ..files import atomic_folder, manifest_fault, write_jsonl
 from ..models.machine import device
 from ..pipeline import Results
 from ..progress import Watch
-from ..recipe import TEACHERLESS, Finetune, Hard, Rollouts, Term, Train
+from ..recipe import TEACHERLESS, Adaptive, Finetune, Hard, Rollouts, Term, Train
 from ..stopping import asked, good_moments
 from ..tasks import Task
 from ..tasks.bilingual import Bilingual
@@ -76,9 +76,12 @@ def train_student(
     if teacher is None:
         examples = labelled(examples)
     rollouts = None if teacher is None else recipe.rollouts
+    looked_at = None
+    if rollouts is not None and isinstance(rollouts.share, Adaptive):
+        looked_at = read_examples(place.parent / "prepare" / "validation.parquet")
     return _fit(
         recipe.train, steps, training_seed(recipe), objective, teacher, task, student, examples, facts,
-        inside or place, watch, rollouts=rollouts, forms=forms_of(recipe.student),
+        inside or place, watch, rollouts=rollouts, forms=forms_of(recipe.student), looked_at=looked_at,
     )  # fmt: skip
 
 
@@ -121,8 +124,12 @@ def _fit(
     head_seed: int | None = None,
     rollouts: Rollouts | None = None,
     forms: Sequence[Form] = (),
+    looked_at: list[Example] | None = None,
 ) -> Path:
-    """Train from `start` until `steps`, going on from the newest sound checkpoint in `place`."""
+    """Train from `start` until `steps`, going on from the newest sound checkpoint in `place`.
+
+    Args: looked_at: validation rows, where something follows the loss on them.
+    """
     done = place / "model"
     if done.exists() and manifest_fault(done) is None:
         return done
@@ -147,6 +154,7 @@ def _fit(
         objective=objective,
         args=arguments(train, steps, seed, place, facts),
         train_dataset=examples,
+        eval_dataset=looked_at,
         processing_class=task.tokenizer,
         task=task,
         rollouts=rollouts,
@@ -188,6 +196,7 @@ def arguments(train: Train, steps: int, seed: int, place: Path, facts: dict[str,
         output_dir=str(place / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=train.batch_size,
+        per_device_eval_batch_size=train.batch_size,
         gradient_accumulation_steps=train.accumulate,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.schedule,

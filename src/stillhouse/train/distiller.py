@@ -28,7 +28,7 @@ from ..teachers.ema import Ema, EmaTeacher
 from ..teachers.local import LocalTeacher
 from . import checkpoints
 from .beside import Beside, forget, tend
-from .callbacks import Following, Randomness
+from .callbacks import Adapting, Following, Randomness
 from .given import task_of, teacher_of
 from .objective import Layers, Objective
 from .order import SeededOrder
@@ -122,6 +122,12 @@ class Distiller(Trainer):
         self.add_callback(Randomness(self._order, args.seed))
         if isinstance(self.teacher, EmaTeacher):
             self.add_callback(Following(self.teacher))
+        if self.rollouts is not None and self.rollouts.adaptive is not None:
+            if eval_dataset is None:
+                raise RecipeError(
+                    "rollouts.share: grows when the loss on eval_dataset stops falling; give one."
+                )
+            self.add_callback(Adapting(self.rollouts.adaptive))
         self.remove_callback(PrinterCallback)  # standard output is for results
 
     def _writing(self, settings: Rollouts | None, args: TrainingArguments) -> Writing | None:
@@ -234,6 +240,8 @@ class Distiller(Trainer):
             for name, value in zip(self.objective.names, (sums / self._steps).tolist(), strict=True):
                 logs[name] = value
             self._parts, self._steps = [], 0
+            if self.rollouts is not None and self.rollouts.adaptive is not None:
+                logs["written_share"] = self.rollouts.adaptive.share
         super().log(logs, start_time)
         if not math.isfinite(logs.get("loss", 0.0)):
             raise RecipeError(
