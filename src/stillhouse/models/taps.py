@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from ..errors import RecipeError
 from ..losses import Head
+from .adapted import head_product
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def language_head(model: PreTrainedModel, vocabulary: int) -> Head:
     `vocabulary`: the tokenizer's real size; the padded rows beyond it are left out.
     """
     module = model.get_output_embeddings()
-    weight, bias = _head_product(module)
+    weight, bias = head_product(model, module)
     if weight is None:
         raise RecipeError(
             f"{type(model).__name__} has no linear head over its vocabulary; it is not a language model."
@@ -51,17 +52,6 @@ def language_head(model: PreTrainedModel, vocabulary: int) -> Head:
     softcap = config.get("final_logit_softcapping")
     vocabulary = min(vocabulary, weight.shape[0])
     return Head(weight, bias, vocabulary, scale, float(softcap) if softcap else None)
-
-
-def _head_product(module: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
-    """Weight and bias of a head; of one with a LoRA adapter beside it, their sum, with gradients into the adapter."""
-    if isinstance(module, nn.Linear):
-        return module.weight, module.bias
-    base: Any = getattr(module, "base_layer", None)
-    if not isinstance(base, nn.Linear):
-        return None, None
-    adapted: Any = module
-    return base.weight + adapted.get_delta_weight("default"), base.bias
 
 
 @torch.no_grad()

@@ -142,8 +142,13 @@ def on_device(batch: Batch) -> Batch:
 
 
 def unwrap(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside DDP, FSDP or torch.compile."""
+    """The transformers model inside DDP, FSDP, torch.compile or PEFT's own wrapper."""
     inner: Any = model
     while not isinstance(inner, PreTrainedModel):
-        inner = inner.module if isinstance(getattr(inner, "module", None), nn.Module) else inner._orig_mod
+        if isinstance(getattr(inner, "module", None), nn.Module):
+            inner = inner.module
+        elif callable(base := getattr(inner, "get_base_model", None)):
+            inner = base()
+        else:
+            inner = inner._orig_mod
     return inner

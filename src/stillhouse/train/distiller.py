@@ -80,9 +80,9 @@ class Distiller(Trainer):
         self.teacher: Teacher | None = teacher_of(teacher, model, self.task)
         if self.objective.needs_teacher and self.teacher is None:
             raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
-        for known in (model, teacher):
-            if isinstance(known, PreTrainedModel):
-                self.task.verify(known)
+        self.task.verify(unwrap(model))
+        if isinstance(teacher, PreTrainedModel):
+            self.task.verify(teacher)
         args = args or TrainingArguments(output_dir="distiller", report_to=[])
         if args.fp16:
             raise RecipeError(
