@@ -222,6 +222,11 @@ def _report_fault(place: Path, result: dict[str, Any]) -> str | None:
     return f"{missing[0]} is gone" if missing else None
 
 
+def _always(recipe: Any) -> bool:
+    """All processes of a run train together."""
+    return True
+
+
 def _own_losses(recipe: Any) -> list[str]:
     """Sums of the files that hold the user's own losses: another loss is another objective."""
     targets = [term.target for term in recipe.objective if isinstance(term, Custom)]
@@ -303,6 +308,7 @@ STAGES = [
         ),
         after=(*_TASK, "prepare.panel", "prepare.routes", "prepare.bfloat16", "prepare.sets.train"),
         intact=_model_fault,
+        joined=lambda recipe: recipe.teacher.finetune is not None,
     ),
     Stage(
         "initial",
@@ -332,6 +338,7 @@ STAGES = [
         version=2,
         stamp=_own_losses,
         intact=_model_fault,
+        joined=_always,
     ),
     Stage(
         "control",
@@ -340,6 +347,7 @@ STAGES = [
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "initial"),
         version=2,
         intact=_model_fault,
+        joined=_always,
     ),
     Stage(
         "seeds",
@@ -348,6 +356,7 @@ STAGES = [
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", "teacher", "initial", "label"),
         stamp=_own_losses,
         intact=_seeds_fault,
+        joined=_always,
     ),
     Stage(
         "evaluate",

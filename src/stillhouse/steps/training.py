@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,8 +14,9 @@ from ..files import atomic_folder, manifest_fault, write_jsonl
 from ..models.machine import device
 from ..pipeline import Results
 from ..progress import Watch
+from ..ranks import any_of_them, rank, size
 from ..recipe import TEACHERLESS, Adaptive, Finetune, Hard, Rollouts, Term, Train
-from ..stopping import asked, good_moments
+from ..stopping import ask, asked, good_moments
 from ..tasks import Task
 from ..tasks.bilingual import Bilingual
 from ..teachers import Teacher
@@ -126,7 +126,8 @@ def _fit(
     forms: Sequence[Form] = (),
     looked_at: list[Example] | None = None,
 ) -> Path:
-    """Train from `start` until `steps`, going on from the newest sound checkpoint in `place`.
+    """Train from `start` until `steps`, going on from the newest sound checkpoint in `place`; all processes of a run together, of
+    which rank 0 alone writes.
 
     Args: looked_at: validation rows, where something follows the loss on them.
     """
@@ -134,17 +135,13 @@ def _fit(
     if done.exists() and manifest_fault(done) is None:
         return done
     reached = checkpoints.newest_sound(place / "checkpoints", watch.note)
+    any_of_them(False)  # all have looked before one writes
     if (
         reached is not None and checkpoints.step_of(reached) >= steps
     ):  # it stopped between the last step and here
         student = _begun(task, start, head_seed, forms)
         load_weights(student, reached)
-        for form in reversed(forms):
-            form.finish(student, place)
-        with atomic_folder(done) as part:
-            student.save_pretrained(part)
-            task.tokenizer.save_pretrained(part)
-        return done
+        return _finished(student, task, forms, place)
     student = _begun(task, start, head_seed, forms)
     attend_fast(student, examples)
     curves = Curves(place / "metrics.jsonl", place.name, watch, steps)
@@ -165,10 +162,19 @@ def _fit(
     with good_moments():
         distiller.train(resume_from_checkpoint=str(reached) if reached else None)
     curves.close()
-    for form in reversed(forms):
-        form.finish(student, place)
-    with atomic_folder(done) as part:
-        distiller.save_model(str(part))
+    return _finished(student, task, forms, place)
+
+
+def _finished(student: PreTrainedModel, task: Task, forms: Sequence[Form], place: Path) -> Path:
+    """The student as an ordinary model in `place`/model; there for all processes when this returns."""
+    done = place / "model"
+    if rank() == 0:
+        for form in reversed(forms):
+            form.finish(student, place)
+        with atomic_folder(done) as part:
+            student.save_pretrained(part)
+            task.tokenizer.save_pretrained(part)
+    any_of_them(False)
     return done
 
 
@@ -205,6 +211,7 @@ def arguments(train: Train, steps: int, seed: int, place: Path, facts: dict[str,
         max_grad_norm=train.max_grad_norm,
         bf16=dtype_name(train.precision, facts) == "bfloat16",
         use_cpu=device().type == "cpu",
+        ddp_backend="gloo" if size() > 1 and device().type == "cpu" else None,
         seed=seed,
         save_strategy="steps",
         save_steps=train.checkpoint_every,
@@ -219,8 +226,7 @@ def arguments(train: Train, steps: int, seed: int, place: Path, facts: dict[str,
 
 def steps_of(train: Train, examples: int) -> int:
     """Optimiser steps that `steps` or `epochs` come to."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    in_a_step = train.batch_size * train.accumulate * world
+    in_a_step = train.batch_size * train.accumulate * size()
     return train.steps or max(1, math.ceil((train.epochs or 1.0) * examples / in_a_step))
 
 
@@ -252,6 +258,8 @@ class Curves(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """What was logged before the checkpoint stays; what came after it is dropped, for it comes again."""
+        if rank() > 0:
+            return
         write_jsonl(self.path, [{"run": self.run, **row} for row in state.log_history if "loss" in row])
         self._handle = self.path.open("a", encoding="utf-8")
 
@@ -273,9 +281,12 @@ class Curves(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Move the bar; if somebody asked to stop, save a checkpoint first."""
+        """Move the bar; if somebody asked one of the processes to stop, all save a checkpoint first."""
         self.watch.step(self.run, state.global_step, self.steps, self._loss)
-        if asked() and state.global_step < self.steps:
+        stop = any_of_them(asked())
+        if stop and not asked():
+            ask()
+        if stop and state.global_step < self.steps:
             self.watch.note(f"  stopping after step {state.global_step}, which is saved")
             control.should_save = control.should_training_stop = True
 

@@ -272,7 +272,12 @@ class Distiller(Trainer):
             target = folder / f"checkpoint-{self.state.global_step}"
             assert self.optimizer is not None
             checkpoints.write_checkpoint(
-                target, self._save_all, self.state.save_to_json, self.optimizer, self.lr_scheduler
+                target,
+                self._save_all,
+                self.state.save_to_json,
+                self.optimizer,
+                self.lr_scheduler,
+                self.args.world_size,
             )
             checkpoints.rotate(folder, self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
@@ -280,6 +285,7 @@ class Distiller(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             assert self.optimizer is not None
+            checkpoints.check_ranks(Path(checkpoint), self.args.world_size)
             checkpoints.load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
             for companion in self._companions():
                 companion.restore(Path(checkpoint))
