@@ -42,13 +42,15 @@ class Company:
 
     def __init__(self) -> None:
         import torch.distributed as dist
+        from torch.distributed.rendezvous import rendezvous
 
-        store, number, count = next(dist.rendezvous("env://", timeout=MEETING))
-        self.store = dist.PrefixStore("stillhouse", store)
+        store, number, count = next(rendezvous("env://", timeout=MEETING))
+        prefixed: Any = vars(dist)["PrefixStore"]  # torch's own stubs do not export it
+        self.store = prefixed("stillhouse", store)
         if not dist.is_initialized():  # the Trainer takes what it finds
             dist.init_process_group(
                 _backend(),
-                store=dist.PrefixStore("training", store),
+                store=prefixed("training", store),
                 rank=number,
                 world_size=count,
                 timeout=MEETING,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from ..data.encode import Example
-from ..data.formats import reasoned
+from ..data.formats import Row, reasoned
 from ..errors import RecipeError
 from ..models.taps import tapped
 from ..recipe import PolicyGradient, Rollouts, Term, rollouts_fault
@@ -326,7 +326,9 @@ def as_examples(rows: Iterable[Any], task: Task, say: Callable[[str], None] = pr
     for row in named:
         if row.get("label") is not None:
             row["label"] = _named_label(row["label"], task.labels)
-    named = [{**row, **reasoned(row, row["rationale"])} if row.get("rationale") else row for row in named]
+    named = [
+        dict(reasoned(cast(Row, row), row["rationale"])) if row.get("rationale") else row for row in named
+    ]
     examples, dropped = task.encode(named)
     if not examples:
         reason = dropped[0]["reason"] if dropped else "it is empty"
