@@ -82,10 +82,15 @@ def seconds(rows: int, api: Api, weather: Weather, kills: int, seed: int) -> flo
             known = ledger.answers([one.key for one in requests])
             clock = Clock()
             until = draw.uniform(0.1, 0.25) * ideal if number < kills else None
-            stand_ins = {"time": SimpleNamespace(monotonic=clock.time), "Endpoint": lambda api: weather}
+            stand_ins = {"time": SimpleNamespace(monotonic=clock.time), "Endpoint": lambda *_: weather}
             with mock.patch.dict(vars(service), stand_ins):
                 loop = service._Loop(
-                    api, [one for one in requests if one.key not in known], ledger, Silent(), seed
+                    api,
+                    [one for one in requests if one.key not in known],
+                    ledger,
+                    Silent(),
+                    seed,
+                    "teacher.api",
                 )
                 clock.run_until_complete(_until(loop.run(), until))
             total += clock.now

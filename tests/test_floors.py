@@ -10,7 +10,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "stillhouse"
 FLOORS = (
     {"errors"},
-    {"registry", "files", "progress", "seeds", "stopping"},
+    {"registry", "files", "progress", "seeds", "stopping", "ranks"},
     {"recipe", "losses", "measure", "report", "shipped"},
     {"sources", "pipeline", "asking", "kept"},
     {"data", "models"},

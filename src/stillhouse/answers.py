@@ -6,12 +6,14 @@ people can read it.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from transformers import PreTrainedModel
 
 from .data.encode import Example
+from .data.filters.texts import answer_of
+from .data.formats import Row, answer_alone
 from .errors import DataError
 from .files import read_jsonl, write_jsonl
 from .measure import Rows
@@ -73,7 +75,9 @@ def write_answers(
 
 
 def reference_of(row: dict[str, Any]) -> str:
-    """What the data has as the (first) answer."""
+    """What the data has as the (first) answer, without its reasons."""
+    if "rationale" in row:
+        return answer_alone(answer_of(cast(Row, row)))
     if "completion" in row:
         return str(row["completion"])
     return next(str(turn["content"]) for turn in row["messages"] if turn["role"] == "assistant")
@@ -81,7 +85,9 @@ def reference_of(row: dict[str, Any]) -> str:
 
 def answer_rows(written: list[dict[str, Any]], rows: list[dict[str, Any]], wanted: Answers) -> Rows:
     """The columns of ANSWER_METRICS that `wanted` asks for.  Raises: MissingExtra; RecipeError for a bad checker."""
-    answers, references = [row["answer"] for row in written], [row["reference"] for row in written]
+    reasons = {row["id"] for row in rows if "rationale" in row}
+    answers = [answer_alone(row["answer"]) if row["row"] in reasons else row["answer"] for row in written]
+    references = [row["reference"] for row in written]
     columns = match_rows(answers, references) | chrf_rows(answers, references)
     if "rouge" in wanted.metrics:
         columns |= rouge_rows(answers, references)

@@ -139,6 +139,14 @@ def similarity(
     return kinds.Similarity(weight=weight, by=by)
 
 
+def deeper_layers(
+    weight: Number = 1.0, *, layers: Sequence[int] | None = None, temperature: Number = 1.0
+) -> kinds.DeeperLayers:
+    """The student's own last layer teaches its earlier ones; needs no teacher.  Source: Zhang et al. 2019, arXiv:1905.08094."""
+    chosen = None if layers is None else list(layers)
+    return kinds.DeeperLayers(weight=weight, layers=chosen, temperature=temperature)
+
+
 def policy_gradient(weight: Number = 1.0) -> kinds.PolicyGradient:
     """Reverse KL of what the student writes itself, by sampled tokens; needs `rollouts`.  Source: Gu et al. 2023, arXiv:2306.08543."""
     return kinds.PolicyGradient(weight=weight)
@@ -149,11 +157,18 @@ def rollouts(**settings: Any) -> kinds.Rollouts:
     return kinds.Rollouts(**settings)
 
 
+def adaptive_share(
+    start: float = 0.0, *, step: float = 0.1, most: float = 1.0, tolerance: float = 0.0, every: int = 50
+) -> kinds.Adaptive:
+    """A share for `rollouts` that grows when the loss on the evaluation rows stops falling.  Source: Ko et al. 2024, arXiv:2402.03898."""
+    return kinds.Adaptive(start=start, step=step, most=most, tolerance=tolerance, every=every)
+
+
 def _layers(wanted: LayerMap) -> Any:
     return wanted if isinstance(wanted, str) else dict(wanted)
 
 
 __all__ = [
-    "adaptive_kl", "alpha_beta", "attention", "cross_tokenizer", "custom", "embeddings", "forward_kl", "hard", "hidden", "js",
+    "adaptive_kl", "adaptive_share", "alpha_beta", "attention", "cross_tokenizer", "custom", "deeper_layers", "embeddings", "forward_kl", "hard", "hidden", "js",
     "policy_gradient", "relations", "reverse_kl", "rollouts", "schedule", "similarity", "skew_forward_kl", "skew_reverse_kl", "total_variation",
 ]  # fmt: skip

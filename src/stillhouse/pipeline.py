@@ -25,7 +25,8 @@ from pydantic import BaseModel
 
 from .errors import RecipeError, ResourceError
 from .files import hash_json, link_or_copy, read_json, sweep_parts, write_json
-from .progress import Watch
+from .progress import Silent, Watch
+from .ranks import Company, company
 from .recipe import Recipe
 from .registry import did_you_mean
 
@@ -60,6 +61,8 @@ class Stage:
     """(another run's folder of this stage, its own) -> take what is found by content from there."""
     shared: bool = True
     """Another run may take it over; False for what also writes outside its folder."""
+    joined: Callable[[Any], bool] | None = None
+    """Whether all processes of a run work in it together (see `ranks`), by the recipe as it sees it; None = rank 0 alone does."""
 
 
 def run_pipeline(
@@ -95,6 +98,7 @@ def run_pipeline(
             _empty(folder, names)
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         results: Results = {}
+        others = company()
         for stage in stages:
             mark = _fingerprint(stage, recipe, results)
             if (
@@ -106,9 +110,35 @@ def run_pipeline(
                     f"--only {only}: the stage {stage.name!r} before it is not done; run that first."
                 )
             results[stage.name] = _run_once(stage, recipe, folder / stage.name, mark, results, watch, beside)
+            if others is not None:
+                others.tell(stage.name, {"result": results[stage.name]})
             if stage.name in (until, only):
                 break
         return results
+
+
+def follow_pipeline(
+    recipe: Recipe,
+    stages: Sequence[Stage],
+    folder: Path,
+    others: Company,
+    until: str | None,
+    only: str | None,
+) -> None:
+    """What `run_pipeline` of rank 0 is to the other ranks: wait for each stage, and work in those that are joined.
+
+    Raises: ResourceError if rank 0 failed; whatever a stage raises.
+    """
+    results: Results = {}
+    for stage in stages:
+        said = others.heard(stage.name)
+        if said == "join":
+            view = _view(recipe, stage.reads)
+            stage.run(view, folder / stage.name, _results_view(results, stage.after), Silent())
+            said = others.heard(stage.name, before="join")
+        results[stage.name] = said["result"]
+        if stage.name in (until, only):
+            break
 
 
 def _fingerprint(stage: Stage, recipe: Recipe, results: Results) -> str:
@@ -174,8 +204,11 @@ def _run_once(
     write_json(place / BEGUN, {"fingerprint": mark})
     reset_peak()
     start = time.perf_counter()
+    view = _view(recipe, stage.reads)
+    if (others := company()) is not None and stage.joined is not None and stage.joined(view):
+        others.tell(stage.name, "join")
     try:
-        result = stage.run(_view(recipe, stage.reads), place, _results_view(results, stage.after), watch)
+        result = stage.run(view, place, _results_view(results, stage.after), watch)
     finally:
         watch.end()
     seconds = round(time.perf_counter() - start, 3)

@@ -5,9 +5,10 @@ from typing import Any
 
 from .errors import RecipeError
 from .files import read_json
-from .pipeline import run_pipeline
+from .pipeline import follow_pipeline, run_pipeline
 from .plans.execute import check_product, run_plan
 from .progress import Silent, Watch
+from .ranks import company, rank, size
 from .recipe import Recipe
 from .stages import STAGES
 from .steps.finish import check_gate, stage_rows
@@ -17,18 +18,33 @@ from .steps.labelling import label_part
 def run(recipe: Recipe, folder: str | Path | None = None, *, watch: Watch | None = None) -> dict[str, Any]:
     """Run `recipe` in `folder` (runs/<name>); what is done there already is not done again.
 
-    Returns: the content of results.json; that of a plan, if the recipe has `sweep` or `plan`.
+    Returns: the content of results.json; that of a plan, if the recipe has `sweep` or `plan`.  Empty on all ranks but 0.
     Raises: GateError if the run finished and missed the recipe's gate; see `errors` for the others.
     """
     place = Path(folder) if folder is not None else Path("runs") / recipe.name
+    refuse_many(recipe)
     if recipe.is_plan:
         several = run_plan(recipe, place, watch or Silent())
         check_product(recipe, several, place)
         return several
     found = run_stages(recipe, place, watch or Silent())
-    assert found is not None
+    if found is None:  # another rank has it
+        return {}
     check_gate(recipe, found)
     return found
+
+
+def refuse_many(recipe: Recipe) -> None:
+    """Raises: RecipeError for what several processes cannot make together."""
+    if recipe.is_plan and size() > 1:
+        raise RecipeError(
+            "torchrun: a plan is several runs, and processes can share only one; run it in one process, or its recipes one by one "
+            "(runs/NAME/recipe.json)."
+        )
+    if recipe.train.early_stopping is not None and size() > 1:
+        raise RecipeError(
+            "train.early_stopping: one process looks for the best student; remove it, or run without torchrun."
+        )
 
 
 def run_label_part(recipe: Recipe, place: Path, part: tuple[int, int], watch: Watch) -> dict[str, int]:
@@ -54,9 +70,16 @@ def run_stages(
 ) -> dict[str, Any] | None:
     """The stages of `run`, or some of them; the gate is not looked at.
 
-    Returns: the content of results.json, or None if `until` or `only` stopped before the report.
+    Returns: the content of results.json, or None if `until` or `only` stopped before the report, and on all ranks but 0.
     """
-    done = run_pipeline(recipe, STAGES, place, watch, until, only, fresh)
+    if (others := company()) is not None:
+        with others.at_work([stage.name for stage in STAGES]):
+            if rank() > 0:
+                follow_pipeline(recipe, STAGES, place, others, until, only)
+                return None
+            done = run_pipeline(recipe, STAGES, place, watch, until, only, fresh)
+    else:
+        done = run_pipeline(recipe, STAGES, place, watch, until, only, fresh)
     if "report" not in done:
         return None
     found: dict[str, Any] = read_json(place / "results.json")

@@ -114,7 +114,7 @@ def _train(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
 
 def _control(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """The same student without the teacher: hard targets alone."""
-    if not recipe.evaluate.hard_only or not recipe.has_teacher:
+    if not recipe.evaluate.hard_only or not recipe.has_control:
         return {"folder": None}
     if not training.labelled(read_examples(place.parent / "prepare" / "train.parquet")):
         watch.note("  no training row has an answer of its own, so there is no control")
@@ -233,6 +233,11 @@ def _report_fault(place: Path, result: dict[str, Any]) -> str | None:
     return f"{missing[0]} is gone" if missing else None
 
 
+def _always(recipe: Any) -> bool:
+    """All processes of a run train together."""
+    return True
+
+
 def _own_losses(recipe: Any) -> list[str]:
     """Sums of the files that hold the user's own losses: another loss is another objective."""
     targets = [term.target for term in recipe.objective if isinstance(term, Custom)]
@@ -302,6 +307,7 @@ STAGES = [
             "label",
             "temperature",
             "has_teacher",
+            "has_control",
             "objective",
             "rollouts",
             "train",
@@ -327,6 +333,7 @@ STAGES = [
             "prepare.sets.train",
         ),
         intact=_model_fault,
+        joined=lambda recipe: recipe.teacher.finetune is not None,
     ),
     Stage(
         "initial",
@@ -356,22 +363,25 @@ STAGES = [
         version=2,
         stamp=_own_losses,
         intact=_model_fault,
+        joined=_always,
     ),
     Stage(
         "control",
         _control,
-        reads=(*_LEARNING, *_FORMS, "evaluate.hard_only", "has_teacher"),
+        reads=(*_LEARNING, *_FORMS, "evaluate.hard_only", "has_control"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "initial"),
         version=2,
         intact=_model_fault,
+        joined=_always,
     ),
     Stage(
         "seeds",
         _seeds,
-        reads=(*_LEARNING, *_FORMS, *_TAUGHT, "evaluate.seeds", "evaluate.hard_only", "has_teacher"),
+        reads=(*_LEARNING, *_FORMS, *_TAUGHT, "evaluate.seeds", "evaluate.hard_only", "has_control"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "teacher", "initial", "label"),
         stamp=_own_losses,
         intact=_seeds_fault,
+        joined=_always,
     ),
     Stage(
         "evaluate",

@@ -18,7 +18,7 @@ from .data.templates import check_folder, check_judge, prompt_file
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
 from .models.shrink.requests import check_layers, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
-from .recipe import Baseline, DataSet, Recipe, Student, crossing_fault
+from .recipe import Baseline, DataSet, DeeperLayers, Recipe, Student, crossing_fault
 from .registry import needs
 from .sources import cache_dir
 from .sources.licence import card_licence
@@ -201,6 +201,7 @@ def _cut_short(path: Path) -> str | None:
 
 def _layers(recipe: Recipe) -> None:
     """Whether the student can be cut out of the teacher, as far as its files say without being loaded."""
+    _deeper(recipe)
     wanted, folder = recipe.student.cut, Path(recipe.teacher.model or "")
     if wanted is None or not (folder / "config.json").is_file():
         return
@@ -209,6 +210,25 @@ def _layers(recipe: Recipe) -> None:
     if wanted.layers is not None and have is not None:
         check_layers(wanted.layers, have)
     check_shape(recipe.student, folder, recipe.data.max_length)
+
+
+def _deeper(recipe: Recipe) -> None:
+    """Whether the layers that learn from the student's own last one lie below it, where its depth is known."""
+    student, depth = recipe.student, None
+    if student.model is not None and (Path(student.model) / "config.json").is_file():
+        depth = layer_count(model_config(Path(student.model)))
+    elif student.cut is not None and student.cut.layers is not None:
+        layers = student.cut.layers
+        depth = layers if isinstance(layers, int) else len(layers)
+    for term in recipe.objective:
+        if depth is None or not isinstance(term, DeeperLayers):
+            continue
+        if depth < 2 or any(layer >= depth for layer in term.layers or []):
+            asked = max(term.layers or [1])
+            raise RecipeError(
+                f"objective: deeper_layers: layer {asked} has none above it to learn from, for the student has {depth}; name lower "
+                "ones, or remove the term."
+            )
 
 
 def check_shape(student: Student, folder: Path, context: int) -> None:
@@ -305,7 +325,9 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
         for raw in first
         if not isinstance(row := canonical(raw, form, columns, labelled, answered=answered), Dropped)
     ]
-    return [*notes, f"{form} rows; {len(usable)} of the first {len(first)} can be used"]
+    reasons = sum("rationale" in row for row in usable)
+    given = f", {reasons} of them with a rationale" if reasons else ""
+    return [*notes, f"{form} rows; {len(usable)} of the first {len(first)} can be used{given}"]
 
 
 def _beside(recipe: Recipe) -> list[str]:

@@ -45,6 +45,12 @@ def asked() -> bool:
     return _asked is not None
 
 
+def ask() -> None:
+    """As if a SIGTERM had come: another process of this run was asked to stop."""
+    global _asked
+    _asked = _asked or signal.SIGTERM
+
+
 def _handle(number: int, frame: FrameType | None) -> None:
     global _asked
     if not _listening or _asked is not None:

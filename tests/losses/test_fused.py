@@ -50,14 +50,16 @@ def reverse_kl(logits: Tensor, teacher: Tensor) -> Tensor:
 SHAPES = [(False, 1.0, None), (True, 1.0, None), (False, 0.25, None), (False, 1.0, 3.0), (True, 0.5, 2.0)]
 
 
+@pytest.mark.parametrize("weighed", [False, True])
 @pytest.mark.parametrize("positions_in_chunk", [1, 5, 23, 1000])
 @pytest.mark.parametrize(("with_bias", "scale", "softcap"), SHAPES)
-def test_fused_is_the_dense_loss_with_bias_scale_and_softcap_whatever_the_chunks(
-    monkeypatch, positions_in_chunk, with_bias, scale, softcap
+def test_fused_is_the_dense_loss_with_bias_scale_softcap_and_weighed_positions_whatever_the_chunks(
+    monkeypatch, positions_in_chunk, with_bias, scale, softcap, weighed
 ):
     monkeypatch.setattr(module, "CHUNK_BYTES", 4 * V * positions_in_chunk)
     hidden, weight, bias, teacher, labels = parts()
     labels[3] = -100
+    positions = torch.arange(N) / 7 if weighed else torch.ones(N)
     ids, log_p = topk_log_probs(teacher, 4, temperature=2.0)
     leaves = [
         hidden.double().requires_grad_(),
@@ -71,6 +73,7 @@ def test_fused_is_the_dense_loss_with_bias_scale_and_softcap_whatever_the_chunks
         forward_kl_topk(logits, ids, log_p, temperature=2.0),
         reverse_kl(logits, teacher),
     ]
+    nats = [each * positions for each in nats]
     weights = [0.5, 0.2, 0.3, 0.7]
     expected = sum(w * n.sum() for w, n in zip(weights, nats, strict=True)) / 40
     expected.backward()
@@ -86,7 +89,7 @@ def test_fused_is_the_dense_loss_with_bias_scale_and_softcap_whatever_the_chunks
         ),
         (0.7, by_autograd(lambda z, at: reverse_kl(z, teacher[at]))),
     ]
-    loss, each = fused_loss(mine[0], head, terms, 40)
+    loss, each = fused_loss(mine[0], head, terms, 40, positions=positions if weighed else None)
     (3.0 * loss).backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     torch.testing.assert_close(

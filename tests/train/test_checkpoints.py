@@ -129,7 +129,7 @@ def test_nothing_to_resume_from_is_a_beginning(folders, uninterrupted, tmp_path)
 
 
 FILES = [
-    "MANIFEST.json", "config.json", "model.safetensors", "optimizer.json", "optimizer.safetensors", "scheduler.json",
+    "MANIFEST.json", "config.json", "model.safetensors", "optimizer.json", "optimizer.safetensors", "ranks.json", "scheduler.json",
     "tokenizer.json", "tokenizer_config.json", "trainer_state.json",
 ]  # fmt: skip
 

@@ -156,7 +156,7 @@ def test_rows_packed_together_give_what_they_give_apart(folders, name):
     from stillhouse.train.objective import Layers, Objective
 
     objective = Objective([TERMS[name]])
-    objective.attach(models["student"], models["teacher"], 0)
+    objective.attach(models["student"], models["teacher"], 448, 0)
     teacher = LocalTeacher(models["teacher"], task)
 
     def value(some):

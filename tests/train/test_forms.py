@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import tiny
+from stillhouse import Distiller
+from stillhouse import objectives as kd
 from stillhouse.errors import MissingExtra, RecipeError
+from stillhouse.losses import forward_kl, hard_cross_entropy, reverse_kl
 from stillhouse.models.load import load_model, load_tokenizer
 from stillhouse.models.taps import hidden_at_head, language_head
 from stillhouse.progress import Silent
@@ -90,6 +93,7 @@ def test_an_adapter_on_the_head_reaches_the_loss_that_is_taken_in_chunks() -> No
     [
         ({"target_modules": ["lm_head"]}, True, "its embeddings"),
         ({"target_modules": ["lm_head"], "kind": "dora"}, False, "DoRA on the head"),
+        ({"target_modules": ["lm_head"], "dropout": 0.1}, False, "an adapter on the head has none"),
         ({"target_modules": ["q_prj"]}, True, "no product 'q_prj'; it has .*q_proj"),
     ],
 )
@@ -240,3 +244,95 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_student(name: str, tmp_path:
             zeros = float((module.weight == 0).float().mean())
             assert zeros >= FORMS[name]["sparsity"].get("amount", 0.5) - 0.01
     assert (tmp_path / "run" / "adapter" / "adapter_config.json").exists() == (name == "adapter")
+
+
+# ── models that somebody else put adapters into ─────────────────────────────────────────────────────────────────────
+
+
+def adapted(*, tied: bool = False, **settings: object) -> PeftModel:
+    """A student in PEFT's own wrapper, as its users have it, whose B are not zero."""
+    torch.manual_seed(1)
+    wanted: dict[str, object] = {
+        "r": 4,
+        "lora_alpha": 12,
+        "target_modules": ["q_proj", "lm_head"],
+        **settings,
+    }
+    made = get_peft_model(model(tied), LoraConfig(**wanted), adapter_name="mine")
+    for name, parameter in made.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.1)
+    return made
+
+
+def distiller(student: torch.nn.Module, place: Path, **changes: object) -> Distiller:
+    return Distiller(
+        model=student,
+        teacher=model(),
+        objective=[kd.forward_kl(0.7, temperature=2.0), kd.hard(0.3), kd.reverse_kl(0.2)],
+        args=tiny.arguments(place, **{"max_steps": 4, **changes}),
+        train_dataset=tiny.completions(8),
+        processing_class=tiny.language_tokenizer(),
+    )
+
+
+def test_adapters_in_the_head_and_below_get_the_gradients_of_the_dense_loss(tmp_path: Path) -> None:
+    student, teacher = adapted(), model()
+    made = distiller(student, tmp_path)
+    batch, size = made.task.collate(made.train_dataset), made.task.outcomes
+    made.compute_loss(student, batch, num_items_in_batch=7).backward()
+    found = {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}
+    student.zero_grad()
+    mask = made.task.counted(batch)
+    own, whose = (
+        one(input_ids=batch["input_ids"]).logits[:, :-1][mask][:, :size].double()
+        for one in (student, teacher)
+    )
+    whose, labels = whose.detach(), batch["labels"][:, 1:][mask]
+    loss = 0.7 * forward_kl(own, whose, temperature=2.0) + 0.3 * hard_cross_entropy(own, labels)
+    ((loss + 0.2 * reverse_kl(own, whose)).sum() / 7).backward()
+    exact = {name: p.grad for name, p in student.named_parameters() if p.grad is not None}
+    assert found.keys() == exact.keys() and len(found) == 6  # A and B of the head and of two layers' queries
+    assert all("lora_" in name for name in found)
+    for name, gradient in found.items():
+        assert (gradient - exact[name]).norm() / exact[name].norm() < 1e-4, name
+
+
+def test_a_wrapped_student_trains_its_adapters_alone_and_goes_on_bit_for_bit_after_a_stop(
+    tmp_path: Path,
+) -> None:
+    changes = {"save_strategy": "steps", "save_steps": 2}
+    whole = distiller(adapted(), tmp_path, **changes)
+    before = {name: value.clone() for name, value in whole.model.state_dict().items()}
+    whole.train()
+    moved = {name for name, value in whole.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert len(moved) == 6 and all("lora_" in name for name in moved)
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    resumed = distiller(adapted(), tmp_path, **changes)
+    resumed.train(resume_from_checkpoint=True)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_a_head_that_is_trained_whole_beside_the_adapters_is_the_one_that_learns(tmp_path: Path) -> None:
+    student = adapted(target_modules=["q_proj"], modules_to_save=["lm_head"])
+    made = distiller(student, tmp_path)
+    batch = made.task.collate(made.train_dataset)
+    made.compute_loss(student, batch, num_items_in_batch=7).backward()
+    gradients = {name for name, p in student.named_parameters() if p.grad is not None and "lm_head" in name}
+    assert gradients == {"base_model.model.lm_head.modules_to_save.mine.weight"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tied": True}, "this model's head is its embeddings"),
+        ({"use_dora": True}, "Dora is not supported there"),
+        ({"lora_dropout": 0.1}, "has no dropout, where losses are taken in chunks"),
+    ],
+)
+def test_an_adapter_on_the_head_that_the_loss_would_misread_is_refused(
+    settings: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        distiller(adapted(**settings), tmp_path).train()

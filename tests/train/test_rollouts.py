@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -17,10 +18,11 @@ from stillhouse.losses.parts import SoftmaxTerm
 from stillhouse.losses.sequences import policy_gradient_parts
 from stillhouse.models.generate import write_on
 from stillhouse.models.load import load_tokenizer
+from stillhouse.recipe import Adaptive, parse_recipe
 from stillhouse.tasks import make_task
 from stillhouse.teachers.local import LocalTeacher
 from stillhouse.train.distiller import as_examples
-from stillhouse.train.rollouts import BUFFER, Writing, judged
+from stillhouse.train.rollouts import BUFFER, AdaptiveShare, Writing, judged
 
 
 @pytest.fixture(scope="module")
@@ -295,3 +297,82 @@ def test_the_policy_gradient_alone_brings_the_student_towards_the_teacher(folder
             for scores in (task.scores(one.eval(), batch) for one in (start, made.model))
         )
     assert after < 0.9 * before
+
+
+# ── a share that follows the validation loss ────────────────────────────────────────────────────────────────────────
+
+
+def test_the_share_grows_by_a_step_when_the_loss_is_no_lower_than_before_and_never_beyond_the_most():
+    share = AdaptiveShare(Adaptive(start=0.1, step=0.3, most=0.6, tolerance=0.05))
+    seen = []
+    for loss in (5.0, 4.0, 4.04, 4.1, 3.0, 3.2, 3.2):
+        share.look(loss)
+        seen.append(round(share.share, 6))
+    #        first, fell, within the tolerance, 4.1 ≥ 4.04 + 0.05, fell, rose (to the most), equal but within the tolerance
+    assert seen == [0.1, 0.1, 0.1, 0.4, 0.4, 0.6, 0.6]
+    still = AdaptiveShare(Adaptive(start=0.0, step=0.25))
+    for _ in range(3):
+        still.look(2.0)  # not falling is enough
+    assert still.share == 0.5
+
+
+def adapting(folders, place, **changes):
+    return Distiller(
+        model=model(folders, "student"),
+        teacher=model(folders, "teacher"),
+        objective=[kd.reverse_kl(0.8), kd.hard(0.2)],
+        rollouts=kd.rollouts(share=kd.adaptive_share(step=0.5, every=2), max_new_tokens=6),
+        args=tiny.arguments(
+            place,
+            **{"max_steps": 10, "save_strategy": "steps", "save_steps": 4, "learning_rate": 0.3, **changes},
+        ),  # so high that the loss rises
+        train_dataset=tiny.completions(16),
+        eval_dataset=tiny.completions(5, seed=9),
+        processing_class=load_tokenizer(folders["student"]),
+    )
+
+
+def test_the_share_follows_the_real_loss_and_a_resumed_run_is_the_same_bit_for_bit(folders, tmp_path):
+    whole = adapting(folders, tmp_path / "run")
+    whole.train()
+    looks = [entry["eval_loss"] for entry in whole.state.log_history if "eval_loss" in entry]
+    shares = [entry["written_share"] for entry in whole.state.log_history if "loss" in entry]
+    assert len(looks) == 5
+    risen = [0.0]
+    for before, after in pairwise(looks):
+        risen.append(min(1.0, risen[-1] + 0.5 * (after >= before)))
+    assert shares == [0.0, 0.0, *(share for share in risen[:-1] for _ in range(2))]
+    assert risen[-1] > 0 and whole.rollouts.share(1.0) == risen[-1]
+    (tmp_path / "run" / "checkpoint-10").rename(tmp_path / "gone")
+    resumed = adapting(folders, tmp_path / "run")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-8"))
+    assert resumed.rollouts.adaptive.state == whole.rollouts.adaptive.state
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_evaluation_that_somebody_else_asked_for_does_not_move_the_share(folders, tmp_path):
+    one, often = (
+        adapting(folders, tmp_path / str(steps), eval_strategy="steps", eval_steps=steps) for steps in (2, 1)
+    )
+    one.train()
+    often.train()
+    assert one.rollouts.adaptive.state == often.rollouts.adaptive.state
+
+
+def test_looks_that_would_tell_nothing_are_refused(folders, tmp_path):
+    share = Adaptive()
+    for objective, match in (
+        ([kd.policy_gradient()], "policy_gradient says nothing about rows"),
+        ([kd.reverse_kl(kd.schedule(0.0, 1.0))], "which the schedule of reverse_kl changes"),
+        ([kd.reverse_kl()], "stops falling; give one"),
+    ):
+        with pytest.raises(RecipeError, match=match):
+            distiller(folders, tmp_path, objective, kd.rollouts(share=share))
+    recipe = {"label": {"online": True}, "rollouts": {"share": {"start": 0.1, "step": 0.2}}}
+    with pytest.raises(RecipeError, match=r"there are none; set data.validation: 0.1"):
+        parse_recipe(tiny.language_recipe(tmp_path, **recipe))
+    with pytest.raises(RecipeError, match="above most"):
+        parse_recipe(
+            tiny.language_recipe(tmp_path, **{**recipe, "rollouts": {"share": {"start": 0.5, "most": 0.2}}})
+        )

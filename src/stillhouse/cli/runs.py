@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import RecipeError
+from ..ranks import rank, size
 from . import output, plans
 from .output import Format
 
@@ -85,10 +86,16 @@ def run(
     """Run RECIPE.  What is done is not done again: after a stop of any kind, the same command goes on."""
     loaded = _load(recipe, changes)
     if loaded.is_plan:
+        if size() > 1:
+            from ..runner import refuse_many
+
+            refuse_many(loaded)
         plans.run_plan(loaded, folder, shown, fresh, until, only)
         return
     place = folder or Path("runs") / loaded.name
     found = _run(loaded, place, shown, until=until, only=only, fresh=fresh)
+    if rank() > 0:
+        return
     if found is None:
         print(
             f"stopped after {until or only}; the same command without that option goes on"

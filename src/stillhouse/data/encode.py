@@ -9,11 +9,12 @@ Knows tokenizers, and neither models nor losses.  An example is one sequence tha
     starts     positions at which a new document begins: [0] unless several short ones were packed together, or a
                classifier reads a pair
     bytes      UTF-8 bytes of the text that the counted positions stand for
+    reasons    places of the counted tokens that give reasons for the answer; mostly none
 """
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Example:
     labels: list[int]
     starts: list[int]
     bytes: int
+    reasons: list[int] = field(default_factory=list)
 
     @property
     def counted(self) -> int:
@@ -156,7 +158,8 @@ def encode_chat(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len
                 "apart; give the rows as prompt and completion."
             )
         spans.append((len(before), len(after.rstrip())))
-    return _spans_to_example(row["id"], text, spans, tokenizer, max_length, special=False)
+    reasons = _reasons(row, text, *spans[-1]) if spans else None
+    return _spans_to_example(row["id"], text, spans, tokenizer, max_length, special=False, reasons=reasons)
 
 
 def _opening(conversation: str, tokenizer: PreTrainedTokenizerBase, row: dict[str, Any]) -> str:
@@ -174,9 +177,24 @@ def encode_completion(
     text = row["prompt"] + row["completion"]
     if tokenizer.eos_token:
         text += str(tokenizer.eos_token)
+    span = (len(row["prompt"]), len(text))
     return _spans_to_example(
-        row["id"], text, [(len(row["prompt"]), len(text))], tokenizer, max_length, special=True
+        row["id"], text, [span], tokenizer, max_length, special=True, reasons=_reasons(row, text, *span)
     )
+
+
+def _reasons(row: dict[str, Any], text: str, low: int, high: int) -> tuple[int, int] | None:
+    """The characters of the answer text[low:high] that give its reasons; None if the row has none."""
+    reasons = row.get("rationale")
+    if not reasons:
+        return None
+    at = text.find(reasons, low, high)
+    if at < 0:
+        raise DataError(
+            f"{row['where']}: the chat template rewrites the answer, so its rationale cannot be told apart; give the rows as "
+            "prompt, completion and rationale."
+        )
+    return low, at + len(reasons)
 
 
 def _render(
@@ -198,8 +216,12 @@ def _spans_to_example(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     special: bool,
+    reasons: tuple[int, int] | None = None,
 ) -> Example | str:
-    """Tokens that overlap one of the character `spans` are counted, but the first of all: nothing predicts it."""
+    """Tokens that overlap one of the character `spans` are counted, but the first of all: nothing predicts it.
+
+    Those of them that overlap the characters `reasons` are the rationale's.
+    """
     encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=special, verbose=False)
     whole, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
     sizes = _sizes(text, whole, offsets, tokenizer)
@@ -208,11 +230,17 @@ def _spans_to_example(
         number > 0 and end > start and any(low < end and start < high for low, high in spans)
         for number, (start, end) in enumerate(offsets[:max_length])
     ]
-    if not any(inside):
+    low, high = reasons or (0, 0)
+    given = [
+        number
+        for number, (start, end) in enumerate(offsets[:max_length])
+        if inside[number] and low < end and start < high
+    ]
+    if sum(inside) == len(given):
         return "no answer within max_length"
     labels = [token if counted else IGNORED for token, counted in zip(ids, inside, strict=True)]
     size = sum(length for length, counted in zip(sizes, inside, strict=False) if counted)
-    return _example(row, ids, labels, [0], size)
+    return replace(_example(row, ids, labels, [0], size), reasons=given)
 
 
 def control_pieces(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
@@ -260,7 +288,12 @@ def write_examples(path: Path, examples: list[Example]) -> dict[str, Any]:
         "rows": len(examples),
         "tokens": sum(len(example.input_ids) for example in examples),
         "counted": sum(example.counted for example in examples),
-        "content": hash_json([[example.key, example.labels[:1]] for example in examples]),
+        "content": hash_json(
+            [
+                [example.key, example.labels[:1], *([example.reasons] * bool(example.reasons))]
+                for example in examples
+            ]
+        ),
     }
 
 
@@ -279,5 +312,6 @@ _SCHEMA = pa.schema(
         ("labels", pa.list_(pa.int32())),
         ("starts", pa.list_(pa.int32())),
         ("bytes", pa.int32()),
+        ("reasons", pa.list_(pa.int32())),
     ]
 )

@@ -7,6 +7,8 @@
     alpaca             instruction, input?, output, system?      -> messages
     sharegpt           conversations [{from, value}], system?    -> messages
 
+The last four may have a `rationale`: the reasons for the (last) answer, which then stand before it (`reasoned`).
+
 A row that can't be used (empty text, no label, no answer) is `Dropped` with its reason; one that is wrong (a column
 that isn't there, a number for a text) raises DataError.
 """
@@ -41,6 +43,8 @@ class Row(TypedDict, total=False):
     messages: list[Message]
     prompt: str
     completion: str
+    rationale: str
+    """The reasons that the completion, or the last message, begins with; see `reasoned`."""
     label: str
     group: str
     """Rows of one group stay on one side of a split; not part of the content."""
@@ -61,6 +65,8 @@ class Dropped:
 ROLES = {role: role for role in ("system", "user", "assistant", "tool")}
 SHAREGPT_ROLES = {**ROLES, "human": "user", "gpt": "assistant"}
 CONTENT = ("text", "pair", "messages", "prompt", "completion", "label")
+MARK = "\n\nAnswer: "
+"""What stands between reasons and the answer that follows from them."""
 NEEDS = {
     "text": ("text",),
     "labelled": ("text", "label"),
@@ -172,6 +178,8 @@ def canonical(
         found["group"] = group
     if "teacher" in columns and (teacher := _name(raw, columns["teacher"], "teacher")):
         found["teacher"] = teacher
+    if reasons := _rationale(raw, format, columns):
+        found = reasoned(found, reasons)
     if groups:
         found["groups"] = {column: _name(raw, column, "group") for column in groups}
     found["where"] = raw.where
@@ -208,6 +216,43 @@ def with_id(row: Row) -> Row:
     """`row`, its id set from its content."""
     row["id"] = hash_json({key: row[key] for key in CONTENT if key in row})[:16]  # type: ignore[literal-required]
     return row
+
+
+def reasoned(row: Row, reasons: str) -> Row:
+    """`row` with `reasons` before its (last) answer: the one way in which they get there, a file's and a writer's alike.
+
+    Source: Hsieh et al. 2023 (distilling step-by-step), arXiv:2305.02301; one sequence instead of its two tasks.
+    Returns: the row itself if nobody answered it; an answer that begins with its reasons already stays as it is.
+    """
+    reasons = reasons.strip()
+    new: Row = {**row, "rationale": reasons}
+    if "completion" in row:
+        if not row["completion"].lstrip().startswith(reasons):
+            new["completion"] = f"\n{reasons}{MARK}{row['completion'].strip()}"
+    elif "messages" in row and row["messages"][-1]["role"] == "assistant":
+        said = row["messages"][-1]["content"].strip()
+        joined = said if said.startswith(reasons) else f"{reasons}{MARK}{said}"
+        new["messages"] = [*row["messages"][:-1], {"role": "assistant", "content": joined}]
+    else:
+        return row
+    return with_id(new)
+
+
+def answer_alone(text: str) -> str:
+    """What follows the reasons in an answer that gives some; all of it in one that does not."""
+    return text.rpartition(MARK)[2]
+
+
+def _rationale(raw: Raw, format: str, columns: Mapping[str, str]) -> str:
+    """The reasons that a row of the file gives; "" if it gives none."""
+    column = columns.get("rationale", "rationale")
+    if format in ("text", "labelled"):
+        if "rationale" in columns:
+            raise DataError(
+                f"{raw.where}: columns.rationale: only rows with a prompt or messages have reasons for an answer; remove it."
+            )
+        return ""
+    return _string(raw, column, "rationale") if column in raw.fields or "rationale" in columns else ""
 
 
 def _name(raw: Raw, column: str, ours: str) -> str:

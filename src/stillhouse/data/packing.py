@@ -40,6 +40,7 @@ def _joined(rows: list[Example]) -> Example:
         ],  # the row before predicts no row's first
         starts=list(_starts(rows)),
         bytes=sum(row.bytes for row in rows),
+        reasons=list(_reasons(rows)),
     )
 
 
@@ -48,4 +49,12 @@ def _starts(rows: list[Example]) -> Iterator[int]:
     at = 0
     for row in rows:
         yield from (at + start for start in row.starts)
+        at += len(row.input_ids)
+
+
+def _reasons(rows: list[Example]) -> Iterator[int]:
+    """Where the reasons of each row lie in the sequence."""
+    at = 0
+    for row in rows:
+        yield from (at + place for place in row.reasons)
         at += len(row.input_ids)

@@ -64,4 +64,5 @@ def _emptied(row: Row | Dropped) -> Row | Dropped:
     if isinstance(row, Dropped):
         return row
     last: Message = {"role": "assistant", "content": ""}
+    row.pop("rationale", None)  # reasons for an answer that nobody gave
     return with_id({**row, "messages": [*row["messages"][:-1], last]})

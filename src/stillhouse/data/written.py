@@ -14,7 +14,7 @@ import numpy as np
 from ..recipe import generate as kinds
 from ..seeds import draw_seed
 from .filters.texts import answer_of, words
-from .formats import Message, Row, with_id
+from .formats import Message, Row, reasoned, with_id
 from .prompting import Prompt
 from .templates import fill
 
@@ -48,6 +48,7 @@ def answered(row: Row, answer: str, where: str | None = None) -> Row | str:
     if not answer.strip():
         return "empty answer"
     new: Row = {**row, "where": where or row["where"]}
+    new.pop("rationale", None)  # of the answer that was there
     if "messages" in row:
         new["messages"] = [*row["messages"][:-1], {"role": "assistant", "content": answer.strip()}]
     else:
@@ -162,19 +163,20 @@ def answers(rows: Sequence[Row]) -> Iterator[Ask]:
 
 
 def rationales(rows: Sequence[Row], prompt: Template) -> Iterator[Ask]:
-    """Each row's answer, its reasons before it."""
+    """Each row's answer, its reasons before it; rows that give reasons already are left as they are."""
     for row in rows:
+        if "rationale" in row:
+            continue
         where = f"{row['where']}~rationale"
 
-        def reasoned(text: str, row: Row = row, where: str = where) -> Row | str:
+        def with_reasons(text: str, row: Row = row, where: str = where) -> Row | str:
             if not text.strip():
                 return "empty answer"
-            gap = "" if "messages" in row else "\n"
-            return answered(row, f"{gap}{text.strip()}\n\nAnswer: {answer_of(row).strip()}", where)
+            return reasoned({**row, "where": where}, text)
 
         yield Ask(
             said(fill(prompt("rationale"), question=asked_of(row), answer=answer_of(row).strip())),
-            reasoned,
+            with_reasons,
             where,
         )
 
@@ -238,6 +240,7 @@ def _unanswered(row: Row, text: str, where: str) -> Row | str:
     new = reworded(row, text, where)
     if isinstance(new, str):
         return new
+    new.pop("rationale", None)
     if "messages" in new:  # of a conversation the last question only
         turns = [turn for turn in new["messages"][:-2] if turn["role"] == "system"]
         new["messages"] = [*turns, new["messages"][-2], {"role": "assistant", "content": ""}]

@@ -101,6 +101,7 @@ def fused_loss(
     terms: Sequence[tuple[float, Term]],
     total: Tensor | float,
     dtype: torch.dtype | None = None,
+    positions: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Σ weight·nats over all terms and positions ÷ `total`, without full logits.
 
@@ -110,11 +111,13 @@ def fused_loss(
         terms: (weight, term) each.
         total: counted positions of the whole optimiser step (see `reduction.total_mean`).
         dtype: arithmetic of the three products; None = the weight's.
+        positions: [N], a factor on the nats of each position, in all terms; None = 1.  `total` counts positions, whatever
+            they weigh.
 
-    Returns: (scalar with gradients into `hidden` and the head, [terms] sums of unweighted nats ÷ total, detached).
+    Returns: (scalar with gradients into `hidden` and the head, [terms] sums of nats ÷ total, detached, without the terms' weights).
     """
     apply: Any = _Fused.apply
-    loss, parts = apply(hidden, head.weight, head.bias, head, tuple(terms), float(total), dtype)
+    loss, parts = apply(hidden, head.weight, head.bias, head, tuple(terms), float(total), dtype, positions)
     return loss, parts
 
 
@@ -145,6 +148,7 @@ class _Fused(torch.autograd.Function):
         terms: tuple[tuple[float, Term], ...],
         total: float,
         dtype: torch.dtype | None,
+        weights: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         wants = ctx.needs_input_grad
         head = replace(head, weight=weight, bias=bias).detached()
@@ -161,7 +165,7 @@ class _Fused(torch.autograd.Function):
             bend = 1.0 - (logits / slim.softcap).square() if slim.softcap else None
             for block in blocks(positions) if beside else [positions]:
                 own = logits[block.start - positions.start : block.stop - positions.start]
-                d_own = _terms(own, block, terms, total, parts)
+                d_own = _terms(own, block, terms, total, parts, weights)
                 if d_own is not own:
                     own.copy_(d_own)
                 del d_own  # or the next one would lie beside it
@@ -191,7 +195,7 @@ class _Fused(torch.autograd.Function):
             None if saved is None else (saved if whole else saved.mul(d_loss)).to(kind)
             for saved, kind in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return (*scaled, None, None, None, None)
+        return (*scaled, None, None, None, None, None)
 
 
 def _terms(
@@ -200,16 +204,22 @@ def _terms(
     terms: tuple[tuple[float, Term], ...],
     total: float,
     sums: Tensor,
+    weights: Tensor | None,
 ) -> Tensor:
     """All terms on one chunk: adds their nats to `sums`; returns the gradient on the logits, which it overwrites."""
     d_logits: Tensor | None = None
+    weigh = None if weights is None else weights[positions].float()
+
+    def summed(nats: Tensor) -> Tensor:
+        return total_mean(nats if weigh is None else nats * weigh, total)
+
     shared: dict[float, list[int]] = {}
     for number, (factor, term) in enumerate(terms):
         if isinstance(term, (SoftmaxTerm, DenseTerm)):
             shared.setdefault(term.temperature, []).append(number)
             continue
         nats, dense = term(logits, positions)
-        sums[number] += total_mean(nats, total)
+        sums[number] += summed(nats)
         dense.mul_(factor * share(total))
         d_logits = dense if d_logits is None else d_logits.add_(dense)
     for left, (temperature, numbers) in zip(range(len(shared) - 1, -1, -1), shared.items(), strict=True):
@@ -217,10 +227,10 @@ def _terms(
         group = [(terms[number][0] * share(total), terms[number][1]) for number in numbers]
         folded, each = fold(own, temperature, group, positions)  # type: ignore[arg-type]
         for number, nats in zip(numbers, each, strict=True):
-            sums[number] += total_mean(nats, total)
+            sums[number] += summed(nats)
         d_logits = folded if d_logits is None else d_logits.add_(folded)
     assert d_logits is not None
-    return d_logits
+    return d_logits if weigh is None else d_logits.mul_(weigh.unsqueeze(-1))
 
 
 def _fold(

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from ..errors import RecipeError
 from ..losses import Head
+from .adapted import head_product
 
 
 @contextmanager
@@ -41,48 +42,68 @@ def language_head(model: PreTrainedModel, vocabulary: int) -> Head:
     `vocabulary`: the tokenizer's real size; the padded rows beyond it are left out.
     """
     module = model.get_output_embeddings()
-    weight, bias = _head_product(module)
+    weight, bias = head_product(model, module)
     if weight is None:
         raise RecipeError(
             f"{type(model).__name__} has no linear head over its vocabulary; it is not a language model."
         )
     config = model.config.get_text_config().to_dict()
-    scale = float(config.get("logit_scale") or 1.0) / float(config.get("logits_scaling") or 1.0)
-    softcap = config.get("final_logit_softcapping")
-    vocabulary = min(vocabulary, weight.shape[0])
-    return Head(weight, bias, vocabulary, scale, float(softcap) if softcap else None)
+    family = str(config.get("model_type"))
+    scale = 1.0
+    for name in SCALES:
+        factor = float(config.get(name) or 1.0)
+        divides = name == "logits_scaling" and not family.startswith(MULTIPLY)
+        scale = scale / factor if divides else scale * factor
+    softcap = next((float(config[name]) for name in SOFTCAPS if config.get(name)), None)
+    return Head(weight, bias, min(vocabulary, weight.shape[0]), scale, softcap)
 
 
-def _head_product(module: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
-    """Weight and bias of a head; of one with a LoRA adapter beside it, their sum, with gradients into the adapter."""
-    if isinstance(module, nn.Linear):
-        return module.weight, module.bias
-    base: Any = getattr(module, "base_layer", None)
-    if not isinstance(base, nn.Linear):
-        return None, None
-    adapted: Any = module
-    return base.weight + adapted.get_delta_weight("default"), base.bias
+SCALES = ("logit_scale", "lm_head_multiplier", "logits_scaling")
+"""What families call the factor on their logits (Cohere, Falcon-H1, Granite, which divides)."""
+MULTIPLY = ("hyperclovax",)
+"""Families that multiply by what Granite divides by."""
+SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""What families call the c of c·tanh(logits / c) (Gemma, RecurrentGemma, xLSTM)."""
 
 
 @torch.no_grad()
 def verify_head(model: PreTrainedModel, vocabulary: int) -> None:
     """Compare our head with the model's own logits on four tokens.  Raises: RecipeError if they differ.
 
-    Families treat logits in their own ways (scales, soft caps); one we do not know must not train on a wrong loss.
+    Families treat logits in their own ways (scales, soft caps); one we do not know must not train on a wrong loss.  Logits are
+    compared as they are and as loud ones: a cap does nothing to the small logits of a model that has learned nothing yet.
     """
     was_training = model.training
     model.eval()
     ids = torch.arange(1, 5, device=model.device).unsqueeze(0) % vocabulary
-    theirs = model(input_ids=ids, use_cache=False).logits[0, :, :vocabulary].float()
     with hidden_at_head(model) as caught:
         model(input_ids=ids, use_cache=False)
-    ours = language_head(model, vocabulary).logits(caught[-1][0])
+    plain = language_head(model, vocabulary).logits(caught[-1][0])
+    for factor in (1.0, max(1.0, LOUD / float(plain.abs().max().clamp_min(1e-6)))):
+        with _at_head(model, factor):
+            theirs = model(input_ids=ids, use_cache=False).logits[0, :, :vocabulary].float()
+        ours = language_head(model, vocabulary).logits(caught[-1][0] * factor)
+        if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2 * float(theirs.abs().max())):
+            raise RecipeError(
+                f"{type(model).__name__} treats its logits in a way that is not known here (they differ by up to "
+                f"{float((ours - theirs).abs().max()):.3g}); please report it with the model's config.json."
+            )
     model.train(was_training)
-    if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2 * float(theirs.abs().max())):
-        raise RecipeError(
-            f"{type(model).__name__} treats its logits in a way that is not known here (they differ by up to "
-            f"{float((ours - theirs).abs().max()):.3g}); please report it with the model's config.json."
-        )
+
+
+LOUD = 200.0
+"""Largest logit of the second comparison, beyond what any family caps at."""
+
+
+@contextmanager
+def _at_head(model: PreTrainedModel, factor: float) -> Iterator[None]:
+    """While this is open, the head reads hidden states `factor` times as large."""
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, args: (args[0] * factor, *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def layers_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -95,6 +116,33 @@ def layers_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
             "give the student as a model or a config instead of from_teacher."
         )
     return found[0]
+
+
+NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "final_norm")
+"""What families call the norm between their last layer and their head."""
+
+
+@torch.no_grad()
+def final_norm(model: PreTrainedModel) -> nn.Module:
+    """What a language model does to its last layer's output before the head reads it.
+
+    Raises: RecipeError if what is found, tried out on four tokens, does not make the one of the other.
+    """
+    name, layers = layers_of(model)
+    around = model.get_submodule(name.rpartition(".")[0]).named_children()
+    found = next((module for child, module in around if child in NORMS), nn.Identity())
+    last, was_training = f"hidden.{len(layers)}", model.training
+    model.eval()
+    ids = torch.arange(1, 5, device=model.device).unsqueeze(0)
+    with tapped(model, [last]) as own, hidden_at_head(model) as caught:
+        model(input_ids=ids, use_cache=False)
+    model.train(was_training)
+    if last not in own or not torch.allclose(found(own[last]), caught[-1], rtol=1e-2, atol=1e-3):
+        raise RecipeError(
+            f"objective: deeper_layers: what {type(model).__name__} does between its last layer and its head is not known here; "
+            "remove the term."
+        )
+    return found
 
 
 @torch.no_grad()

@@ -254,7 +254,7 @@ def _written(row: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in row.items()
-        if name in ("text", "pair", "prompt", "completion", "messages")
+        if name in ("text", "pair", "prompt", "completion", "messages", "rationale")
     }
 
 

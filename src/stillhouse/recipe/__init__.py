@@ -9,11 +9,13 @@ from .forms import Adapter, Quantize, Sparsity
 from .load import load_recipe, parse_recipe
 from .objective import (
     JS,
+    TEACHERLESS,
     AdaptiveKL,
     AlphaBeta,
     Attention,
     CrossTokenizer,
     Custom,
+    DeeperLayers,
     Embeddings,
     FeatureTerm,
     ForwardKL,
@@ -33,7 +35,7 @@ from .objective import (
 from .outputs import Answers, Baseline, Evaluate, Gate, Harness, Judge, Memorisation, Report
 from .panel import Member, Pool
 from .plan import Plan, Tune
-from .rollouts import Rollouts, rollouts_fault
+from .rollouts import Adaptive, Rollouts, rollouts_fault
 from .student import FromConfig, FromTeacher, Search, Student, Target
 from .teacher import Finetune, Label, Teacher
 from .train import EarlyStopping, Train
@@ -41,7 +43,9 @@ from .zero_shot import ZeroShot
 
 __all__ = [
     "JS",
+    "TEACHERLESS",
     "Adapter",
+    "Adaptive",
     "AdaptiveKL",
     "AlphaBeta",
     "Also",
@@ -54,6 +58,7 @@ __all__ = [
     "Custom",
     "Data",
     "DataSet",
+    "DeeperLayers",
     "EarlyStopping",
     "Embeddings",
     "Evaluate",

@@ -132,11 +132,11 @@ def api_fault(recipe: Any) -> str | None:
         if recipe.evaluate.groups or recipe.evaluate.perturb:
             what = "groups" if recipe.evaluate.groups else "perturb"
             return f"evaluate.{what}: compares with the teacher row by row, and behind an API it says texts alone; remove it"
-        if soft := sorted(kinds - {"hard"}):
+        if soft := sorted(kinds - {"hard", "deeper_layers"}):
             return (
                 f"objective: {soft[0]} needs the teacher's probabilities, and behind an API it says text alone, which the "
                 "student learns as hard targets; use objective: [{kind: hard}]"
             )
-    elif kinds == {"hard"}:
+    elif kinds <= {"hard", "deeper_layers"}:
         return "objective: no term uses the teacher, whose answers are soft targets; add {kind: forward_kl}"
     return None

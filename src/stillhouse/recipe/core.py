@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from .api import api_fault
 from .data import Data
 from .objective import (
+    TEACHERLESS,
     AdaptiveKL,
     AlphaBeta,
     CrossTokenizer,
@@ -21,7 +22,7 @@ from .objective import (
 from .outputs import SIMPLE, Evaluate, Gate, Report, memorisation_fault
 from .panel import alone_fault, context_fault, panel_fault
 from .plan import TEACH_ON, Plan, Tune
-from .rollouts import Rollouts, rollouts_fault
+from .rollouts import Adaptive, Rollouts, rollouts_fault
 from .section import Section
 from .student import Student
 from .teacher import Label, Teacher
@@ -80,7 +81,12 @@ class Recipe(Section):
         """Whether the student learns from a teacher: by a term of the objective that compares with one, or by its texts."""
         if self.teacher.api is not None and self.task == "causal_lm":
             return True  # its texts are the hard targets
-        return any(not isinstance(term, Hard) for term in self.objective)
+        return any(not isinstance(term, TEACHERLESS) for term in self.objective)
+
+    @property
+    def has_control(self) -> bool:
+        """Whether the student learns anything that its control, which has the hard targets alone, does not."""
+        return self.has_teacher or any(not isinstance(term, Hard) for term in self.objective)
 
     @property
     def temperature(self) -> float | None:
@@ -160,7 +166,7 @@ class Recipe(Section):
             )
         if self.gate.min_gain is not None and not self.evaluate.hard_only:
             raise ValueError("gate.min_gain: needs the control; set evaluate.hard_only: true")
-        if self.gate.min_gain is not None and not self.has_teacher:
+        if self.gate.min_gain is not None and not self.has_control:
             raise ValueError(
                 "gate.min_gain: no term of the objective uses the teacher, so the student is its own control; "
                 "remove the gate, or add a forward_kl term"
@@ -186,7 +192,7 @@ class Recipe(Section):
         if settings.panel is None and settings.context is None and settings.zero_shot is None:
             return
         for term in self.objective:
-            if not isinstance(term, (Hard, SoftTerm, PolicyGradient)):
+            if not isinstance(term, (*TEACHERLESS, SoftTerm, PolicyGradient)):
                 raise ValueError(
                     f"objective: {term.kind} compares layers, and a teacher with a panel, a context or zero_shot has none like the "
                     "student's; use forward_kl"
@@ -206,12 +212,17 @@ class Recipe(Section):
             raise ValueError("rollouts: only a language model writes; remove them")
         if not self.label.online or not self.has_teacher:
             raise ValueError("rollouts: nobody has labelled what the student writes; set label.online: true")
+        if isinstance(self.rollouts.share, Adaptive) and self.data.validation is None:
+            raise ValueError(
+                "rollouts.share: grows when the loss on the validation rows stops falling, and there are none; set "
+                "data.validation: 0.1"
+            )
 
     def _targets_can_be_kept(self) -> None:
         """What the terms compare with must be something that lies on disk."""
         soft = [term for term in self.objective if isinstance(term, SoftTerm)]
         for term in self.objective:
-            if not isinstance(term, (Hard, SoftTerm)):
+            if not isinstance(term, (*TEACHERLESS, SoftTerm)):
                 raise ValueError(
                     f"objective: {term.kind} compares layers, which are not kept on disk; set label.online: true"
                 )

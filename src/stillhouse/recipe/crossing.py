@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .objective import CrossTokenizer, Hard, Term
+from .objective import TEACHERLESS, CrossTokenizer, Term
 from .rollouts import Rollouts
 
 SAID = "student.model: its tokenizer is not the teacher's"
@@ -14,7 +14,9 @@ def crossing_fault(
     """The sentence that says why such a pair cannot learn from each other here, and what to set; None if it can."""
     if task != "causal_lm":
         return f"{SAID}, which only language models can do without; choose a student of its family."
-    wrong = next((term.kind for term in objective if not isinstance(term, (Hard, CrossTokenizer))), None)
+    wrong = next(
+        (term.kind for term in objective if not isinstance(term, (*TEACHERLESS, CrossTokenizer))), None
+    )
     if wrong is not None:
         return (
             f"{SAID}, and {wrong} compares the same tokens; use {{kind: cross_tokenizer}} in the objective and set "

@@ -27,8 +27,10 @@ class DataSet(Section):
     """Commit or tag, for `hub:` sources."""
     format: Format = "auto"
     """What a row is; `auto` looks at the columns and says what it found."""
-    columns: dict[Literal["text", "pair", "label", "messages", "prompt", "completion", "group"], str] = {}
-    """Our name -> the name in the file, where they differ."""
+    columns: dict[
+        Literal["text", "pair", "label", "messages", "prompt", "completion", "rationale", "group"], str
+    ] = {}
+    """Our name -> the name in the file, where they differ.  A `rationale` is put before its row's answer, and learned with it."""
     where: dict[str, str | int | float | bool] = {}
     """Keep only the rows whose column equals this value."""
     sentences: bool = False

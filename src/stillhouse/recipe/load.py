@@ -221,7 +221,7 @@ def _place(loc: Iterable[int | str], values: Any) -> str:
 
 
 def _is_union_member(step: str) -> bool:
-    return step in ("int", "float", "str", "bool", "Schedule", "Baseline", "dict") or "[" in step
+    return step in ("int", "float", "str", "bool", "Schedule", "Adaptive", "Baseline", "dict") or "[" in step
 
 
 def _known_keys(loc: Iterable[int | str]) -> list[str]:

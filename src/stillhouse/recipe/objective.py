@@ -10,6 +10,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -49,9 +50,7 @@ class Hard(_Term):
     """Probability spread evenly over all classes or tokens."""
 
 
-class SoftTerm(_Term):
-    """A comparison with the teacher's distribution."""
-
+class _Tempered(_Term):
     temperature: PositiveFloat | Schedule = 1.0
     """Divides both models' logits; the term is multiplied by its square, so that its gradient keeps its size."""
 
@@ -60,6 +59,10 @@ class SoftTerm(_Term):
         if isinstance(self.temperature, Schedule) and min(self.temperature.start, self.temperature.end) <= 0:
             raise ValueError("temperature: a schedule must stay above 0")
         return self
+
+
+class SoftTerm(_Tempered):
+    """A comparison with the teacher's distribution."""
 
 
 class ForwardKL(SoftTerm):
@@ -221,8 +224,29 @@ class Similarity(_Term):
     1 − CKA (Kornblith et al. 2019, arXiv:1905.00414).  Depends on which rows share a micro-batch."""
 
 
+class DeeperLayers(_Tempered):
+    """The student's own last layer teaches its earlier ones: KL(last ‖ earlier), the last held still, Zhang et al. 2019
+    (arXiv:1905.08094).  Needs no teacher."""
+
+    kind: Literal["deeper_layers"] = "deeper_layers"
+    layers: list[PositiveInt] | None = Field(default=None, min_length=1)
+    """Which of the student's layers learn so, counted from 1; each costs a language model as much as another head.  None = the
+    middle one."""
+
+    @field_validator("layers")
+    @classmethod
+    def _each_once(cls, value: list[int] | None) -> list[int] | None:
+        if value is not None and len(set(value)) < len(value):
+            raise ValueError(f"names a layer twice: {value}")
+        return value
+
+
+TEACHERLESS = (Hard, DeeperLayers)
+"""Terms that compare with no teacher."""
+
 Term = Annotated[
     Hard | ForwardKL | ReverseKL | JS | SkewForwardKL | SkewReverseKL | AdaptiveKL | TotalVariation | AlphaBeta
-    | CrossTokenizer | Custom | PolicyGradient | Hidden | Embeddings | Attention | Relations | Similarity,
+    | CrossTokenizer | Custom | PolicyGradient | Hidden | Embeddings | Attention | Relations | Similarity
+    | DeeperLayers,
     Field(discriminator="kind"),
 ]  # fmt: skip

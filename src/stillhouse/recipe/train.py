@@ -37,6 +37,9 @@ class Train(Section):
     """Share of the steps over which the learning rate rises."""
     weight_decay: NonNegativeFloat = 0.01
     """AdamW's decay, on matrices only."""
+    rationale_weight: NonNegativeFloat = 1.0
+    """Factor on what every term asks of a rationale's tokens (rows with a `rationale`, or `data.generate: rationale`); they count
+    as one position each, whatever they weigh."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients longer than this are scaled down to it."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -16,6 +16,7 @@ from ..files import folder_bytes, write_json
 from ..latency import FEWEST, NEW_TOKENS, REQUESTS, WARM_UP
 from ..models.load import parameters
 from ..models.machine import device
+from ..models.taps import tapped
 from ..pipeline import peak_memory
 from ..progress import Watch
 from ..recipe import Baseline, Finetune, Term, Train, crossing_fault
@@ -27,7 +28,7 @@ from ..teachers.codec import bytes_a_position
 from ..teachers.labelling import ask_batch, label_settings
 from ..teachers.local import LocalTeacher
 from ..train.features import FEATURES
-from ..train.objective import Objective
+from ..train.objective import Layers, Objective
 from .asking import stand_ins, what_asking_takes
 from .naming import make_namer
 from .prepare import task_of
@@ -170,7 +171,7 @@ def _predict(
     if (early := recipe.train.early_stopping) is not None:
         saves += -(-steps // early.every) * early.rows * _mean(train) * speed["student_read"]
     held_tokens = sum(_tokens(examples) for examples in held.values())
-    students = 3 if recipe.evaluate.hard_only and recipe.has_teacher else 2
+    students = 3 if recipe.evaluate.hard_only and recipe.has_control else 2
     students += sum(isinstance(one, Baseline) for one in recipe.evaluate.baselines)
     probed = _tokens(train[: recipe.student.cut.rows]) if recipe.student.cut else 0
     probed = round(probed * passes(recipe.student))
@@ -192,9 +193,9 @@ def _predict(
             seconds["train"] += learning * speed["teacher_label"]
         else:
             seconds["label"] = 2.0 + _tokens(train) * speed["teacher_label"]
-        if recipe.evaluate.hard_only:
-            mean = _mean(labelled(train))
-            seconds["control"] = 2.0 + steps * in_a_step * mean * speed["control_learn"] + saves
+    if recipe.has_control and recipe.evaluate.hard_only:
+        mean = _mean(labelled(train))
+        seconds["control"] = 2.0 + steps * in_a_step * mean * speed["control_learn"] + saves
     seconds["seeds"] = (recipe.evaluate.seeds - 1) * (seconds["train"] + seconds["control"])
     return seconds
 
@@ -239,6 +240,7 @@ def _learning(
     """Seconds a token for forward, backward and the optimiser's step."""
     # terms about layers need both models at once; their own products are small against the models'
     objective = Objective([term for term in terms if not isinstance(term, FEATURES)] or HARD_ONLY)
+    objective.attach(model, None, task.outcomes, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     bfloat16 = dtype_name(train.precision, facts) == "bfloat16"
     for (
@@ -251,8 +253,12 @@ def _learning(
 
     def step() -> None:
         with torch.autocast(device().type, torch.bfloat16, enabled=bfloat16):
-            scores = task.scores(model, batch)
-        loss, _ = objective(scores, targets, len(scores.labels), torch.bfloat16 if bfloat16 else None)
+            with tapped(model, objective.points(0.0)) as mine:
+                scores = task.scores(model, batch)
+            layers = Layers(mine, {}, task.layout(batch))
+            loss, _ = objective(
+                scores, targets, len(scores.labels), torch.bfloat16 if bfloat16 else None, layers=layers
+            )
         torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()

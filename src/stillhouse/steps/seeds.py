@@ -27,7 +27,7 @@ def train_again(recipe: Any, place: Path, results: Results, watch: Watch) -> Ite
         view = SimpleNamespace(**{**vars(recipe), "seed": seed, "train": own})
         found: dict[str, Any] = {"seed": seed}
         wanted = {"student": list(recipe.objective)}
-        if recipe.evaluate.hard_only and recipe.has_teacher:
+        if recipe.evaluate.hard_only and recipe.has_control:
             wanted["hard_only"] = training.HARD_ONLY
         for name, objective in wanted.items():
             watch.note(f"  {name} with seed {seed}")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,9 +16,10 @@ from ..files import atomic_folder, manifest_fault, write_jsonl
 from ..models.machine import device
 from ..pipeline import Results
 from ..progress import Watch
-from ..recipe import EarlyStopping, Finetune, Hard, Rollouts, Term, Train
+from ..ranks import any_of_them, rank, size
+from ..recipe import TEACHERLESS, Adaptive, EarlyStopping, Finetune, Hard, Rollouts, Term, Train
 from ..seeds import draw_seed
-from ..stopping import asked, good_moments
+from ..stopping import ask, asked, good_moments
 from ..tasks import Task
 from ..tasks.bilingual import Bilingual
 from ..teachers import Teacher
@@ -38,7 +38,7 @@ HARD_ONLY: list[Term] = [Hard(weight=1.0)]
 
 def build_teacher(recipe: Any, results: Results, place: Path, watch: Watch) -> Teacher | Ema | None:
     """The kept targets, or the model itself beside the student; None if no term needs it."""
-    if all(isinstance(term, Hard) for term in recipe.objective):
+    if all(isinstance(term, TEACHERLESS) for term in recipe.objective):
         return None
     label = results["label"]
     if label["cache"] is not None:
@@ -81,9 +81,12 @@ def train_student(
         examples = labelled(examples)
     rollouts = None if teacher is None else recipe.rollouts
     examples, chosen = set_aside(recipe.train.early_stopping, examples, facts, place)
+    looked_at = None
+    if rollouts is not None and isinstance(rollouts.share, Adaptive):
+        looked_at = read_examples(place.parent / "prepare" / "validation.parquet")
     return _fit(
         recipe.train, steps, training_seed(recipe), objective, teacher, task, student, examples, facts,
-        inside or place, watch, rollouts=rollouts, forms=forms_of(recipe.student), chosen=chosen,
+        inside or place, watch, rollouts=rollouts, forms=forms_of(recipe.student), chosen=chosen, looked_at=looked_at,
     )  # fmt: skip
 
 
@@ -127,12 +130,18 @@ def _fit(
     rollouts: Rollouts | None = None,
     forms: Sequence[Form] = (),
     chosen: Chosen | None = None,
+    looked_at: list[Example] | None = None,
 ) -> Path:
-    """Train from `start` until `steps`, or until `chosen` rows tell no gain, from the newest sound checkpoint in `place` on."""
+    """Train from `start` until `steps`, or until `chosen` rows tell no gain, from the newest sound checkpoint in `place` on; all
+    processes of a run together, of which rank 0 alone writes.
+
+    Args: looked_at: validation rows, where something follows the loss on them.
+    """
     done = place / "model"
     if done.exists() and manifest_fault(done) is None:
         return done
     reached = checkpoints.newest_sound(place / "checkpoints", watch.note)
+    any_of_them(False)  # all have looked before one writes
     metric = task.metrics[task.headline]
     seen = looks_of(reached) if chosen and reached else []
     over = chosen is not None and ended(seen, metric, chosen.wanted.patience)
@@ -143,12 +152,7 @@ def _fit(
         load_weights(student, reached / BEST if chosen else reached)
         if chosen:
             chosen.write(place, seen, metric, steps)
-        for form in reversed(forms):
-            form.finish(student, place)
-        with atomic_folder(done) as part:
-            student.save_pretrained(part)
-            task.tokenizer.save_pretrained(part)
-        return done
+        return _finished(student, task, forms, place)
     student = _begun(task, start, head_seed, forms)
     attend_fast(student, examples)
     curves = Curves(place / "metrics.jsonl", place.name, watch, steps)
@@ -159,9 +163,11 @@ def _fit(
         objective=objective,
         args=arguments(train, steps, seed, place, facts),
         train_dataset=examples,
+        eval_dataset=looked_at,
         processing_class=task.tokenizer,
         task=task,
         rollouts=rollouts,
+        rationale_weight=train.rationale_weight,
         callbacks=[*(one for form in forms if (one := form.callback()) is not None), *stopping, curves],
         say=watch.note,
     )
@@ -171,10 +177,19 @@ def _fit(
     if chosen:
         load_weights(student, place / BEST)
         chosen.write(place, looks_in(distiller.state.log_history), metric, steps)
-    for form in reversed(forms):
-        form.finish(student, place)
-    with atomic_folder(done) as part:
-        distiller.save_model(str(part))
+    return _finished(student, task, forms, place)
+
+
+def _finished(student: PreTrainedModel, task: Task, forms: Sequence[Form], place: Path) -> Path:
+    """The student as an ordinary model in `place`/model; there for all processes when this returns."""
+    done = place / "model"
+    if rank() == 0:
+        for form in reversed(forms):
+            form.finish(student, place)
+        with atomic_folder(done) as part:
+            student.save_pretrained(part)
+            task.tokenizer.save_pretrained(part)
+    any_of_them(False)
     return done
 
 
@@ -202,6 +217,7 @@ def arguments(train: Train, steps: int, seed: int, place: Path, facts: dict[str,
         output_dir=str(place / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=train.batch_size,
+        per_device_eval_batch_size=train.batch_size,
         gradient_accumulation_steps=train.accumulate,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.schedule,
@@ -210,6 +226,7 @@ def arguments(train: Train, steps: int, seed: int, place: Path, facts: dict[str,
         max_grad_norm=train.max_grad_norm,
         bf16=dtype_name(train.precision, facts) == "bfloat16",
         use_cpu=device().type == "cpu",
+        ddp_backend="gloo" if size() > 1 and device().type == "cpu" else None,
         seed=seed,
         save_strategy="steps",
         save_steps=train.checkpoint_every,
@@ -250,8 +267,7 @@ def set_aside(
 
 def steps_of(train: Train, examples: int) -> int:
     """Optimiser steps that `steps` or `epochs` come to."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    in_a_step = train.batch_size * train.accumulate * world
+    in_a_step = train.batch_size * train.accumulate * size()
     return train.steps or max(1, math.ceil((train.epochs or 1.0) * examples / in_a_step))
 
 
@@ -283,6 +299,8 @@ class Curves(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """What was logged before the checkpoint stays; what came after it is dropped, for it comes again."""
+        if rank() > 0:
+            return
         kept = [row for row in state.log_history if "loss" in row or SEEN in row]
         write_jsonl(self.path, [{"run": self.run, **row} for row in kept])
         self._handle = self.path.open("a", encoding="utf-8")
@@ -310,9 +328,12 @@ class Curves(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Move the bar; if somebody asked to stop, save a checkpoint first."""
+        """Move the bar; if somebody asked one of the processes to stop, all save a checkpoint first."""
         self.watch.step(self.run, state.global_step, self.steps, self._loss)
-        if asked() and state.global_step < self.steps:
+        stop = any_of_them(asked())
+        if stop and not asked():
+            ask()
+        if stop and state.global_step < self.steps:
             self.watch.note(f"  stopping after step {state.global_step}, which is saved")
             control.should_save = control.should_training_stop = True
 

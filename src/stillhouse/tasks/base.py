@@ -43,6 +43,8 @@ class Scores:
     """[N] which example of the batch each position belongs to."""
     written: Written | None = None
     """What the student's own words are worth, if it wrote this batch."""
+    reasons: Tensor | None = None
+    """[N] whether each position's token is one of a rationale; None if no row of the batch has one."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,13 @@ def on_device(batch: Batch) -> Batch:
 
 
 def unwrap(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside DDP, FSDP or torch.compile."""
+    """The transformers model inside DDP, FSDP, torch.compile or PEFT's own wrapper."""
     inner: Any = model
     while not isinstance(inner, PreTrainedModel):
-        inner = inner.module if isinstance(getattr(inner, "module", None), nn.Module) else inner._orig_mod
+        if isinstance(getattr(inner, "module", None), nn.Module):
+            inner = inner.module
+        elif callable(base := getattr(inner, "get_base_model", None)):
+            inner = base()
+        else:
+            inner = inner._orig_mod
     return inner

@@ -87,6 +87,10 @@ class CausalLM:
             "lengths": torch.tensor([len(example.input_ids) for example in examples]),
             "keys": [example.key for example in examples],
         }
+        if any(example.reasons for example in examples):
+            batch["reasons"] = torch.zeros(len(examples), length, dtype=torch.bool)
+            for number, example in enumerate(examples):
+                batch["reasons"][number, example.reasons] = True
         if any(len(example.starts) > 1 for example in examples):
             batch["position_ids"] = torch.stack([_positions(example, length) for example in examples])
         return batch
@@ -157,6 +161,7 @@ class CausalLM:
             head=language_head(inner, self.outcomes),
             labels=torch.full_like(labels, IGNORED) if batch.get("written") else labels,
             rows=rows[mask],
+            reasons=batch["reasons"][:, 1:][mask] if "reasons" in batch else None,
         )
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from ..seeds import draw_seed
 from ..tasks import unwrap
 from ..teachers.ema import EmaTeacher
 from .order import SeededOrder
+from .rollouts import AdaptiveShare
 
 
 class Companion(TrainerCallback):
@@ -54,3 +55,24 @@ class Following(TrainerCallback):
     ) -> None:
         """Before a checkpoint of this step is written."""
         self.teacher.follow(unwrap(kwargs["model"]))
+
+
+class Adapting(TrainerCallback):
+    """Lets an adaptive share of the student's own rows follow the loss on the evaluation rows."""
+
+    def __init__(self, share: AdaptiveShare) -> None:
+        self.share = share
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Ask for a look; it comes before a checkpoint of this step is written."""
+        if state.global_step % self.share.wanted.every == 0:
+            control.should_evaluate = True
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Only the looks that it asked for: how often somebody else evaluates must not move the share."""
+        if state.global_step and state.global_step % self.share.wanted.every == 0:
+            self.share.look(kwargs["metrics"]["eval_loss"])

@@ -10,6 +10,7 @@ only.
     optimizer.json                      its param_groups and plain numbers
     scheduler.json                      the learning-rate schedule
     trainer_state.json                  the Trainer's own state: step, epoch, log
+    ranks.json                          how many processes trained together
     MANIFEST.json                       last
 """
 
@@ -24,8 +25,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..files import MANIFEST, atomic_folder, manifest_fault, read_json, sweep_parts
+from ..errors import RecipeError
+from ..files import MANIFEST, atomic_folder, manifest_fault, read_json, sweep_parts, write_json
 
+RANKS = "ranks.json"
 _NAME = re.compile(r"checkpoint-(\d+)$")
 
 
@@ -57,18 +60,31 @@ def write_checkpoint(
     save_state: Callable[[str], None],
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
+    ranks: int = 1,
 ) -> None:
     """Write one checkpoint whole.
 
     Args:
         save_model: writes the weights into a folder.
         save_state: writes the Trainer's state to a file.
+        ranks: processes that train together.
     """
     with atomic_folder(target) as part:
         save_model(str(part))
         save_optimizer(part, optimizer)
         (part / "scheduler.json").write_text(json.dumps(scheduler.state_dict()), encoding="utf-8")
         save_state(str(part / "trainer_state.json"))
+        write_json(part / RANKS, ranks)
+
+
+def check_ranks(folder: Path, ranks: int) -> None:
+    """Raises: RecipeError if another number of processes wrote it: their steps are made of other rows."""
+    wrote = int(read_json(folder / RANKS)) if (folder / RANKS).exists() else 1
+    if wrote != ranks:
+        raise RecipeError(
+            f"{folder}: was written by {wrote} processes that trained together, and now there are {ranks}; go on with as many, or "
+            "begin anew (--fresh)."
+        )
 
 
 def rotate(folder: Path, keep: int | None) -> None:

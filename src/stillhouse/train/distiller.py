@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from ..data.encode import Example
+from ..data.formats import Row, reasoned
 from ..errors import RecipeError
 from ..models.taps import tapped
 from ..recipe import PolicyGradient, Rollouts, Term, rollouts_fault
@@ -27,8 +28,8 @@ from ..teachers.cross import Foreign
 from ..teachers.ema import Ema, EmaTeacher
 from ..teachers.local import LocalTeacher
 from . import checkpoints
-from .callbacks import Companion, Following, Randomness
-from .features import FeatureTerms
+from .beside import Beside, forget, tend
+from .callbacks import Adapting, Companion, Following, Randomness
 from .given import task_of, teacher_of
 from .objective import Layers, Objective
 from .order import SeededOrder
@@ -45,12 +46,14 @@ class Distiller(Trainer):
             average, or `Foreign(model, tokenizer)` for one with another tokenizer; None if no term needs one.
         objective: terms from `stillhouse.objectives`.
         args: TrainingArguments, as for any Trainer.
-        train_dataset: rows with `text`, `messages`, `prompt` and `completion`, or `text` and `label`; or Examples.
+        train_dataset: rows with `text`, `messages`, `prompt` and `completion` (these two perhaps with a `rationale`), or `text` and
+            `label`; or Examples.
             Rows are cut at 256 tokens, unless a `task` made with another `max_length` is given.
         eval_dataset: the same, for the Trainer's own evaluation of the loss.
         processing_class: the tokenizer of student and teacher.
         task: what the models do; by default what the student's class does.
         rollouts: how the student writes some of its rows itself; None if it does not.
+        rationale_weight: factor on what every term asks of a rationale's tokens; only the loss knows it, not the count.
         say: told in a line when a damaged checkpoint is passed over.
 
     Loss: Σ weight·nats over the counted positions of a micro-batch ÷ the counted positions of the whole optimiser
@@ -68,18 +71,19 @@ class Distiller(Trainer):
         processing_class: Any = None,
         task: Task | None = None,
         rollouts: Rollouts | None = None,
+        rationale_weight: float = 1.0,
         say: Callable[[str], None] = print,
         **kwargs: Any,
     ) -> None:
         _refuse_shared(model, teacher)
-        self.objective = Objective(objective)
+        self.objective = Objective(objective, rationale_weight)
         self.task = task or task_of(model, processing_class, teacher)
         self.teacher: Teacher | None = teacher_of(teacher, model, self.task)
         if self.objective.needs_teacher and self.teacher is None:
             raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
-        for known in (model, teacher):
-            if isinstance(known, PreTrainedModel):
-                self.task.verify(known)
+        self.task.verify(unwrap(model))
+        if isinstance(teacher, PreTrainedModel):
+            self.task.verify(teacher)
         args = args or TrainingArguments(output_dir="distiller", report_to=[])
         if args.fp16:
             raise RecipeError(
@@ -102,9 +106,9 @@ class Distiller(Trainer):
         self.loss_is_scaled_for_ga = True  # by the step's count, in compute_loss
         beside = unwrap(self.teacher.model) if isinstance(self.teacher, LocalTeacher) else None
         self.rollouts = self._writing(rollouts, args)
-        self.objective.attach(unwrap(model), beside, args.seed)
-        if self.objective.features is not None:
-            self.objective.features.to(args.device)
+        self.objective.attach(unwrap(model), beside, self.task.outcomes, args.seed)
+        for one in self.objective.beside:
+            one.to(args.device)
         self._say = say
         self._parts: list[Tensor] = []
         self._steps = 0
@@ -121,6 +125,12 @@ class Distiller(Trainer):
         self.add_callback(Randomness(self._order, args.seed))
         if isinstance(self.teacher, EmaTeacher):
             self.add_callback(Following(self.teacher))
+        if self.rollouts is not None and self.rollouts.adaptive is not None:
+            if eval_dataset is None:
+                raise RecipeError(
+                    "rollouts.share: grows when the loss on eval_dataset stops falling; give one."
+                )
+            self.add_callback(Adapting(self.rollouts.adaptive))
         self.remove_callback(PrinterCallback)  # standard output is for results
 
     def _writing(self, settings: Rollouts | None, args: TrainingArguments) -> Writing | None:
@@ -188,14 +198,18 @@ class Distiller(Trainer):
         """What teacher and student say, and what their layers hand on if a term compares them."""
         asked = self.objective.asks_teacher(self._progress)
         features = self.objective.features if asked else None
-        if features is None:
-            targets = self.teacher.signal(inputs) if self.teacher and asked else None
-            return targets, self._judged(self.task.scores(model, inputs), targets, inputs), None
-        assert isinstance(self.teacher, LocalTeacher)
-        targets = self.teacher.signal(inputs, features.teacher_points)
-        with tapped(unwrap(model), features.student_points) as mine:
+        targets: SoftTargets | None = None
+        theirs: dict[str, Tensor] = {}
+        if features is not None:
+            assert isinstance(self.teacher, LocalTeacher)
+            targets = dense = self.teacher.signal(inputs, features.teacher_points)
+            theirs = dense.features
+        elif self.teacher is not None and asked:
+            targets = self.teacher.signal(inputs)
+        points = self.objective.points(self._progress)
+        with tapped(unwrap(model), points) as mine:
             scores = self._judged(self.task.scores(model, inputs), targets, inputs)
-        return targets, scores, Layers(mine, targets.features, self.task.layout(inputs))
+        return targets, scores, Layers(mine, theirs, self.task.layout(inputs)) if points else None
 
     def _judged(self, scores: Scores, targets: SoftTargets | None, inputs: Batch) -> Scores:
         """With what the teacher makes of the student's own words, if it wrote this batch and a term asks."""
@@ -207,23 +221,16 @@ class Distiller(Trainer):
         return replace(scores, written=judged(scores, targets, tokens))
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """As the Trainer's, with the projectors of terms that compare layers."""
+        """As the Trainer's, with what learns beside the student."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
-        learned = list(self.objective.features.parameters()) if self.objective.features else []
+        learned = [parameter for one in self.objective.beside for parameter in one.parameters()]
         known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         if learned and id(learned[0]) not in known:
             optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
-            # the Trainer and DDP look after the student's gradients alone
-            optimizer.register_step_pre_hook(lambda *_: self._tend_gradients(learned))
-            optimizer.register_step_post_hook(lambda *_: _forget_gradients(learned))
+            ranks, longest = self.args.world_size, self.args.max_grad_norm
+            optimizer.register_step_pre_hook(lambda *_: tend(learned, ranks, longest))
+            optimizer.register_step_post_hook(lambda *_: forget(learned))
         return optimizer
-
-    def _tend_gradients(self, learned: list[nn.Parameter]) -> None:
-        """The mean over ranks, and no longer than max_grad_norm."""
-        if self.args.world_size > 1:
-            _average_gradients(learned, self.args.world_size)
-        if self.args.max_grad_norm:
-            nn.utils.clip_grad_norm_(learned, self.args.max_grad_norm)
 
     def prediction_step(
         self,
@@ -244,6 +251,8 @@ class Distiller(Trainer):
             for name, value in zip(self.objective.names, (sums / self._steps).tolist(), strict=True):
                 logs[name] = value
             self._parts, self._steps = [], 0
+            if self.rollouts is not None and self.rollouts.adaptive is not None:
+                logs["written_share"] = self.rollouts.adaptive.share
         super().log(logs, start_time)
         if not math.isfinite(logs.get("loss", 0.0)):
             raise RecipeError(
@@ -274,7 +283,12 @@ class Distiller(Trainer):
             target = folder / f"checkpoint-{self.state.global_step}"
             assert self.optimizer is not None
             checkpoints.write_checkpoint(
-                target, self._save_all, self.state.save_to_json, self.optimizer, self.lr_scheduler
+                target,
+                self._save_all,
+                self.state.save_to_json,
+                self.optimizer,
+                self.lr_scheduler,
+                self.args.world_size,
             )
             checkpoints.rotate(folder, self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
@@ -282,16 +296,17 @@ class Distiller(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             assert self.optimizer is not None
+            checkpoints.check_ranks(Path(checkpoint), self.args.world_size)
             checkpoints.load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
             for companion in self._companions():
                 companion.restore(Path(checkpoint))
 
-    def _companions(self) -> list[FeatureTerms | Writing | EmaTeacher | Companion]:
+    def _companions(self) -> list[Beside | Writing | EmaTeacher | Companion]:
         """What only training needs and a checkpoint therefore keeps beside the student."""
         average = self.teacher if isinstance(self.teacher, EmaTeacher) else None
         told = [one for one in self.callback_handler.callbacks if isinstance(one, Companion)]
-        known = (self.objective.features, self.rollouts, average)
-        return [*(one for one in known if one is not None), *told]
+        others = [one for one in (self.rollouts, average) if one is not None]
+        return [*self.objective.beside, *others, *told]
 
     def _save_all(self, folder: str) -> None:
         """The student, and beside it what a finished student does not have."""
@@ -311,19 +326,6 @@ class Distiller(Trainer):
             self.processing_class.save_pretrained(folder)
 
 
-def _forget_gradients(parameters: list[nn.Parameter]) -> None:
-    for parameter in parameters:
-        parameter.grad = None
-
-
-def _average_gradients(parameters: list[nn.Parameter], ranks: int) -> None:
-    """Over all ranks, as DDP does for the student."""
-    for parameter in parameters:
-        if parameter.grad is not None:
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad.div_(ranks)
-
-
 def as_examples(rows: Iterable[Any], task: Task, say: Callable[[str], None] = print) -> list[Example]:
     """Examples as they are; anything else goes through the task's encoding.  A label may be its class's number.
 
@@ -336,6 +338,9 @@ def as_examples(rows: Iterable[Any], task: Task, say: Callable[[str], None] = pr
     for row in named:
         if row.get("label") is not None:
             row["label"] = _named_label(row["label"], task.labels)
+    named = [
+        dict(reasoned(cast(Row, row), row["rationale"])) if row.get("rationale") else row for row in named
+    ]
     examples, dropped = task.encode(named)
     if not examples:
         reason = dropped[0]["reason"] if dropped else "it is empty"

@@ -2,11 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -16,6 +14,7 @@ from ..models.taps import key_value_heads, layer_map, layers_of, missing, write_
 from ..recipe import Attention, Embeddings, Hidden, Relations, Similarity
 from ..seeds import draw_seed
 from ..tasks import Layout
+from .beside import Beside
 
 HIDDEN = {"mse": losses.hidden_mse, "cosine": losses.hidden_cosine, "normalised": losses.hidden_normalised}
 MAPS = {"kl": losses.attention_kl, "mse": losses.attention_mse}
@@ -34,8 +33,10 @@ Value = Callable[[Tapped, Tapped, Layout], Tensor]
 """(the student's taps, the teacher's, how tokens lie in the batch) -> [N], one number a counted position."""
 
 
-class FeatureTerms(nn.Module):
+class FeatureTerms(Beside):
     """Everything that compares layers in an objective.  Its projectors learn with the student and never become part of it."""
+
+    file = PROJECTORS
 
     def __init__(
         self, terms: Mapping[int, Any], student: PreTrainedModel, teacher: PreTrainedModel, seed: int
@@ -68,16 +69,6 @@ class FeatureTerms(nn.Module):
                     f"objective: a model of this family hands on no {point}; use another term about layers."
                 )
         return self._values[number](mine, theirs, layout)
-
-    def save(self, folder: Path) -> None:
-        """The projectors, as safetensors, if there are any."""
-        if found := self.projectors.state_dict():
-            save_file({name: value.contiguous() for name, value in found.items()}, folder / PROJECTORS)
-
-    def restore(self, folder: Path) -> None:
-        """What `save` wrote."""
-        if self.projectors.state_dict():
-            self.projectors.load_state_dict(load_file(folder / PROJECTORS))
 
     def _prepared(self, number: int, term: Any) -> Value:
         own, whose = (len(layers_of(model)[1]) for model in self._models)

@@ -146,6 +146,11 @@ class Adapted:
                 "student.adapter.target_modules: this student's head is its embeddings, so an adapter added into one would "
                 "change the other; leave the head out."
             )
+        if self.wanted.dropout:
+            raise RecipeError(
+                "student.adapter.dropout: an adapter on the head has none, where losses are taken in chunks; set it to 0, or leave "
+                "the head out."
+            )
         if self.wanted.kind == "dora":
             raise RecipeError(
                 "student.adapter.target_modules: DoRA on the head is not supported, where losses are taken in chunks; use "

@@ -17,11 +17,13 @@ from ..losses.parts import DenseTerm, LogQ, Parts, SoftmaxTerm
 from ..losses.reduction import total_mean
 from ..losses.sequences import hard_cross_entropy_parts, policy_gradient_parts
 from ..losses.sparse import divergence_topk_parts, forward_kl_sampled_parts
-from ..recipe import CrossTokenizer, Custom, Hard, PolicyGradient, Schedule, Term
+from ..recipe import TEACHERLESS, CrossTokenizer, Custom, DeeperLayers, Hard, PolicyGradient, Schedule, Term
 from ..registry import load
 from ..tasks import Layout, Scores
 from ..teachers import Crossed, Dense, Sampled, SoftTargets, TopK
+from .beside import Beside
 from .cross import cross_term
+from .deeper import DeeperTerms
 from .features import FEATURES, FeatureTerms
 
 DIVERGENCES: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
@@ -43,13 +45,16 @@ class Layers:
 
     mine: dict[str, Tensor]
     theirs: dict[str, Tensor]
+    """Empty if no term compares them."""
     layout: Layout
 
 
 class Objective:
     """Callable: what the student says and what it should have said -> the loss of a micro-batch."""
 
-    def __init__(self, terms: Sequence[Term]) -> None:
+    def __init__(self, terms: Sequence[Term], rationale_weight: float = 1.0) -> None:
+        """Args: rationale_weight: factor on what every term asks of a rationale's tokens."""
+        self.rationale_weight = rationale_weight
         if not terms:
             raise RecipeError("objective: needs at least one term, such as {kind: forward_kl}.")
         self.terms = list(terms)
@@ -59,8 +64,13 @@ class Objective:
         self.features: FeatureTerms | None = None
         """What compares layers, once `attach` has seen both models."""
 
-    def attach(self, student: PreTrainedModel, teacher: PreTrainedModel | None, seed: int) -> None:
-        """Look at both models, for terms that compare their layers.  Raises: RecipeError without a model beside the student."""
+        self.deeper: DeeperTerms | None = None
+        """What lets the student's last layer teach its earlier ones, likewise."""
+
+    def attach(
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, outcomes: int, seed: int
+    ) -> None:
+        """Look at both models, for terms that read their layers.  Raises: RecipeError without a model beside the student."""
         wanted = {number: term for number, term in enumerate(self.terms) if isinstance(term, FEATURES)}
         if wanted and teacher is None:
             kind = next(iter(wanted.values())).kind
@@ -69,15 +79,31 @@ class Objective:
             )
         if wanted and teacher is not None:
             self.features = FeatureTerms(wanted, student, teacher, seed)
+        own = {number: term for number, term in enumerate(self.terms) if isinstance(term, DeeperLayers)}
+        if own:
+            self.deeper = DeeperTerms(own, student, outcomes, seed)
+
+    @property
+    def beside(self) -> list[Beside]:
+        """What learns with the student, and is kept beside it."""
+        return [one for one in (self.features, self.deeper) if one is not None]
+
+    def points(self, progress: float) -> list[str]:
+        """What to tap of the student at this share of all steps."""
+        found = self.features.student_points if self.features and self.asks_teacher(progress) else []
+        return sorted({*found, *(self.deeper.points if self.deeper and self._asks_itself(progress) else [])})
 
     @property
     def needs_teacher(self) -> bool:
         """Whether any term ever compares with soft targets."""
-        return any(not isinstance(term, Hard) for term in self.terms)
+        return any(not isinstance(term, TEACHERLESS) for term in self.terms)
 
     def asks_teacher(self, progress: float) -> bool:
         """Whether any term does at this share of all steps."""
-        return any(now(term.weight, progress) > 0 for term in self.terms if not isinstance(term, Hard))
+        return any(now(term.weight, progress) > 0 for term in self.terms if not isinstance(term, TEACHERLESS))
+
+    def _asks_itself(self, progress: float) -> bool:
+        return any(now(term.weight, progress) > 0 for term in self.terms if isinstance(term, DeeperLayers))
 
     def __call__(
         self,
@@ -96,9 +122,9 @@ class Objective:
             total: counted positions of the whole optimiser step.
             dtype: arithmetic of the head's products.
             progress: share of all steps that are done, for schedules.
-            layers: what both models' layers handed on; None if no term compares them.
+            layers: what the models' layers handed on; None if no term reads them.
 
-        Returns: (scalar, [terms] unweighted nats ÷ total, detached; 0 for a term that weighs nothing now).
+        Returns: (scalar, [terms] nats ÷ total, detached, without the term's weight; 0 for one that weighs nothing now).
         Raises: RecipeError where targets and positions do not match.
         """
         if targets is not None and len(targets) != scores.hidden.shape[0]:
@@ -108,18 +134,33 @@ class Objective:
             )
         weights = [now(term.weight, progress) for term in self.terms]
         live = [number for number, weight in enumerate(weights) if weight > 0]
-        logit_terms = [n for n in live if not isinstance(self.terms[n], FEATURES)]
+        logit_terms = [n for n in live if not isinstance(self.terms[n], (*FEATURES, DeeperLayers))]
         terms = [(weights[n], _term(self.terms[n], scores, targets, progress)) for n in logit_terms]
-        loss, found = fused_loss(scores.hidden, scores.head, terms, total, dtype)
+        weigh = self._by_position(scores)
+        loss, found = fused_loss(scores.hidden, scores.head, terms, total, dtype, weigh)
         parts = found.new_zeros(len(self.terms))
         parts[logit_terms] = found
-        for n in set(live) - set(logit_terms):
-            assert self.features is not None
+        for n in sorted(set(live) - set(logit_terms)):
             assert layers is not None
-            value = total_mean(self.features.value(n, layers.mine, layers.theirs, layers.layout), total)
+            if self.deeper is not None and isinstance(term := self.terms[n], DeeperLayers):
+                warmth = now(term.temperature, progress)
+                own, part = self.deeper.loss(
+                    n, weights[n], warmth, layers.mine, layers.layout, scores, total, dtype, weigh
+                )
+                loss, parts[n] = loss + own, part
+                continue
+            assert self.features is not None
+            each = self.features.value(n, layers.mine, layers.theirs, layers.layout)
+            value = total_mean(each if weigh is None else each * weigh, total)
             loss = loss + weights[n] * value
             parts[n] = value.detach()
         return loss, parts
+
+    def _by_position(self, scores: Scores) -> Tensor | None:
+        """[N]: what each position weighs; None if all weigh 1."""
+        if scores.reasons is None or self.rationale_weight == 1.0:
+            return None
+        return torch.where(scores.reasons, self.rationale_weight, 1.0)
 
 
 def now(value: float | Schedule, progress: float) -> float:

@@ -2,6 +2,8 @@
 
 Which batches it writes is a function of (seed, step, micro-batch), the same on all ranks; what it writes also of the
 rank.  Rows are written before the step's positions are counted, so that they are counted as they are.
+
+An adaptive share follows the objective's value on the evaluation rows: what it has come to is in each checkpoint.
 """
 
 from collections import deque
@@ -13,16 +15,41 @@ import torch
 from torch import Tensor, nn
 
 from ..data.encode import IGNORED, Example, remade
-from ..files import read_jsonl, write_jsonl
+from ..files import read_json, read_jsonl, write_json, write_jsonl
 from ..losses import log_softmax
 from ..losses.fused import chunks
 from ..models.generate import write_on
-from ..recipe import Rollouts
+from ..recipe import Adaptive, Rollouts
 from ..seeds import draw_seed
 from ..tasks import Batch, Scores, Task, Written, unwrap
 from ..teachers import Dense
 
 BUFFER = "rollouts.jsonl"
+SHARE = "share.json"
+
+
+class AdaptiveShare:
+    """Grows by a step at each look that finds the validation loss no lower than the look before did.
+
+    Source: Ko et al. 2024 (DistiLLM), arXiv:2402.03898, section 3.2: its φ.
+    """
+
+    def __init__(self, wanted: Adaptive) -> None:
+        self.wanted = wanted
+        self.state: dict[str, float | None] = {"share": wanted.start, "loss": None}
+        """All of it; JSON keeps each bit of a float."""
+
+    @property
+    def share(self) -> float:
+        """What it has come to."""
+        return float(self.state["share"] or 0.0)
+
+    def look(self, loss: float) -> None:
+        """What the objective comes to on the validation rows now."""
+        before = self.state["loss"]
+        grows = before is not None and loss >= before + self.wanted.tolerance
+        share = min(self.share + self.wanted.step, self.wanted.most) if grows else self.share
+        self.state = {"share": share, "loss": loss}
 
 
 class Writing:
@@ -31,6 +58,17 @@ class Writing:
     def __init__(self, settings: Rollouts, task: Task, seed: int) -> None:
         self.settings, self.task, self.seed = settings, task, seed
         self._buffer: deque[Example] = deque(maxlen=settings.buffer)
+        share = settings.share
+        self.adaptive = AdaptiveShare(share) if isinstance(share, Adaptive) else None
+        """A share that grows when the student stops getting better."""
+
+    def share(self, progress: float) -> float:
+        """Of the batches that the student writes now."""
+        if self.adaptive is not None:
+            return self.adaptive.share
+        share = self.settings.share
+        assert not isinstance(share, Adaptive)
+        return share if isinstance(share, float) else share.at(progress)
 
     def some(
         self, batches: list[Batch], model: nn.Module, step: int, progress: float, rank: int
@@ -39,8 +77,7 @@ class Writing:
         found = []
         for number, batch in enumerate(batches):
             draw = np.random.default_rng(draw_seed(self.seed, "rollouts", step, number))
-            share = self.settings.share
-            if draw.random() >= (share if isinstance(share, float) else share.at(progress)):
+            if draw.random() >= self.share(progress):
                 found.append(batch)
                 continue
             replayed = draw.random() < self.settings.replay
@@ -54,6 +91,8 @@ class Writing:
         """What was written so far, for a checkpoint."""
         if self.settings.replay:
             write_jsonl(folder / BUFFER, [vars(example) for example in self._buffer])
+        if self.adaptive is not None:
+            write_json(folder / SHARE, self.adaptive.state)
 
     def restore(self, folder: Path) -> None:
         """What `save` wrote."""
@@ -61,6 +100,8 @@ class Writing:
             self._buffer = deque(
                 (Example(**row) for row in read_jsonl(folder / BUFFER)), self.settings.buffer
             )
+        if self.adaptive is not None:
+            self.adaptive.state = read_json(folder / SHARE)
 
     def _new(self, batch: Batch, model: nn.Module, draw: np.random.Generator) -> Batch:
         prompts = self.task.prompts(batch, self.settings.prompt_tokens)

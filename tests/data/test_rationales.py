@@ -1,0 +1,151 @@
+"""Reasons before an answer: one way to join them, their tokens found again, and a weight of their own in the loss."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import tiny
+from stillhouse import Distiller
+from stillhouse import objectives as kd
+from stillhouse.answers import answer_rows, reference_of
+from stillhouse.data import written
+from stillhouse.data.encode import encode_chat, encode_completion, read_examples, write_examples
+from stillhouse.data.formats import Dropped, answer_alone, canonical
+from stillhouse.data.load import Raw
+from stillhouse.data.packing import packed
+from stillhouse.errors import DataError
+from stillhouse.models.load import load_tokenizer
+from stillhouse.recipe import Answers
+from stillhouse.tasks import make_task
+from stillhouse.train.distiller import as_examples
+
+WHY, SAYS = "the river is old because the night is quiet", "the teacher reads"
+ASKED = {"prompt": "why is the house red?", "completion": f" {SAYS}", "rationale": f" {WHY} "}
+TALK = {
+    "messages": [
+        {"role": "user", "content": "who?"},
+        {"role": "assistant", "content": "the student"},
+        {"role": "user", "content": "why?"},
+        {"role": "assistant", "content": SAYS},
+    ],
+    "rationale": WHY,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.save_language_model(tmp_path_factory.mktemp("models") / "student", layers=1, seed=1)
+
+
+def read(fields, format="prompt_completion", **columns):
+    row = canonical(Raw("x:1", fields), format, columns)
+    assert not isinstance(row, Dropped)
+    return row
+
+
+def test_a_files_rationale_and_a_written_one_make_the_same_row():
+    file = read(ASKED)
+    bare = read({name: value for name, value in ASKED.items() if name != "rationale"})
+    asked = next(written.rationales([bare], lambda _: "{question} {answer}"))
+    made = asked.row(WHY)
+    assert file["completion"] == made["completion"] == f"\n{WHY}\n\nAnswer: {SAYS}"
+    assert file["rationale"] == made["rationale"] == WHY and file["id"] == made["id"] != bare["id"]
+    assert list(written.rationales([file], lambda _: "{question} {answer}")) == []  # it has its reasons
+    assert read({**ASKED, "completion": file["completion"]}) == file  # joined already: joined once
+
+
+def test_another_answer_does_not_keep_the_reasons_of_the_old_one():
+    assert "rationale" not in written.answered(read(ASKED), "no")
+    assert "rationale" in written.reworded(read(ASKED), "and why is it?", "x:2")
+
+
+def test_a_mapped_column_is_read_a_blank_one_is_nothing_and_plain_text_has_no_reasons():
+    mapped = {"prompt": "a", "completion": "b", "because": "c"}
+    assert read(mapped, rationale="because")["completion"] == "\nc\n\nAnswer: b"
+    assert "rationale" not in read({**ASKED, "rationale": "  "})
+    assert read({"text": "a text", "rationale": "stays out"}, "text")["text"] == "a text"
+    with pytest.raises(DataError, match=r"columns.rationale: only rows with a prompt or messages"):
+        read({"text": "a text", "why": "b"}, "text", rationale="why")
+    with pytest.raises(DataError, match="rationale must be text, not int"):
+        read({**ASKED, "rationale": 3})
+
+
+@pytest.mark.parametrize(
+    ("fields", "format", "encode"),
+    [(ASKED, "prompt_completion", encode_completion), (TALK, "messages", encode_chat)],
+)
+def test_the_reasons_tokens_are_those_of_the_reasons_alone(folder, tmp_path, fields, format, encode):
+    tokenizer = load_tokenizer(folder)
+    example = encode(read(fields, format), tokenizer, 256)
+    given = tokenizer.decode([example.labels[place] for place in example.reasons])
+    rest = [
+        token
+        for place, token in enumerate(example.labels)
+        if token >= 0 and place not in set(example.reasons)
+    ]
+    assert given.strip() == WHY
+    assert "Answer:" in tokenizer.decode(rest) and SAYS in tokenizer.decode(rest)
+    assert WHY not in tokenizer.decode(rest)
+    write_examples(tmp_path / "kept.parquet", [example, replace(example, reasons=[])])
+    assert read_examples(tmp_path / "kept.parquet") == [example, replace(example, reasons=[])]
+
+
+def test_a_row_whose_answer_is_cut_off_is_dropped_although_its_reasons_fit(folder):
+    tokenizer = load_tokenizer(folder)
+    example = encode_completion(read(ASKED), tokenizer, 256)
+    cut = encode_completion(read(ASKED), tokenizer, example.reasons[-1] + 1)
+    assert cut == "no answer within max_length"
+
+
+def test_an_answer_is_measured_without_its_reasons():
+    row = dict(read(ASKED))
+    assert reference_of(row) == SAYS
+    said = [{"row": row["id"], "reference": SAYS, "answer": f"other reasons\n\nAnswer: {SAYS}"}]
+    assert answer_rows(said, [row], Answers())["exact"].tolist() == [1.0]
+    assert answer_alone("plain") == "plain"
+
+
+def rows():
+    return [{**row, "rationale": WHY[:5] if n else WHY * 3} for n, row in enumerate(tiny.completions(4))]
+
+
+def gradient(folder, place, rows, **changes):
+    student = AutoModelForCausalLM.from_pretrained(folder).eval()
+    made = Distiller(
+        model=student,
+        teacher=AutoModelForCausalLM.from_pretrained(folder.parent / "teacher"),
+        objective=[kd.hard(0.4, label_smoothing=0.1), kd.forward_kl(0.3), kd.reverse_kl(0.3), kd.hidden(0.1)],
+        args=tiny.arguments(place),
+        train_dataset=rows,
+        processing_class=load_tokenizer(folder),
+        **changes,
+    )
+    batch = made.task.collate(made.train_dataset)
+    total = int(made.task.counted(batch).sum())
+    loss = made.compute_loss(student, batch, num_items_in_batch=torch.tensor(total))
+    loss.backward()
+    found = torch.cat([parameter.grad.flatten().double() for parameter in student.parameters()])
+    return found, float(loss.detach()), total
+
+
+def test_the_weight_multiplies_what_the_reasons_ask_and_the_count_stays(folder, tmp_path):
+    tiny.save_language_model(folder.parent / "teacher", layers=2, width=32)
+    one, heavy, none = (gradient(folder, tmp_path, rows(), rationale_weight=w) for w in (1.0, 2.5, 0.0))
+    assert one[2] == heavy[2] == none[2]
+    torch.testing.assert_close(heavy[0], none[0] + 2.5 * (one[0] - none[0]), rtol=1e-4, atol=1e-6)
+    assert heavy[1] == pytest.approx(none[1] + 2.5 * (one[1] - none[1]), rel=1e-5)
+    assert none[0].norm() > 1e-3 and (one[0] - none[0]).norm() > 1e-3
+    task = make_task("causal_lm", load_tokenizer(folder))
+    plain = [replace(example, reasons=[]) for example in as_examples(rows(), task)]
+    torch.testing.assert_close(gradient(folder, tmp_path, plain, rationale_weight=2.5)[0], one[0])
+
+
+def test_reasons_are_found_in_rows_that_share_a_sequence(folder):
+    task = make_task("causal_lm", load_tokenizer(folder))
+    examples = as_examples(rows(), task)
+    sequences, order = packed(examples)
+    apart = [example.input_ids[place] for example in order for place in example.reasons]
+    together = [sequence.input_ids[place] for sequence in sequences for place in sequence.reasons]
+    assert len(sequences) < len(examples) and together == apart
