@@ -20,18 +20,25 @@ from typing import Any
 from .data.encode import read_examples
 from .evaluate import texts_of
 from .evidence import evidence
-from .files import hash_path, manifest_fault
+from .files import hash_path
 from .harness import harness
 from .pipeline import Results, Stage
 from .progress import Watch
-from .recipe import Custom, Recipe
-from .registry import source_of
+from .recipe import Recipe
 from .steps import finish, prepare, students, training, writing
-from .steps.asking import answers_stamp, label_by_asking, label_fault
+from .steps.asking import answers_stamp, label_by_asking
 from .steps.baselines import prepare_baselines
 from .steps.beyond import beyond
 from .steps.canaries import canary_facts
 from .steps.fetching import fetch_models
+from .steps.intact import (
+    model_fault,
+    own_losses,
+    own_measures,
+    report_fault,
+    seeds_fault,
+    targets_fault,
+)
 from .steps.judging import judged
 from .steps.labelling import label_all
 from .steps.measuring import let_read, to_measure
@@ -40,7 +47,7 @@ from .steps.panel import make_panel
 from .steps.plan import measure_plan
 from .steps.seeds import train_again
 from .steps.vocabulary import trim_teacher
-from .teachers.cache import cache_fault, pool_caches
+from .teachers.cache import pool_caches
 from .train.early import looks_beside
 
 
@@ -202,57 +209,9 @@ def _inside(folder: Path, place: Path) -> str:
     return folder.relative_to(place.parent).as_posix()
 
 
-def _model_fault(place: Path, result: dict[str, Any]) -> str | None:
-    """What is wrong with a model folder that a stage made; one that lies elsewhere must only be there."""
-    if result.get("folder") is None:
-        return None
-    folder = prepare.located(result["folder"], place)
-    if not folder.is_dir():
-        return f"{folder} is gone"
-    return manifest_fault(folder) if folder.is_relative_to(place) else None
-
-
-def _seeds_fault(place: Path, result: dict[str, Any]) -> str | None:
-    """What is wrong with the models of the further seeds."""
-    models = [run[name] for run in result["runs"] for name in ("student", "hard_only") if name in run]
-    faults = (_model_fault(place, {"folder": folder}) for folder in models)
-    return next((fault for fault in faults if fault), None)
-
-
-def _cache_fault(place: Path, result: dict[str, Any]) -> str | None:
-    """What is wrong with the kept soft targets, or with the answers of a teacher that was asked."""
-    if result.get("train") is not None and (fault := label_fault(place, result)):
-        return fault
-    return cache_fault(prepare.located(result["cache"], place)) if result["cache"] is not None else None
-
-
-def _report_fault(place: Path, result: dict[str, Any]) -> str | None:
-    """What a person would miss."""
-    wanted = ("student/config.json", "report.html", "results.json")
-    missing = [name for name in wanted if not (place.parent / name).exists()]
-    return f"{missing[0]} is gone" if missing else None
-
-
 def _always(recipe: Any) -> bool:
     """All processes of a run train together."""
     return True
-
-
-def _own_losses(recipe: Any) -> list[str]:
-    """Sums of the files that hold the user's own losses: another loss is another objective."""
-    targets = [term.target for term in recipe.objective if isinstance(term, Custom)]
-    return [hash_path(source_of(target)) for target in targets]
-
-
-def _own_measures(recipe: Any) -> list[str] | str | None:
-    """Sums of the files with the user's checker, tasks of the harness and judge's prompt: others are another evaluation."""
-    wanted, harness, judge = recipe.evaluate.answers, recipe.evaluate.harness, recipe.evaluate.judge
-    checker = hash_path(source_of(wanted.checker)) if wanted and wanted.checker else None
-    files = (
-        [Path(name) for name in harness.tasks if Path(name).suffix in (".yaml", ".yml")] if harness else []
-    )
-    files += [Path(judge.prompt)] if judge is not None and judge.prompt is not None else []
-    return [str(checker), *map(hash_path, files)] if files else checker
 
 
 _SOURCES = (
@@ -332,7 +291,7 @@ STAGES = [
             "prepare.bfloat16",
             "prepare.sets.train",
         ),
-        intact=_model_fault,
+        intact=model_fault,
         joined=lambda recipe: recipe.teacher.finetune is not None,
     ),
     Stage(
@@ -340,7 +299,7 @@ STAGES = [
         _initial,
         reads=("seed", "task", *_ORIGIN, "train.seed", "data.max_length"),
         after=(*_TASK, "prepare.student", "prepare.sets.train", "teacher"),
-        intact=_model_fault,
+        intact=model_fault,
     ),
     Stage(
         "label",
@@ -351,7 +310,7 @@ STAGES = [
         ),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets", "prepare.evaluated", "teacher"),
         stamp=answers_stamp,
-        intact=_cache_fault,
+        intact=targets_fault,
         content_keyed=True,
         pool=pool_caches,
     ),
@@ -361,8 +320,8 @@ STAGES = [
         reads=(*_LEARNING, *_FORMS, *_TAUGHT),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "teacher", "initial", "label"),
         version=2,
-        stamp=_own_losses,
-        intact=_model_fault,
+        stamp=own_losses,
+        intact=model_fault,
         joined=_always,
     ),
     Stage(
@@ -371,7 +330,7 @@ STAGES = [
         reads=(*_LEARNING, *_FORMS, "evaluate.hard_only", "has_control"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "initial"),
         version=2,
-        intact=_model_fault,
+        intact=model_fault,
         joined=_always,
     ),
     Stage(
@@ -379,8 +338,8 @@ STAGES = [
         _seeds,
         reads=(*_LEARNING, *_FORMS, *_TAUGHT, "evaluate.seeds", "evaluate.hard_only", "has_control"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "teacher", "initial", "label"),
-        stamp=_own_losses,
-        intact=_seeds_fault,
+        stamp=own_losses,
+        intact=seeds_fault,
         joined=_always,
     ),
     Stage(
@@ -394,7 +353,7 @@ STAGES = [
             *("evaluate.memorisation", "evaluate.resamples", "evaluate.speed", "report.samples"),
             *("train.steps", "train.epochs", "train.batch_size", "train.accumulate"),
         ),
-        stamp=_own_measures,
+        stamp=own_measures,
         after=(
             *(*_TASK, "prepare.sets", "prepare.evaluated", "prepare.held_out"),
             *("prepare.baselines", "prepare.canaries"),
@@ -406,7 +365,7 @@ STAGES = [
         _report,
         reads=tuple(Recipe.model_fields),
         after=("prepare", "plan", "teacher", "initial", "label", "train", "control", "seeds", "evaluate"),
-        intact=_report_fault,
+        intact=report_fault,
         shared=False,
     ),
 ]

@@ -127,20 +127,10 @@ def encode_rows(
         if models["zero_shot"]:
             known_rows = {row["id"]: row for row in some}
             texts += [(known_rows[example.row], example) for example in examples]
-        if name == "train" and recipe.data.augment is not None:
-            made = _augmented(recipe, task, teacher, examples)
-            watch.note(f"  augment: {len(made):,} rows made of {len(rows.train):,}")
-            examples += made
-        if (
-            name == "train"
-            and recipe.data.filter is not None
-            and recipe.data.filter.min_confidence is not None
-        ):
-            examples, unsure = sure(examples, recipe.data.filter.min_confidence, task, teacher, BATCH, watch)
-            watch.note(f"  the teacher is unsure of {len(unsure):,} rows, which are left out")
-            refused = [*refused, *unsure]
         if name == "train":
+            examples, unsure = _taught(recipe, task, teacher, examples, watch)
             examples += planted(recipe, secrets, task, place, watch)
+            refused = [*refused, *unsure]
         if models["tongues"]:
             conversations |= _conversations(some, examples)
         dropped += [{**row, "set": name} for row in refused]
@@ -182,6 +172,22 @@ def encode_rows(
         "coverage": coverage(train, [row for row in train if row["id"] in rows.written], _tests(rows)),
         "example": shown,
     }
+
+
+def _taught(
+    recipe: Any, task: Task, teacher: Path, examples: list[Example], watch: Watch
+) -> tuple[list[Example], list[dict[str, Any]]]:
+    """(training examples and those made of them, those among them that the teacher is too unsure of)"""
+    if recipe.data.augment is not None:
+        made = _augmented(recipe, task, teacher, examples)
+        watch.note(f"  augment: {len(made):,} rows made of the training rows")
+        examples = [*examples, *made]
+    least = None if recipe.data.filter is None else recipe.data.filter.min_confidence
+    if least is None:
+        return examples, []
+    examples, unsure = sure(examples, least, task, teacher, BATCH, watch)
+    watch.note(f"  the teacher is unsure of {len(unsure):,} rows, which are left out")
+    return examples, unsure
 
 
 def _tests(rows: Prepared) -> dict[str, list[Row]]:
