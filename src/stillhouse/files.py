@@ -166,7 +166,7 @@ def manifest_fault(folder: Path) -> str | None:
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
         if hash_file(path) != sha256:
-            return f"{name} does not have the content that was written"
+            return f"{name} does not have the content that MANIFEST.json names"
     return None
 
 
