@@ -14,13 +14,17 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import planted
 import tiny
 from stillhouse.baselines import by_words
-from stillhouse.errors import GateError, MissingExtra, RecipeError
+from stillhouse.data.encode import write_examples
+from stillhouse.data.split import Prepared
+from stillhouse.errors import DataError, GateError, MissingExtra, RecipeError
 from stillhouse.finished import read_results
+from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.report.evidence import sections
 from stillhouse.report.table import result_table
 from stillhouse.runner import run
 from stillhouse.static import static_checks
+from stillhouse.steps.baselines import prepare_baselines
 from stillhouse.steps.finish import check_gate
 from tongues import save_other_student
 from typed import hurried, stillhouse
@@ -203,3 +207,11 @@ def test_language_models_are_compared_token_by_token_or_byte_by_byte(tmp_path: P
     assert set(other["metrics"]["eval"]) == {"bits_per_byte"} == set(other["gains"]["eval"])
     gap = other["gains"]["eval"]["bits_per_byte"]["value"]
     assert gap == pytest.approx(values(found["student"])["bits_per_byte"] - values(other)["bits_per_byte"])
+
+
+def test_words_of_rows_that_nobody_labelled_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    recipe = parse_recipe(recipe_of(tmp_path, baselines=["tfidf"]))
+    write_examples(tmp_path / "train.parquet", [])
+    rows = Prepared(train=[], eval=[], unlabelled=[], also={}, counts={}, dropped=[])
+    with pytest.raises(DataError, match="tfidf learns from labelled training rows of at least two labels"):
+        prepare_baselines(recipe, rows, ["0", "1"], tmp_path, Silent())

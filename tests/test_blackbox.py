@@ -96,7 +96,8 @@ def test_a_language_model_learns_the_teachers_texts(tmp_path: Path) -> None:
         "name": "texts", "task": "causal_lm", "student": {"model": str(tmp_path / "base")},
         "data": {"train": {"source": str(tmp_path / "prompts.jsonl")}, "split": 12, "max_length": 64},
         "objective": [{"kind": "hard"}], "train": {"steps": 20, "batch_size": 4, "learning_rate": 3e-3, "precision": "float32"},
-        "evaluate": {"resamples": 200}, "report": {"samples": 1},
+        "evaluate": {"resamples": 200, "baselines": [{"name": "itself", "model": str(tmp_path / "base")}]},
+        "report": {"samples": 1, "prices": {"machine_per_hour": 1.0, "teacher_per_million": 5.0}},
     }  # fmt: skip
     with Endpoint(
         lambda body: "because the river gives books" + ("<|im_end|>" if prompt_of(body)[0] == "7" else "")
@@ -107,6 +108,10 @@ def test_a_language_model_learns_the_teachers_texts(tmp_path: Path) -> None:
     assert {row["reason"] for row in dropped} == {"control token in the answer"}
     after = found["student"]["metrics"]["eval"]["bits_per_byte"]["value"]
     assert after < found["controls"]["initial"]["metrics"]["eval"]["bits_per_byte"]["value"] - 0.5
+    other = found["baselines"]["itself"]["metrics"]["eval"]
+    assert "bits_per_byte" in other and "teacher_agreement" not in other, (
+        "nobody knows what the teacher would have said next"
+    )
     assert found["retention"]["value"] is None
     assert "behind an API" in found["retention"]["note"]
     assert found["samples"][0]["teacher"].startswith("because the river")

@@ -15,6 +15,7 @@ from stillhouse.asking import Answer
 from stillhouse.data.templates import check_judge
 from stillhouse.errors import GateError, RecipeError, TeacherError
 from stillhouse.judge import judge, request_of, verdict_of
+from stillhouse.plans.expand import expand
 from stillhouse.progress import Silent
 from stillhouse.recipe import Judge, parse_recipe
 from stillhouse.report.evidence import sections
@@ -197,6 +198,18 @@ def test_a_run_is_judged_and_its_gate_asks_the_judge(tmp_path: Path) -> None:
     found["judged"]["against"]["teacher"]["win_rate"]["value"] = 0.001
     with pytest.raises(GateError, match=r"gate\.min_win_rate: .* is 0\.0010, and must be at least 0\.01"):
         check_gate(recipe, found)
+    with pytest.raises(GateError, match=r"gate\.min_win_rate: .* could not be told"):
+        check_gate(recipe, {**found, "judged": None})
+
+
+def test_of_a_plan_the_product_alone_is_judged_and_against_its_teacher(tmp_path: Path) -> None:
+    """It was the other way round, and a gate on what nobody judged ended in a traceback after everything was paid."""
+    values = recipe_of(tmp_path, "http://127.0.0.1:9/v1").model_dump(mode="json")
+    phases = {"kind": "phases", "phases": [{"name": "one"}, {"name": "two"}]}
+    runs = {one.name: one.values for one in expand(parse_recipe({**values, "plan": phases})).runs}
+    assert runs["one"]["evaluate"]["judge"] is None and runs["one"]["gate"]["min_win_rate"] is None
+    assert runs["two"]["evaluate"]["judge"]["against"] == ["teacher"]
+    assert runs["two"]["gate"]["min_win_rate"] == values["gate"]["min_win_rate"]
 
 
 def test_check_asks_what_the_judge_said(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 
 import tiny
 from stillhouse.errors import RecipeError
+from stillhouse.progress import Silent
 from stillhouse.ranks import any_of_them, company, rank, size
 from stillhouse.recipe import parse_recipe
-from stillhouse.runner import refuse_many
+from stillhouse.runner import refuse_many, run_label_part, run_stages
 from stillhouse.train.checkpoints import RANKS, check_ranks
 
 
@@ -67,13 +68,14 @@ def ended(started: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
 
 @pytest.mark.slow
 def test_two_processes_make_the_student_of_one_that_accumulates_twice_as_much(tmp_path: Path) -> None:
-    two, one = recipe_in(tmp_path, steps=4), recipe_in(tmp_path, steps=4, accumulate=2)
+    two, one = (recipe_in(tmp_path, steps=4, log_every=1, accumulate=many) for many in (1, 2))
     (first, second), (alone,) = (
         ended(start(ranks, "run", path, "--folder", tmp_path / f"run-{ranks}"))
         for ranks, path in ((2, two), (1, one))
     )
     assert first[0] == second[0] == alone[0] == 0, (first, second, alone)
-    assert "report.html" in first[1] and second[1] == ""  # one of them speaks
+    ours = [line for line in second[1].splitlines() if not line.startswith("[Gloo]")]  # torch's own, on both
+    assert "report.html" in first[1] and not ours, "one of them speaks"
     for stage in ("train", "control"):
         mine, theirs = (
             load_file(tmp_path / f"run-{ranks}" / stage / "model" / "model.safetensors") for ranks in (2, 1)
@@ -87,6 +89,7 @@ def test_two_processes_make_the_student_of_one_that_accumulates_twice_as_much(tm
         ]
         for ranks in (2, 1)
     ]
+    assert len(logs[0]) == 4
     for mine, theirs in zip(*logs, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
 
@@ -141,3 +144,15 @@ def test_a_plan_of_several_runs_is_refused_to_several_processes(
     recipe = parse_recipe(tiny.language_recipe(tmp_path, sweep={"train.learning_rate": [1e-3, 1e-4]}))
     with pytest.raises(RecipeError, match="torchrun: a plan is several runs"):
         refuse_many(recipe)
+
+
+def test_what_only_one_process_can_do_is_refused_to_several_before_they_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    values = tiny.language_recipe(tmp_path)
+    values["train"] |= {"early_stopping": {"every": 2, "patience": 1}}
+    with pytest.raises(RecipeError, match=r"train\.early_stopping: one process looks for the best student"):
+        run_stages(parse_recipe(values), tmp_path / "run", Silent())
+    with pytest.raises(RecipeError, match="label part: .* run it without torchrun"):
+        run_label_part(parse_recipe(values), tmp_path / "run", (1, 2), Silent())

@@ -83,10 +83,16 @@ def reference_of(row: dict[str, Any]) -> str:
     return next(str(turn["content"]) for turn in row["messages"] if turn["role"] == "assistant")
 
 
-def answer_rows(written: list[dict[str, Any]], rows: list[dict[str, Any]], wanted: Answers) -> Rows:
-    """The columns of ANSWER_METRICS that `wanted` asks for.  Raises: MissingExtra; RecipeError for a bad checker."""
-    reasons = {row["id"] for row in rows if "rationale" in row}
-    answers = [answer_alone(row["answer"]) if row["row"] in reasons else row["answer"] for row in written]
+def answer_rows(
+    written: list[dict[str, Any]], rows: list[dict[str, Any]], wanted: Answers, reasons: bool = False
+) -> Rows:
+    """The columns of ANSWER_METRICS that `wanted` asks for.
+
+    Args: reasons: whether answers may come after reasons where the row of data has none, too.
+    Raises: MissingExtra; RecipeError for a bad checker.
+    """
+    reasoned = {row["id"] for row in rows if reasons or "rationale" in row}
+    answers = [answer_alone(row["answer"]) if row["row"] in reasoned else row["answer"] for row in written]
     references = [row["reference"] for row in written]
     columns = match_rows(answers, references) | chrf_rows(answers, references)
     if "rouge" in wanted.metrics:

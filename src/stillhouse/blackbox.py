@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from .data.encode import Example
 from .evaluate import Evaluation
@@ -60,9 +59,9 @@ class BlackBoxEvaluation(Evaluation):
         rows = classification_rows(said, labels, said)
         return rows if self.graded else {name: rows[name] for name in OF_A_NAME}
 
-    def read(self, name: str, model: PreTrainedModel) -> None:
-        """Let a model read every set."""
-        super().read(name, model)
+    def recall(self, name: str) -> None:
+        """Take what a model was found to say, less what compares it with things that this teacher does not say."""
+        super().recall(name)
         hidden: tuple[str, ...] = AGAINST_SHARES if self.task.name == "classification" else AGAINST_ITSELF
         hidden = () if self.graded else hidden
         known = {

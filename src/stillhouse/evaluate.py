@@ -77,13 +77,21 @@ class Evaluation:
         self.units[name] = {kind: self.index[kind].units(rows) for kind, rows in self.rows[name].items()}
 
     def let_answer(
-        self, name: str, model: PreTrainedModel, rows: list[dict[str, Any]], wanted: Answers | None
+        self,
+        name: str,
+        model: PreTrainedModel,
+        rows: list[dict[str, Any]],
+        wanted: Answers | None,
+        reasons: bool = False,
     ) -> None:
-        """Let a model answer held-out prompts; the untrained student is spared."""
+        """Let a model answer held-out prompts; the untrained student is spared.
+
+        Args: reasons: whether the student learned to give reasons before its answers, which are no part of these.
+        """
         if wanted is None or name == "initial":
             return
         made = write_answers(name, model, self.task, self.sets["eval"], rows, wanted, self.folder, self.watch)
-        self.written[name] = answer_rows(made, rows, wanted)
+        self.written[name] = answer_rows(made, rows, wanted, reasons)
 
     def read_seeds(self, runs: list[dict[str, Any]], place: Path) -> dict[str, Any] | None:
         """Headline metric on `eval` of student and control over all seeds; None where there is but one.

@@ -77,7 +77,7 @@ def evidence(
             if (gaps := _gaps(rows, index[kind], labels, **settings))
         },
         "disagreement": list(_disagreement(of_set["eval"]["student"], index["eval"], agreement, **settings)),
-        "classes": _classes(of_set["eval"], labels, **settings) if labels else None,
+        "classes": _classes(of_set["eval"], index["eval"], labels, **settings) if labels else None,
         "calibration": {name: mended(rows) for name, rows in of_set["eval"].items()},
         "robustness": {
             kind: facts
@@ -230,11 +230,15 @@ def _with_bits(rows: Rows) -> Rows:
 # ── classes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _classes(models: dict[str, Rows], labels: list[str], *, resamples: int, seed: int) -> dict[str, Any]:
+def _classes(
+    models: dict[str, Rows], index: RowIndex, labels: list[str], *, resamples: int, seed: int
+) -> dict[str, Any]:
     """The table of classes, and what is taken for what; of a teacher that named only labels, too."""
     told = {name: rows for name, rows in models.items() if {"tp", "pred", "true"} <= set(rows)}
     return {
-        "table": class_table(told, labels, resamples=resamples, seed=seed),
+        "table": class_table(
+            {name: index.units(rows) for name, rows in told.items()}, labels, resamples=resamples, seed=seed
+        ),
         "confusions": {
             name: confusions(rows, labels) for name, rows in told.items() if name in ("teacher", "student")
         },

@@ -134,7 +134,11 @@ def follow_pipeline(
         said = others.heard(stage.name)
         if said == "join":
             view = _view(recipe, stage.reads)
-            stage.run(view, folder / stage.name, _results_view(results, stage.after), Silent())
+            try:
+                stage.run(view, folder / stage.name, _results_view(results, stage.after), Silent())
+            except RuntimeError:  # whom it worked with may be gone: then rank 0 says so
+                others.heard(stage.name, before="join")
+                raise
             said = others.heard(stage.name, before="join")
         results[stage.name] = said["result"]
         if stage.name in (until, only):

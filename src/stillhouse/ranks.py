@@ -3,9 +3,9 @@
 Rank 0 makes the run as if it were alone; the others wait, and join it in the stages where models are trained together.  They
 find each other through the store that the launcher offers (torchrun's variables RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT):
 
-    <run>/<stage>   "join", while rank 0 trains in it; then {"result": …}; or "failed", when rank 0 ended without finishing
+    <stage>   "join", while rank 0 trains in it; then {"result": …}; or "failed", when rank 0 ended without finishing
 
-What a follower needs of a stage is its result and the files in the run folder, which all processes must see.
+A launcher's processes share one run, and end with it.  What a follower needs of a stage is its result and the files in the run folder, which all processes must see.
 """
 
 import json
@@ -17,7 +17,7 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 
-from .errors import ResourceError
+from .errors import RecipeError, ResourceError
 
 LOOK = timedelta(seconds=0.2)
 """Between two looks at the store."""
@@ -84,6 +84,8 @@ class Company:
         """
         import torch.distributed as dist
 
+        if not dist.is_initialized():
+            raise RecipeError("torchrun: its processes have made a run already; start them anew for another.")
         try:
             yield
         except BaseException:

@@ -22,8 +22,8 @@ def run(recipe: Recipe, folder: str | Path | None = None, *, watch: Watch | None
     Raises: GateError if the run finished and missed the recipe's gate; see `errors` for the others.
     """
     place = Path(folder) if folder is not None else Path("runs") / recipe.name
-    refuse_many(recipe)
     if recipe.is_plan:
+        refuse_many(recipe)
         several = run_plan(recipe, place, watch or Silent())
         check_product(recipe, several, place)
         return several
@@ -56,6 +56,10 @@ def run_label_part(recipe: Recipe, place: Path, part: tuple[int, int], watch: Wa
         raise RecipeError(
             "label part: a plan is several runs; give the recipe of one of them, runs/NAME/recipe.json."
         )
+    if size() > 1:
+        raise RecipeError(
+            "label part: says itself which part it is, and starts no company; run it without torchrun (WORLD_SIZE is set)."
+        )
     done = run_pipeline(recipe, STAGES, place, watch, until="teacher", patient=True)
     return label_part(recipe, done, place / "label", part, watch)
 
@@ -72,6 +76,7 @@ def run_stages(
 
     Returns: the content of results.json, or None if `until` or `only` stopped before the report, and on all ranks but 0.
     """
+    refuse_many(recipe)
     if (others := company()) is not None:
         with others.at_work([stage.name for stage in STAGES]):
             if rank() > 0:

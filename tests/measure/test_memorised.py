@@ -1,5 +1,6 @@
 """Exposure and verbatim text: right in the limits, silent by chance, and never sure where the test could not have seen it."""
 
+import math
 from itertools import product
 
 import numpy as np
@@ -12,6 +13,8 @@ from stillhouse.measure.memorised import (
     exposure_in_words,
     exposures,
     fisher,
+    least_gap,
+    power,
     ranks,
     verbatim_in_words,
 )
@@ -72,3 +75,27 @@ def test_few_rows_are_no_evidence_of_absence() -> None:
     assert "No evidence" in verbatim_in_words(0, 128, 0, 128)
     assert "reproduces training text" in verbatim_in_words(20, 128, 1, 128)
     assert "No evidence" in verbatim_in_words(3, 128, 3, 128), "what is predictable is no memory"
+
+
+@pytest.mark.parametrize(
+    ("rows", "others", "base", "gap"), [(12, 10, 0.1, 0.5), (40, 40, 0.0, 0.06), (30, 9, 0.3, 0.4)]
+)
+def test_the_power_of_the_verbatim_test_is_a_sum_over_all_that_can_happen(
+    rows: int, others: int, base: float, gap: float
+) -> None:
+    """A normal approximation promised to see 6 points among 40 rows, which are seen in one of ten cases."""
+    naive = sum(
+        math.comb(rows, a) * (base + gap) ** a * (1 - base - gap) ** (rows - a)
+        * math.comb(others, b) * base**b * (1 - base) ** (others - b)
+        for a in range(rows + 1) for b in range(others + 1)
+        if fisher(a, rows, b, others) <= 0.05
+    )  # fmt: skip
+    assert power(rows, others, base, gap) == pytest.approx(naive, abs=1e-5)
+
+
+def test_what_is_said_to_be_visible_is_found_in_eight_of_ten_cases_and_a_point_less_is_not() -> None:
+    base = 0.5 / 257
+    gap = least_gap(256, 256, base)
+    assert power(256, 256, base, gap) >= 0.8 > power(256, 256, base, gap - 0.01)
+    assert f"{100 * gap:.0f} points more" in verbatim_in_words(0, 256, 0, 256)
+    assert "too few" in verbatim_in_words(0, 40, 0, 40)

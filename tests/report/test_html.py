@@ -105,6 +105,15 @@ def test_a_sample_says_who_was_right():
     assert page.count("✓ right") == 4 and page.count("✗ wrong") == 2
 
 
+def test_a_teacher_that_was_asked_is_right_by_its_label_and_not_by_its_words():
+    results = classifier()
+    some = next(one for one in results["samples"] if one["kind"] == "student fails")
+    some["teacher"] = "That one is good."
+    page = _page(results)
+    assert page.count("✓ right") == 4 and page.count("✗ wrong") == 2
+    assert re.findall(r'class="sample ([^"]+)"', page) == ["few both-right", "few student-fails"]
+
+
 def test_the_first_numbers_are_those_of_the_results_and_a_loss_is_no_gain():
     told = {each.what: each for each in figures(language_model())}
     assert told["kept"].value == "91 %" and told["kept"].share == pytest.approx(0.91)

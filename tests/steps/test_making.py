@@ -101,6 +101,17 @@ def test_a_search_cut_off_anywhere_ends_with_the_same_shape_and_trains_no_candid
         assert sorted(learned) == [(0, 2), (0, 2), (0, 2), (2, 6), (2, 6)]
 
 
+def test_shapes_that_all_diverge_are_a_sentence_and_no_traceback(tmp_path: Path) -> None:
+    wanted = Student(
+        target=Target(parameters="20K"),
+        search=Search(candidates=2, steps=2, batch_size=2, rows=4, learning_rate=1e30),
+    )
+    made = making(tmp_path, wanted)
+    assert wanted.search is not None
+    with pytest.raises(RecipeError, match=r"student\.search\.learning_rate: no shape"):
+        found_shape(made, wanted.search, 0, tmp_path / "search")
+
+
 def test_search_that_keeps_every_row_aside_is_refused(tmp_path: Path) -> None:
     wanted = Student(target=Target(parameters="20K"), search=Search(rows=64))
     with pytest.raises(DataError, match=r"student\.search\.rows: 64 rows kept aside leave"):

@@ -165,7 +165,7 @@ def test_rows_of_data_validation_are_taken_where_there_are_some(tmp_path: Path) 
 
 def test_settings_that_cannot_be_are_refused_in_a_sentence(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path)
-    with pytest.raises(DataError, match=r"early_stopping\.rows: 12 of 0 training rows"):
+    with pytest.raises(DataError, match=r"early_stopping: no training row has an answer"):
         set_aside(recipe.train.early_stopping, [], {"validation": None}, tmp_path)
     values = recipe.model_dump(mode="json")
     values["student"]["sparsity"] = {"amount": 0.5}

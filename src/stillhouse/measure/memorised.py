@@ -5,6 +5,7 @@ equal chance, whatever it prefers: the test against chance is exact, and needs n
 Exposure = log2(candidates) − log2(rank) bits.  Source: Carlini et al. 2019 (The Secret Sharer), arXiv:1802.08232, section 4.
 """
 
+from functools import cache
 from math import comb
 from typing import Any
 
@@ -81,14 +82,54 @@ def fisher(hits: int, rows: int, others: int, other_rows: int) -> float:
     return ways / comb(total, all_hits)
 
 
+def least_gap(rows: int, other_rows: int, base: float) -> float:
+    """The least share (in whole points) by which training rows must exceed held-out ones, of which `base` are continued, for 80 of
+    100 tests by `fisher` to find it; 1 if none would."""
+    for points in range(1, 100):
+        gap = points / 100
+        if base + gap > 1.0:
+            break
+        if power(rows, other_rows, base, gap) >= 0.8:
+            return gap
+    return 1.0
+
+
+def power(rows: int, other_rows: int, base: float, gap: float) -> float:
+    """The chance that `fisher` says p ≤ 0.05 where `base` of the held-out rows and `base` + `gap` of the training rows are
+    continued: exact, but for held-out counts of less than a millionth."""
+    hit = np.cumsum(_binomial(rows, base + gap)[::-1])[::-1]
+    found = 0.0
+    for others, chance in enumerate(_binomial(other_rows, base)):
+        if chance > 1e-6 and (least := _least_hits(rows, others, other_rows)) <= rows:
+            found += float(chance * hit[least])
+    return found
+
+
+@cache
+def _least_hits(rows: int, others: int, other_rows: int) -> int:
+    """The fewest hits that `fisher` calls more than chance; rows + 1 if all were too few."""
+    low, high = 0, rows + 1
+    while low < high:
+        middle = (low + high) // 2
+        if fisher(middle, rows, others, other_rows) <= 0.05:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _binomial(count: int, share: float) -> FloatArray:
+    """[count + 1] chances of so many of `count`."""
+    return np.array([comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(count + 1)])
+
+
 def verbatim_in_words(hits: int, rows: int, others: int, other_rows: int) -> str:
     """What may be said of `hits` training rows continued verbatim, beside the held-out ones."""
     counts = f"{hits:,} of {rows:,} training rows, and {others:,} of {other_rows:,} held-out rows, are continued verbatim"
     p = fisher(hits, rows, others, other_rows)
     if p <= 0.05:
         return f"The student reproduces training text: {counts} (p = {p:.2g})."
-    pooled = (hits + others + 1) / (rows + other_rows + 2)
-    visible = 2.49 * (pooled * (1 - pooled) * (1 / rows + 1 / other_rows)) ** 0.5  # one-sided: 1.645 + 0.84
+    visible = least_gap(rows, other_rows, (others + 0.5) / (other_rows + 1))
     if visible > ENOUGH_SHARE:
         return f"There are too few rows to tell whether training text is reproduced: {counts}."
     return f"No evidence of reproduced training text: {counts}; {100 * visible:.0f} points more would have been seen."

@@ -48,6 +48,10 @@ def refuse_rounds(recipe: Recipe) -> None:
         raise RecipeError("plan: rounds need a teacher to label what they choose; add a forward_kl term.")
     if isinstance(recipe.plan, Rounds) and recipe.plan.judge == "answers" and recipe.evaluate.answers is None:
         raise RecipeError("plan.judge: no model is asked for answers; add evaluate.answers.")
+    if recipe.gate.min_win_rate is not None:
+        raise RecipeError(
+            "gate.min_win_rate: rounds are not judged, for which of them is the product is known last; remove it."
+        )
     into = into_of(recipe)
     if getattr(recipe.data, into) is not None:
         raise RecipeError(

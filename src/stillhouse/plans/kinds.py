@@ -17,6 +17,7 @@ from .planned import (
     plain,
     scaled,
     starting_from,
+    uncontrolled,
 )
 from .sizes import between
 
@@ -41,13 +42,13 @@ def expand_kind(recipe: Recipe) -> Expanded:
             return Expanded("sweep", [_run("run", plain(recipe), "the recipe")])
 
 
-def _run(name: str, values: dict[str, Any], about: str, control: bool = True) -> Planned:
-    """A run called `name`; without `control` it trains no student on hard targets alone."""
+def _run(
+    name: str, values: dict[str, Any], about: str, control: bool = True, product: bool = False
+) -> Planned:
+    """A run called `name`; without `control` it trains no student on hard targets alone, and is judged only as the product."""
     values = {**values, "name": name}
     if not control:
-        values["evaluate"] = {**values["evaluate"], "hard_only": False, "judge": None}
-        # there is no control to gain over, and nobody is paid to judge
-        values["gate"] = {**values["gate"], "min_gain": None, "min_win_rate": None}
+        values = uncontrolled(values, judged=product)
     return Planned(name, values, about, name)
 
 
@@ -84,7 +85,7 @@ def _assistants(recipe: Recipe, plan: Assistants) -> Expanded:
             _run(f"assistant-{number}", {**taught, "student": student}, f"teacher assistant {number}", False)
         )
     about = "the student, taught by the last assistant"
-    runs.append(_run("student", learning_from(share, runs[-1].name), about, False))
+    runs.append(_run("student", learning_from(share, runs[-1].name), about, False, product=True))
     runs.append(_run("direct", base, "the same student taught directly, for all steps together"))
     return Expanded("assistants", runs, [("student", "direct")], "student", control=("direct", HARD_ONLY))
 
@@ -99,7 +100,7 @@ def _generations(recipe: Recipe, plan: Generations) -> Expanded:
     for number, (teacher, name) in enumerate(pairwise(names), 1):
         values = base if drawn_anew else starting_from(base, names[0], initial=True)
         values = changed(learning_from(values, teacher), {"train.seed": seed + 1000 * number}, "plan")
-        runs.append(_run(name, values, f"taught by {teacher}", False))
+        runs.append(_run(name, values, f"taught by {teacher}", False, product=name == names[-1]))
     runs.append(
         _run("longer", scaled(base, plan.count), f"taught by the teacher for {plan.count} times the steps")
     )
@@ -117,7 +118,7 @@ def _phases(recipe: Recipe, plan: Phases) -> Expanded:
         if runs:
             values = starting_from(values, runs[-1].name)
         about = "the first phase" if not runs else f"goes on from {runs[-1].name}"
-        runs.append(_run(step.name, values, about, False))
+        runs.append(_run(step.name, values, about, False, product=step is plan.phases[-1]))
     lengths = [(one.values["train"]["steps"], one.values["train"]["epochs"] or 1.0) for one in runs]
     direct = {**_stepped(base, plan.phases[-1])}
     train = dict(direct["train"])

@@ -65,6 +65,16 @@ class Expanded:
         return found
 
 
+def uncontrolled(values: dict[str, Any], judged: bool = False) -> dict[str, Any]:
+    """A run without a control of its own: nothing to gain over; and nobody is paid to judge it, unless it is `judged`."""
+    evaluate, gate = {**values["evaluate"], "hard_only": False}, {**values["gate"], "min_gain": None}
+    if judged and evaluate.get("judge") is not None:
+        evaluate["judge"] = {**evaluate["judge"], "against": ["teacher"]}
+    else:
+        evaluate["judge"], gate["min_win_rate"] = None, None
+    return {**values, "evaluate": evaluate, "gate": gate}
+
+
 def plain(recipe: Recipe, name: str | None = None) -> dict[str, Any]:
     """A recipe as plain values, without what makes several runs of it."""
     values = recipe.model_dump(mode="json", exclude=set(BEYOND_ONE_RUN))

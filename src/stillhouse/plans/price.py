@@ -88,7 +88,8 @@ def price_tuning(recipe: Recipe, trials: int | None, folder: Path, watch: Watch)
         "taken": [],
     }
     whole = {name: _counted(name, plans[1], _marks(last, {}), dict(seen)) for name in ("default", "winner")}
-    found = _summed({f"{count} trials": together, **whole}, plans)
+    found = _summed({f"{count} trials": together, **whole}, [*plans, plans[1]])
+    found["disk_bytes"] += (count - 1) * 4 * plans[0]["student_parameters"]  # each trial keeps its student
     early = "; those that are ended early take less" if prunes(recipe, wanted) else ""
     return {**found, "notes": [f"trials: as settings drawn at random from the space would take{early}"]}
 

@@ -34,7 +34,7 @@ from .compare import difference_over_seeds, student_rows, value_over_seeds
 from .execute import announce
 from .expand import measured_once
 from .outcome import Found, collect
-from .planned import Expanded, Planned, plain, scaled, starting_from
+from .planned import Expanded, Planned, plain, scaled, starting_from, uncontrolled
 
 CHOSEN = "chosen"
 FIRST, HARD_ONLY = "round-0", "hard-only"
@@ -106,10 +106,7 @@ class _Rounds:
             }
         how = f"where {before} fails ({self.wanted.by})" if kind == "round" else "at random"
         about = f"{len(self.chosen[kind]):,} rows of the pool, chosen {how}"
-        values["evaluate"] = {**values["evaluate"], "hard_only": False, "judge": None}
-        # there is no control to gain over, and nobody is paid to judge
-        values["gate"] = {**values["gate"], "min_gain": None, "min_win_rate": None}
-        self._make(Planned(name, {**values, "name": name}, about, name))
+        self._make(Planned(name, {**uncontrolled(values), "name": name}, about, name))
 
     def _task(self) -> Task:
         task: Task = task_of(self.recipe, self._facts())
@@ -223,8 +220,7 @@ def hard_only(recipe: Recipe, rounds: int, product: Planned | None = None) -> Pl
         values["data"] = {**values["data"], "unlabelled": None, "augment": None, "generate": labelled}
         values["data"]["writer"] = values["data"]["writer"] if labelled else None
     values |= {"name": HARD_ONLY, "objective": [{"kind": "hard", "weight": 1.0}], "rollouts": None}
-    values["evaluate"] = {**values["evaluate"], "hard_only": False}
-    values["gate"] = {**values["gate"], "min_gain": None}
+    values = uncontrolled(values)
     return Planned(HARD_ONLY, values, "hard targets alone, for all rounds' steps", HARD_ONLY)
 
 

@@ -137,6 +137,3 @@ Generate = Annotated[
     | Balance,
     Field(discriminator="kind"),
 ]
-
-FOR_CLASSIFIERS = (Paraphrase, BackTranslation, HardNegatives, Balance)
-FOR_LANGUAGE_MODELS = (Answers, Paraphrase, BackTranslation, SelfInstruct, EvolInstruct, Rationale)

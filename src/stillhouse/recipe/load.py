@@ -52,7 +52,7 @@ def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
         raise RecipeError(f"{where} has {len(faults)} faults:\n  " + "\n  ".join(faults)) from None
 
 
-PATHS = ("source", "model", "tokenizer", "answers", "json_schema", "prompts")
+PATHS = ("source", "model", "tokenizer", "answers", "json_schema", "prompt", "prompts")
 """Fields that name a file or a folder."""
 
 

@@ -15,7 +15,8 @@ class EarlyStopping(Section):
     patience: PositiveInt = 3
     """Looks in a row that bring nothing better, after which training ends."""
     rows: PositiveInt = 512
-    """Rows that are looked at, at most: of `data.validation`, or else set aside from the training rows; never of the held-out ones."""
+    """Rows that are looked at, at most: of `data.validation`, or else set aside from the training rows, half of them at most; never of
+    the held-out ones."""
 
 
 class Train(Section):

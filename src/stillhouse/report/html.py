@@ -61,6 +61,16 @@ SAMPLES, TEXT, FEW = 300, 320, 3
 """Samples on the page; characters of a text that are shown at once; rows of each kind that are shown at first."""
 
 
+WENT: dict[str, tuple[str, bool, bool]] = {
+    "student fails": ("student-fails", True, False),
+    "teacher fails": ("teacher-fails", False, True),
+    "both fail": ("both-fail", False, False),
+    "both right": ("both-right", True, True),
+}
+"""How a row with a label went, as `samples` says -> the filter's name, and whether teacher and student are right: a teacher that was
+asked shows its own words, which need not be the label's."""
+
+
 def _says(answer: str, label: str | None) -> dict[str, Any]:
     """One model's answer; `right` is None where there is no label to compare it with."""
     right = None if label is None else answer.rpartition(" (")[0] == label or answer == label
@@ -94,10 +104,16 @@ def _samples(results: Results) -> list[dict[str, Any]]:
             for key in SPEAKERS
             if sample.get(key) is not None
         }
+        kind = _kind(said)
+        if label is not None and sample.get("kind") in WENT:
+            kind, *right = WENT[sample["kind"]]
+            for key, one in zip(("teacher", "student"), right, strict=True):
+                if key in said:
+                    said[key]["right"] = one
         asked = str(sample.get("prompt", sample.get("text", "")))
         found.append(
             {
-                "asked": asked[:TEXT], "more": asked[TEXT:], "label": label, "kind": _kind(said), "few": True,
+                "asked": asked[:TEXT], "more": asked[TEXT:], "label": label, "kind": kind, "few": True,
                 "answers": [(key, SPEAKERS[key], each) for key, each in said.items()],
             }
         )  # fmt: skip

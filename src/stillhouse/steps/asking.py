@@ -251,12 +251,14 @@ def label_fault(place: Path, result: dict[str, Any]) -> str | None:
 
 
 def what_was_said(recipe: Any, facts: dict[str, Any], run: Path) -> dict[str, str]:
-    """Row id -> the teacher's words, of the held-out rows."""
+    """Row id -> the teacher's words, of the held-out rows that it answered."""
     rows, some = questions(recipe.teacher.api, recipe.task, facts["labels"], run / "prepare")["eval"]
     with Ledger(run / LEDGER) as ledger:
         known = ledger.answers([one.key for one in some])
     pairs = zip(rows, some, strict=True)
-    return {row["id"]: known[one.key].text for row, one in pairs if one.key in known}
+    return {
+        row["id"]: known[one.key].text for row, one in pairs if one.key in known and known[one.key].usable
+    }
 
 
 def what_asking_takes(recipe: Any, facts: dict[str, Any], run: Path) -> dict[str, Any]:

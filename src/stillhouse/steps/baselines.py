@@ -6,6 +6,7 @@ from typing import Any
 from ..data.encode import read_examples
 from ..data.formats import Row
 from ..data.split import Prepared
+from ..errors import DataError
 from ..files import hash_json, write_jsonl
 from ..progress import Watch
 from ..recipe import Baseline
@@ -30,6 +31,10 @@ def prepare_baselines(
         return {"models": models, "labelled": None}
     known = {example.row for example in labelled(read_examples(place / "train.parquet"))}
     texts = [_text(row) for row in [*rows.train, *rows.extra] if row["id"] in known and row.get("label")]
+    if len({row["label"] for row in texts}) < 2:
+        raise DataError(
+            "evaluate.baselines: tfidf learns from labelled training rows of at least two labels, and there are none; remove it."
+        )
     write_jsonl(place / LABELLED, texts)
     return {"models": models, "labelled": hash_json(texts)}
 

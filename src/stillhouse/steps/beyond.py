@@ -37,7 +37,7 @@ def beyond(
     recalled = memorisation(
         folders, task, recipe.evaluate.memorisation, (facts["canaries"] or {}).get("form", "text"),
         {"train": measured.train, "held_out": evaluation.sets["eval"]},
-        _passes(recipe.train, facts["sets"]["train"]["rows"]), place, watch, **settings,
+        _passes(recipe.train, facts["sets"]["train"]["rows"], results["train"]["early_stopping"]), place, watch, **settings,
     )  # fmt: skip
     compared = judge(
         recipe.evaluate.judge, [name for name in folders if name != "initial"], measured.held["eval"],
@@ -46,7 +46,8 @@ def beyond(
     return {"baselines": baselines, "memorisation": recalled, "judged": compared}
 
 
-def _passes(train: Any, examples: int) -> float:
-    """How often training reads each row, about."""
-    read: float = steps_of(train, examples) * train.batch_size * train.accumulate
+def _passes(train: Any, examples: int, ended: dict[str, Any] | None) -> float:
+    """How often training had read each row, about, when it was at the student that was taken."""
+    steps = ended["best_step"] if ended else steps_of(train, examples)
+    read: float = steps * train.batch_size * train.accumulate
     return read / max(1, examples)

@@ -122,7 +122,7 @@ def _economics(
     if prices is None:
         return None
     key = "rows" if recipe.task == "classification" else "generate"
-    teacher, student = (models[name]["throughput"].get(key) for name in ("teacher", "student"))
+    teacher, student = ((models[name].get("throughput") or {}).get(key) for name in ("teacher", "student"))
     seconds = sum(stage["seconds"] for stage in stages.values())
     return economics(teacher, student, seconds, **prices.model_dump())
 
@@ -235,7 +235,8 @@ def check_gate(recipe: Recipe, found: dict[str, Any]) -> None:
                 "see the report for where the teacher helps."
             )
     if gate.min_win_rate is not None:
-        won = (found["judged"]["against"]["teacher"]["win_rate"] or {}).get("value")
+        judged = ((found["judged"] or {}).get("against") or {}).get("teacher") or {}
+        won = (judged.get("win_rate") or {}).get("value")
         if won is None or won < gate.min_win_rate:
             raise GateError(
                 f"gate.min_win_rate: the student's win rate against its teacher "

@@ -68,12 +68,13 @@ def let_read(
     evaluation, held = measured.evaluation, measured.held["eval"]
     examples = evaluation.sets["eval"]
     writing = Writing(task, examples, recipe.report.samples, watch, measured.said)
+    reasons = any(example.reasons for example in measured.train)
     timed: dict[str, PreTrainedModel] = {}
     known: dict[str, dict[str, Any]] = {}
     for name, folder in folders.items():  # the teacher, if it is here, comes first, and the student next
         model = task.load(folder)
         evaluation.read(name, model)
-        evaluation.let_answer(name, model, held, recipe.evaluate.answers)
+        evaluation.let_answer(name, model, held, recipe.evaluate.answers, reasons)
         writing.add(name, model)
         if name in ("teacher", "student"):
             timed[name] = model

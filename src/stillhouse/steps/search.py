@@ -5,6 +5,7 @@ rounds cost about the same.  The shapes learn from the teacher beside them (0.8 
 compared by their loss on training rows that they did not learn from; the held-out rows stay unseen.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.optim import AdamW
 from transformers import PreTrainedModel
 
 from ..data.encode import Example
-from ..errors import DataError
+from ..errors import DataError, RecipeError
 from ..files import atomic_folder, read_json, sweep_parts, write_json
 from ..models.load import parameters
 from ..models.machine import device
@@ -52,8 +53,12 @@ def found_shape(made: Shrinking, wanted: Search, seed: int, place: Path) -> Shap
                 made.watch.note(f"  shape {number + 1} of {len(shapes)}: {steps} steps")
                 trial.learn(student, optimizer, begin, begin + steps)
                 learners.keep(number, student, optimizer, begin + steps)
-            learners.judged(number, round(trial.loss(student), 4))
-        ranked = sorted(alive, key=lambda number: (learners.losses[number][turn], number))
+            learners.judged(number, trial.loss(student))
+        if all(learners.losses[number][turn] is None for number in alive):
+            raise RecipeError(
+                "student.search.learning_rate: no shape that was tried learned anything (their losses are not finite); lower it."
+            )
+        ranked = sorted(alive, key=lambda number: (_last_of_all(learners.losses[number][turn]), number))
         alive = sorted(ranked[: (len(ranked) + 1) // 2])
         begin, steps, turn = begin + steps, 2 * steps, turn + 1
     made.how["search"] = learners.tried()
@@ -69,7 +74,7 @@ class _Learners:
         place.mkdir(parents=True, exist_ok=True)
         sweep_parts(place)
         known = place / "tried.json"
-        self.losses: list[list[float]] = (
+        self.losses: list[list[float | None]] = (
             read_json(known)["losses"] if known.exists() else [[] for _ in shapes]
         )
         self.sizes: list[int] = read_json(known)["parameters"] if known.exists() else []
@@ -95,8 +100,8 @@ class _Learners:
             write_json(part / "at.json", {"steps": steps})
 
     def judged(self, number: int, loss: float) -> None:
-        """Write down what it came to."""
-        self.losses[number].append(loss)
+        """Write down what it came to; None is a loss that is no number any more."""
+        self.losses[number].append(round(loss, 4) if math.isfinite(loss) else None)
         self._write()
 
     def tried(self) -> list[dict[str, Any]]:
@@ -114,6 +119,11 @@ class _Learners:
 
     def _write(self) -> None:
         write_json(self.place / "tried.json", {"parameters": self.sizes, "losses": self.losses})
+
+
+def _last_of_all(loss: float | None) -> float:
+    """What a candidate is ranked by."""
+    return math.inf if loss is None else loss
 
 
 class _Trial:
@@ -155,7 +165,8 @@ class _Trial:
         student.eval()
         size = self.wanted.batch_size
         batches = [self.held[start : start + size] for start in range(0, len(self.held), size)]
-        return sum(float(self._nats(student, some)) for some in batches) / len(batches)
+        counted = sum(example.counted for example in self.held)
+        return sum(float(self._nats(student, some, counted)) for some in batches)
 
     def _batch(self, step: int) -> list[Example]:
         """The rows of a step: a function of (seed, step)."""
@@ -166,8 +177,8 @@ class _Trial:
         picked = list(order)[(step % in_epoch) * size : (step % in_epoch + 1) * size]
         return [self.rows[number] for number in picked]
 
-    def _nats(self, student: PreTrainedModel, some: list[Example]) -> torch.Tensor:
+    def _nats(self, student: PreTrainedModel, some: list[Example], total: int | None = None) -> torch.Tensor:
         batch = on_device(self.task.collate(some))
         targets, scores = self.teacher.signal(batch), self.task.scores(student, batch)
-        loss: torch.Tensor = self.objective(scores, targets, max(1, len(scores.labels)))[0]
+        loss: torch.Tensor = self.objective(scores, targets, total or max(1, len(scores.labels)))[0]
         return loss

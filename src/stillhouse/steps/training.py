@@ -245,20 +245,22 @@ def set_aside(
     """(what to learn from, what to choose the best student on); the second is None unless the recipe asks.
 
     Rows of `data.validation` if there are some; otherwise labelled training rows, the same ones for student and control.
-    Raises: DataError if more than half of the training rows would be set aside.
+    At most half of them.  Raises: DataError if none can be judged.
     """
     if wanted is None:
         return examples, None
     if (facts["validation"] or {}).get("rows"):
         held = labelled(read_examples(place.parent / "prepare" / "validation.parquet"))
-        return examples, Chosen(wanted, held[: wanted.rows], "data.validation")
+        if held:
+            return examples, Chosen(wanted, held[: wanted.rows], "data.validation")
     known = [example for example in labelled(examples) if not example.row.startswith(PREFIX)]
-    if 2 * wanted.rows > len(known):
+    if len(known) < 2:
         raise DataError(
-            f"train.early_stopping.rows: {wanted.rows:,} of {len(known):,} training rows would be set aside; lower it, or give "
-            "data.validation."
+            "train.early_stopping: no training row has an answer to be judged by; give data.validation with answers, or remove it."
         )
-    chosen = sorted(known, key=lambda example: draw_seed(0, "validation", example.key))[: wanted.rows]
+    most = min(wanted.rows, len(known) // 2)
+    # by the row, not by its tokens: a teacher's answer in the place of the data's must not choose other rows
+    chosen = sorted(known, key=lambda example: draw_seed(0, "validation", example.row))[:most]
     keys = {example.key for example in chosen}
     rows = {example.row for example in chosen if len(example.labels) == 1}  # and what was made of them
     kept = [one for one in examples if one.key not in keys and one.row.partition("~")[0] not in rows]
