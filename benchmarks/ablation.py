@@ -84,7 +84,7 @@ def main() -> None:
     evaluation = None
     for seed in range(asked.seeds):
         for name, variant in VARIANTS.items():
-            if asked.only not in name:
+            if not any(part in name for part in asked.only.split(",")):
                 continue
             recipe = recipe_of(base, variant)
             run_pipeline(recipe, stages, place, watch, until="label")
