@@ -11,10 +11,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import load_file
-
 from ..files import read_json
+from ..kept import read_rows, rows_path
 from ..measure import Metric, Rows, difference, interval
 from ..pipeline import DONE
 
@@ -26,17 +24,12 @@ Found = dict[str, Any]
 
 def student_rows(run: Path, model: str = "student", kind: str = "eval") -> Rows:
     """Per-row statistics of a finished run's model."""
-    kept = load_file(_rows_file(run, model, kind))
-    return {name: values.astype(np.float64) for name, values in kept.items()}
+    return read_rows(rows_path(run / "evaluate", model, kind))
 
 
 def has_rows(run: Path, model: str, kind: str = "eval") -> bool:
     """Whether a finished run has measured that model."""
-    return _rows_file(run, model, kind).exists()
-
-
-def _rows_file(run: Path, model: str, kind: str) -> Path:
-    return run / "evaluate" / f"rows-{model}-{kind}.safetensors"
+    return rows_path(run / "evaluate", model, kind).exists()
 
 
 def content_of(run: Path, kind: str = "eval") -> str:

@@ -1,7 +1,7 @@
 """Distiller: a `transformers.Trainer` whose loss is the objective.  Everything else is theirs, but for the checkpoints."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedModel,
     PrinterCallback,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
@@ -122,16 +123,21 @@ class Distiller(Trainer):
         self._order = SeededOrder(lengths, args.train_batch_size, args.seed)
         if isinstance(self.teacher, LocalTeacher):
             self.teacher.model.to(args.device)
-        self.add_callback(Randomness(self._order, args.seed))
+        for callback in self._followers():
+            self.add_callback(callback)
+        self.remove_callback(PrinterCallback)  # standard output is for results
+
+    def _followers(self) -> Iterator[TrainerCallback]:
+        """Who does something at each step.  Raises: RecipeError for an adaptive share that has nothing to follow."""
+        yield Randomness(self._order, self.args.seed)
         if isinstance(self.teacher, EmaTeacher):
-            self.add_callback(Following(self.teacher))
+            yield Following(self.teacher)
         if self.rollouts is not None and self.rollouts.adaptive is not None:
-            if eval_dataset is None:
+            if self.eval_dataset is None:
                 raise RecipeError(
                     "rollouts.share: grows when the loss on eval_dataset stops falling; give one."
                 )
-            self.add_callback(Adapting(self.rollouts.adaptive))
-        self.remove_callback(PrinterCallback)  # standard output is for results
+            yield Adapting(self.rollouts.adaptive)
 
     def _writing(self, settings: Rollouts | None, args: TrainingArguments) -> Writing | None:
         """Raises: RecipeError where what the student writes could not be judged, or not the same again after a stop."""
