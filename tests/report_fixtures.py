@@ -169,9 +169,9 @@ def classifier() -> dict[str, Any]:
         "stages": {"prepare": {"seconds": 1.2, "predicted_seconds": None}, "train": {"seconds": 95.0, "predicted_seconds": 80.0}},
         "samples": [
             {"text": "A fine film.", "label": "positive", "teacher": "positive (0.99)", "student": "positive (0.93)",
-             "hard_only": "positive (0.88)"},
+             "hard_only": "positive (0.88)", "kind": "both right"},
             {"text": "It goes on and on.", "label": "negative", "teacher": "negative (0.83)", "student": "positive (0.51)",
-             "hard_only": "positive (0.62)"},
+             "hard_only": "positive (0.62)", "kind": "student fails"},
         ],
         "reliability": {"teacher": _reliability(0.05), "student": _reliability(0.3)},
     }  # fmt: skip
