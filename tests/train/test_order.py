@@ -1,7 +1,12 @@
 """Order: every row once, like lengths together, a function of seed and epoch."""
 
 import numpy as np
+from transformers import AutoModelForCausalLM
 
+import tiny
+from stillhouse import Distiller
+from stillhouse import objectives as kd
+from stillhouse.models.load import load_tokenizer
 from stillhouse.seeds import draw_seed
 from stillhouse.train.order import SeededOrder
 
@@ -77,3 +82,24 @@ def test_packed_rows_come_in_an_order_that_heeds_no_length(tmp_path):
     assert set(made._order.lengths.tolist()) == {1}
     batch = made.data_collator([made.train_dataset[place] for place in range(8)])
     assert len(batch["input_ids"]) < 8 and len(batch["keys"]) == 8
+
+
+def test_an_optimiser_step_has_the_same_rows_however_it_is_divided(tmp_path):
+    """Rows of like length were grouped by the micro-batch, so 8 × 1 and 2 × 4 learned from other rows in their first step."""
+    tiny.save_language_model(tmp_path / "student", layers=1)
+    orders = [
+        list(
+            Distiller(
+                model=AutoModelForCausalLM.from_pretrained(tmp_path / "student"),
+                teacher=AutoModelForCausalLM.from_pretrained(tmp_path / "student"),
+                objective=[kd.hidden(1.0)],  # layers are compared in rows of their own, which are not packed
+                args=tiny.arguments(
+                    tmp_path / "run", per_device_train_batch_size=rows, gradient_accumulation_steps=micro
+                ),
+                train_dataset=tiny.completions(40),
+                processing_class=load_tokenizer(tmp_path / "student"),
+            )._order
+        )
+        for rows, micro in ((8, 1), (2, 4), (1, 8))
+    ]
+    assert orders[0] == orders[1] == orders[2] != sorted(orders[0])

@@ -120,7 +120,8 @@ class Distiller(Trainer):
             lengths = [1] * len(lengths)  # any rows fill a sequence: they need not be of like length
         if isinstance(self.teacher, CachedTeacher) and not args.dataloader_num_workers:
             self.data_collator = partial(self._announced, self.data_collator)
-        self._order = SeededOrder(lengths, args.train_batch_size, args.seed)
+        in_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        self._order = SeededOrder(lengths, in_a_step, args.seed)  # the same rows, however a step is divided
         if isinstance(self.teacher, LocalTeacher):
             self.teacher.model.to(args.device)
         for callback in self._followers():

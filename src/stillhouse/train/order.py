@@ -16,6 +16,8 @@ class SeededOrder(torch.utils.data.Sampler[int]):
 
     Rows of like length come together, so that little of a batch is padding: a permutation is cut into windows of some
     batches, each window is sorted by length, and its batches come in a drawn order.
+
+    Args: batch_size: rows of a whole optimiser step, so that it has the same ones on one process and on several.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
