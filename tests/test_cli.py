@@ -14,7 +14,8 @@ import pytest
 
 import tiny
 from conftest import Finished
-from stillhouse.errors import GateError
+from stillhouse.data.formats import detect
+from stillhouse.errors import DataError, GateError
 from stillhouse.recipe import parse_recipe
 from stillhouse.steps.finish import check_gate
 from typed import ENVIRONMENT, process, start, stillhouse, write_recipe
@@ -441,3 +442,37 @@ def _conversations(path: Path) -> Path:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def test_a_recipe_begun_from_a_package_that_was_fetched_before_has_its_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was written without the sum, and the next command that it named refused it."""
+    monkeypatch.setenv("STILLHOUSE_CACHE", str(tmp_path / "cache"))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n')
+    source = "pypi:some-model==1.0:some_model/files"
+    words = ("init", "--task", "classification", "--teacher", source, "--data", rows, "--out")
+    assert "its config is not on this disk" in stillhouse(*words, tmp_path / "a.yaml").err
+    assert stillhouse(*words, tmp_path / "b.yaml", "--layers", 1).code == 0
+    assert "# sha256: …" in (tmp_path / "b.yaml").read_text()
+    folder = tmp_path / "cache/pypi/some-model-1.0-abc/def"
+    (folder / "wheel/some_model/files").mkdir(parents=True)
+    (folder / "wheel/some_model/files/config.json").write_text('{"num_hidden_layers": 6}')
+    (folder / "SOURCE.json").write_text(json.dumps({"source": source, "sha256": "ab" * 32}))
+    assert stillhouse(*words, tmp_path / "c.yaml").code == 0
+    written = (tmp_path / "c.yaml").read_text()
+    assert f"  sha256: {'ab' * 32}" in written and "layers: 3" in written
+
+
+def test_a_column_that_is_not_there_is_named_and_not_asked_for_again(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "x"}\n')
+    with pytest.raises(
+        DataError, match="there is no column 'review' for text; the columns are 'text', 'label'"
+    ):
+        detect({"text": "a", "label": "x"}, {"text": "review"}, "classification")
+
+
+def test_a_wrong_option_points_to_its_own_commands_help() -> None:
+    said = stillhouse("init", "--task", "sumarize", "--teacher", "a", "--data", "b")
+    assert said.code == 2 and "Try: stillhouse init --help" in said.err

@@ -9,6 +9,7 @@ from .data.load import read_raw
 from .errors import RecipeError
 from .files import read_json
 from .shipped import run_name
+from .sources import known_package
 from .static import layer_count
 
 TASKS = {"chat": "causal_lm", "text": "causal_lm", "classification": "classification"}
@@ -22,14 +23,14 @@ task: {task}
 
 teacher:
   model: {teacher}           # hub id, folder, .gguf file, or pypi:NAME==VERSION:path/inside
-{finetune}
+{teacher_sum}{finetune}
 student:
 {student}
 
 data:
   train:
     source: {data}           # {detected}
-    # columns: {{text: review, label: stars}}   # our name: the name in your file
+{data_sum}    # columns: {{text: review, label: stars}}   # our name: the name in your file
     # limit: 1000
   split: 0.1                 # share held out to measure on; or give data.eval
   # group: author            # rows with the same value stay on one side of the split
@@ -71,6 +72,8 @@ def write_recipe(
         name=run_name(out),
         task=TASKS[task],
         teacher=_quoted(teacher),
+        teacher_sum=_pinned(teacher, "  "),
+        data_sum=_pinned(data, "    "),
         finetune="  finetune: {epochs: 2}      # remove this if the teacher already knows your labels\n"
         if classify
         else "",
@@ -101,7 +104,8 @@ def _student(teacher: str, student: str | None, layers: int | None) -> str:
     if student is not None:
         return f"  model: {_quoted(student)}"
     if layers is None:
-        config = Path(teacher) / "config.json"
+        known = known_package(teacher)
+        config = (known[1] if known else Path(teacher)) / "config.json"
         if not config.is_file():
             raise RecipeError(
                 "--layers: say how many of the teacher's layers to keep (its config is not on this disk)."
@@ -113,6 +117,18 @@ def _student(teacher: str, student: str | None, layers: int | None) -> str:
             )
         layers = max(1, have // 2)
     return f"  from_teacher: {{layers: {layers}, by: block_influence}}   # keep those that change the hidden state most"
+
+
+def _pinned(source: str, indent: str) -> str:
+    """The line that pins a `pypi:` source: the sum that was trusted before, or what is missing."""
+    if not source.startswith("pypi:"):
+        return ""
+    known = known_package(source)
+    if known is None:
+        return (
+            f"{indent}# sha256: …      # of the wheel; needed, and `stillhouse validate` says how to get it\n"
+        )
+    return f"{indent}sha256: {known[0]}\n"
 
 
 def _quoted(value: str) -> str:

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from collections import Counter
+from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 from . import sources
 from .asking.checks import api_checks
 from .data.filters.rules import rules
-from .data.formats import Dropped, canonical, detect, value_of
+from .data.formats import Dropped, Row, canonical, detect, value_of
 from .data.load import read_raw
 from .data.questions import question
 from .data.templates import check_folder, check_judge, prompt_file
@@ -320,14 +322,24 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
         else detect(first[0].fields, columns, recipe.task, first[0].where, name, answered)
     )
     labelled = name != "data.unlabelled"
-    usable = [
-        row
-        for raw in first
-        if not isinstance(row := canonical(raw, form, columns, labelled, answered=answered), Dropped)
+    made = [canonical(raw, form, columns, labelled, answered=answered) for raw in first]
+    return [*notes, f"{form} rows; {_seen(made, len(first) < ROWS_READ)}"]
+
+
+def _seen(made: Sequence[Row | Dropped], whole: bool) -> str:
+    """What the first rows of a source are, in a few words; all of them, if that is the `whole`."""
+    usable = [row for row in made if not isinstance(row, Dropped)]
+    told = [
+        f"{'all' if whole else 'only the first'} {len(made)} were looked at, and {len(usable)} can be used"
     ]
-    reasons = sum("rationale" in row for row in usable)
-    given = f", {reasons} of them with a rationale" if reasons else ""
-    return [*notes, f"{form} rows; {len(usable)} of the first {len(first)} can be used{given}"]
+    if left := [row for row in made if isinstance(row, Dropped)]:
+        told.append(f"not {left[0].where}: {left[0].reason}")
+    if labels := Counter(str(row["label"]) for row in usable if row.get("label") is not None):
+        shown = [f"{label} ({count})" for label, count in sorted(labels.items())]
+        told.append(f"labels {', '.join(shown[:8])}{', …' if len(shown) > 8 else ''}")
+    if reasons := sum("rationale" in row for row in usable):
+        told.append(f"{reasons} with a rationale")
+    return "; ".join(told)
 
 
 def _beside(recipe: Recipe) -> list[str]:

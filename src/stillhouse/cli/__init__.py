@@ -99,7 +99,10 @@ def _misused(said: str) -> int:
     word = re.search(r"No such command '(.*)'", said)
     names = [command.callback.__name__ for command in app.registered_commands if command.callback]
     hint = did_you_mean(word[1], names) if word else ""
-    return _fail(f"error: {said.replace('Value error, ', '').rstrip('.')}.{hint} Try: stillhouse --help", 2)
+    asked = next((f" {arg}" for arg in sys.argv[1:2] if re.fullmatch(r"[a-z]+", arg) and not word), "")
+    return _fail(
+        f"error: {said.replace('Value error, ', '').rstrip('.')}.{hint} Try: stillhouse{asked} --help", 2
+    )
 
 
 _UNUSABLE = (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError)

@@ -98,6 +98,8 @@ def detect(
     if task == "classification":
         if has("text"):
             return "labelled"
+        if "text" in columns:
+            raise DataError(_absent(where, columns["text"], "text", fields))
         raise DataError(_unknown(where, key, fields, "labelled text", "{text: ..., label: ...}"))
     mapped = [name for name in ("messages", "prompt", "completion", "text") if name in columns]
     if mapped:
@@ -138,9 +140,13 @@ def value_of(raw: Raw, column: str, ours: str) -> Any:
     """The value of `column`, which we call `ours`, or DataError with the columns that there are."""
     if column in raw.fields:
         return raw.fields[column]
-    raise DataError(
-        f"{raw.where}: there is no column {column!r} for {ours}; the columns are {_listed(raw.fields)}."
-        f"{did_you_mean(column, raw.fields)}"
+    raise DataError(_absent(raw.where, column, ours, raw.fields))
+
+
+def _absent(where: str, column: str, ours: str, fields: Mapping[str, Any]) -> str:
+    return (
+        f"{where}: there is no column {column!r} for {ours}; the columns are {_listed(fields)}."
+        f"{did_you_mean(column, fields)}"
     )
 
 

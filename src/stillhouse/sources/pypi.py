@@ -75,6 +75,16 @@ def wheel_notes(wheel: Wheel) -> list[str]:
     return notes if find_spec("pip") else [*notes, _no_pip(wheel)]
 
 
+def fetched_before(wheel: Wheel) -> tuple[str, Path] | None:
+    """(sum, path) of what `wheel` names, under whichever sum somebody trusted when it was fetched; the sum of `wheel` is not looked
+    at."""
+    for known in (cache_dir() / "pypi").glob(f"{wheel.name}-{wheel.version}-*/*/{SOURCE}"):
+        made_from, path = read_json(known), known.parent / "wheel" / wheel.inside
+        if made_from["source"] == str(wheel) and path.exists():
+            return str(made_from["sha256"]), path
+    return None
+
+
 def _folder(wheel: Wheel) -> Path:
     package = cache_dir() / "pypi" / f"{wheel.name}-{wheel.version}-{wheel.sha256[:12]}"
     return package / hash_bytes(wheel.inside.encode())[:12]
