@@ -82,6 +82,8 @@ def test_rows_that_nobody_labelled_are_enough(tmp_path: Path) -> None:
             "train": {"source": str(tmp_path / "more.jsonl")},
             "eval": {"source": str(tmp_path / "rows.csv")},
         }
+        # ids of rows hold the file's path, so each run here has another order: enough steps for all of them
+        values["train"] |= {"steps": 90}
         found = finish(values, tmp_path / "run")
     assert found["gains"] is None, "there is nothing to train a control on"
     assert set(found["controls"]) == {"initial"}
