@@ -35,7 +35,7 @@ def classifying(place: Path, url: str, **api: Any) -> dict[str, Any]:
         "student": {"tokenizer": str(place / "base"), "from_config": {"config": {"num_hidden_layers": 1}}},
         "data": {"train": {"source": str(place / "rows.csv")}, "split": 30, "max_length": 32},
         "objective": [{"kind": "forward_kl", "temperature": 2.0}],
-        "train": {"steps": 30, "batch_size": 16, "learning_rate": 5e-3, "precision": "float32"},
+        "train": {"steps": 60, "batch_size": 16, "learning_rate": 5e-3, "precision": "float32"},
         "evaluate": {"resamples": 200}, "report": {"samples": 2},
     }  # fmt: skip
 
