@@ -23,7 +23,7 @@ from stillhouse.progress import Silent
 from stillhouse.recipe import FromTeacher, Student, Term
 from stillhouse.steps.shrinking import Shrinking
 from stillhouse.tasks import make_task, on_device
-from stillhouse.tasks.bilingual import Bilingual
+from stillhouse.tasks.bilingual import BilingualLM
 from stillhouse.teachers.cross import CrossTeacher
 
 METRIC = LM_METRICS["bits_per_byte"]
@@ -36,7 +36,7 @@ def main() -> None:
         seed=0, methods="hybrid,uld,min_edit",
     )  # fmt: skip
     mine, theirs = load_tokenizer(smollm2()), load_tokenizer(gemma())
-    task = Bilingual(mine, theirs, asked.length)
+    task = BilingualLM(mine, theirs, asked.length)
     texts = reviews("imdb")
     chosen = np.random.default_rng(asked.seed).permutation(len(texts))[: asked.steps * asked.rows]
     documents = [{"id": str(n), "where": str(n), "text": texts[n]["text"]} for n in chosen]
@@ -89,7 +89,7 @@ def settings(asked: Any, fast: bool) -> TrainingArguments:
 
 
 @torch.no_grad()
-def measured(model: Any, task: Bilingual, held: list[Example]) -> dict[str, Any]:
+def measured(model: Any, task: BilingualLM, held: list[Example]) -> dict[str, Any]:
     """Per-row sums on the held-out rows, each model reading them in its own tokens."""
     parts = []
     for start in range(0, len(held), 8):

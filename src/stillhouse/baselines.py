@@ -22,7 +22,7 @@ from .models.machine import device
 from .progress import Watch
 from .registry import require
 from .tasks import Task, make_task, on_device
-from .tasks.bilingual import Bilingual
+from .tasks.bilingual import BilingualLM
 from .tasks.classification import label_order
 
 FloatArray = np.ndarray[Any, Any]
@@ -165,13 +165,13 @@ def _read_model(
                 write_rows(path, _rows(evaluation, kind, said[:, [labels.index(one) for one in task.labels]]))
         return size(folder, model)
     tokenizer = load_tokenizer(folder)
-    known = [task.tokenizer, *([task.other.tokenizer] if isinstance(task, Bilingual) else [])]
+    known = [task.tokenizer, *([task.other.tokenizer] if isinstance(task, BilingualLM) else [])]
     if any(same_tokenizer(tokenizer, one) is None for one in known):
         model = task.load(folder)
         evaluation.read(called, model)
         return size(folder, model)
     messages = _conversations(evaluation, held)
-    between = Bilingual(task.tokenizer, tokenizer, task.max_length, messages)
+    between = BilingualLM(task.tokenizer, tokenizer, task.max_length, messages)
     model = between.load(folder)
     for kind, examples in evaluation.sets.items():
         path = rows_path(evaluation.folder, called, kind)
@@ -196,7 +196,7 @@ def _said(
 
 @torch.inference_mode()
 def _in_bytes(
-    task: Bilingual, model: Any, examples: list[Example], batch_size: int, watch: Watch, title: str
+    task: BilingualLM, model: Any, examples: list[Example], batch_size: int, watch: Watch, title: str
 ) -> Rows:
     """Nats, and the bytes that they are about, [N] each: what does not depend on the tokenizer."""
     model.to(device()).eval()

@@ -46,7 +46,7 @@ from .steps.naming import make_namer
 from .steps.panel import make_panel
 from .steps.plan import measure_plan
 from .steps.seeds import train_again
-from .steps.vocabulary import trim_teacher
+from .steps.vocabulary import lender, trim_teacher
 from .teachers.cache import pool_caches
 from .train.early import looks_beside
 
@@ -56,7 +56,7 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     models = fetch_models(recipe, place, watch)
     rows, licences = prepare.read_rows(recipe, watch)
     rows = judged(recipe, writing.write_rows(recipe, rows, models, place, watch), models, watch)
-    models = trim_teacher(recipe, rows, models, watch)
+    models = trim_teacher(recipe, rows, models, place, watch)
     encoded = prepare.encode_rows(recipe, rows, models, place, watch)
     beside = prepare_baselines(recipe, rows, encoded["labels"], place, watch)
     return {
@@ -95,11 +95,12 @@ def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """The student before it learns anything."""
     facts = results["prepare"]
     task = prepare.task_of(recipe, facts)
-    lender = results["teacher"].get("lead", results["teacher"])
-    teacher = prepare.located(lender["folder"] or facts["teacher"]["folder"], place)
-    folder, how = students.make_student(
-        recipe.student, training.training_seed(recipe), task, teacher, facts, place, watch
-    )
+    lead = results["teacher"].get("lead", results["teacher"])
+    teacher = prepare.located(lead["folder"] or facts["teacher"]["folder"], place)
+    with lender(teacher, facts, task, place) as lent:
+        folder, how = students.make_student(
+            recipe.student, training.training_seed(recipe), task, lent, facts, place, watch
+        )
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}", "how": how}
 
 
@@ -241,6 +242,7 @@ STAGES = [
             "student.sha256",
             "student.revision",
             "student.vocabulary",
+            "vocabulary_apart",
             "data",
             "evaluate.also",
             "evaluate.baselines",

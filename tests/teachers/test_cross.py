@@ -14,7 +14,7 @@ from stillhouse.errors import RecipeError
 from stillhouse.models.load import load_tokenizer
 from stillhouse.recipe import parse_recipe
 from stillhouse.static import static_checks
-from stillhouse.tasks.bilingual import Bilingual
+from stillhouse.tasks.bilingual import BilingualLM
 from stillhouse.teachers.cross import CrossTeacher, Foreign
 from stillhouse.train.objective import Objective
 from typed import stillhouse, write_recipe
@@ -28,7 +28,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def task(folders):
-    return Bilingual(load_tokenizer(folders[1]), load_tokenizer(folders[0]), 48)
+    return BilingualLM(load_tokenizer(folders[1]), load_tokenizer(folders[0]), 48)
 
 
 def rows(count=6):

@@ -13,8 +13,8 @@ Knows tokenizers, and neither models nor losses.  An example is one sequence tha
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from ..errors import DataError
 from ..files import atomic, hash_json
 
 IGNORED = -100
+ROWS_AT_ONCE = 1024
+"""Texts that a tokenizer is handed together."""
 
 
 @dataclass(frozen=True)
@@ -263,14 +265,31 @@ def without_control(text: str, control: re.Pattern[str]) -> str:
 
 
 def encode_labelled(
-    row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int, labels: list[str]
-) -> Example:
-    """A text (and perhaps a second one) with its label's number, or -100 if nobody labelled it."""
-    encoded = tokenizer(row["text"], row.get("pair"), truncation=True, max_length=max_length, verbose=False)
-    label = labels.index(row["label"]) if row.get("label") is not None else IGNORED
-    segments = encoded.get("token_type_ids") or []
-    starts = [0, segments.index(1)] if 1 in segments else [0]
-    return _example(row["id"], list(encoded["input_ids"]), [label], starts, len(row["text"].encode()))
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, labels: list[str]
+) -> Iterator[Example]:
+    """Texts (and perhaps a second one each) with their label's number, or -100 where nobody labelled it."""
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        for row, (ids, segments) in zip(some, _cut(some, tokenizer, max_length), strict=True):
+            label = labels.index(row["label"]) if row.get("label") is not None else IGNORED
+            starts = [0, segments.index(1)] if 1 in segments else [0]
+            yield _example(row["id"], ids, [label], starts, len(row["text"].encode()))
+
+
+def _cut(
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[tuple[list[int], list[int]]]:
+    """(token ids, which of the two texts each is of) of each row; a tokenizer cuts many rows faster than one after the other."""
+    found: dict[int, tuple[list[int], list[int]]] = {}
+    for paired in (False, True):
+        at = [number for number, row in enumerate(rows) if (row.get("pair") is not None) == paired]
+        if at:
+            texts = [rows[number]["text"] for number in at]
+            pairs = [rows[number]["pair"] for number in at] if paired else None
+            made = tokenizer(texts, pairs, truncation=True, max_length=max_length, verbose=False)
+            segments = made.get("token_type_ids") or [[]] * len(at)
+            found |= dict(zip(at, zip(made["input_ids"], segments, strict=True), strict=True))
+    return [found[number] for number in range(len(rows))]
 
 
 # ── on disk ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -278,10 +297,9 @@ def encode_labelled(
 
 def write_examples(path: Path, examples: list[Example]) -> dict[str, Any]:
     """Keep examples as Parquet.  Returns: how many rows, tokens and counted positions, and a hash of the content."""
-    columns: dict[str, list[Any]] = {name: [] for name in Example.__dataclass_fields__}
-    for example in examples:
-        for name, value in asdict(example).items():
-            columns[name].append(value)
+    columns = {
+        name: [getattr(example, name) for example in examples] for name in Example.__dataclass_fields__
+    }
     with atomic(path) as part:
         pq.write_table(pa.table(columns, schema=_SCHEMA), part, compression="zstd")
     return {

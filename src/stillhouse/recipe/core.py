@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from .api import api_fault
+from .crossing import compares_tokens
 from .data import Data
 from .objective import (
     TEACHERLESS,
@@ -95,6 +96,16 @@ class Recipe(Section):
             return None
         found = (term.temperature for term in self.objective if isinstance(term, SoftTerm))
         return next((value for value in found if not isinstance(value, Schedule)), None)
+
+    @property
+    def vocabulary_apart(self) -> bool:
+        """Whether `student.vocabulary` trims the student alone: a classifying teacher goes on reading all of its own tokens,
+        unless a term compares layers, which needs the same tokens on both sides."""
+        return (
+            self.task == "classification"
+            and self.student.vocabulary is not None
+            and not any(compares_tokens(term) for term in self.objective)
+        )
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

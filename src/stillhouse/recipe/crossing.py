@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .objective import TEACHERLESS, CrossTokenizer, Term
+from .objective import TEACHERLESS, CrossTokenizer, SoftTerm, Term
 from .rollouts import Rollouts
 
 SAID = "student.model: its tokenizer is not the teacher's"
@@ -12,8 +12,8 @@ def crossing_fault(
     task: str, objective: Sequence[Term], online: bool, rollouts: Rollouts | None
 ) -> str | None:
     """The sentence that says why such a pair cannot learn from each other here, and what to set; None if it can."""
-    if task != "causal_lm":
-        return f"{SAID}, which only language models can do without; choose a student of its family."
+    if task == "classification":
+        return _classes_fault(objective)
     wrong = next(
         (term.kind for term in objective if not isinstance(term, (*TEACHERLESS, CrossTokenizer))), None
     )
@@ -27,3 +27,16 @@ def crossing_fault(
     if not online and any(isinstance(term, CrossTokenizer) for term in objective):
         return f"{SAID}; set label.online: true."
     return None
+
+
+def compares_tokens(term: Term) -> bool:
+    """Whether a term of a classifier's objective needs both models to cut a text into the same tokens."""
+    return not isinstance(term, (*TEACHERLESS, SoftTerm)) or isinstance(term, CrossTokenizer)
+
+
+def _classes_fault(objective: Sequence[Term]) -> str | None:
+    """Classes are the same in any tokens; layers are not."""
+    wrong = next((term.kind for term in objective if compares_tokens(term)), None)
+    if wrong is None:
+        return None
+    return f"{SAID}, and {wrong} compares the same tokens; use {{kind: forward_kl}}, or choose a student of its family."

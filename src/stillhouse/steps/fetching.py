@@ -9,7 +9,6 @@ from ..files import read_json, write_json
 from ..models.load import as_folder, load_tokenizer, same_tokenizer
 from ..models.machine import bfloat16_pays
 from ..progress import Watch
-from ..recipe import crossing_fault
 from ..registry import pick
 from ..sources import cache_dir, resolve
 from ..sources.terms import of_licence, of_provider, refuse_disallowed
@@ -54,9 +53,8 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
                 raise RecipeError(
                     f"student.model: its tokenizer is not the panel's ({why}); choose a student of its family."
                 )
-            if recipe.task != "causal_lm":
-                raise RecipeError(str(crossing_fault(recipe.task, [], True, None)))
-            if recipe.data.filter is not None and recipe.data.filter.min_confidence is not None:
+            sure = None if recipe.data.filter is None else recipe.data.filter.min_confidence
+            if recipe.task == "causal_lm" and sure is not None:
                 raise RecipeError(
                     "data.filter.min_confidence: needs a teacher with the student's tokenizer; remove it."
                 )

@@ -57,15 +57,15 @@ def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) 
     if not recipe.teacher.is_local:
         asked = what_asking_takes(recipe, facts, place.parent)
         train = train or stand_ins(recipe.teacher.api, task, place.parent / "prepare" / "asked-train.jsonl")
-    base = Path(facts["teacher"]["folder"])
-    teacher = base
+    teacher = Path(facts["teacher"]["folder"])
+    base = Path((facts["tongues"]["student"] if facts["tongues"] else facts["teacher"])["folder"])
     if facts["zero_shot"]:
         teacher = place.parent / make_namer(recipe.teacher, recipe.seed, task, facts, place)["folder"]
     speed = _speeds(recipe, task, base, teacher, train, facts, watch)
     seconds = _predict(recipe, task, train, held, speed)
     if asked is not None:
         seconds["label"] = asked["seconds"]
-    teacher_bytes = folder_bytes(base, lambda path: path.suffix == ".safetensors")
+    teacher_bytes = folder_bytes(teacher, lambda path: path.suffix == ".safetensors")
     plan = {
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "total_seconds": round(sum(seconds.values()), 1),

@@ -19,7 +19,7 @@ from ..recipe import Baseline, Data, DataSet, generate
 from ..registry import source_of
 from ..sources import resolve
 from ..tasks import Task, make_task
-from ..tasks.bilingual import Bilingual
+from ..tasks.bilingual import BilingualClassification, BilingualLM
 from ..tasks.classification import label_order
 from .canaries import canary_rows, planted
 from .confidence import sure
@@ -107,8 +107,12 @@ def encode_rows(
         _check_order("student.model", Path(models["student"]["folder"]), labels)
     for member in models["panel"] or []:
         _check_order(f"teacher.panel: {member['name']}", Path(member["folder"]), labels)
-    reader = Path(models["student" if models["tongues"] else "teacher"]["folder"])
+    reader = Path((models["tongues"]["student"] if models["tongues"] else models["teacher"])["folder"])
     task = make_task(recipe.task, load_tokenizer(reader), recipe.data.max_length, labels)
+    apart = bool(models["tongues"]) and recipe.task == "classification"
+    if apart:
+        theirs = load_tokenizer(teacher)
+        task = BilingualClassification(task.tokenizer, theirs, recipe.data.max_length, labels)
     train = rows.train + rows.extra + rows.unlabelled
     sets = {"train": train, "eval": rows.eval, **_variants(recipe, rows.eval, watch), **rows.also}
     dropped, sizes = list(rows.dropped), {}
@@ -124,11 +128,11 @@ def encode_rows(
             secrets = canary_rows(recipe, rows.counts["train"]["format"], task)
             some = [*some, *secrets]
         routed |= _routed(some, examples)
-        if models["zero_shot"]:
+        if models["zero_shot"] or apart:
             known_rows = {row["id"]: row for row in some}
             texts += [(known_rows[example.row], example) for example in examples]
         if name == "train":
-            examples, unsure = _taught(recipe, task, teacher, examples, watch)
+            examples, unsure = _taught(recipe, task, teacher, reader, examples, watch)
             examples += planted(recipe, secrets, task, place, watch)
             refused = [*refused, *unsure]
         if models["tongues"]:
@@ -154,7 +158,7 @@ def encode_rows(
         write_json(place / ROUTES, routed)
     if conversations:
         write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
-    if models["zero_shot"]:
+    if models["zero_shot"] or apart:
         keep_texts(place / TEXTS, texts)
     write_jsonl(place / "dropped.jsonl", dropped)
     held = {name: [dict(row) for row in some] for name, some in sets.items() if name not in TRAINED_BY}
@@ -175,11 +179,11 @@ def encode_rows(
 
 
 def _taught(
-    recipe: Any, task: Task, teacher: Path, examples: list[Example], watch: Watch
+    recipe: Any, task: Task, teacher: Path, reader: Path, examples: list[Example], watch: Watch
 ) -> tuple[list[Example], list[dict[str, Any]]]:
     """(training examples and those made of them, those among them that the teacher is too unsure of)"""
     if recipe.data.augment is not None:
-        made = _augmented(recipe, task, teacher, examples)
+        made = _augmented(recipe, task, reader, examples)
         watch.note(f"  augment: {len(made):,} rows made of the training rows")
         examples = [*examples, *made]
     least = None if recipe.data.filter is None else recipe.data.filter.min_confidence
@@ -215,9 +219,10 @@ def _unplaced(row: dict[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in ("id", "group", "groups") if key in row}
 
 
-def _augmented(recipe: Any, task: Task, teacher: Path, examples: list[Example]) -> list[Example]:
-    """New rows of the labelled ones; words are neighbours where the teacher's own embeddings say so."""
-    embeddings = task.load(teacher, head_seed=0).get_input_embeddings().weight.detach()
+def _augmented(recipe: Any, task: Task, reader: Path, examples: list[Example]) -> list[Example]:
+    """New rows of the labelled ones; words are neighbours where the embeddings of whoever reads these tokens say so: the
+    teacher's, as a rule."""
+    embeddings = task.load(reader, head_seed=0).get_input_embeddings().weight.detach()
     labelled = [example for example in examples if example.labels[0] >= 0]
     near = neighbours(embeddings, examples, task.tokenizer)
     return list(augmented(labelled, recipe.data.augment, near, task.tokenizer, recipe.seed))
@@ -244,6 +249,7 @@ def fault(place: Path, result: dict[str, Any]) -> str | None:
     models += [Path(result["zero_shot"]["folder"])] if result["zero_shot"] else []
     models += [Path(one["folder"]) for one in result["baselines"]["models"].values()]
     wanted = [*models, *(place / f"{name}.parquet" for name in result["sets"])]
+    wanted += [place / TEXTS] if result["zero_shot"] or (result["tongues"] and result["labels"]) else []
     return next((f"{path} is gone" for path in wanted if not path.exists()), None)
 
 
@@ -253,9 +259,12 @@ def task_of(recipe: Any, facts: dict[str, Any]) -> Task:
         mine, theirs = (
             load_tokenizer(Path(who["folder"])) for who in (facts["tongues"]["student"], facts["teacher"])
         )
+        if recipe.task == "classification":
+            texts = Path(facts["tongues"]["rows"]["folder"]) / TEXTS
+            return BilingualClassification(mine, theirs, recipe.data.max_length, facts["labels"], texts)
         kept = Path(facts["tongues"]["rows"]["folder"]) / MESSAGES
         messages = {row["key"]: row["messages"] for row in read_jsonl(kept)} if kept.exists() else None
-        return Bilingual(mine, theirs, recipe.data.max_length, messages)
+        return BilingualLM(mine, theirs, recipe.data.max_length, messages)
     return make_task(
         recipe.task, load_tokenizer(Path(facts["teacher"]["folder"])), recipe.data.max_length, facts["labels"]
     )

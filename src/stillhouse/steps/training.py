@@ -21,7 +21,7 @@ from ..recipe import TEACHERLESS, Adaptive, EarlyStopping, Finetune, Hard, Rollo
 from ..seeds import draw_seed
 from ..stopping import ask, asked, good_moments
 from ..tasks import Task
-from ..tasks.bilingual import Bilingual
+from ..tasks.bilingual import Bilingual, BilingualLM
 from ..teachers import Teacher
 from ..teachers.cache import CachedTeacher, SoftTargetCache
 from ..teachers.cross import CrossTeacher
@@ -53,7 +53,7 @@ def build_teacher(recipe: Any, results: Results, place: Path, watch: Watch) -> T
 
 def beside(model: PreTrainedModel, task: Task) -> Teacher:
     """The teacher's model as it runs beside the student."""
-    return CrossTeacher(model, task) if isinstance(task, Bilingual) else LocalTeacher(model, task)
+    return CrossTeacher(model, task) if isinstance(task, BilingualLM) else LocalTeacher(model, task)
 
 
 def train_student(
@@ -99,8 +99,10 @@ def taught_by(results: Results, place: Path) -> Path | None:
 def finetune(
     wanted: Finetune, seed: int, task: Task, facts: dict[str, Any], place: Path, watch: Watch
 ) -> Path:
-    """Returns: the folder of the teacher, fine-tuned on the hard targets."""
+    """Returns: the folder of the teacher, fine-tuned on the hard targets; it reads them in its own tokens."""
     examples = labelled(read_examples(place.parent / "prepare" / "train.parquet"))
+    if isinstance(task, Bilingual):
+        examples, task = task.as_other(examples), task.other
     train = Train(
         epochs=wanted.epochs,
         batch_size=wanted.batch_size,

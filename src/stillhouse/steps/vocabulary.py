@@ -1,17 +1,24 @@
-"""`student.vocabulary`: teacher and student read and write fewer tokens, the same ones.
+"""`student.vocabulary`: the student reads and writes fewer tokens.
 
-The teacher is trimmed once, before anything is encoded, and every later stage knows only the trimmed one: so the soft
-targets are its distribution given that a kept token comes, both sides read the same tokens, and held-out text is cut by the
-tokenizer that the student is handed over with.
+The teacher is trimmed once, before anything is encoded, and the student is made from the trimmed one.  A language model's
+teacher is known to every later stage as trimmed: so the soft targets are its distribution given that a kept token comes, and
+both sides read the same tokens.  A classifier's says the same classes whatever it reads, so it keeps its own tokens and reads
+each row in those (`tasks.bilingual`), as a teacher with another tokenizer does.  Held-out text is cut by the tokenizer that the
+student is handed over with.
 """
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.encode import Example
 from ..data.split import Prepared
 from ..errors import RecipeError
-from ..files import atomic_folder, hash_json, manifest_fault
+from ..files import atomic_folder, hash_json, manifest_fault, read_json, write_json
 from ..models.load import load_config, load_model, load_tokenizer
 from ..models.shrink.vocabulary import kept_tokens, trim_model, trim_tokenizer, used_tokens
 from ..progress import Watch
@@ -21,10 +28,15 @@ from ..tasks import TASKS, Task, make_task
 
 ROWS_CHECKED = 64
 """Training rows that are encoded with both tokenizers, to see that they come out alike."""
+KEPT = "kept_tokens.json"
+"""Beside a trimmed teacher: the old ids of its tokens."""
 
 
-def trim_teacher(recipe: Any, rows: Prepared, models: dict[str, Any], watch: Watch) -> dict[str, Any]:
-    """`models` with a teacher that has only the tokens that the training rows need, or so many of the most frequent."""
+def trim_teacher(
+    recipe: Any, rows: Prepared, models: dict[str, Any], place: Path, watch: Watch
+) -> dict[str, Any]:
+    """`models` with a teacher that has only the tokens that the training rows need, or so many of the most frequent; beside
+    the whole one, as `tongues`, where that goes on reading its own."""
     wanted = recipe.student.vocabulary
     if wanted is None:
         return models
@@ -38,7 +50,10 @@ def trim_teacher(recipe: Any, rows: Prepared, models: dict[str, Any], watch: Wat
     kept = kept_tokens(tokenizer, used, None if wanted == "data" else wanted)
     folder = cache_dir() / "trimmed" / f"{hash_json([teacher['identity'], kept])[:24]}"
     if not folder.exists() or manifest_fault(folder) is not None:
-        _write(Path(teacher["folder"]), folder, task, kept)
+        named = load_config(Path(teacher["folder"])).architectures or [
+            pick(TASKS, task.name, "task").auto_class
+        ]
+        write_trimmed(load_model(Path(teacher["folder"]), named[0]), task.tokenizer, kept, folder)
     if wanted == "data":
         _check(task, folder, texts[:ROWS_CHECKED], kept)
     watch.note(f"  vocabulary: {len(kept):,} tokens of {have:,} stay")
@@ -48,17 +63,38 @@ def trim_teacher(recipe: Any, rows: Prepared, models: dict[str, Any], watch: Wat
         "identity": f"{teacher['identity']}+tokens:{hash_json(kept)[:12]}",
         "vocabulary": {"kept": len(kept), "of": have},
     }
+    if recipe.vocabulary_apart:
+        return {**models, "tongues": {"student": trimmed, "rows": {"folder": str(place.absolute())}}}
     return {**models, "teacher": trimmed}
 
 
-def _write(teacher: Path, folder: Path, task: Task, kept: list[int]) -> None:
-    """The trimmed teacher, of the class that its file names: a head that is not there yet is not made up here."""
-    named = load_config(teacher).architectures or [pick(TASKS, task.name, "task").auto_class]
-    model = trim_model(load_model(teacher, named[0]), kept)
+def write_trimmed(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kept: list[int], folder: Path
+) -> None:
+    """A model, which is changed, and its tokenizer with the tokens `kept` alone."""
+    trim_model(model, kept)
     with atomic_folder(folder) as part:
         model.save_pretrained(part)
-        task.tokenizer.save_pretrained(part)
+        tokenizer.save_pretrained(part)
         trim_tokenizer(part, kept)
+        write_json(part / KEPT, kept)
+
+
+@contextmanager
+def lender(teacher: Path, facts: dict[str, Any], task: Task, place: Path) -> Iterator[Path]:
+    """The folder whose weights the student takes: the teacher's, or, where that goes on reading its own tokens, a trimmed copy
+    of it that is gone afterwards."""
+    if not facts["tongues"] or facts["student"]:
+        yield teacher
+        return
+    base = Path(facts["tongues"]["student"]["folder"])
+    if teacher == Path(facts["teacher"]["folder"]):
+        yield base
+        return
+    folder = place / "trimmed"
+    write_trimmed(task.load(teacher), load_tokenizer(teacher), read_json(base / KEPT), folder)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def _check(task: Task, folder: Path, rows: list[dict[str, Any]], kept: list[int]) -> None:

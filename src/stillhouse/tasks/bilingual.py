@@ -1,7 +1,8 @@
-"""Language modelling when the teacher has another tokenizer: rows are the student's, and the teacher reads them its way."""
+"""What a task becomes when the teacher has another tokenizer: rows are the student's, and the teacher reads them its way."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.alignment import Alignment, Reading
-from ..data.encode import Example
+from ..data.encode import Example, encode_labelled
 from ..data.vocabularies import Vocabularies
+from ..files import read_jsonl
 from ..models.load import load_tokenizer, same_tokenizer
 from .base import Batch, Scores, Task, unwrap
 from .causal_lm import CausalLM
+from .classification import Classification
 
 Messages = dict[str, list[dict[str, str]]]
 """Key of an example -> the conversation that it was made from."""
@@ -31,8 +34,37 @@ class TheirScores(Scores):
     """What the model with the other tokenizer says, at its own counted positions."""
 
 
-class Bilingual(CausalLM):
-    """The student's task.  A model whose tokenizer is another one is handed the same text in its own tokens.
+class Bilingual(ABC):
+    """A model whose tokenizer is another one is handed the same text in its own tokens.
+
+    Args: other: the same task in that tokenizer.
+    """
+
+    def __init__(self, other: Task) -> None:
+        self.other = other
+        self._others: WeakSet[nn.Module] = WeakSet()
+
+    @abstractmethod
+    def as_other(self, examples: list[Example]) -> list[Example]:
+        """The examples in the other tokenizer."""
+
+    def adopt(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Remember that this model reads in the other tokenizer."""
+        self._others.add(model)
+        return model
+
+    def is_other(self, model: nn.Module) -> bool:
+        """Whether this model reads in the other tokenizer."""
+        return unwrap(model) in self._others
+
+    def others_scores(self, model: nn.Module, batch: Batch) -> Scores:
+        """What it says, at its own counted positions."""
+        theirs = self.other.collate(self.as_other(batch["examples"]))
+        return self.other.scores(model, _moved(theirs, unwrap(model).device))
+
+
+class BilingualLM(CausalLM, Bilingual):
+    """Language modelling; the two models' distributions are over different tokens (see `losses.cross_tokenizer`).
 
     Args:
         theirs: the teacher's tokenizer.
@@ -46,11 +78,10 @@ class Bilingual(CausalLM):
         max_length: int,
         messages: Messages | None = None,
     ) -> None:
-        super().__init__(mine, max_length, [])
-        self.other = CausalLM(theirs, max_length, [])
+        CausalLM.__init__(self, mine, max_length, [])
+        Bilingual.__init__(self, CausalLM(theirs, max_length, []))
         self.alignment = Alignment(mine, theirs)
         self.messages = messages or {}
-        self._others: WeakSet[nn.Module] = WeakSet()
 
     @cached_property
     def vocabularies(self) -> Vocabularies:
@@ -73,11 +104,6 @@ class Bilingual(CausalLM):
             return super().load(folder, dtype, head_seed)
         return self.adopt(self.other.load(folder, dtype, head_seed))
 
-    def adopt(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Remember that this model reads in the other tokenizer."""
-        self._others.add(model)
-        return model
-
     def collate(self, examples: list[Example]) -> Batch:
         """As for one tokenizer; the examples ride along, to be read in the other."""
         return {**super().collate(examples), "examples": examples}
@@ -90,13 +116,15 @@ class Bilingual(CausalLM):
         """How the other model reads each example."""
         return [self.alignment.read(example, self.messages.get(example.key)) for example in examples]
 
+    def as_other(self, examples: list[Example]) -> list[Example]:
+        """The examples in the other tokenizer."""
+        return [reading.example for reading in self.readings(examples)]
+
     def scores(self, model: nn.Module, batch: Batch) -> Scores:
         """The student at its own counted positions; the other model at its own."""
-        inner = unwrap(model)
-        if inner not in self._others:
+        if not self.is_other(model):
             return super().scores(model, batch)
-        examples = [reading.example for reading in self.readings(batch["examples"])]
-        found = self.other.scores(model, _moved(self.other.collate(examples), inner.device))
+        found = self.others_scores(model, batch)
         return TheirScores(found.hidden, found.head, found.labels, found.rows)
 
     @torch.no_grad()
@@ -104,9 +132,71 @@ class Bilingual(CausalLM):
         """As for one tokenizer, but that nothing is compared token by token; bytes are those that the model itself counted."""
         sums = super().statistics(mine, mine, examples)
         if isinstance(mine, TheirScores):
-            sizes = [float(reading.example.bytes) for reading in self.readings(examples)]
+            sizes = [float(example.bytes) for example in self.as_other(examples)]
             sums["bytes"] = torch.tensor(sizes, dtype=torch.float64)
         return {name: value for name, value in sums.items() if name not in OF_THE_TEACHER}
+
+
+class BilingualClassification(Classification, Bilingual):
+    """Classes are the same whatever tokens a text is cut into, so every term that compares classes serves as it is.
+
+    Args:
+        theirs: the teacher's tokenizer.
+        texts: a file with a {key, text, pair?} line for each example; those that are encoded here are known without it.
+    """
+
+    def __init__(
+        self,
+        mine: PreTrainedTokenizerBase,
+        theirs: PreTrainedTokenizerBase,
+        max_length: int,
+        labels: list[str],
+        texts: Path | None = None,
+    ) -> None:
+        Classification.__init__(self, mine, max_length, labels)
+        Bilingual.__init__(self, Classification(theirs, max_length, labels))
+        self._kept = texts
+
+    @cached_property
+    def texts(self) -> dict[str, dict[str, Any]]:
+        """Key of an example -> its text, and the second one of a pair."""
+        return {} if self._kept is None else {row["key"]: row for row in read_jsonl(self._kept)}
+
+    def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:
+        """As for one tokenizer; texts are remembered, to be cut in the other's way."""
+        rows = list(rows)
+        examples, dropped = super().encode(rows)
+        said = {row["id"]: row for row in rows}
+        self.texts.update({example.key: said[example.row] for example in examples})
+        return examples, dropped
+
+    def load(
+        self, folder: Path, dtype: torch.dtype = torch.float32, head_seed: int | None = None
+    ) -> PreTrainedModel:
+        """The model in `folder`, with whichever of the two tokenizers lies beside it."""
+        if same_tokenizer(load_tokenizer(folder), self.tokenizer) is None:
+            return super().load(folder, dtype, head_seed)
+        return self.adopt(self.other.load(folder, dtype, head_seed))
+
+    def collate(self, examples: list[Example]) -> Batch:
+        """As for one tokenizer; the examples ride along, to be read in the other."""
+        return {**super().collate(examples), "examples": examples}
+
+    def as_other(self, examples: list[Example]) -> list[Example]:
+        """The examples in the other tokenizer.  One that was made of tokens has no text: the other reads what they say."""
+        rows = [self._row(example) for example in examples]
+        read = encode_labelled(rows, self.other.tokenizer, self.max_length, self.labels)
+        return [replace(one, labels=example.labels) for one, example in zip(read, examples, strict=True)]
+
+    def scores(self, model: nn.Module, batch: Batch) -> Scores:
+        """Each model reads the rows in its own tokens."""
+        return self.others_scores(model, batch) if self.is_other(model) else super().scores(model, batch)
+
+    def _row(self, example: Example) -> dict[str, Any]:
+        said = self.texts.get(example.key)
+        if said is None:
+            said = {"text": str(self.tokenizer.decode(example.input_ids, skip_special_tokens=True))}
+        return {"text": said["text"], "pair": said.get("pair"), "id": example.row}
 
 
 def _moved(batch: Batch, place: torch.device) -> Batch:
@@ -115,11 +205,9 @@ def _moved(batch: Batch, place: torch.device) -> Batch:
 
 def voice(task: Task, model: Any) -> Task:
     """The task in the tokenizer that `model` reads."""
-    return task.other if isinstance(task, Bilingual) and unwrap(model) in task._others else task
+    return task.other if isinstance(task, Bilingual) and task.is_other(model) else task
 
 
 def as_read_by(task: Task, model: Any, examples: list[Example]) -> list[Example]:
     """The examples in the tokenizer that `model` reads."""
-    if isinstance(task, Bilingual) and voice(task, model) is not task:
-        return [reading.example for reading in task.readings(examples)]
-    return examples
+    return task.as_other(examples) if isinstance(task, Bilingual) and task.is_other(model) else examples

@@ -64,7 +64,7 @@ class Classification:
 
     def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:
         """One example a row, cut at max_length."""
-        known, dropped, examples = set(self.labels), [], []
+        known, dropped, kept = set(self.labels), [], []
         for row in rows:
             if row.get("label") is not None and row["label"] not in known:
                 dropped.append(
@@ -74,8 +74,8 @@ class Classification:
                     }
                 )
             else:
-                examples.append(encode_labelled(row, self.tokenizer, self.max_length, self.labels))
-        return examples, dropped
+                kept.append(row)
+        return list(encode_labelled(kept, self.tokenizer, self.max_length, self.labels)), dropped
 
     def collate(self, examples: list[Example]) -> Batch:
         """Pad to the longest row of the batch."""

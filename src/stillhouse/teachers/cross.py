@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.alignment import Reading
 from ..tasks import Batch
-from ..tasks.bilingual import Bilingual
+from ..tasks.bilingual import BilingualLM
 from .local import LocalTeacher
 from .targets import Crossed
 
@@ -26,7 +26,7 @@ class Foreign:
 class CrossTeacher:
     """Runs beside the student, like a LocalTeacher, but on its own tokens."""
 
-    def __init__(self, model: PreTrainedModel, task: Bilingual) -> None:
+    def __init__(self, model: PreTrainedModel, task: BilingualLM) -> None:
         self.task = task
         self._local = LocalTeacher(model, task.other)
 

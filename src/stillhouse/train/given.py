@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from ..errors import RecipeError
 from ..tasks import Task, make_task
-from ..tasks.bilingual import Bilingual
+from ..tasks.bilingual import Bilingual, BilingualClassification, BilingualLM
 from ..teachers import Teacher
 from ..teachers.cross import CrossTeacher, Foreign
 from ..teachers.ema import Ema, EmaTeacher
@@ -22,8 +22,10 @@ def teacher_of(
 ) -> Teacher | None:
     """The teacher as something with `signal(batch)`."""
     if isinstance(teacher, Foreign):
+        if isinstance(task, BilingualLM):
+            return CrossTeacher(teacher.model, task)
         assert isinstance(task, Bilingual)
-        return CrossTeacher(teacher.model, task)
+        return LocalTeacher(task.adopt(teacher.model), task)
     if isinstance(teacher, Ema):
         return EmaTeacher(student, task, teacher.decay)
     return LocalTeacher(teacher, task) if isinstance(teacher, nn.Module) else teacher
@@ -33,9 +35,12 @@ def task_of(model: PreTrainedModel, tokenizer: Any, teacher: Any) -> Task:
     """What the student's class does."""
     if tokenizer is None:
         raise RecipeError("Distiller: processing_class must be the tokenizer of student and teacher.")
-    if isinstance(teacher, Foreign):
-        return Bilingual(tokenizer, teacher.tokenizer, MAX_LENGTH)
+    other = teacher.tokenizer if isinstance(teacher, Foreign) else None
     if model.get_output_embeddings() is not None:
-        return make_task("causal_lm", tokenizer)
-    names = model.config.id2label
-    return make_task("classification", tokenizer, labels=[str(names[number]) for number in sorted(names)])
+        return (
+            make_task("causal_lm", tokenizer) if other is None else BilingualLM(tokenizer, other, MAX_LENGTH)
+        )
+    labels = [str(model.config.id2label[number]) for number in sorted(model.config.id2label)]
+    if other is not None:
+        return BilingualClassification(tokenizer, other, MAX_LENGTH, labels)
+    return make_task("classification", tokenizer, labels=labels)
