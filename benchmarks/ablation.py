@@ -93,7 +93,7 @@ def main() -> None:
                 for stage in ("prepare", "teacher", "initial", "label")
             }
             facts = results["prepare"]
-            task = prepare.task_of(recipe, facts)
+            task = prepare.task_of(recipe, facts, place / "prepare")
             if evaluation is None:
                 measured = place / "measured"
                 measured.mkdir(exist_ok=True)

@@ -51,7 +51,7 @@ def main() -> None:
         folder = asked.folder / recipe.name
         run_stages(recipe, folder, Silent(), until="train")
         results = {stage: read_json(folder / stage / "DONE.json")["result"] for stage in STAGES}
-        task, place = task_of(recipe, results["prepare"]), folder / "label"
+        task, place = task_of(recipe, results["prepare"], folder / "prepare"), folder / "label"
         teacher = located(results["teacher"]["folder"], place)
         if evaluation is None:
             (folder / "measured").mkdir(exist_ok=True)

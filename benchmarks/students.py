@@ -37,7 +37,7 @@ def prepared(folder: Path, max_length: int) -> tuple[Task, Path, list[Example], 
     run_stages(recipe, folder, Silent(), until="prepare")
     facts = read_json(folder / "prepare" / "DONE.json")["result"]
     train, held = (read_examples(folder / "prepare" / f"{name}.parquet") for name in ("train", "eval"))
-    return task_of(recipe, facts), Path(facts["teacher"]["folder"]), train, held
+    return task_of(recipe, facts, folder / "prepare"), Path(facts["teacher"]["folder"]), train, held
 
 
 def perplexity(made: Shrinking, student: PreTrainedModel, rows: list[Example]) -> float:

@@ -56,7 +56,7 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     models = fetch_models(recipe, place, watch)
     rows, licences = prepare.read_rows(recipe, watch)
     rows = judged(recipe, writing.write_rows(recipe, rows, models, place, watch), models, watch)
-    models = trim_teacher(recipe, rows, models, place, watch)
+    models = trim_teacher(recipe, rows, models, watch)
     encoded = prepare.encode_rows(recipe, rows, models, place, watch)
     beside = prepare_baselines(recipe, rows, encoded["labels"], place, watch)
     return {
@@ -80,13 +80,24 @@ def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
         return {"folder": None, "identity": facts["teacher"]["identity"]}
     if recipe.teacher.panel is not None or recipe.teacher.context is not None:
         return make_panel(
-            recipe.teacher, prepare.task_of(recipe, facts), facts, recipe.label.batch_size, place, watch
+            recipe.teacher,
+            prepare.task_of(recipe, facts, place.parent / "prepare"),
+            facts,
+            recipe.label.batch_size,
+            place,
+            watch,
         )
     if recipe.teacher.zero_shot is not None:
-        return make_namer(recipe.teacher, recipe.seed, prepare.task_of(recipe, facts), facts, place)
+        return make_namer(
+            recipe.teacher,
+            recipe.seed,
+            prepare.task_of(recipe, facts, place.parent / "prepare"),
+            facts,
+            place,
+        )
     if recipe.teacher.finetune is None:
         return {"folder": facts["teacher"]["folder"], "identity": facts["teacher"]["identity"]}
-    task = prepare.task_of(recipe, facts)
+    task = prepare.task_of(recipe, facts, place.parent / "prepare")
     folder = training.finetune(recipe.teacher.finetune, recipe.seed, task, facts, place, watch)
     return {"folder": _inside(folder, place), "identity": f"folder:{hash_path(folder)}"}
 
@@ -94,7 +105,7 @@ def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
 def _initial(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """The student before it learns anything."""
     facts = results["prepare"]
-    task = prepare.task_of(recipe, facts)
+    task = prepare.task_of(recipe, facts, place.parent / "prepare")
     lead = results["teacher"].get("lead", results["teacher"])
     teacher = prepare.located(lead["folder"] or facts["teacher"]["folder"], place)
     with lender(teacher, facts, task, place) as lent:
@@ -108,7 +119,9 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
     """What the teacher says to every training example, asked for once."""
     if not recipe.teacher.is_local:
         facts = results["prepare"]
-        return label_by_asking(recipe, place, facts, prepare.task_of(recipe, facts), watch)
+        return label_by_asking(
+            recipe, place, facts, prepare.task_of(recipe, facts, place.parent / "prepare"), watch
+        )
     if recipe.temperature is None:
         return {"cache": None}
     return label_all(recipe, results, place, watch)
@@ -133,7 +146,7 @@ def _control(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
 def _trained(
     recipe: Any, objective: list[Any], teacher: Any, place: Path, results: Results, watch: Watch
 ) -> dict[str, Any]:
-    task = prepare.task_of(recipe, results["prepare"])
+    task = prepare.task_of(recipe, results["prepare"], place.parent / "prepare")
     student = prepare.located(results["initial"]["folder"], place)
     folder = training.train_student(
         recipe, objective, teacher, task, student, results["prepare"], place, watch,
@@ -151,7 +164,7 @@ def _seeds(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
 def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """Teacher, student and controls on the same held-out rows."""
     facts = results["prepare"]
-    task = prepare.task_of(recipe, facts)
+    task = prepare.task_of(recipe, facts, place.parent / "prepare")
     names = {"teacher": "teacher", "student": "train", "initial": "initial", "hard_only": "control"}
     folders = {
         name: prepare.located(results[stage]["folder"], place)
@@ -242,7 +255,6 @@ STAGES = [
             "student.sha256",
             "student.revision",
             "student.vocabulary",
-            "vocabulary_apart",
             "data",
             "evaluate.also",
             "evaluate.baselines",

@@ -18,6 +18,9 @@ from ..recipe.data import Augment
 from ..seeds import draw_seed
 from .encode import IGNORED, Example, remade
 
+MADE = "~"
+"""Stands in the row of an example that was made of another's tokens, and in no other."""
+
 NEIGHBOURS = 15
 """Words from which a replacement is drawn (TinyBERT's M)."""
 SEEN = 5
@@ -53,7 +56,7 @@ def augmented(
                 ids = _spliced(ids, single[int(draw.integers(len(single)))].input_ids, tokenizer, draw)
             else:
                 ids = _replaced(ids, wanted, near, tokenizer, draw)
-            made = remade(example, ids, [IGNORED], f"{example.row}~{copy + 1}")
+            made = remade(example, ids, [IGNORED], f"{example.row}{MADE}{copy + 1}")
             if made.key not in known:
                 known.add(made.key)
                 yield made

@@ -29,7 +29,14 @@ def measured_together(runs: Sequence[Path], kept: Path, watch: Watch) -> Rows:
         ]
         teacher = located(results["teacher"][0]["folder"], runs[0] / "teacher")
         examples = read_examples(runs[0] / "prepare" / "eval.parquet")
-        rows = look(folders, task_of(recipe, facts), examples, recipe.label.batch_size, watch, teacher)
+        rows = look(
+            folders,
+            task_of(recipe, facts, runs[0] / "prepare"),
+            examples,
+            recipe.label.batch_size,
+            watch,
+            teacher,
+        )
         watch.end()
         with atomic(path) as part:
             save_file(rows, part)

@@ -80,13 +80,15 @@ def judged(recipe: Recipe, place: Path, checkpoint: Path | None, watch: Watch) -
     facts = read_json(place / "prepare" / DONE)["result"]
     folder = checkpoint or _student(place)
     examples = read_examples(place / "prepare" / "validation.parquet")
-    return look([folder], task_of(recipe, facts), examples, recipe.label.batch_size, Silent())
+    return look(
+        [folder], task_of(recipe, facts, place / "prepare"), examples, recipe.label.batch_size, Silent()
+    )
 
 
 def latency(recipe: Recipe, place: Path, watch: Watch) -> float:
     """Milliseconds to read one row alone, the median of some after a warm-up."""
     facts = read_json(place / "prepare" / DONE)["result"]
-    task = task_of(recipe, facts)
+    task = task_of(recipe, facts, place / "prepare")
     examples = read_examples(place / "prepare" / "validation.parquet")[:TIMED]
     from ..models.machine import device, synchronise
     from ..tasks import on_device

@@ -6,6 +6,7 @@ far.  Beside it, the control takes as many rows at random.  Source: Ross et al. 
 
 import json
 from dataclasses import replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -108,8 +109,10 @@ class _Rounds:
         about = f"{len(self.chosen[kind]):,} rows of the pool, chosen {how}"
         self._make(Planned(name, {**uncontrolled(values), "name": name}, about, name))
 
+    @cached_property
     def _task(self) -> Task:
-        task: Task = task_of(self.recipe, self._facts())
+        """One for all: it remembers the pool's rows where the teacher reads them in tokens of its own."""
+        task: Task = task_of(self.recipe, self._facts(), self.bench.place(FIRST) / "prepare")
         return task
 
     def _facts(self) -> dict[str, Any]:
@@ -118,7 +121,7 @@ class _Rounds:
 
     def _pool(self) -> Pool:
         """The pool in its seeded order, as examples and as rows."""
-        settings, task = self.wanted.pool, self._task()
+        settings, task = self.wanted.pool, self._task
         found = resolve(
             settings.source,
             sha256=settings.sha256,
@@ -148,7 +151,7 @@ class _Rounds:
 
     def _worst(self, run: str, pool: Pool) -> list[str]:
         """Keys of the pool's rows, those first on which this run's student fails most."""
-        place, task = self.bench.place(run), self._task()
+        place, task = self.bench.place(run), self._task
         student, teacher = (
             located(read_json(place / stage / DONE)["result"]["folder"], place / stage)
             for stage in ("train", "teacher")

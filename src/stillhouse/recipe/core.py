@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from .api import api_fault
-from .crossing import compares_tokens
+from .crossing import apart_fault
 from .data import Data
 from .objective import (
     TEACHERLESS,
@@ -97,16 +97,6 @@ class Recipe(Section):
         found = (term.temperature for term in self.objective if isinstance(term, SoftTerm))
         return next((value for value in found if not isinstance(value, Schedule)), None)
 
-    @property
-    def vocabulary_apart(self) -> bool:
-        """Whether `student.vocabulary` trims the student alone: a classifying teacher goes on reading all of its own tokens,
-        unless a term compares layers, which needs the same tokens on both sides."""
-        return (
-            self.task == "classification"
-            and self.student.vocabulary is not None
-            and not any(compares_tokens(term) for term in self.objective)
-        )
-
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         if fault := api_fault(self) or zero_shot_fault(self):
@@ -127,6 +117,8 @@ class Recipe(Section):
                 f"student.vocabulary: the later runs of plan: {self.plan.kind} have a student of fewer tokens than their "
                 "teacher; trim in a run of its own"
             )
+        if self.student.vocabulary is not None and (fault := apart_fault(self.task, self.objective)):
+            raise ValueError(fault)
         self._one_model_has_layers()
         if self.teacher.ema is not None and not self.label.online:
             raise ValueError(

@@ -13,7 +13,7 @@ def crossing_fault(
 ) -> str | None:
     """The sentence that says why such a pair cannot learn from each other here, and what to set; None if it can."""
     if task == "classification":
-        return _classes_fault(objective)
+        return classes_fault(objective)
     wrong = next(
         (term.kind for term in objective if not isinstance(term, (*TEACHERLESS, CrossTokenizer))), None
     )
@@ -29,14 +29,28 @@ def crossing_fault(
     return None
 
 
-def compares_tokens(term: Term) -> bool:
-    """Whether a term of a classifier's objective needs both models to cut a text into the same tokens."""
-    return not isinstance(term, (*TEACHERLESS, SoftTerm)) or isinstance(term, CrossTokenizer)
-
-
-def _classes_fault(objective: Sequence[Term]) -> str | None:
-    """Classes are the same in any tokens; layers are not."""
-    wrong = next((term.kind for term in objective if compares_tokens(term)), None)
+def apart_fault(task: str, objective: Sequence[Term]) -> str | None:
+    """Why a term does not fit a student that loses tokens which its teacher keeps; None if all fit."""
+    wrong = compares_tokens(objective) if task == "classification" else None
     if wrong is None:
         return None
-    return f"{SAID}, and {wrong} compares the same tokens; use {{kind: forward_kl}}, or choose a student of its family."
+    return (
+        f"student.vocabulary: a classifier's teacher keeps all of its tokens, and {wrong} compares the same ones; remove one of "
+        "them, or trim in a run of its own (student.from_teacher: {}) and name its student as the teacher"
+    )
+
+
+def compares_tokens(objective: Sequence[Term]) -> str | None:
+    """The kind of a term of a classifier's objective that needs both models to cut a text into the same tokens."""
+    for term in objective:
+        if not isinstance(term, (*TEACHERLESS, SoftTerm)) or isinstance(term, CrossTokenizer):
+            return term.kind
+    return None
+
+
+def classes_fault(objective: Sequence[Term], said: str = SAID) -> str | None:
+    """Classes are the same in any tokens; layers are not."""
+    wrong = compares_tokens(objective)
+    if wrong is None:
+        return None
+    return f"{said}, and {wrong} compares the same tokens; use {{kind: forward_kl}}, or choose a student of its family."

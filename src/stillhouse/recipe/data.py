@@ -52,7 +52,7 @@ class Augment(Section):
     copies: PositiveInt = 5
     """New rows made of each."""
     replace: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """Share of a row's words replaced by one of the 15 nearest in the teacher's embeddings."""
+    """Share of a row's words replaced by one of the 15 nearest in the teacher's embeddings, or in the student's if its tokenizer is another."""
     mask: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Share of a row's tokens masked, where the tokenizer has a mask."""
     splice: Annotated[float, Field(ge=0, le=1)] = 0.4

@@ -145,8 +145,8 @@ class Student(Section):
     revision: str | None = None
     """Commit or tag, for hub ids."""
     vocabulary: Literal["data"] | PositiveInt | None = None
-    """Keep only the tokens that the training rows use, or that many of them.  The teacher is trimmed with it, but for one that
-    chooses labels: it reads all of its own tokens, unless a term compares layers."""
+    """Keep only the tokens that the training rows use, or that many of them.  A language model's teacher is trimmed with it; one
+    that chooses labels goes on reading all of its own."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of activations dropped in training, everywhere where the student's family drops any; as its configuration has it if
     not given.  Soft targets on many rows leave little to overfit, and a small student learns faster with 0."""

@@ -60,7 +60,7 @@ def zero_shot_fault(recipe: Any) -> str | None:
             "student.model"
         )
     if student.vocabulary is not None:
-        return "student.vocabulary: trims the teacher too, which reads in a tokenizer of its own; remove it"
+        return "student.vocabulary: trims what is made from the teacher, and the student of zero_shot is not; remove it"
     if data.augment is not None:
         return "data.augment: makes tokens, and zero_shot reads text; use data.unlabelled, or data.generate"
     if data.filter is not None and data.filter.min_confidence is not None:

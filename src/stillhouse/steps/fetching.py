@@ -59,7 +59,7 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
                     "data.filter.min_confidence: needs a teacher with the student's tokenizer; remove it."
                 )
             watch.note(f"  two tokenizers ({why}): the teacher reads each row in its own")
-            found["tongues"] = {"student": found["student"], "rows": {"folder": str(place.absolute())}}
+            found["tongues"] = {"student": found["student"]}
     return {**found, "bfloat16": _decided(place)}
 
 

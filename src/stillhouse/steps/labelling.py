@@ -30,7 +30,7 @@ class Labelling:
 def labelling_of(recipe: Any, results: Results, place: Path) -> Labelling:
     """Args: place: the folder of the stage `label`."""
     facts, teacher = results["prepare"], results["teacher"]
-    task = task_of(recipe, facts)
+    task = task_of(recipe, facts, place.parent / "prepare")
     meta = {
         "teacher": teacher["identity"],
         "task": recipe.task,
@@ -40,6 +40,8 @@ def labelling_of(recipe: Any, results: Results, place: Path) -> Labelling:
         "dtype": dtype_name(recipe.teacher.dtype, facts),
         "outcomes": task.outcomes,
     }
+    if facts["tongues"]:  # rows made of the student's tokens are known by these
+        meta["read_by"] = facts["tongues"]["student"]["identity"]
     whole = meta["top_k"] == "all" or (meta["top_k"] or 0) >= task.outcomes
     if whole and "panel" not in teacher:  # a pool of softened distributions is not the pool, softened
         meta["temperature"] = 1.0  # whole distributions serve every temperature: the teacher is asked once

@@ -45,7 +45,7 @@ LOADING = 4.0
 
 def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) -> dict[str, Any]:
     """Writes plan.json.  Returns: {} — predictions vary from one measurement to the next, so no stage may read them."""
-    task = task_of(recipe, facts)
+    task = task_of(recipe, facts, place.parent / "prepare")
     if facts["tongues"] and (
         fault := crossing_fault(recipe.task, recipe.objective, recipe.label.online, recipe.rollouts)
     ):

@@ -30,6 +30,8 @@ BATCH = 8
 """Rows that a teacher reads at once to tell how sure it is of them."""
 MESSAGES = "messages.jsonl"
 """Conversations by example, where teacher and student have templates of their own."""
+READINGS = "readings.parquet"
+"""A classifier's rows in the teacher's tokens, where these are not the student's."""
 ROUTES = "routes.json"
 """Member of the panel by example, where a column of the rows names it."""
 TRAINED_BY = ("train", "validation")
@@ -109,8 +111,7 @@ def encode_rows(
         _check_order(f"teacher.panel: {member['name']}", Path(member["folder"]), labels)
     reader = Path((models["tongues"]["student"] if models["tongues"] else models["teacher"])["folder"])
     task = make_task(recipe.task, load_tokenizer(reader), recipe.data.max_length, labels)
-    apart = bool(models["tongues"]) and recipe.task == "classification"
-    if apart:
+    if models["tongues"] and recipe.task == "classification":
         theirs = load_tokenizer(teacher)
         task = BilingualClassification(task.tokenizer, theirs, recipe.data.max_length, labels)
     train = rows.train + rows.extra + rows.unlabelled
@@ -128,7 +129,7 @@ def encode_rows(
             secrets = canary_rows(recipe, rows.counts["train"]["format"], task)
             some = [*some, *secrets]
         routed |= _routed(some, examples)
-        if models["zero_shot"] or apart:
+        if models["zero_shot"]:
             known_rows = {row["id"]: row for row in some}
             texts += [(known_rows[example.row], example) for example in examples]
         if name == "train":
@@ -158,8 +159,10 @@ def encode_rows(
         write_json(place / ROUTES, routed)
     if conversations:
         write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
-    if models["zero_shot"] or apart:
+    if models["zero_shot"]:
         keep_texts(place / TEXTS, texts)
+    if isinstance(task, BilingualClassification):
+        write_examples(place / READINGS, list(task.readings.values()))
     write_jsonl(place / "dropped.jsonl", dropped)
     held = {name: [dict(row) for row in some] for name, some in sets.items() if name not in TRAINED_BY}
     for name, plain in held.items():
@@ -249,20 +252,25 @@ def fault(place: Path, result: dict[str, Any]) -> str | None:
     models += [Path(result["zero_shot"]["folder"])] if result["zero_shot"] else []
     models += [Path(one["folder"]) for one in result["baselines"]["models"].values()]
     wanted = [*models, *(place / f"{name}.parquet" for name in result["sets"])]
-    wanted += [place / TEXTS] if result["zero_shot"] or (result["tongues"] and result["labels"]) else []
+    wanted += [place / TEXTS] if result["zero_shot"] else []
+    wanted += [Path(result["tongues"]["student"]["folder"])] if result["tongues"] else []
+    wanted += [place / READINGS] if result["tongues"] and result["labels"] else []
     return next((f"{path} is gone" for path in wanted if not path.exists()), None)
 
 
-def task_of(recipe: Any, facts: dict[str, Any]) -> Task:
-    """The task with the student's tokenizer, which usually is the teacher's, and the data's labels."""
+def task_of(recipe: Any, facts: dict[str, Any], prepared: Path) -> Task:
+    """The task with the student's tokenizer, which usually is the teacher's, and the data's labels.
+
+    Args: prepared: the folder of the stage `prepare`.
+    """
     if facts["tongues"]:
         mine, theirs = (
             load_tokenizer(Path(who["folder"])) for who in (facts["tongues"]["student"], facts["teacher"])
         )
         if recipe.task == "classification":
-            texts = Path(facts["tongues"]["rows"]["folder"]) / TEXTS
-            return BilingualClassification(mine, theirs, recipe.data.max_length, facts["labels"], texts)
-        kept = Path(facts["tongues"]["rows"]["folder"]) / MESSAGES
+            readings = prepared / READINGS
+            return BilingualClassification(mine, theirs, recipe.data.max_length, facts["labels"], readings)
+        kept = prepared / MESSAGES
         messages = {row["key"]: row["messages"] for row in read_jsonl(kept)} if kept.exists() else None
         return BilingualLM(mine, theirs, recipe.data.max_length, messages)
     return make_task(

@@ -95,6 +95,7 @@ class _Learners:
         """Save it whole."""
         with atomic_folder(self._folder(number)) as part:
             student.save_pretrained(part)
+            self.made.task.tokenizer.save_pretrained(part)
             if optimizer is not None:
                 checkpoints.save_optimizer(part, optimizer)
             write_json(part / "at.json", {"steps": steps})

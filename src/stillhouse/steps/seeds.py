@@ -19,7 +19,7 @@ from .prepare import located, task_of
 
 def train_again(recipe: Any, place: Path, results: Results, watch: Watch) -> Iterator[dict[str, Any]]:
     """{"seed", "student": folder from the run folder, "identity"} and, where there is a control, "hard_only"."""
-    task = task_of(recipe, results["prepare"])
+    task = task_of(recipe, results["prepare"], place.parent / "prepare")
     start = located(results["initial"]["folder"], place)
     first = training.training_seed(recipe)
     own = recipe.train.model_copy(update={"seed": None})

@@ -46,7 +46,7 @@ def build_teacher(recipe: Any, results: Results, place: Path, watch: Watch) -> T
     if recipe.teacher.ema is not None:
         return Ema(recipe.teacher.ema)
     facts = results["prepare"]
-    task = task_of(recipe, facts)
+    task = task_of(recipe, facts, place.parent / "prepare")
     dtype = getattr(torch, dtype_name(recipe.teacher.dtype, facts))
     return beside(task.load(located(results["teacher"]["folder"], place), dtype), task)
 

@@ -32,9 +32,7 @@ KEPT = "kept_tokens.json"
 """Beside a trimmed teacher: the old ids of its tokens."""
 
 
-def trim_teacher(
-    recipe: Any, rows: Prepared, models: dict[str, Any], place: Path, watch: Watch
-) -> dict[str, Any]:
+def trim_teacher(recipe: Any, rows: Prepared, models: dict[str, Any], watch: Watch) -> dict[str, Any]:
     """`models` with a teacher that has only the tokens that the training rows need, or so many of the most frequent; beside
     the whole one, as `tongues`, where that goes on reading its own."""
     wanted = recipe.student.vocabulary
@@ -49,7 +47,7 @@ def trim_teacher(
     used = used_tokens(example.input_ids for example in task.encode(texts)[0])
     kept = kept_tokens(tokenizer, used, None if wanted == "data" else wanted)
     folder = cache_dir() / "trimmed" / f"{hash_json([teacher['identity'], kept])[:24]}"
-    if not folder.exists() or manifest_fault(folder) is not None:
+    if not (folder / KEPT).exists() or manifest_fault(folder) is not None:
         named = load_config(Path(teacher["folder"])).architectures or [
             pick(TASKS, task.name, "task").auto_class
         ]
@@ -63,8 +61,8 @@ def trim_teacher(
         "identity": f"{teacher['identity']}+tokens:{hash_json(kept)[:12]}",
         "vocabulary": {"kept": len(kept), "of": have},
     }
-    if recipe.vocabulary_apart:
-        return {**models, "tongues": {"student": trimmed, "rows": {"folder": str(place.absolute())}}}
+    if recipe.task == "classification":
+        return {**models, "tongues": {"student": trimmed}}
     return {**models, "teacher": trimmed}
 
 
@@ -93,8 +91,10 @@ def lender(teacher: Path, facts: dict[str, Any], task: Task, place: Path) -> Ite
         return
     folder = place / "trimmed"
     write_trimmed(task.load(teacher), load_tokenizer(teacher), read_json(base / KEPT), folder)
-    yield folder
-    shutil.rmtree(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check(task: Task, folder: Path, rows: list[dict[str, Any]], kept: list[int]) -> None:

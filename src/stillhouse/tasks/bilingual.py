@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.alignment import Alignment, Reading
-from ..data.encode import Example, encode_labelled
+from ..data.augment import MADE
+from ..data.encode import Example, encode_labelled, read_examples
 from ..data.vocabularies import Vocabularies
-from ..files import read_jsonl
+from ..errors import DataError, RecipeError
+from ..files import hash_json
 from ..models.load import load_tokenizer, same_tokenizer
 from .base import Batch, Scores, Task, unwrap
 from .causal_lm import CausalLM
@@ -40,6 +42,8 @@ class Bilingual(ABC):
     Args: other: the same task in that tokenizer.
     """
 
+    tokenizer: PreTrainedTokenizerBase
+
     def __init__(self, other: Task) -> None:
         self.other = other
         self._others: WeakSet[nn.Module] = WeakSet()
@@ -52,6 +56,19 @@ class Bilingual(ABC):
         """Remember that this model reads in the other tokenizer."""
         self._others.add(model)
         return model
+
+    def is_mine(self, folder: Path) -> bool:
+        """Whether the student's tokenizer lies beside the model in `folder`, or else the other one.
+
+        Raises: RecipeError if it is neither: the model would be handed ids that mean something else to it.
+        """
+        there = load_tokenizer(folder)
+        why = same_tokenizer(there, self.tokenizer)
+        if why is not None and (fault := same_tokenizer(there, self.other.tokenizer)) is not None:
+            raise RecipeError(
+                f"{folder}: its tokenizer is neither the student's ({why}) nor the teacher's ({fault}); put the model's own beside it."
+            )
+        return why is None
 
     def is_other(self, model: nn.Module) -> bool:
         """Whether this model reads in the other tokenizer."""
@@ -100,7 +117,7 @@ class BilingualLM(CausalLM, Bilingual):
         self, folder: Path, dtype: torch.dtype = torch.float32, head_seed: int | None = None
     ) -> PreTrainedModel:
         """The model in `folder`, with whichever of the two tokenizers lies beside it."""
-        if same_tokenizer(load_tokenizer(folder), self.tokenizer) is None:
+        if self.is_mine(folder):
             return super().load(folder, dtype, head_seed)
         return self.adopt(self.other.load(folder, dtype, head_seed))
 
@@ -140,9 +157,12 @@ class BilingualLM(CausalLM, Bilingual):
 class BilingualClassification(Classification, Bilingual):
     """Classes are the same whatever tokens a text is cut into, so every term that compares classes serves as it is.
 
+    An example's key is of what both models read: texts that are the same tokens to one of them only (capitals, rare words, a
+    long end that is cut off) stay apart, and so do their kept targets.
+
     Args:
         theirs: the teacher's tokenizer.
-        texts: a file with a {key, text, pair?} line for each example; those that are encoded here are known without it.
+        readings: a file of examples in its tokens, by our keys; those that are encoded here are known without it.
     """
 
     def __init__(
@@ -151,30 +171,38 @@ class BilingualClassification(Classification, Bilingual):
         theirs: PreTrainedTokenizerBase,
         max_length: int,
         labels: list[str],
-        texts: Path | None = None,
+        readings: Path | None = None,
     ) -> None:
         Classification.__init__(self, mine, max_length, labels)
         Bilingual.__init__(self, Classification(theirs, max_length, labels))
-        self._kept = texts
+        self._kept = readings
 
     @cached_property
-    def texts(self) -> dict[str, dict[str, Any]]:
-        """Key of an example -> its text, and the second one of a pair."""
-        return {} if self._kept is None else {row["key"]: row for row in read_jsonl(self._kept)}
+    def readings(self) -> dict[str, Example]:
+        """Key of an example -> the same text in the other's tokens."""
+        return {} if self._kept is None else {one.key: one for one in read_examples(self._kept)}
 
     def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:
-        """As for one tokenizer; texts are remembered, to be cut in the other's way."""
+        """As for one tokenizer, and in the other's tokens too, which are remembered."""
         rows = list(rows)
         examples, dropped = super().encode(rows)
         said = {row["id"]: row for row in rows}
-        self.texts.update({example.key: said[example.row] for example in examples})
+        kept = [said[example.row] for example in examples]
+        theirs = list(encode_labelled(kept, self.other.tokenizer, self.max_length, self.labels))
+        examples = [
+            replace(mine, key=hash_json([mine.key, their.key])[:32])
+            for mine, their in zip(examples, theirs, strict=True)
+        ]
+        self.readings.update(
+            {mine.key: replace(their, key=mine.key) for mine, their in zip(examples, theirs, strict=True)}
+        )
         return examples, dropped
 
     def load(
         self, folder: Path, dtype: torch.dtype = torch.float32, head_seed: int | None = None
     ) -> PreTrainedModel:
         """The model in `folder`, with whichever of the two tokenizers lies beside it."""
-        if same_tokenizer(load_tokenizer(folder), self.tokenizer) is None:
+        if self.is_mine(folder):
             return super().load(folder, dtype, head_seed)
         return self.adopt(self.other.load(folder, dtype, head_seed))
 
@@ -184,19 +212,29 @@ class BilingualClassification(Classification, Bilingual):
 
     def as_other(self, examples: list[Example]) -> list[Example]:
         """The examples in the other tokenizer.  One that was made of tokens has no text: the other reads what they say."""
-        rows = [self._row(example) for example in examples]
-        read = encode_labelled(rows, self.other.tokenizer, self.max_length, self.labels)
-        return [replace(one, labels=example.labels) for one, example in zip(read, examples, strict=True)]
+        return [replace(self._reading(example), labels=example.labels) for example in examples]
 
     def scores(self, model: nn.Module, batch: Batch) -> Scores:
         """Each model reads the rows in its own tokens."""
         return self.others_scores(model, batch) if self.is_other(model) else super().scores(model, batch)
 
-    def _row(self, example: Example) -> dict[str, Any]:
-        said = self.texts.get(example.key)
-        if said is None:
-            said = {"text": str(self.tokenizer.decode(example.input_ids, skip_special_tokens=True))}
-        return {"text": said["text"], "pair": said.get("pair"), "id": example.row}
+    def _reading(self, example: Example) -> Example:
+        known = self.readings.get(example.key)
+        if known is None:
+            if MADE not in example.row:
+                raise DataError(
+                    f"row {example.row}: nobody knows how the teacher's tokenizer cuts it; give rows of text, not examples."
+                )
+            row = {"id": example.row, "text": self._said(example.input_ids)}
+            (known,) = encode_labelled([row], self.other.tokenizer, self.max_length, self.labels)
+        return known
+
+    def _said(self, ids: list[int]) -> str:
+        """The text of some tokens; a mask stays one, where the other tokenizer has any."""
+        mine, theirs = self.tokenizer.mask_token, self.other.tokenizer.mask_token
+        special = set(self.tokenizer.all_special_ids) - {self.tokenizer.mask_token_id}
+        text = str(self.tokenizer.decode([token for token in ids if token not in special]))
+        return text.replace(mine, theirs or "") if mine else text
 
 
 def _moved(batch: Batch, place: torch.device) -> Batch:

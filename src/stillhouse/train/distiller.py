@@ -22,7 +22,9 @@ from ..data.formats import Row, reasoned
 from ..errors import RecipeError
 from ..models.taps import tapped
 from ..recipe import PolicyGradient, Rollouts, Term, rollouts_fault
+from ..recipe.crossing import classes_fault
 from ..tasks import Batch, Scores, Task, unwrap
+from ..tasks.bilingual import BilingualClassification
 from ..teachers import Dense, SoftTargets, Teacher
 from ..teachers.cache import CachedTeacher
 from ..teachers.cross import Foreign
@@ -82,6 +84,10 @@ class Distiller(Trainer):
         self.teacher: Teacher | None = teacher_of(teacher, model, self.task)
         if self.objective.needs_teacher and self.teacher is None:
             raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
+        if isinstance(self.task, BilingualClassification) and (
+            fault := classes_fault(objective, "Distiller: the teacher has another tokenizer")
+        ):
+            raise RecipeError(fault)
         self.task.verify(unwrap(model))
         if isinstance(teacher, PreTrainedModel):
             self.task.verify(teacher)

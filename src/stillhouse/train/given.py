@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from ..errors import RecipeError
 from ..tasks import Task, make_task
-from ..tasks.bilingual import Bilingual, BilingualClassification, BilingualLM
+from ..tasks.bilingual import BilingualClassification, BilingualLM
 from ..teachers import Teacher
 from ..teachers.cross import CrossTeacher, Foreign
 from ..teachers.ema import Ema, EmaTeacher
@@ -24,7 +24,14 @@ def teacher_of(
     if isinstance(teacher, Foreign):
         if isinstance(task, BilingualLM):
             return CrossTeacher(teacher.model, task)
-        assert isinstance(task, Bilingual)
+        assert isinstance(task, BilingualClassification)
+        task.other.verify(teacher.model)
+        theirs = labels_of(teacher.model)
+        if sorted(theirs) == sorted(task.labels) and theirs != task.labels:
+            raise RecipeError(
+                f"Distiller: the teacher's labels are in the order {', '.join(theirs)}, and the student's {', '.join(task.labels)}; "
+                "swap them in one of the heads and its config."
+            )
         return LocalTeacher(task.adopt(teacher.model), task)
     if isinstance(teacher, Ema):
         return EmaTeacher(student, task, teacher.decay)
@@ -40,7 +47,13 @@ def task_of(model: PreTrainedModel, tokenizer: Any, teacher: Any) -> Task:
         return (
             make_task("causal_lm", tokenizer) if other is None else BilingualLM(tokenizer, other, MAX_LENGTH)
         )
-    labels = [str(model.config.id2label[number]) for number in sorted(model.config.id2label)]
+    labels = labels_of(model)
     if other is not None:
         return BilingualClassification(tokenizer, other, MAX_LENGTH, labels)
     return make_task("classification", tokenizer, labels=labels)
+
+
+def labels_of(model: PreTrainedModel) -> list[str]:
+    """A classifier's labels in the order of its outputs."""
+    names = model.config.id2label
+    return [str(names[number]) for number in sorted(names)]
