@@ -15,8 +15,9 @@ from stillhouse.files import read_json, read_jsonl, write_json
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.runner import run_write_part
+from stillhouse.teachers import together
 from tiny import language_recipe
-from typed import process, start, stillhouse, write_recipe
+from typed import start, stillhouse, write_recipe
 
 SMALL_SHARDS = """
 from stillhouse.teachers import together, writer
@@ -35,8 +36,10 @@ def writing_recipe(folder: Path) -> dict[str, Any]:
     for name, some in (("qa", rows), ("bare", bare)):
         text = "".join(json.dumps(row) + "\n" for row in some)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    # a teacher that has learned nothing rarely ends its answers: many are dropped, and are counted
-    drawn = {"max_new_tokens": 100, "temperature": 1.5}
+    # a teacher that has learned nothing rarely says its end token: any of many tokens ends an answer here
+    ends = folder / "teacher" / "generation_config.json"
+    write_json(ends, {**read_json(ends), "eos_token_id": [1, *range(3, 400, 12)]})
+    drawn = {"max_new_tokens": 40, "temperature": 1.5}
     recipe["data"] = {
         "train": {"source": str(folder / "qa.jsonl")}, "unlabelled": {"source": str(folder / "bare.jsonl")},
         "split": 4, "max_length": 64, "writer": {"batch_size": 4},
@@ -94,11 +97,14 @@ def test_parts_of_two_processes_one_of_them_killed_are_what_one_process_writes(t
     assert mine["counts"] == plain["counts"] and mine["counts"]["written"]["kept"] > 2
 
 
-def test_a_part_alone_says_what_is_left_and_the_run_writes_it(tmp_path: Path) -> None:
+def test_a_part_alone_says_what_is_left_and_the_run_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "PATIENCE", 0.1)
+    monkeypatch.setattr(together, "LOOK", 0.01)
     recipe = write_recipe(tmp_path / "r.yaml", writing_recipe(tmp_path))
     folder = fresh(tmp_path / "run")
-    soon = SMALL_SHARDS.replace("together.LOOK = 2, 0.02", "together.LOOK, together.PATIENCE = 2, 0.02, 0.1")
-    said = process("write", "part", recipe, "1/2", "--folder", folder, "--format", "json", script=soon)
+    said = stillhouse("write", "part", recipe, "1/2", "--folder", folder, "--format", "json")
     assert said.code == 0, said.err
     found = json.loads(said.out)
     assert found["part"] == [1, 2] and found["texts"] == 12 and found["rounds_left"] == 2

@@ -300,7 +300,9 @@ def test_no_kind_is_left_out_of_the_next_test():
 
 
 @pytest.mark.parametrize("wanted", EVERY_KIND, ids=lambda wanted: wanted.kind)
-@pytest.mark.parametrize("say", [lambda p, s: f"text {s} on {len(p)}", lambda p, s: None], ids=["some", "none"])
+@pytest.mark.parametrize(
+    "say", [lambda p, s: f"text {s} on {len(p)}", lambda p, s: None], ids=["some", "none"]
+)
 def test_every_kind_asks_as_often_as_it_says_so_that_parts_know_the_last_round(tmp_path, folder, wanted, say):
     together = Rounds()
     made_by(tmp_path, folder, wanted, say, together)

@@ -41,7 +41,9 @@ def write(
     if shown == "json":
         output.as_json({"part": list(part), **found})
         return
-    print(f"part {part[0]} of {part[1]} is done: {found['written']:,} of {found['texts']:,} texts are written")
+    print(
+        f"part {part[0]} of {part[1]} is done: {found['written']:,} of {found['texts']:,} texts are written"
+    )
     left = found["rounds_left"]
     if left:
         print(f"left       {left:,} more {'round goes' if left == 1 else 'rounds go'} on from these texts")

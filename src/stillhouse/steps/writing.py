@@ -261,7 +261,9 @@ def _judged(
     ]
 
 
-CHOOSERS: dict[str, Callable[[Desk, kinds.Answers, Sequence[Row], Sequence[choosing.Texts]], list[Choice]]] = {
+CHOOSERS: dict[
+    str, Callable[[Desk, kinds.Answers, Sequence[Row], Sequence[choosing.Texts]], list[Choice]]
+] = {
     "agreement": _agreed,
     "checker": _checked,
     "judge": _judged,
