@@ -53,7 +53,8 @@ def main() -> None:
         other = sum(shared[number] != whole[number] for number in whole)
         tokens = sum(map(len, whole.values()))
         print(
-            f"{asked.dtype}, temperature {temperature}: {other} of {len(whole)} texts differ ({tokens:,} tokens in all, {asked.parts} parts)"
+            f"{asked.dtype}, temperature {temperature}: {other} of {len(whole)} texts differ ({tokens:,} tokens in all, {asked.parts} parts)",
+            flush=True,
         )
 
 
