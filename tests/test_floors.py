@@ -11,7 +11,7 @@ SRC = Path(__file__).parents[1] / "src" / "stillhouse"
 FLOORS = (
     {"errors"},
     {"registry", "files", "progress", "seeds", "stopping", "ranks"},
-    {"recipe", "losses", "measure", "report", "shipped"},
+    {"recipe", "losses", "measure", "report", "shipped", "locks"},
     {"sources", "pipeline", "asking", "kept"},
     {"data", "models"},
     {"tasks", "static", "finished"},

@@ -1,8 +1,10 @@
 """Stages run once, go on where they were cut off, and cannot forget an input."""
 
+import fcntl
 import json
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 
 from stillhouse.errors import RecipeError, ResourceError
-from stillhouse.pipeline import SHELF, Stage, locked, run_pipeline, stage_times
+from stillhouse.locks import LOCK, is_locked, locked
+from stillhouse.pipeline import SHELF, Stage, run_pipeline, stage_times
 from stillhouse.progress import Silent
 from stillhouse.recipe import Recipe, load
 from stillhouse.stages import STAGES
@@ -213,7 +216,7 @@ def test_until_only_and_fresh_do_what_they_say(kitchen, tmp_path):
 
 def test_a_second_process_is_kept_out_and_a_dead_one_does_not_lock_forever(kitchen, tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from stillhouse.pipeline import locked\n"
+        "import sys, time; from pathlib import Path; from stillhouse.locks import locked\n"
         "with locked(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen(
@@ -234,6 +237,16 @@ def test_a_second_process_is_kept_out_and_a_dead_one_does_not_lock_forever(kitch
     assert time.monotonic() - started < 5
     with locked(tmp_path):
         pass
+
+
+def test_who_only_looks_at_a_lock_keeps_nobody_out(tmp_path):
+    """`status`, and processes that wait for each other, hold the lock for an instant when they look at it."""
+    with (tmp_path / LOCK).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        threading.Timer(0.1, fcntl.flock, (handle, fcntl.LOCK_UN)).start()
+        with locked(tmp_path):
+            assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
 
 
 def test_times_are_kept_beside_the_results_and_not_in_them(kitchen, tmp_path):

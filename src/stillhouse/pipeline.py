@@ -10,21 +10,19 @@ Runs of one plan lie beside each other: what one of them finished from the same 
 A stage's result must therefore follow from its inputs: name content by hash, and leave out what a clock says.
 """
 
-import fcntl
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TextIO
+from typing import Any
 
 from pydantic import BaseModel
 
-from .errors import RecipeError, ResourceError
+from .errors import RecipeError
 from .files import hash_json, link_or_copy, read_json, sweep_parts, write_json
+from .locks import locked
 from .progress import Silent, Watch
 from .ranks import Company, company
 from .recipe import Recipe
@@ -321,35 +319,6 @@ def _empty(folder: Path, stages: Sequence[str]) -> None:
             shutil.rmtree(folder / name)
     for name in ("recipe.json", "machine.json", "results.json", "report.html"):
         (folder / name).unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(folder: Path, waiting: Watch | None = None) -> Iterator[None]:
-    """Keep other processes out of a run folder; the system lets go of the lock when a process ends in any way.
-
-    Args: waiting: who is told that one waits for another process; without it that is refused.
-    """
-    with (folder / ".lock").open("w", encoding="utf-8") as handle:
-        told = False
-        while not _held(handle):
-            if waiting is None:
-                raise ResourceError(f"{folder}: another stillhouse is at work here; wait for it, or stop it.")
-            if not told:
-                waiting.note(f"{folder}: waiting for another stillhouse that is at work here")
-            told = True
-            time.sleep(0.2)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield
-
-
-def _held(handle: TextIO) -> bool:
-    """Whether the lock is to be had now."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def stage_times(folder: Path, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from .recipe import Recipe
 from .stages import STAGES
 from .steps.finish import check_gate, stage_rows
 from .steps.labelling import label_part
+from .steps.writing_part import write_part
 
 
 def run(recipe: Recipe, folder: str | Path | None = None, *, watch: Watch | None = None) -> dict[str, Any]:
@@ -47,21 +48,35 @@ def refuse_many(recipe: Recipe) -> None:
         )
 
 
+def run_write_part(recipe: Recipe, place: Path, part: tuple[int, int], watch: Watch) -> dict[str, int]:
+    """One process's part of the texts that `data.generate` asks for in the run in `place`.
+
+    Returns: {"texts", "written": by all parts so far, "rounds_left"}.  Raises: as `write_part`.
+    """
+    _refuse_to_share("write part", recipe)
+    return write_part(recipe, place, part, watch)
+
+
 def run_label_part(recipe: Recipe, place: Path, part: tuple[int, int], watch: Watch) -> dict[str, int]:
     """One process's part of the soft targets of the run in `place`; what it needs is made first, by whoever comes first.
 
     Returns: {"examples", "labelled": by all parts so far}.  Raises: as `label_part`.
     """
+    _refuse_to_share("label part", recipe)
+    done = run_pipeline(recipe, STAGES, place, watch, until="teacher", patient=True)
+    return label_part(recipe, done, place / "label", part, watch)
+
+
+def _refuse_to_share(command: str, recipe: Recipe) -> None:
+    """Raises: RecipeError for what has no parts, or is one of several processes already."""
     if recipe.is_plan:
         raise RecipeError(
-            "label part: a plan is several runs; give the recipe of one of them, runs/NAME/recipe.json."
+            f"{command}: a plan is several runs; give the recipe of one of them, runs/NAME/recipe.json."
         )
     if size() > 1:
         raise RecipeError(
-            "label part: says itself which part it is, and starts no company; run it without torchrun (WORLD_SIZE is set)."
+            f"{command}: says itself which part it is, and starts no company; run it without torchrun (WORLD_SIZE is set)."
         )
-    done = run_pipeline(recipe, STAGES, place, watch, until="teacher", patient=True)
-    return label_part(recipe, done, place / "label", part, watch)
 
 
 def run_stages(

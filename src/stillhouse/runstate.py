@@ -1,11 +1,11 @@
 """What a run folder says of itself.  Imports no torch, so that `status` answers at once."""
 
-import fcntl
 from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError
 from .files import folder_bytes, read_json
+from .locks import is_locked
 from .pipeline import BEGUN, DONE
 
 ORDER = ("prepare", "plan", "teacher", "initial", "label", "train", "control", "seeds", "evaluate", "report")
@@ -36,7 +36,7 @@ def run_state(folder: Path) -> dict[str, Any]:
         stages[name] = row
     return {
         "name": read_json(folder / "recipe.json")["name"],
-        "locked": _is_locked(folder),
+        "locked": is_locked(folder),
         "stages": stages,
         "next": next((name for name, row in stages.items() if row["state"] != "done"), None),
         "bytes": folder_bytes(folder),
@@ -75,7 +75,7 @@ def plan_state(folder: Path) -> dict[str, Any]:
     return {
         "name": plan["name"],
         "plan": plan["plan"],
-        "locked": _is_locked(folder),
+        "locked": is_locked(folder),
         "runs": runs,
         "next": following,
         "bytes": folder_bytes(folder),
@@ -94,15 +94,3 @@ def _detail(place: Path) -> str:
     for index in place.glob("targets-*/index.json"):
         return f"{sum(shard['rows'] for shard in read_json(index)['shards']):,} examples labelled"
     return ""
-
-
-def _is_locked(folder: Path) -> bool:
-    lock = folder / ".lock"
-    if not lock.exists():
-        return False
-    with lock.open("r", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

@@ -1,5 +1,7 @@
 """Continuous batches write what one prompt at a time writes, and never more or less."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,15 @@ def test_what_is_drawn_follows_from_the_seed_of_the_row_and_not_from_its_neighbo
     assert sum(whole[number] != other[number] for number in whole) > 5
 
 
+def test_one_at_a_time_an_answer_is_the_same_among_others_to_the_last_bit_in_bfloat16_too(model):
+    """With several in a batch it need not be: the last bits there depend on the rows that share it."""
+    rough = copy.deepcopy(model).bfloat16()
+    some, sampling = prompts(12, seed=2), Sampling(30, temperature=1.0)
+    whole = written(rough, some, sampling, slots=1)
+    half = written(rough, some[::2], sampling, seeds=range(0, 12, 2), slots=1)
+    assert [half[number] for number in range(6)] == [whole[number] for number in range(0, 12, 2)]
+
+
 def test_no_row_of_the_head_beyond_the_vocabulary_is_chosen(model):
     for temperature in (0.0, 5.0):
         found = written(model, prompts(8), Sampling(20, temperature), vocabulary=7, ends=[])
@@ -98,19 +109,38 @@ def test_a_prompt_longer_than_the_model_can_read_keeps_its_end(model):
     )
 
 
-def test_a_model_with_another_kind_of_cache_is_written_in_fixed_batches_with_the_same_texts():
+@pytest.fixture(scope="module")
+def sliding():
+    """A model whose cache cannot be refilled."""
     torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, sliding_window=8, initializer_range=0.2,
     )  # fmt: skip
-    sliding = MistralForCausalLM(config).eval().double()
-    sliding.generation_config = GenerationConfig()
-    assert not refillable(sliding)
+    found = MistralForCausalLM(config).eval().double()
+    found.generation_config = GenerationConfig()
+    assert not refillable(found)
+    return found
+
+
+def test_a_model_with_another_kind_of_cache_is_written_in_fixed_batches_with_the_same_texts(sliding):
     some = prompts(7)
     ends = ends_of(sliding, some, 12)
     found = written(sliding, some, Sampling(12), ends=ends)
     assert [found[n] for n in range(7)] == [one_at_a_time(sliding, prompt, ends, 12) for prompt in some]
+
+
+def test_in_fixed_batches_too_a_row_draws_by_its_own_seed_and_from_the_vocabulary(sliding):
+    """A part of the rows, or the rest after a stop, lies in other batches, and must come out the same."""
+    some, sampling = prompts(11, seed=1), Sampling(12, temperature=1.3, top_p=0.9)
+    whole = written(sliding, some, sampling)
+    for slots in (1, 3):
+        half = written(sliding, some[::2], sampling, seeds=range(0, 11, 2), slots=slots)
+        assert [half[number] for number in range(6)] == [whole[number] for number in range(0, 11, 2)]
+    other = written(sliding, some, sampling, seeds=range(100, 111))
+    assert sum(whole[number] != other[number] for number in whole) > 5
+    few = written(sliding, some, Sampling(12, temperature=5.0), vocabulary=7, ends=[])
+    assert max(token for answer in few.values() for token in answer) < 7
 
 
 def test_no_prompts_are_no_answers(model):

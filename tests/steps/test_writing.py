@@ -15,6 +15,8 @@ from stillhouse.progress import Silent
 from stillhouse.recipe import Filter, parse_recipe
 from stillhouse.recipe import generate as kinds
 from stillhouse.steps import writing
+from stillhouse.teachers.texts import Texts
+from stillhouse.teachers.together import Enough
 from stillhouse.teachers.writer import LocalWriter, write_kept
 from tiny import labelled_file, language_recipe, save_classifier, save_language_model
 from typed import hurried, stillhouse, write_recipe
@@ -38,7 +40,7 @@ class Fake:
 
 
 def kept(writer, prompts, folder, temperature=0.0, seed=0):
-    return write_kept(writer, prompts, Sampling(8, temperature), seed, folder, Silent(), "texts")
+    return write_kept(writer, prompts, Sampling(8, temperature), seed, Texts(folder), Silent(), "texts")
 
 
 # ── asked once ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -87,7 +89,7 @@ def test_another_model_or_another_setting_is_asked_anew(tmp_path):
     other.identity = "another"
     assert kept(one, ["p"], tmp_path) + kept(other, ["p"], tmp_path) == ["one", "other"]
     assert (
-        write_kept(other, ["p"], Sampling(9), 0, tmp_path, Silent(), "x") == ["other"]
+        write_kept(other, ["p"], Sampling(9), 0, Texts(tmp_path), Silent(), "x") == ["other"]
         and len(other.asked) == 2
     )
 
@@ -272,6 +274,55 @@ def test_every_kind_for_classifiers_gives_labels_only_where_asked(tmp_path, monk
         )  # fmt: skip
         assert (len(found.train) - 10, len(found.unlabelled)) == (labelled, bare), wanted
         assert not any("label" in row for row in found.unlabelled)
+
+
+class Rounds:
+    """One process of one: everything is its share.  Counts how often it is asked."""
+
+    def __init__(self, stop_after=10**9) -> None:
+        self.asked, self.left = 0, stop_after
+
+    def write(self, writers, prompts, sampling, what):
+        self.asked += 1
+        self.left -= 1
+        if not self.left:
+            raise Enough
+
+
+EVERY_KIND = [
+    kinds.Answers(), kinds.Answers(samples=2, temperature=1.0), kinds.Paraphrase(copies=2), kinds.BackTranslation(),
+    kinds.SelfInstruct(rows=3), kinds.EvolInstruct(rounds=3), kinds.Rationale(), kinds.HardNegatives(), kinds.Balance(),
+]  # fmt: skip
+
+
+def test_no_kind_is_left_out_of_the_next_test():
+    assert {type(wanted) for wanted in EVERY_KIND} == {kinds.Answers, *writing.MAKERS}
+
+
+@pytest.mark.parametrize("wanted", EVERY_KIND, ids=lambda wanted: wanted.kind)
+@pytest.mark.parametrize(
+    "say", [lambda p, s: f"text {s} on {len(p)}", lambda p, s: None], ids=["some", "none"]
+)
+def test_every_kind_asks_as_often_as_it_says_so_that_parts_know_the_last_round(tmp_path, folder, wanted, say):
+    together = Rounds()
+    made_by(tmp_path, folder, wanted, say, together)
+    assert together.asked == writing.rounds_of(wanted)
+
+
+def test_a_part_does_not_judge_what_it_wrote_last(tmp_path, monkeypatch, folder):
+    monkeypatch.setattr(writing, "make_judge", lambda models: pytest.fail("that is the run's business"))
+    wanted = kinds.Answers(samples=2, temperature=1.0, choose="judge")
+    with pytest.raises(Enough):
+        made_by(tmp_path, folder, wanted, lambda p, s: "Yes.", Rounds(stop_after=writing.rounds_of(wanted)))
+
+
+def made_by(tmp_path, folder, wanted, say, together) -> None:
+    """The rows of one kind, made by one process of several."""
+    recipe = SimpleNamespace(data=SimpleNamespace(generate=[wanted], writer=None), seed=0)
+    models = {"teacher": {"folder": str(folder)}}
+    desk = writing.Desk(recipe, [Fake(say)], models, Texts(tmp_path), Silent(), together)
+    rows = reviews(4, good=3) if isinstance(wanted, kinds.HardNegatives | kinds.Balance) else qa(4)
+    writing.made_rows(desk, Prepared(rows, [], [], {}, [], {}))
 
 
 def test_what_was_written_is_filtered_and_gives_no_evaluation_row_away(tmp_path, monkeypatch, folder):

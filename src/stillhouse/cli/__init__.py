@@ -14,7 +14,7 @@ import typer
 from .. import stopping
 from ..errors import StillhouseError
 from ..registry import did_you_mean
-from . import about, labels, plans, runs, runs_compared
+from . import about, labels, parts, plans, runs, runs_compared
 from .teachers import teachers
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ for command in (
     runs_compared.check, runs_compared.compare, runs_compared.history,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(parts.app)
 app.add_typer(labels.app)
 
 

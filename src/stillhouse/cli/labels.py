@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import RecipeError
-from . import output, runs
+from . import output, parts
 from .output import Format
 
 if TYPE_CHECKING:
@@ -40,42 +40,7 @@ def ls(folder: Run, shown: Shown = "auto") -> None:
     print(f"cost       ${spent:,.4f}" if spent else "cost       none, or no price is known")
 
 
-@app.command()
-def part(
-    recipe: runs.RecipePath,
-    which: Annotated[
-        str, typer.Argument(metavar="K/N", help="This process's part, such as 2/4; start one for each.")
-    ],
-    changes: runs.Changes = None,
-    folder: runs.Folder = None,
-    shown: Shown = "auto",
-) -> None:
-    """Label one of N parts of RECIPE's rows with its local teacher; `stillhouse run` takes all parts and goes on."""
-    from ..progress import watch_for
-    from ..recipe import load_recipe
-
-    number, of = _part(which)
-    loaded = load_recipe(recipe, changes or [])
-    place = folder or Path("runs") / loaded.name
-    runs.make_ready(loaded, place)
-    from ..runner import run_label_part
-
-    found = run_label_part(loaded, place, (number, of), watch_for(shown))
-    if shown == "json":
-        output.as_json({"part": [number, of], **found})
-        return
-    left = found["examples"] - found["labelled"]
-    print(
-        f"part {number} of {of} is done: {found['labelled']:,} of {found['examples']:,} examples are labelled"
-    )
-    print(f"next       {'the other parts, then ' if left else ''}stillhouse run {recipe}")
-
-
-def _part(which: str) -> tuple[int, int]:
-    number, _, of = which.partition("/")
-    if number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of):
-        return int(number), int(of)
-    raise RecipeError(f"K/N: {which!r} is no part; 2/4 is the second of four.")
+app.command(name="part")(parts.label)
 
 
 @app.command()

@@ -5,7 +5,8 @@ at once (Yu et al. 2022, Orca, OSDI: iteration-level scheduling).  Rows lie flus
 adds one column for all of them, and what only ended rows needed is cut off on the left.
 
 What is written after a prompt follows from the prompt, the settings and its own seed, not from its neighbours; only the last
-bit of the arithmetic may differ from batch to batch, as it does everywhere.
+bits of the arithmetic may differ from batch to batch, as they do everywhere, and where two tokens are as good as even, the other
+one may come.
 """
 
 import inspect
@@ -18,7 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad as padded
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+)
 from transformers.cache_utils import DynamicLayer
 
 REFILL = 4
@@ -218,32 +225,34 @@ def _in_fixed_batches(
     vocabulary: int,
     slots: int,
 ) -> Iterator[tuple[int, list[int]]]:
-    """The same by `generate`, for models whose cache is of another kind (sliding windows, states); what is drawn there
-    follows from the batch's seeds together."""
-    drawn: dict[str, Any] = (
-        {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-        if sampling.temperature
-        else {"do_sample": False}
-    )
-    beyond = list(range(vocabulary, model.get_output_embeddings().weight.shape[0]))
+    """The same by `generate`, for models whose cache is of another kind (sliding windows, states)."""
     for start in range(0, len(rows), slots):
         batch = rows[start : start + slots]
         width = max(len(row.prompt) for row in batch)
         ids = torch.tensor([[0] * (width - len(row.prompt)) + row.prompt for row in batch])
-        places = [model.device] if model.device.type != "cpu" else []
-        with torch.random.fork_rng(places, device_type=model.device.type):
-            torch.manual_seed(int(sum(row.uniform[0] for row in batch) * 2**31))
-            made: Any = model.generate(
-                input_ids=ids.to(model.device),
-                attention_mask=_mask(batch, width).to(model.device),
-                generation_config=GenerationConfig(
-                    max_new_tokens=sampling.max_new_tokens,
-                    eos_token_id=ends,
-                    pad_token_id=0,
-                    suppress_tokens=beyond or None,
-                    **drawn,
-                ),
-            )
+        made: Any = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=_mask(batch, width).to(model.device),
+            generation_config=GenerationConfig(
+                max_new_tokens=sampling.max_new_tokens, eos_token_id=ends, pad_token_id=0, do_sample=False
+            ),
+            logits_processor=LogitsProcessorList([_OwnDraws(batch, sampling, vocabulary, width)]),
+        )
         for row, tokens in zip(batch, made[:, width:].tolist(), strict=True):
             stop = next((at + 1 for at, token in enumerate(tokens) if token in ends), len(tokens))
             yield row.number, tokens[:stop]
+
+
+class _OwnDraws(LogitsProcessor):
+    """Leaves each row of a batch that `generate` writes the one token that its own seed chooses."""
+
+    def __init__(self, rows: list[_Row], sampling: Sampling, vocabulary: int, width: int) -> None:
+        self.uniform = np.stack([row.uniform for row in rows])
+        self.sampling, self.vocabulary, self.width = sampling, vocabulary, width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Args: input_ids: [B, T], prompts included; scores: [B, V]."""
+        at = min(input_ids.shape[1] - self.width, self.uniform.shape[1] - 1)
+        tokens = chosen(scores[:, : self.vocabulary], self.sampling, self.uniform[:, at])
+        places = torch.tensor(tokens, device=scores.device).unsqueeze(1)
+        return torch.full_like(scores, -torch.inf).scatter(1, places, 0.0)

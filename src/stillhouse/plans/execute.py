@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..files import read_json, write_json, write_text
-from ..pipeline import locked
+from ..locks import locked
 from ..progress import Watch
 from ..recipe import Recipe
 from ..recipe.plan import Rounds

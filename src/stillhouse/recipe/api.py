@@ -121,6 +121,8 @@ def api_fault(recipe: Any) -> str | None:
     if student.vocabulary is not None or recipe.data.writer is not None:
         what = "student.vocabulary" if student.vocabulary is not None else "data.writer"
         return f"{what}: needs the teacher's model on this machine, and it is behind an API; remove it"
+    if recipe.data.generate:
+        return "data.generate: is written by a model on this machine; remove it: the API answers the prompts of data.train"
     if recipe.data.judge is not None:
         return "data.judge: scores rows before the API has answered them; remove it"
     if recipe.data.filter is not None and recipe.data.filter.min_confidence is not None:

@@ -6,11 +6,13 @@ from typing import Any
 
 from ..data.encode import Example, read_examples
 from ..errors import RecipeError
-from ..pipeline import Results, locked
+from ..locks import locked
+from ..pipeline import Results
 from ..progress import Watch
 from ..tasks import Task
-from ..teachers.cache import SoftTargetCache, folder_name, part_name
+from ..teachers.cache import SoftTargetCache, folder_name
 from ..teachers.labelling import label_examples, label_settings
+from ..teachers.parts import part_name
 from .prepare import located, task_of
 from .training import dtype_name
 

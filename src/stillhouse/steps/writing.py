@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import choosing, templates, written
-from ..data.choosing import Choice, Texts
+from ..data.choosing import Choice
 from ..data.content import content_key
 from ..data.encode import control_pieces, without_control
 from ..data.filters import sift
@@ -20,6 +20,8 @@ from ..models.load import load_tokenizer
 from ..progress import Watch
 from ..recipe import Filter
 from ..recipe import generate as kinds
+from ..teachers.texts import Texts
+from ..teachers.together import Together
 from ..teachers.writer import LocalWriter, Writer, write_kept
 from .judging import make_judge
 
@@ -31,16 +33,8 @@ def write_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path,
     """`rows` with those that `data.generate` asks for among them.  Returns: `rows` itself if nothing is asked for."""
     if not recipe.data.generate:
         return rows
-    desk = Desk(recipe, make_writer(recipe, models), models, place, watch, make_others(recipe, models))
-    old, unlabelled = list(rows.train), list(rows.unlabelled)
-    new: list[Row] = []
-    for wanted in recipe.data.generate:
-        _refuse_plain_text(wanted, unlabelled or old)
-        if isinstance(wanted, kinds.Answers):
-            new = desk.answers(wanted, unlabelled or old)
-            old, unlabelled = (old if unlabelled else []), []
-        else:
-            new += MAKERS[type(wanted)](desk, wanted, old + new)
+    desk = make_desk(recipe, models, Texts(place.parent / FOLDER), watch)
+    old, unlabelled, new = made_rows(desk, rows)
     kept = desk.sifted(new, old + rows.extra, rows)
     labelled = [row for row in kept if recipe.task != "classification" or "label" in row]
     bare = [row for row in kept if recipe.task == "classification" and "label" not in row]
@@ -59,6 +53,20 @@ def write_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path,
         counts=counts,
         written=frozenset(row["id"] for row in kept),
     )
+
+
+def made_rows(desk: "Desk", rows: Prepared) -> tuple[list[Row], list[Row], list[Row]]:
+    """(training rows that stay as they are, unlabelled ones, the written ones before they are sifted)"""
+    old, unlabelled = list(rows.train), list(rows.unlabelled)
+    new: list[Row] = []
+    for wanted in desk.recipe.data.generate:
+        _refuse_plain_text(wanted, unlabelled or old)
+        if isinstance(wanted, kinds.Answers):
+            new = desk.answers(wanted, unlabelled or old)
+            old, unlabelled = (old if unlabelled else []), []
+        else:
+            new += MAKERS[type(wanted)](desk, wanted, old + new)
+    return old, unlabelled, new
 
 
 def _refuse_plain_text(wanted: Any, rows: Sequence[Row]) -> None:
@@ -87,16 +95,26 @@ def make_others(recipe: Any, models: dict[str, Any]) -> list[Writer]:
     return [LocalWriter(Path(one["folder"]), one["identity"], dtype, size) for one in models["others"]]
 
 
+def make_desk(
+    recipe: Any, models: dict[str, Any], kept: Texts, watch: Watch, together: Together | None = None
+) -> "Desk":
+    """Where the rows of `recipe` are written."""
+    writers = [make_writer(recipe, models), *make_others(recipe, models)]
+    return Desk(recipe, writers, models, kept, watch, together)
+
+
 @dataclass
 class Desk:
     """Where prompts go out and texts come in; keeps account of what became of each."""
 
     recipe: Any
-    writer: Writer
+    writers: Sequence[Writer]
+    """All of them answer, and the first one writes everything else."""
     models: dict[str, Any]
-    place: Path
+    kept: Texts
     watch: Watch
-    others: Sequence[Writer] = ()
+    together: Together | None = None
+    """If this is one process of several."""
     dropped: list[dict[str, Any]] = field(default_factory=list)
     asked: int = 0
 
@@ -112,21 +130,22 @@ class Desk:
         return templates.template(name, self.prompts)
 
     def texts(
-        self, prompts: Sequence[Prompt], wanted: Any, temperature: float, writer: Writer | None = None
-    ) -> list[str | None]:
-        """What the (first) writer says to each, without pieces that a tokenizer would take for control tokens."""
+        self, prompts: Sequence[Prompt], wanted: Any, temperature: float, writers: Sequence[Writer] = ()
+    ) -> list[list[str | None]]:
+        """What each writer (the first, if none is named) says to each, without pieces that a tokenizer would take for control
+        tokens."""
+        writers = writers or self.writers[:1]
         sampling = Sampling(wanted.max_new_tokens, temperature, wanted.top_p)
-        said = write_kept(
-            writer or self.writer,
-            prompts,
-            sampling,
-            self.recipe.seed,
-            self.place.parent / FOLDER,
-            self.watch,
-            wanted.kind,
-        )
-        self.asked += len(prompts)
-        return [None if text is None else without_control(text, self.control) for text in said]
+        if self.together is not None:
+            self.together.write(writers, prompts, sampling, wanted.kind)
+        self.asked += len(prompts) * len(writers)
+        said = [
+            write_kept(writer, prompts, sampling, self.recipe.seed, self.kept, self.watch, wanted.kind)
+            for writer in writers
+        ]
+        return [
+            [None if text is None else without_control(text, self.control) for text in own] for own in said
+        ]
 
     def rows(self, asks: Iterable[Ask], wanted: Any, temperature: float) -> list[Row]:
         """The rows that the writer's answers make."""
@@ -135,7 +154,7 @@ class Desk:
     def numbered(self, asks: Iterable[Ask], wanted: Any, temperature: float) -> list[tuple[int, Row]]:
         """The same, each with the number of what was asked."""
         asks = list(asks)
-        texts = self.texts([ask.prompt for ask in asks], wanted, temperature)
+        (texts,) = self.texts([ask.prompt for ask in asks], wanted, temperature)
         made = []
         for number, (ask, text) in enumerate(zip(asks, texts, strict=True)):
             row = self.cut(wanted) if text is None else ask.row(text)
@@ -147,12 +166,11 @@ class Desk:
 
     def answers(self, wanted: kinds.Answers, questions: Sequence[Row]) -> list[Row]:
         """The questions with the writers' answers; of several, with the one that is chosen."""
-        if wanted.samples * (1 + len(self.others)) == 1 and wanted.choose == "agreement":
+        if wanted.samples * len(self.writers) == 1 and wanted.choose == "agreement":
             return self.rows(written.answers(questions), wanted, wanted.temperature)
         prompts = [written.prompt_of(row) for row in questions for _ in range(wanted.samples)]
         said: list[list[str | None]] = [[] for _ in questions]
-        for writer in (self.writer, *self.others):
-            texts = self.texts(prompts, wanted, wanted.temperature, writer)
+        for texts in self.texts(prompts, wanted, wanted.temperature, self.writers):
             for number, own in enumerate(said):
                 own += texts[number * wanted.samples : (number + 1) * wanted.samples]
         made = []
@@ -210,14 +228,14 @@ class Desk:
 
 
 def _agreed(
-    desk: Desk, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[Texts]
+    desk: Desk, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[choosing.Texts]
 ) -> list[Choice]:
     key = choosing.key_of(wanted.key)
     return [choosing.vote(texts, wanted.min_agreement, key) for texts in said]
 
 
 def _checked(
-    desk: Desk, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[Texts]
+    desk: Desk, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[choosing.Texts]
 ) -> list[Choice]:
     score = choosing.checked_by(str(wanted.checker))
     return [
@@ -227,7 +245,7 @@ def _checked(
 
 
 def _judged(
-    desk: Desk, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[Texts]
+    desk: Desk, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[choosing.Texts]
 ) -> list[Choice]:
     whole = [
         [None if text is None else written.answered(row, text) for text in texts]
@@ -243,7 +261,9 @@ def _judged(
     ]
 
 
-CHOOSERS: dict[str, Callable[[Desk, kinds.Answers, Sequence[Row], Sequence[Texts]], list[Choice]]] = {
+CHOOSERS: dict[
+    str, Callable[[Desk, kinds.Answers, Sequence[Row], Sequence[choosing.Texts]], list[Choice]]
+] = {
     "agreement": _agreed,
     "checker": _checked,
     "judge": _judged,
@@ -302,3 +322,10 @@ MAKERS: dict[type, Callable[[Desk, Any, list[Row]], list[Row]]] = {
     kinds.Balance: _balanced,
 }
 """Kind -> what makes its rows of the training rows so far."""
+
+
+def rounds_of(wanted: Any) -> int:
+    """How many times a kind asks, each time going on from what was said before."""
+    if isinstance(wanted, kinds.EvolInstruct):
+        return 2 * wanted.rounds
+    return 2 if isinstance(wanted, kinds.BackTranslation | kinds.SelfInstruct) else 1

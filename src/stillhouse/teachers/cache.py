@@ -30,11 +30,11 @@ from ..files import atomic, hash_file, hash_json, link_or_copy, read_json, sweep
 from ..tasks import Batch
 from .codec import Arrays, decoded
 from .keys import Keys
+from .parts import PART
 from .shards import Reader, Row, keys_of, write_shard
 from .targets import Kept, joined
 
 INDEX = "index.json"
-PART = "part-"
 FORMAT = 3
 GROUP_VALUES = 2**15
 """Kept outcomes in a row group, about: what is decoded to find one row of a cache that does not fit in memory."""
@@ -174,11 +174,6 @@ class SoftTargetCache:
 def folder_name(meta: dict[str, Any]) -> str:
     """Of a cache: another one for other targets, and for another version's format, which is asked for again."""
     return f"targets-{hash_json([FORMAT, meta])[:12]}"
-
-
-def part_name(part: tuple[int, int]) -> str:
-    """Folder of the targets of one process of several: (number from 1, of how many)."""
-    return f"{PART}{part[0]}-of-{part[1]}"
 
 
 def indexes(folder: Path) -> list[Path]:

@@ -14,9 +14,10 @@ from ..progress import Watch
 from ..recipe import Label
 from ..seeds import draw_seed
 from ..tasks import Task
-from .cache import Entry, SoftTargetCache, part_name
+from .cache import Entry, SoftTargetCache
 from .codec import encoded
 from .local import LocalTeacher
+from .parts import part_name, share_of
 from .targets import Kept
 
 SHARD_VALUES = 2**21
@@ -40,7 +41,7 @@ def label_examples(
     """
     cache = SoftTargetCache(folder, meta, watch.note, "" if part is None else part_name(part))
     if part is not None:
-        examples = [example for example in examples if share_of(example, part[1]) == part[0]]
+        examples = [example for example in examples if share_of(example.key, part[1]) == part[0]]
     missing = list({example.key: example for example in examples if example.key not in cache}.values())
     if not missing:
         return cache
@@ -51,11 +52,6 @@ def label_examples(
     model = task.load(teacher, getattr(torch, meta["dtype"])).to(device())
     ask(cache, LocalTeacher(model, task), task, missing, batch_size, watch)
     return cache
-
-
-def share_of(example: Example, parts: int) -> int:
-    """Which of so many processes labels it, from 1."""
-    return 1 + draw_seed(0, "part", example.key) % parts
 
 
 def ask(

@@ -1,10 +1,9 @@
-"""Who writes texts, and texts on disk: asked for once, shard by shard, so that a second run asks only for the rest.
+"""Who writes texts: asked for once and kept shard by shard, so that a second run asks only for the rest.
 
 A writer is anything with an `identity` and `write(prompts, sampling, seeds)`, which gives (number of the prompt, text) as they
 are finished; None for an answer that was cut off at its length.  A local model is one, and so may be an API.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,13 +12,15 @@ import torch
 
 from ..data.encode import control_pieces
 from ..data.prompting import Prompt, prompt_ids
-from ..files import hash_json, sweep_parts, write_jsonl
+from ..files import hash_json
 from ..models.continuous import Sampling, write_all
 from ..models.generate import end_tokens
 from ..models.load import load_model, load_tokenizer
 from ..models.machine import device
 from ..progress import Watch
 from ..seeds import draw_seed
+from .parts import share_of
+from .texts import Text, Texts
 
 SHARD = 64
 """Answers in a file: what a kill can lose."""
@@ -80,39 +81,72 @@ def write_kept(
     prompts: Sequence[Prompt],
     sampling: Sampling,
     seed: int,
-    folder: Path,
+    texts: Texts,
     watch: Watch,
     what: str,
-) -> list[str | None]:
-    """The texts in the order of `prompts`; what lies in `folder` already is not asked for again.
+) -> list[Text]:
+    """The texts in the order of `prompts`; what lies in `texts` already is not asked for again.
 
     Equal prompts get different texts, unless sampling is greedy.
     """
     keys = _keys(writer, prompts, sampling, seed)
-    found = _there(folder)
-    missing = sorted({key: number for number, key in enumerate(keys) if key not in found}.values())
-    if missing:
-        if len(missing) < len(prompts):
-            watch.note(f"  {what}: {len(prompts) - len(missing):,} are there, {len(missing):,} are asked for")
-        texts = writer.write(
-            [prompts[number] for number in missing],
-            sampling,
-            [draw_seed(seed, keys[number]) for number in missing],
-        )
-        shard: list[dict[str, Any]] = []
-        try:
-            for done, (place, text) in enumerate(texts, 1):
-                key = keys[missing[place]]
-                found[key] = text
-                shard.append({"key": key, "text": text, "sum": _sum(key, text)})
-                watch.step(what, done, len(missing))
-                if len(shard) >= SHARD:
-                    _keep(folder, shard)
-                    shard = []
-        finally:
-            if shard:
-                _keep(folder, shard)
-    return [found[key] for key in keys]
+    _write(writer, dict(zip(keys, prompts, strict=True)), sampling, seed, texts, watch, what)
+    return [texts[key] for key in keys]
+
+
+def write_share(
+    writer: Writer,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    seed: int,
+    texts: Texts,
+    watch: Watch,
+    what: str,
+    part: tuple[int, int],
+) -> list[str]:
+    """Of the same texts those that fall to one process of several (number from 1, of how many).
+
+    Returns: what each text is found by, in the order of `prompts`.
+    """
+    keys = _keys(writer, prompts, sampling, seed)
+    mine = {
+        key: prompt for key, prompt in zip(keys, prompts, strict=True) if share_of(key, part[1]) == part[0]
+    }
+    _write(writer, mine, sampling, seed, texts, watch, what)
+    return keys
+
+
+def _write(
+    writer: Writer,
+    wanted: dict[str, Prompt],
+    sampling: Sampling,
+    seed: int,
+    texts: Texts,
+    watch: Watch,
+    what: str,
+) -> None:
+    """Ask for those of the `wanted` texts that nobody has written, and keep them shard by shard."""
+    texts.look()
+    missing = [key for key in wanted if key not in texts]
+    if not missing:
+        return
+    if len(missing) < len(wanted):
+        watch.note(f"  {what}: {len(wanted) - len(missing):,} are there, {len(missing):,} are asked for")
+    texts.sweep()
+    written = writer.write(
+        [wanted[key] for key in missing], sampling, [draw_seed(seed, key) for key in missing]
+    )
+    shard: list[tuple[str, Text]] = []
+    try:
+        for done, (place, text) in enumerate(written, 1):
+            shard.append((missing[place], text))
+            watch.step(what, done, len(missing))
+            if len(shard) >= SHARD:
+                texts.keep(shard)
+                shard = []
+    finally:
+        if shard:
+            texts.keep(shard)
 
 
 def _keys(writer: Writer, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[str]:
@@ -125,28 +159,3 @@ def _keys(writer: Writer, prompts: Sequence[Prompt], sampling: Sampling, seed: i
         count = times[key] = times.get(key, -1) + 1
         keys.append(hash_json([key, count if sampling.temperature else 0])[:32])
     return keys
-
-
-def _there(folder: Path) -> dict[str, str | None]:
-    """key -> text of every line in `folder` that is what was written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep_parts(folder)
-    found: dict[str, str | None] = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        for line in path.read_bytes().splitlines():
-            try:
-                row = json.loads(line)
-                if row["sum"] == _sum(row["key"], row["text"]):
-                    found[row["key"]] = row["text"]
-            except (ValueError, KeyError, TypeError):
-                continue  # a damaged line is asked for again
-    return found
-
-
-def _keep(folder: Path, shard: list[dict[str, Any]]) -> None:
-    number = 1 + max((int(path.stem) for path in folder.glob("*.jsonl")), default=-1)
-    write_jsonl(folder / f"{number:05d}.jsonl", shard)
-
-
-def _sum(key: str, text: str | None) -> str:
-    return hash_json([key, text])[:16]
