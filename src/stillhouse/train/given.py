@@ -44,3 +44,14 @@ def task_of(model: PreTrainedModel, tokenizer: Any, teacher: Any) -> Task:
     if other is not None:
         return BilingualClassification(tokenizer, other, MAX_LENGTH, labels)
     return make_task("classification", tokenizer, labels=labels)
+
+
+def refuse_shared(model: nn.Module, teacher: Any) -> None:
+    """A teacher is frozen and in eval mode; a student that shares its weights would be as well."""
+    if not isinstance(teacher, nn.Module):
+        return
+    mine = {id(parameter) for parameter in model.parameters()}
+    if any(id(parameter) in mine for parameter in teacher.parameters()):
+        raise RecipeError(
+            "Distiller: teacher and student share weights; give copy.deepcopy(model) as the teacher."
+        )
