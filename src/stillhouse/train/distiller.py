@@ -80,7 +80,7 @@ class Distiller(Trainer):
     ) -> None:
         refuse_shared(model, teacher)
         args = args or TrainingArguments(output_dir="distiller", report_to=[])
-        free = sharded.wanted(args, model, teacher)
+        free = sharded.wanted(args, model, teacher, objective)
         self.objective = Objective(objective, rationale_weight)
         self.task = task or task_of(model, processing_class, teacher)
         self.teacher: Teacher | None = teacher_of(teacher, model, self.task)

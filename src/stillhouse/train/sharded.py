@@ -5,7 +5,7 @@ word, and knows no optimiser with projectors in it.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers import TrainingArguments
 from ..errors import RecipeError
 from ..models.sharded import average_by_sums, is_sharded, shard
 from ..models.taps import layers_of
+from ..recipe import DeeperLayers, Term
 from ..tasks import unwrap
 from ..teachers.ema import Ema
 
@@ -25,12 +26,12 @@ UNSET = (None, False, 0, "", "false", "False")
 """What transformers writes into `fsdp_config` where nothing was asked for."""
 
 
-def wanted(args: TrainingArguments, model: nn.Module, teacher: Any) -> bool | None:
+def wanted(args: TrainingArguments, model: nn.Module, teacher: Any, terms: Sequence[Term]) -> bool | None:
     """Whether each layer is to be gathered again for the backward pass, if `args` ask for FSDP; None if they do not.
 
     Accelerate no longer hears of it.  Raises: RecipeError for what is not supported.
     """
-    if fault := _fault_of_student(model, teacher) or _fault_of_arguments(args):
+    if fault := _fault_of_student(model, teacher, terms) or _fault_of_arguments(args):
         raise RecipeError(fault)
     if not args.fsdp:
         return None
@@ -39,7 +40,7 @@ def wanted(args: TrainingArguments, model: nn.Module, teacher: Any) -> bool | No
     return None if is_sharded(model) else free
 
 
-def _fault_of_student(model: nn.Module, teacher: Any) -> str | None:
+def _fault_of_student(model: nn.Module, teacher: Any, terms: Sequence[Term]) -> str | None:
     if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
         return "Distiller: FullyShardedDataParallel (FSDP1) is not supported; give the model itself and fsdp=True."
     cuts = [
@@ -56,6 +57,8 @@ def _fault_of_student(model: nn.Module, teacher: Any) -> str | None:
         return "Distiller: a student with adapters must come whole; set fsdp=True instead of sharding it."
     if cuts and isinstance(teacher, Ema):
         return "Distiller: the average begins as a copy of the student, which must come whole; set fsdp=True instead of sharding it."
+    if cuts and any(isinstance(term, DeeperLayers) for term in terms):
+        return "objective: deeper_layers calls the student's last norm itself, so it must come whole; set fsdp=True instead of sharding it."
     return None
 
 
