@@ -44,10 +44,11 @@ CASES = {
     "moving average": {"fsdp": True, "ema": True},
     "head and all apart": {"own": ["lm_head"], "untied": True},
     "tied head apart": {"own": [["model.embed_tokens", "lm_head"]]},
+    "one part": {"own": [], "layers": False},
     "teacher in pieces": {"fsdp": True, "teacher": True},
     "classifier": {"fsdp": True, "classifier": True},
 }
-"""`own`: what the user's own fully_shard cuts up besides the layers and the root, whose weights are freed between the passes."""
+"""`own`: what the user's own fully_shard cuts up besides the layers and the root, which is freed between the passes."""
 
 LORA = LoraConfig(r=4, target_modules=["q_proj", "lm_head"])
 META = {"temperature": 2.0, "top_k": 16, "samples": None}
@@ -108,11 +109,11 @@ def student(wanted):
             if "lora_B" in name:
                 parameter.data.normal_(std=0.1)
     if several and "own" in wanted:
-        for part in [*wanted["own"], *made.model.layers]:
+        for part in [*wanted["own"], *(made.model.layers if wanted.get("layers", True) else [])]:
             names = part if isinstance(part, list) else [part]
             found = [made.get_submodule(one) if isinstance(one, str) else one for one in names]
             fully_shard(found if len(found) > 1 else found[0])
-        fully_shard(made, reshard_after_forward=True)
+        fully_shard(made, reshard_after_forward=wanted.get("layers", True))
     return made
 
 
@@ -149,7 +150,7 @@ def distiller(name, wanted, place):
         args=tiny.arguments(place / "run", max_steps=3, max_grad_norm=0.1, logging_steps=1,
                             per_device_train_batch_size=size, gradient_accumulation_steps=micro, bf16="bf16" in wanted,
                             ddp_backend="gloo" if several else None, **more, **saves),
-        train_dataset=rows, processing_class=tokenizer, callbacks=[keep], say=print,
+        train_dataset=rows, eval_dataset=rows[:4], processing_class=tokenizer, callbacks=[keep], say=print,
     )
     made.keep = keep
     return made
@@ -160,6 +161,8 @@ if several:
 for name, wanted in cases.items():
     place = out / name
     made = distiller(name, wanted, place)
+    if "save" in wanted:
+        made.evaluate()  # which leaves the root's weights whole
     made.train()
     found = {"logs": [entry for entry in made.state.log_history if "loss" in entry]}
     found["sharded"] = is_sharded(made.model)
@@ -233,7 +236,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     finally:
         for one in started:
             one.kill()
-    assert all(one.returncode == 0 for one in started), "\n".join(said)[-4000:]
+    assert all(one.returncode == 0 for one in started), "\n".join(text[-2000:] for text in said)
     return {"one": base / "one", "two": base / "two"}
 
 
@@ -256,20 +259,25 @@ def test_a_student_in_pieces_gets_the_gradient_of_one_process_and_not_a_part_of_
     mine, theirs = (load_file(runs[name] / case / "gradients.safetensors") for name in ("one", "two"))
     assert mine.keys() == theirs.keys()
     close = 2e-2 if case == "autocast" else 1e-6  # sums in another order, of numbers with eight bits
+    whole = max(gradient.norm() for gradient in mine.values())
     for name, gradient in mine.items():
-        assert (theirs[name] - gradient).double().norm() <= close * gradient.double().norm(), name
+        floor = max(gradient.norm(), 1e-3 * whole)  # the biases of keys have none, but for rounding
+        assert (theirs[name] - gradient).norm() <= close * floor, name
     for single, double in zip(alone["logs"], both["logs"], strict=True):
         for name in single.keys() - {"epoch", "learning_rate"}:
-            assert double[name] == pytest.approx(single[name], rel=2e-2 if case == "autocast" else 1e-3), name
+            wanted = pytest.approx(single[name], rel=2e-2 if case == "autocast" else 1e-3, abs=1e-6)
+            assert double[name] == wanted, name
 
 
 @pytest.mark.parametrize("case", sorted(CASES.keys() - {"classifier"}))
 def test_full_logits_are_not_made_in_pieces_either(runs, case):
     for found in left(runs, case):
-        assert found["counted"] > 100 > 32 >= found["rows"] > 0  # 32: a head's weight, turned over, is as wide as logits
+        assert (
+            found["counted"] > 100 > 32 >= found["rows"] > 0
+        )  # 32: a head's weight, turned over, is as wide as logits
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", sorted(CASES.keys() - {"autocast"}))
 def test_the_student_is_saved_whole_and_is_the_one_of_one_process(runs, case):
     file = "adapter_model.safetensors" if "adapters" in case else "model.safetensors"
     mine, theirs = (load_file(runs[name] / case / "student" / file) for name in ("one", "two"))
@@ -362,7 +370,9 @@ def halfway() -> LlamaForCausalLM:
         (lambda: fully_shard(small()), {"best": True}, "load_best_model_at_end: is not supported"),
     ],
 )
-def test_what_would_hang_or_be_wrong_in_pieces_is_a_sentence_before_training(alone, tmp_path, model, more, says):
+def test_what_would_hang_or_be_wrong_in_pieces_is_a_sentence_before_training(
+    alone, tmp_path, model, more, says
+):
     best = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
     plain = {"objective": [kd.hard()], "teacher": None, "rollouts": None, **more}
     teacher = plain["teacher"]

@@ -34,13 +34,20 @@ def shard(model: nn.Module, layers: Iterable[nn.Module], mesh: DeviceMesh, free:
 
 
 def average_by_sums(model: nn.Module) -> None:
-    """Let gradients be added up and then divided: gloo adds where it is asked for a mean, without a word.
+    """Let gradients be added up and then divided: some gloo adds where it is asked for a mean, without a word.
 
-    Seen with torch 2.13; pytorch/pytorch#162338.
+    pytorch/pytorch#162338; the one of torch 2.13 takes means.
     """
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_force_sum_reduction_for_comms(True)
+
+
+def cut_again(model: nn.Module) -> None:
+    """Let go of weights that a forward pass without gradients has left whole: they are copies, and who learns them learns nothing."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def whole(value: Tensor) -> Tensor:
@@ -87,5 +94,7 @@ def load_whole(model: nn.Module, folder: Path) -> None:
     for file in sorted(folder.glob("model*.safetensors")):
         for name, value in load_file(file).items():
             if name not in own:
-                raise RecipeError(f"{file}: {name} has another name in a sharded student; go on without fsdp.")
+                raise RecipeError(
+                    f"{file}: {name} has another name in a sharded student; go on without fsdp."
+                )
             own[name].copy_(spread(value, own[name]))

@@ -21,7 +21,7 @@ from transformers import (
 from ..data.encode import Example
 from ..data.formats import Row, reasoned
 from ..errors import RecipeError
-from ..models.sharded import is_sharded, load_whole, whole_state
+from ..models.sharded import cut_again, is_sharded, load_whole, whole_state
 from ..models.taps import tapped
 from ..recipe import PolicyGradient, Rollouts, Term, rollouts_fault
 from ..tasks import Batch, Scores, Task, unwrap
@@ -236,6 +236,7 @@ class Distiller(Trainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """As the Trainer's, with what learns beside the student."""
+        cut_again(self.model)
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
         learned = [parameter for one in self.objective.beside for parameter in one.parameters()]
         known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

@@ -92,7 +92,9 @@ def refuse(trainer: Any, writes: bool) -> None:
     """Raises: RecipeError for what does not go with a student in pieces.  Args: writes: whether it writes rows itself."""
     args = trainer.args
     if OWNED not in vars(trainer):
-        raise RecipeError("fsdp: this transformers would wrap the student in DDP as well; install a newer one.")
+        raise RecipeError(
+            "fsdp: this transformers would wrap the student in DDP as well; install a newer one."
+        )
     if writes:
         raise RecipeError(
             "rollouts: a sharded student cannot write, for processes would wait for each other; use DDP."
