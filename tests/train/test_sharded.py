@@ -252,6 +252,7 @@ def left(runs: dict[str, Path], case: str) -> list[dict]:
     return [json.loads((runs[name] / case / "found.json").read_text()) for name in ("one", "two")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_student_in_pieces_gets_the_gradient_of_one_process_and_not_a_part_of_it(runs, case):
     alone, both = left(runs, case)
@@ -269,6 +270,7 @@ def test_a_student_in_pieces_gets_the_gradient_of_one_process_and_not_a_part_of_
             assert double[name] == wanted, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", sorted(CASES.keys() - {"classifier"}))
 def test_full_logits_are_not_made_in_pieces_either(runs, case):
     for found in left(runs, case):
@@ -277,6 +279,7 @@ def test_full_logits_are_not_made_in_pieces_either(runs, case):
         )  # 32: a head's weight, turned over, is as wide as logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", sorted(CASES.keys() - {"autocast"}))
 def test_the_student_is_saved_whole_and_is_the_one_of_one_process(runs, case):
     file = "adapter_model.safetensors" if "adapters" in case else "model.safetensors"
@@ -290,12 +293,56 @@ def test_the_student_is_saved_whole_and_is_the_one_of_one_process(runs, case):
         assert loaded.config.architectures == ["LlamaForCausalLM"], "and not a class of FSDP's"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_in_pieces_goes_on_to_the_same_bits_from_a_checkpoint_in_one_piece(runs):
     assert left(runs, "tied")[1]["again"]
     whole = load_file(runs["two"] / "tied" / "run" / "checkpoint-2" / "model.safetensors")
     assert whole["model.embed_tokens.weight"].shape == (448, 16) and "lm_head.weight" not in whole
     moments = load_file(runs["two"] / "tied" / "run" / "checkpoint-2" / "optimizer.safetensors")
     assert (448, 16) in {tuple(value.shape) for name, value in moments.items() if name.endswith("exp_avg")}
+
+
+# ── in this process ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A group of one process."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_student_in_one_piece_under_fsdp_learns_what_it_learns_without(alone, tmp_path, tied, apart):
+    """Silently lost otherwise: the root's gradients, if nothing reaches its output, and its steps, if its weights are copies."""
+
+    def learned(cut: bool) -> Distiller:
+        student = small(tied)
+        if cut and apart:
+            fully_shard([student.model.embed_tokens, student.lm_head])  # together: they may be one
+        if cut:
+            fully_shard(student)
+        made = Distiller(
+            model=student,
+            teacher=small(seed=1),
+            objective=[kd.hard(0.3), kd.forward_kl(0.7, temperature=2.0)],
+            args=tiny.arguments(tmp_path / str(cut), max_steps=3, gradient_accumulation_steps=2),
+            train_dataset=tiny.completions(24),
+            processing_class=tiny.language_tokenizer(),
+        )
+        made.train()
+        return made
+
+    plain, cut = learned(False), learned(True)
+    cut.save_model(str(tmp_path / "saved"))
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert ("lm_head.weight" in saved) != tied
+    for name, value in saved.items():
+        own = plain.model.state_dict()[name]
+        assert not torch.equal(own, small(tied).state_dict()[name]), "it has learned"
+        torch.testing.assert_close(value, own, rtol=1e-3, atol=1e-5)
 
 
 # ── what is refused ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -309,9 +356,16 @@ class Old(FullyShardedDataParallel):
         self.module = module
 
 
-def small() -> LlamaForCausalLM:
+def small(tied: bool = False, seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=448, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+        vocab_size=448,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        tie_word_embeddings=tied,
+        initializer_range=0.2,
     )
     return LlamaForCausalLM(config)
 
@@ -343,14 +397,6 @@ def test_fsdp1_and_accelerates_own_launcher_are_refused_and_not_taken_for_ddp(tm
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(RecipeError, match="start with torchrun, and set fsdp=True"):
         sharded.wanted(args, small(), None, [])
-
-
-@pytest.fixture
-def alone() -> Iterator[None]:
-    """A group of one process, for what is refused before others are needed."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 def halfway() -> LlamaForCausalLM:
