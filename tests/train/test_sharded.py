@@ -163,6 +163,7 @@ for name, wanted in cases.items():
     made = distiller(name, wanted, place)
     if "save" in wanted:
         made.evaluate()  # which leaves the root's weights whole
+    assert bool(made.args.fsdp) == (several and "fsdp" in wanted), "others may be made with them"
     made.train()
     found = {"logs": [entry for entry in made.state.log_history if "loss" in entry]}
     found["sharded"] = is_sharded(made.model)

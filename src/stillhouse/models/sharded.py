@@ -60,7 +60,7 @@ def whole(value: Tensor) -> Tensor:
     mesh = value.device_mesh
     full: Tensor = value.full_tensor(grad_placements=[Partial()] * mesh.ndim)
     if full.requires_grad:
-        full.register_hook(lambda gradient: gradient / mesh.size())
+        full.register_hook(lambda gradient: gradient / mesh.size())  # type: ignore[no-untyped-call]
     return full
 
 

@@ -34,7 +34,8 @@ def hidden_at_head(model: PreTrainedModel, sharded: bool = False) -> Iterator[li
         return (args[0][:, :0], *args[1:])
 
     def cut_off(_: nn.Module, args: tuple[Any, ...], logits: Tensor) -> Tensor:
-        return logits.detach() + args[0].sum(-1, keepdim=True)
+        hidden: Tensor = args[0]
+        return logits.detach() + hidden.sum(-1, keepdim=True)
 
     head = model.get_output_embeddings()
     handles = [head.register_forward_pre_hook(take)]

@@ -128,10 +128,8 @@ def optimizer_state(optimizer: torch.optim.Optimizer, keep: bool = True) -> dict
     for number, values in own["state"].items():
         for name, value in values.items():
             found = whole(value) if isinstance(value, torch.Tensor) else value
-            if found is not value:  # gathered from pieces
-                found = found.cpu()
-            if keep:
-                state.setdefault(number, {})[name] = found
+            if keep:  # off the accelerator, if it was gathered from pieces
+                state.setdefault(number, {})[name] = found if found is value else found.cpu()
     return {"state": state, "param_groups": own["param_groups"]}
 
 

@@ -98,15 +98,16 @@ class Distiller(Trainer):
         args._n_gpu = min(
             args.n_gpu, 1
         )  # nn.DataParallel would cut a batch behind the task's back; use torchrun
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=self.task.collate,
-            train_dataset=as_examples([] if train_dataset is None else train_dataset, self.task, say),
-            eval_dataset=None if eval_dataset is None else as_examples(eval_dataset, self.task, say),
-            processing_class=processing_class,
-            **kwargs,
-        )
+        with sharded.unheard(args):
+            super().__init__(
+                model=model,
+                args=args,
+                data_collator=self.task.collate,
+                train_dataset=as_examples([] if train_dataset is None else train_dataset, self.task, say),
+                eval_dataset=None if eval_dataset is None else as_examples(eval_dataset, self.task, say),
+                processing_class=processing_class,
+                **kwargs,
+            )
         self.loss_is_scaled_for_ga = True  # by the step's count, in compute_loss
         beside = unwrap(self.teacher.model) if isinstance(self.teacher, LocalTeacher) else None
         self.rollouts = self._writing(rollouts, args)

@@ -29,15 +29,24 @@ UNSET = (None, False, 0, "", "false", "False")
 def wanted(args: TrainingArguments, model: nn.Module, teacher: Any, terms: Sequence[Term]) -> bool | None:
     """Whether each layer is to be gathered again for the backward pass, if `args` ask for FSDP; None if they do not.
 
-    Accelerate no longer hears of it.  Raises: RecipeError for what is not supported.
+    Raises: RecipeError for what is not supported.
     """
     if fault := _fault_of_student(model, teacher, terms) or _fault_of_arguments(args):
         raise RecipeError(fault)
-    if not args.fsdp:
+    if not args.fsdp or is_sharded(model):
         return None
-    free = str(args.fsdp_config.get("reshard_after_forward", True)).lower() != "false"
+    return str(args.fsdp_config.get("reshard_after_forward", True)).lower() != "false"
+
+
+@contextmanager
+def unheard(args: TrainingArguments) -> Iterator[None]:
+    """While this is open `args` do not speak of FSDP, so that a Trainer that is made leaves it to us."""
+    asked = args.fsdp, args.fsdp_plugin_args
     args.fsdp = args.fsdp_plugin_args = None
-    return None if is_sharded(model) else free
+    try:
+        yield
+    finally:
+        args.fsdp, args.fsdp_plugin_args = asked
 
 
 def _fault_of_student(model: nn.Module, teacher: Any, terms: Sequence[Term]) -> str | None:
@@ -78,14 +87,12 @@ def _fault_of_arguments(args: TrainingArguments) -> str | None:
     return None
 
 
-def cut(model: nn.Module, free: bool | None, args: TrainingArguments) -> bool:
-    """Cut the student up, if that is `wanted`.  Returns: whether it lies in pieces, by this or by who gave it."""
+def cut(model: nn.Module, free: bool | None, args: TrainingArguments) -> None:
+    """Cut the student up, as `wanted`; None if who gave it has done so."""
     if free is not None:
         mesh = init_device_mesh(args.device.type, (args.world_size,))
         shard(model, layers_of(unwrap(model))[1], mesh, free)
-    if is_sharded(model):
-        average_by_sums(model)
-    return is_sharded(model)
+    average_by_sums(model)
 
 
 def refuse(trainer: Any, writes: bool) -> None:
