@@ -14,14 +14,18 @@ from transformers import PreTrainedModel
 from ..errors import RecipeError
 from ..losses import Head
 from .adapted import head_product
+from .sharded import whole
 
 
 @contextmanager
-def hidden_at_head(model: PreTrainedModel) -> Iterator[list[Tensor]]:
+def hidden_at_head(model: PreTrainedModel, sharded: bool = False) -> Iterator[list[Tensor]]:
     """While this is open, each forward pass leaves its last hidden states [B, T, H] in the list, and no logits are made.
 
     The head is handed an empty slice, so its matrix product costs nothing; callers project the positions that count.
     The forward pass itself is the wrapper's, so DDP and FSDP see every call.
+
+    Args: sharded: the empty logits hang on the hidden states, but not on the head's weight, for which a backward pass through
+        them would make a gradient of zeros, as large as the weight (see `seen_by_wrapper`).
     """
     caught: list[Tensor] = []
 
@@ -29,17 +33,35 @@ def hidden_at_head(model: PreTrainedModel) -> Iterator[list[Tensor]]:
         caught.append(args[0])
         return (args[0][:, :0], *args[1:])
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(take)
+    def cut_off(_: nn.Module, args: tuple[Any, ...], logits: Tensor) -> Tensor:
+        hidden: Tensor = args[0]
+        return logits.detach() + hidden.sum(-1, keepdim=True)
+
+    head = model.get_output_embeddings()
+    handles = [head.register_forward_pre_hook(take)]
+    if sharded:
+        handles.append(head.register_forward_hook(cut_off, prepend=True))  # before FSDP's own
     try:
         yield caught
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def seen_by_wrapper(hidden: Tensor, logits: Tensor) -> Tensor:
+    """The same hidden states, whose gradient also reaches the (empty) logits that the wrapper handed on.
+
+    FSDP prepares a backward pass, and ends it by adding up what its root has, when a gradient reaches the root's output.  A
+    loss that only used what was caught inside would leave the root's gradients where they are, without a word.
+    """
+    return hidden + logits.sum().to(hidden.dtype)
 
 
 def language_head(model: PreTrainedModel, vocabulary: int) -> Head:
     """The head of a language model, with what its family does to the logits after the product.
 
-    `vocabulary`: the tokenizer's real size; the padded rows beyond it are left out.
+    `vocabulary`: the tokenizer's real size; the padded rows beyond it are left out.  Where FSDP has cut the head up again after
+    its forward pass, it is gathered here, by all processes.
     """
     module = model.get_output_embeddings()
     weight, bias = head_product(model, module)
@@ -47,6 +69,7 @@ def language_head(model: PreTrainedModel, vocabulary: int) -> Head:
         raise RecipeError(
             f"{type(model).__name__} has no linear head over its vocabulary; it is not a language model."
         )
+    weight, bias = whole(weight), None if bias is None else whole(bias)
     config = model.config.get_text_config().to_dict()
     family = str(config.get("model_type"))
     scale = 1.0

@@ -97,7 +97,7 @@ class _Learners:
             student.save_pretrained(part)
             self.made.task.tokenizer.save_pretrained(part)
             if optimizer is not None:
-                checkpoints.save_optimizer(part, optimizer)
+                checkpoints.save_optimizer(part, checkpoints.optimizer_state(optimizer))
             write_json(part / "at.json", {"steps": steps})
 
     def judged(self, number: int, loss: float) -> None:

@@ -16,7 +16,8 @@ from ..data.packing import packed
 from ..losses.fused import chunks
 from ..measure import LM_METRICS
 from ..models.load import load_model
-from ..models.taps import hidden_at_head, language_head, verify_head
+from ..models.sharded import is_sharded
+from ..models.taps import hidden_at_head, language_head, seen_by_wrapper, verify_head
 from .base import Batch, Layout, Scores, unwrap
 from .panel import Panel, is_panel, load_panel
 from .reading import TOPS, by_position, furthest, readings
@@ -151,13 +152,15 @@ class CausalLM:
             return model.scores(self, batch)
         inner = unwrap(model)
         inputs = {name: batch[name] for name in ("input_ids", "position_ids") if name in batch}
-        with hidden_at_head(inner) as caught:
-            model(**inputs, use_cache=False)
+        sharded = is_sharded(model)
+        with hidden_at_head(inner, sharded) as caught:
+            output = model(**inputs, use_cache=False)
         mask = self.counted(batch)
+        hidden = caught[-1][:, :-1][mask]
         rows = torch.arange(mask.shape[0], device=mask.device).unsqueeze(1).expand_as(mask)
         labels = batch["labels"][:, 1:][mask]
         return Scores(
-            hidden=caught[-1][:, :-1][mask],
+            hidden=seen_by_wrapper(hidden, output.logits) if sharded else hidden,
             head=language_head(inner, self.outcomes),
             labels=torch.full_like(labels, IGNORED) if batch.get("written") else labels,
             rows=rows[mask],

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..models.sharded import whole
 from ..tasks import Task
 from .local import LocalTeacher
 
@@ -37,7 +38,7 @@ class EmaTeacher(LocalTeacher):
     def follow(self, student: nn.Module) -> None:
         """After each step of the student's."""
         for mine, theirs in zip(self.model.parameters(), student.parameters(), strict=True):
-            mine.lerp_(theirs.detach().to(mine.dtype), 1.0 - self.decay)
+            mine.lerp_(whole(theirs).detach().to(mine.dtype), 1.0 - self.decay)
         for kept, own in zip(self.model.buffers(), student.buffers(), strict=True):
             kept.copy_(own)
 

@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 
 from ..errors import RecipeError
 from ..files import MANIFEST, atomic_folder, manifest_fault, read_json, sweep_parts, write_json
+from ..models.sharded import spread, whole
 
 RANKS = "ranks.json"
 _NAME = re.compile(r"checkpoint-(\d+)$")
@@ -58,7 +59,7 @@ def write_checkpoint(
     target: Path,
     save_model: Callable[[str], None],
     save_state: Callable[[str], None],
-    optimizer: torch.optim.Optimizer,
+    learned: dict[str, Any],
     scheduler: Any,
     ranks: int = 1,
 ) -> None:
@@ -67,11 +68,12 @@ def write_checkpoint(
     Args:
         save_model: writes the weights into a folder.
         save_state: writes the Trainer's state to a file.
+        learned: `optimizer_state`.
         ranks: processes that train together.
     """
     with atomic_folder(target) as part:
         save_model(str(part))
-        save_optimizer(part, optimizer)
+        save_optimizer(part, learned)
         (part / "scheduler.json").write_text(json.dumps(scheduler.state_dict()), encoding="utf-8")
         save_state(str(part / "trainer_state.json"))
         write_json(part / RANKS, ranks)
@@ -105,22 +107,42 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, scheduler: An
         for key in tensors.keys():  # noqa: SIM118 - not a dict
             number, _, name = key.partition(".")
             state.setdefault(int(number), {})[name] = tensors.get_tensor(key)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, values in state.items():
+        own = parameters[number]
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == own.shape:
+                values[name] = spread(value, own)
     optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
     if scheduler is not None:
         scheduler.load_state_dict(read_json(folder / "scheduler.json"))
 
 
-def save_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """optimizer.safetensors and optimizer.json."""
-    whole = optimizer.state_dict()
+def optimizer_state(optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, Any]:
+    """Its state dict with every tensor in one piece, for `save_optimizer`.
+
+    All processes must ask; one that does not `keep` it helps the others to theirs.
+    """
+    own = optimizer.state_dict()
+    state: dict[int, dict[str, Any]] = {}
+    for number, values in own["state"].items():
+        for name, value in values.items():
+            found = whole(value) if isinstance(value, torch.Tensor) else value
+            if keep:  # off the accelerator, if it was gathered from pieces
+                state.setdefault(number, {})[name] = found if found is value else found.cpu()
+    return {"state": state, "param_groups": own["param_groups"]}
+
+
+def save_optimizer(folder: Path, learned: dict[str, Any]) -> None:
+    """optimizer.safetensors and optimizer.json, from `optimizer_state`."""
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
-    for number, values in whole["state"].items():
+    for number, values in learned["state"].items():
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
                 tensors[f"{number}.{name}"] = value.detach().contiguous()
             else:
                 plain.setdefault(str(number), {})[name] = value
     save_file(tensors, folder / "optimizer.safetensors")
-    text = json.dumps({"state": plain, "param_groups": whole["param_groups"]})
+    text = json.dumps({"state": plain, "param_groups": learned["param_groups"]})
     (folder / "optimizer.json").write_text(text, encoding="utf-8")

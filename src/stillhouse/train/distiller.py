@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,20 +21,19 @@ from transformers import (
 from ..data.encode import Example
 from ..data.formats import Row, reasoned
 from ..errors import RecipeError
+from ..models.sharded import cut_again, is_sharded, load_whole, whole_state
 from ..models.taps import tapped
 from ..recipe import PolicyGradient, Rollouts, Term, rollouts_fault
-from ..recipe.crossing import classes_fault
 from ..tasks import Batch, Scores, Task, unwrap
-from ..tasks.bilingual import BilingualClassification
 from ..teachers import Dense, SoftTargets, Teacher
 from ..teachers.cache import CachedTeacher
 from ..teachers.cross import Foreign
 from ..teachers.ema import Ema, EmaTeacher
 from ..teachers.local import LocalTeacher
-from . import checkpoints
+from . import checkpoints, sharded
 from .beside import Beside, forget, tend
 from .callbacks import Adapting, Companion, Following, Randomness
-from .given import task_of, teacher_of
+from .given import refuse_other_tokens, refuse_shared, task_of, teacher_of
 from .objective import Layers, Objective
 from .order import SeededOrder
 from .packing import can_pack, packed_batch
@@ -78,20 +78,18 @@ class Distiller(Trainer):
         say: Callable[[str], None] = print,
         **kwargs: Any,
     ) -> None:
-        _refuse_shared(model, teacher)
+        refuse_shared(model, teacher)
+        args = args or TrainingArguments(output_dir="distiller", report_to=[])
+        free = sharded.wanted(args, model, teacher, objective)
         self.objective = Objective(objective, rationale_weight)
         self.task = task or task_of(model, processing_class, teacher)
         self.teacher: Teacher | None = teacher_of(teacher, model, self.task)
         if self.objective.needs_teacher and self.teacher is None:
             raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
-        if isinstance(self.task, BilingualClassification) and (
-            fault := classes_fault(objective, "Distiller: the teacher has another tokenizer")
-        ):
-            raise RecipeError(fault)
+        refuse_other_tokens(self.task, objective)
         self.task.verify(unwrap(model))
         if isinstance(teacher, PreTrainedModel):
             self.task.verify(teacher)
-        args = args or TrainingArguments(output_dir="distiller", report_to=[])
         if args.fp16:
             raise RecipeError(
                 "Distiller: fp16 is not supported (its scaler is not in our checkpoints); use bf16=True."
@@ -101,15 +99,16 @@ class Distiller(Trainer):
         args._n_gpu = min(
             args.n_gpu, 1
         )  # nn.DataParallel would cut a batch behind the task's back; use torchrun
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=self.task.collate,
-            train_dataset=as_examples([] if train_dataset is None else train_dataset, self.task, say),
-            eval_dataset=None if eval_dataset is None else as_examples(eval_dataset, self.task, say),
-            processing_class=processing_class,
-            **kwargs,
-        )
+        with sharded.unheard(args):
+            super().__init__(
+                model=model,
+                args=args,
+                data_collator=self.task.collate,
+                train_dataset=as_examples([] if train_dataset is None else train_dataset, self.task, say),
+                eval_dataset=None if eval_dataset is None else as_examples(eval_dataset, self.task, say),
+                processing_class=processing_class,
+                **kwargs,
+            )
         self.loss_is_scaled_for_ga = True  # by the step's count, in compute_loss
         beside = unwrap(self.teacher.model) if isinstance(self.teacher, LocalTeacher) else None
         self.rollouts = self._writing(rollouts, args)
@@ -133,6 +132,10 @@ class Distiller(Trainer):
         for callback in self._followers():
             self.add_callback(callback)
         self.remove_callback(PrinterCallback)  # standard output is for results
+        if free is not None or is_sharded(model):
+            sharded.refuse(self, writes=rollouts is not None)
+            sharded.cut(model, free, args)
+            self.is_distributed_loading_by_transformers = True  # see `sharded.OWNED`
 
     def _followers(self) -> Iterator[TrainerCallback]:
         """Who does something at each step.  Raises: RecipeError for an adaptive share that has nothing to follow."""
@@ -235,6 +238,7 @@ class Distiller(Trainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """As the Trainer's, with what learns beside the student."""
+        cut_again(self.model)
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
         learned = [parameter for one in self.objective.beside for parameter in one.parameters()]
         known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
@@ -287,24 +291,32 @@ class Distiller(Trainer):
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.is_deepspeed_enabled:
             raise RecipeError(
-                "checkpoints of FSDP and DeepSpeed runs are not supported yet; use DDP, or save_strategy='no'."
+                "checkpoints of DeepSpeed runs are not supported yet; use DDP, or save_strategy='no'."
             )
+        assert self.optimizer is not None
+        weights = self._whole()
+        learned = checkpoints.optimizer_state(self.optimizer, self.args.should_save)
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial))
             target = folder / f"checkpoint-{self.state.global_step}"
-            assert self.optimizer is not None
             checkpoints.write_checkpoint(
                 target,
-                self._save_all,
+                partial(self._save_all, weights=weights),
                 self.state.save_to_json,
-                self.optimizer,
+                learned,
                 self.lr_scheduler,
                 self.args.world_size,
             )
             checkpoints.rotate(folder, self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if is_sharded(self.model):
+            load_whole(self.model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -321,22 +333,34 @@ class Distiller(Trainer):
         others = [one for one in (self.rollouts, average) if one is not None]
         return [*self.objective.beside, *others, *told]
 
-    def _save_all(self, folder: str) -> None:
+    def _save_all(self, folder: str, weights: dict[str, Tensor] | None) -> None:
         """The student, and beside it what a finished student does not have."""
-        self._save(folder)
+        self._write(folder, weights)
         for companion in self._companions():
             companion.save(Path(folder))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load: each step seeds the generators from (seed, step, rank)."""
 
+    def _whole(self) -> dict[str, Tensor] | None:
+        """The weights of a sharded student, gathered by all for the one who saves; None if it is in one piece anyway."""
+        return whole_state(self.model, self.args.should_save) if is_sharded(self.model) else None
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights and tokenizer; the Trainer's own adds a pickle of its arguments."""
-        folder = output_dir or self.args.output_dir
+        weights = self._whole()
+        if self.args.should_save:
+            self._write(output_dir or self.args.output_dir, weights or state_dict)
+
+    def _write(self, folder: str, weights: dict[str, Any] | None) -> None:
         inner: Any = self.accelerator.unwrap_model(self.model)
-        inner.save_pretrained(folder, state_dict=state_dict)
+        inner.save_pretrained(folder, state_dict=weights)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
+
+    def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
+        """The Trainer's own wants a model that it has sharded itself."""
+        return sharded.gradients_kept(self.model)
 
 
 def as_examples(rows: Iterable[Any], task: Task, say: Callable[[str], None] = print) -> list[Example]:
@@ -370,14 +394,3 @@ def _named_label(label: Any, names: list[str]) -> str:
     if isinstance(label, int) and str(label) not in names and 0 <= label < len(names):
         return names[label]
     return str(label)
-
-
-def _refuse_shared(model: nn.Module, teacher: Any) -> None:
-    """A teacher is frozen and in eval mode; a student that shares its weights would be as well."""
-    if not isinstance(teacher, nn.Module):
-        return
-    mine = {id(parameter) for parameter in model.parameters()}
-    if any(id(parameter) in mine for parameter in teacher.parameters()):
-        raise RecipeError(
-            "Distiller: teacher and student share weights; give copy.deepcopy(model) as the teacher."
-        )

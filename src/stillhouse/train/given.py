@@ -1,11 +1,14 @@
 """What a Distiller is given -> the teacher and the task that it works with."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import RecipeError
+from ..recipe import Term
+from ..recipe.crossing import classes_fault
 from ..tasks import Task, make_task
 from ..tasks.bilingual import BilingualClassification, BilingualLM
 from ..teachers import Teacher
@@ -57,3 +60,21 @@ def labels_of(model: PreTrainedModel) -> list[str]:
     """A classifier's labels in the order of its outputs."""
     names = model.config.id2label
     return [str(names[number]) for number in sorted(names)]
+
+
+def refuse_shared(model: nn.Module, teacher: Any) -> None:
+    """A teacher is frozen and in eval mode; a student that shares its weights would be as well."""
+    if not isinstance(teacher, nn.Module):
+        return
+    mine = {id(parameter) for parameter in model.parameters()}
+    if any(id(parameter) in mine for parameter in teacher.parameters()):
+        raise RecipeError(
+            "Distiller: teacher and student share weights; give copy.deepcopy(model) as the teacher."
+        )
+
+
+def refuse_other_tokens(task: Task, objective: Sequence[Term]) -> None:
+    """Terms that compare layers need the same tokens on both sides."""
+    apart = isinstance(task, BilingualClassification)
+    if apart and (fault := classes_fault(objective, "Distiller: the teacher has another tokenizer")):
+        raise RecipeError(fault)
