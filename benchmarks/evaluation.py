@@ -65,7 +65,9 @@ def main() -> None:
         scale, found = asked.of / len(examples), dict.fromkeys(("open", "read", "write samples"), 0.0)
         models = {}
         for name, folder in folders.items():
-            found["open"] += seconds(lambda name=name, folder=folder: models.update({name: task.load(folder)}))
+            found["open"] += seconds(
+                lambda name=name, folder=folder: models.update({name: task.load(folder)})
+            )
             model = models[name]
             found["read"] += scale * seconds(lambda name=name, model=model: evaluation.listen(name, model))
             found["write samples"] += seconds(lambda name=name, model=model: writing.add(name, model))
@@ -75,7 +77,7 @@ def main() -> None:
         with torch.inference_mode():
             found["of it four bare products"] = 4 * scale * seconds(lambda: hidden @ head.T)
         timed = {name: models[name] for name in ("teacher", "student")}
-        shared = ({name: task for name in timed}, {name: examples for name in timed})
+        shared = (dict.fromkeys(timed, task), dict.fromkeys(timed, examples))
         asking: dict[str, Any] = {}
         found["requests"] = seconds(lambda: asking.update(requests(timed, *shared)))
         found["reading speed"] = seconds(lambda: cost.throughputs(timed, *shared, asking))

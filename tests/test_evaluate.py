@@ -127,9 +127,9 @@ def test_a_stopped_evaluation_goes_on_and_reads_nothing_twice_but_what_tells_a_m
         save(*args)
 
     monkeypatch.setattr(evaluate, "save_tensors", stopping)
+    models = {name: counted.load(folders[name]) for name in NAMES}
     with pytest.raises(KeyboardInterrupt):
-        for name in NAMES:
-            first.listen(name, counted.load(folders[name]))
+        [first.listen(name, model) for name, model in models.items()]
     monkeypatch.setattr(evaluate, "save_tensors", save)
 
     again, counted = make()

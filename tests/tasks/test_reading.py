@@ -45,7 +45,9 @@ def softmax(values: torch.Tensor) -> np.ndarray:
     return torch.softmax(values.double(), -1).numpy()
 
 
-def read(student: torch.Tensor, teacher: torch.Tensor | None, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+def read(
+    student: torch.Tensor, teacher: torch.Tensor | None, labels: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """Of one student; its logits, which are overwritten, stay."""
     return readings([student.clone()], teacher, labels)[0]
 

@@ -110,7 +110,10 @@ def _speeds(
             if recipe.teacher.panel is not None and kind in found:
                 found[kind] *= len(recipe.teacher.panel)
     else:
-        found, targets = {"teacher_read": 0.0, "teacher_step": 0.0, "teacher_label": 0.0}, _any_targets(recipe, task, rows)
+        found, targets = (
+            {"teacher_read": 0.0, "teacher_step": 0.0, "teacher_label": 0.0},
+            _any_targets(recipe, task, rows),
+        )
     watch.note("  measuring the student")
     student = shape_of(recipe.student, task, base, facts, train, watch).to(device())
     found["parameters"] = parameters(student)
@@ -203,9 +206,7 @@ def _predict(
     return seconds
 
 
-def _evaluating(
-    recipe: Any, task: Task, held: dict[str, list[Example]], speed: dict[str, Any]
-) -> float:
+def _evaluating(recipe: Any, task: Task, held: dict[str, list[Example]], speed: dict[str, Any]) -> float:
     """Every model is loaded, reads, and is measured on what it read; some write samples, and two are timed."""
     tokens = sum(_tokens(examples) for examples in held.values())
     positions = sum(example.counted for examples in held.values() for example in examples)
@@ -230,7 +231,9 @@ def _trying_out(recipe: Any, task: Task, speed: dict[str, Any]) -> float:
     length = recipe.data.max_length
     passes = (REQUESTS + WARM_UP) * length / 2 + (FEWEST + 2) * FEWER_ROWS * length
     steps = (FEWEST + 1) * (NEW_TOKENS - 1)
-    return LOADING + 2 * OPENING + passes * read + steps * float(speed["teacher_step"] + speed["student_step"])
+    return (
+        LOADING + 2 * OPENING + passes * read + steps * float(speed["teacher_step"] + speed["student_step"])
+    )
 
 
 def _finetuning(wanted: Finetune | None, train: list[Example], speed: dict[str, Any]) -> float:
@@ -301,12 +304,17 @@ def _step(model: PreTrainedModel, task: Task) -> float:
 
 
 def _comparing(model: PreTrainedModel, task: Task, rows: list[Example]) -> float:
-    """Seconds for a position's statistics of one model among several beside a teacher; of few rows, for all are alike."""
+    """Seconds for a position's statistics of one model among several beside a teacher, whose outcomes are as many as a
+    vocabulary; a classifier's take no time."""
+    if task.name == "classification":
+        return 0.0
     with torch.inference_mode():
-        scores = task.scores(model, on_device(task.collate(rows[:1])))
+        found = task.scores(model, on_device(task.collate(rows[:1])))
+    scores = replace(found, labels=found.labels.clamp_min(0))  # what is not known yet takes as long
     others = [replace(scores) for _ in range(2)]
-    took = _seconds(lambda: task.side_by_side([scores, *others], scores, rows[:1]))
-    return took / 3 / max(1, len(scores.labels))
+    if not len(scores.labels):
+        return 0.0
+    return _seconds(lambda: task.side_by_side([scores, *others], scores, rows[:1])) / 3 / len(scores.labels)
 
 
 def _seconds(action: Callable[[], Any]) -> float:

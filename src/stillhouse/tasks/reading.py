@@ -155,17 +155,17 @@ def likeliest(logits: Tensor, count: int) -> Tensor:
 def divergences(mine: Said, theirs: Said) -> tuple[Tensor, Tensor]:
     """KL(p ‖ q) and KL(q ‖ p), [n] each, of the student's q and the teacher's p, nats.  Overwrites the student's logits z.
 
-    Both are means of z − t, under p and under q, so one difference serves both, and nothing cancels where the two are alike.
+    Both are means of log q − log p, under p and under q, so one difference serves both; what the logits of one side have in common
+    is taken from it first, so that nothing cancels where the two are alike, and p and q need not sum to exactly 1.
     """
-    level = mine.log_sum - theirs.log_sum
-    apart = mine.logits.sub_(theirs.logits)
-    forward, reverse = level - _dot(theirs.shares, apart), _dot(mine.shares, apart) - level
+    apart = mine.logits.sub_(theirs.logits).sub_((mine.log_sum - theirs.log_sum).unsqueeze(-1))
+    forward, reverse = -_dot(theirs.shares, apart), _dot(mine.shares, apart)
     # outcomes that are all but excluded want more passes, and are seldom there; a processor looks first, and an accelerator does
     # not, for looking would wait for it
     usual = apart.device.type == "cpu" and bool(torch.isfinite(forward + reverse).all())
     if not usual or theirs.excludes:
         p, q = theirs.shares, mine.shares
-        forward = level - (p * torch.where(p > 0, apart, 0.0)).sum(-1)
+        forward = -(p * torch.where(p > 0, apart, 0.0)).sum(-1)
         reverse = _dot(q, q.clamp_min(LEAST).log() - p.clamp_min(LEAST).log())
     return forward, reverse
 
