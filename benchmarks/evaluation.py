@@ -81,8 +81,7 @@ def main() -> None:
         asking: dict[str, Any] = {}
         found["requests"] = seconds(lambda: asking.update(requests(timed, *shared)))
         found["reading speed"] = seconds(lambda: cost.throughputs(timed, *shared, asking))
-        places = [(folders[name], kept) for name in ("student", "teacher")]
-        found["peak memory"] = seconds(lambda: cost.fresh_peaks(task, places))
+        found["peak memory"] = seconds(lambda: [cost.fresh_peak(folders[name], task, kept) for name in timed])
     for name, value in found.items():
         print(f"  {name:<28} {value:7.1f} s")
     print(f"  {'all':<28} {sum(found.values()) - found['of it four bare products']:7.1f} s")

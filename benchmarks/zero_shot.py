@@ -52,7 +52,7 @@ def main() -> None:
             }  # fmt: skip
             with (
                 mock.patch.object(plan, "SECONDS", 0.01),
-                mock.patch.object(cost, "fresh_peaks", lambda _, places: [1] * len(places)),
+                mock.patch.object(cost, "fresh_peak", return_value=1),
             ):
                 done = run(parse_recipe(values), place / f"calibrated-{calibrated}")
             name = "calibrated" if calibrated else "as it is"

@@ -33,7 +33,7 @@ finally:
 QUICK = """
 from stillhouse.steps import plan
 from stillhouse import cost, latency
-plan.SECONDS, latency.MOST, latency.NEW_TOKENS, cost.fresh_peaks = 0.01, 1, 3, lambda _, places: [1] * len(places)
+plan.SECONDS, latency.MOST, latency.NEW_TOKENS, cost.fresh_peak = 0.01, 1, 3, lambda *_: 1
 from stillhouse.cli import main
 main()
 """

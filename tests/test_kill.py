@@ -19,7 +19,7 @@ SMALL_SHARDS = """
 from stillhouse.steps import plan
 from stillhouse import cost, latency
 from stillhouse.teachers import cache, labelling
-plan.SECONDS, latency.MOST, latency.NEW_TOKENS, cost.fresh_peaks = 0.01, 1, 3, lambda _, places: [1] * len(places)
+plan.SECONDS, latency.MOST, latency.NEW_TOKENS, cost.fresh_peak = 0.01, 1, 3, lambda *_: 1
 labelling.SHARD_VALUES = 300 * 16
 from stillhouse.cli import main
 main()

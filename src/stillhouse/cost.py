@@ -4,12 +4,11 @@ Speeds are those of `latency`: of requests, and of batches.  Peak memory is that
 reads a batch.
 """
 
-import ctypes
-import gc
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +22,7 @@ from .files import folder_bytes
 from .latency import Action, Requests, batches, requests
 from .models.load import load_tokenizer, parameters
 from .models.machine import device
-from .pipeline import peak_memory, reset_peak
+from .pipeline import peak_memory
 from .progress import Watch
 from .tasks import Task, make_task, on_device
 from .tasks.bilingual import as_read_by, voice
@@ -59,17 +58,18 @@ def costs(
     voices = {name: voice(task, model) for name, model in models.items()}
     asked = requests(models, voices, rows)
     fast = throughputs(models, voices, rows, asked)
-    lightest = sorted(models, key=lambda name: found[name]["bytes"])
-    places = [(folders[name], _kept(rows[name], examples, kept)) for name in lightest]
-    peaks = dict(zip(lightest, fresh_peaks(task, places), strict=True))
+    with ThreadPoolExecutor() as pool:  # their memory does not depend on how fast they are
+        peaks = pool.map(
+            lambda name: fresh_peak(folders[name], task, _kept(rows[name], examples, kept)), models
+        )
     return {
         name: {
             **found[name],
             "throughput": fast[name],
             "latency": asked[name].percentiles(voices[name]),
-            "peak_memory_bytes": peaks[name],
+            "peak_memory_bytes": peak,
         }
-        for name in models
+        for name, peak in zip(models, peaks, strict=True)
     }
 
 
@@ -144,61 +144,33 @@ def size(folder: Path, model: PreTrainedModel) -> dict[str, int]:
     }
 
 
-def fresh_peaks(task: Task, places: Sequence[tuple[Path, Path]]) -> list[int | None]:
-    """Peak resident bytes of a new process that loads a model, reads a batch, and writes a little; of each model in turn.
-
-    One process measures all, for most of its time goes into importing torch; it gives the memory of one model back before it
-    loads the next.
-
-    Args: places: (folder, examples) of each model, the lightest first, so that what one leaves behind hides no other's peak.
-    """
+def fresh_peak(folder: Path, task: Task, examples: Path) -> int | None:
+    """Peak resident bytes of a new process that loads the model, reads a batch, and writes a little."""
     ask = json.dumps(
-        {
-            "task": task.name,
-            "labels": task.labels,
-            "places": [[str(folder), str(examples)] for folder, examples in places],
-        }
+        {"folder": str(folder), "task": task.name, "labels": task.labels, "examples": str(examples)}
     )
     made = subprocess.run(
         [sys.executable, "-P", "-m", "stillhouse.cost", ask], capture_output=True, text=True, check=False
     )
     if made.returncode:
         last = (made.stderr.strip().splitlines() or ["no output"])[-1]
-        names = " and ".join(str(folder) for folder, _ in places)
-        raise StillhouseError(f"measuring the memory of {names} failed: {last}")
-    peaks: list[int | None] = json.loads(made.stdout.strip().splitlines()[-1])
-    return peaks
+        raise StillhouseError(f"measuring the memory of {folder} failed: {last}")
+    peak: int | None = json.loads(made.stdout.strip().splitlines()[-1])["peak_memory_bytes"]
+    return peak
 
 
 def _main(ask: dict[str, Any]) -> None:
-    peaks = []
-    for number, (folder, examples) in enumerate(ask["places"]):
-        if number:
-            _give_back()
-            reset_peak()
-        _use(Path(folder), Path(examples), ask["task"], ask["labels"])
-        peaks.append(peak_memory())
-    print(json.dumps(peaks))
-
-
-def _use(folder: Path, kept: Path, name: str, labels: list[str]) -> None:
-    task = make_task(name, load_tokenizer(folder), labels=labels)
+    folder = Path(ask["folder"])
+    task = make_task(ask["task"], load_tokenizer(folder), labels=ask["labels"])
     model = task.load(folder).to(device())
-    examples = read_examples(kept)
+    examples = read_examples(Path(ask["examples"]))
     _, read = _batch(model, task, examples)
     read()
     if (
         task.name != "classification"
     ):  # the cache of a few tokens adds little, but what makes tokens is loaded
         generate(model, task, torch.tensor([examples[0].input_ids[:32]], device=device()), 2)
-
-
-def _give_back() -> None:
-    """Hand memory that is not used any more back to the system, where its C library does so when asked (glibc)."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    print(json.dumps({"peak_memory_bytes": peak_memory()}))
 
 
 if __name__ == "__main__":

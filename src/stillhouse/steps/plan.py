@@ -42,7 +42,7 @@ SECONDS = 2.0
 WRITTEN_PER_SECOND = 150e6
 """Bytes of a checkpoint that are written, flushed and hashed in a second on a slow disk."""
 LOADING = 4.0
-"""Seconds to start a process that imports torch."""
+"""Seconds to start a process that imports torch and loads a small model."""
 OPENING = 0.7
 """Seconds to load a small model, and to see that its head is known."""
 TOGETHER = 1.8
@@ -227,13 +227,11 @@ def _trying_out(recipe: Any, task: Task, speed: dict[str, Any]) -> float:
     read = float(speed["teacher_read"] + speed["student_read"])
     if task.name == "classification":
         rows = REQUESTS + WARM_UP + (FEWEST + 2) * CLASSIFY_ROWS
-        return LOADING + 40.0 * rows * read
+        return 2 * LOADING + 40.0 * rows * read
     length = recipe.data.max_length
     passes = (REQUESTS + WARM_UP) * length / 2 + (FEWEST + 2) * FEWER_ROWS * length
     steps = (FEWEST + 1) * (NEW_TOKENS - 1)
-    return (
-        LOADING + 2 * OPENING + passes * read + steps * float(speed["teacher_step"] + speed["student_step"])
-    )
+    return 2 * LOADING + passes * read + steps * float(speed["teacher_step"] + speed["student_step"])
 
 
 def _finetuning(wanted: Finetune | None, train: list[Example], speed: dict[str, Any]) -> float:
