@@ -8,6 +8,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from stillhouse.latency import requests
 from stillhouse.models.load import load_tokenizer
 from stillhouse.progress import Silent
 from stillhouse.samples import Writing
-from stillhouse.tasks import make_task
+from stillhouse.tasks import Task, make_task
 
 STUDENTS = ("student", "initial", "hard_only")
 
@@ -50,6 +51,10 @@ def half(folder: Path) -> Path:
     return folder
 
 
+def _open(models: dict[str, Any], name: str, task: Task, folder: Path) -> None:
+    models[name] = task.load(folder)
+
+
 def main() -> None:
     asked = arguments(__doc__ or "", windows=4, length=256, of=32, samples=3)
     with tempfile.TemporaryDirectory() as place:
@@ -63,14 +68,11 @@ def main() -> None:
         evaluation = Evaluation(task, {"eval": examples}, {"eval": index}, Path(place), 16, Silent())
         writing = Writing(task, examples, asked.samples, Silent())
         scale, found = asked.of / len(examples), dict.fromkeys(("open", "read", "write samples"), 0.0)
-        models = {}
+        models: dict[str, Any] = {}
         for name, folder in folders.items():
-            found["open"] += seconds(
-                lambda name=name, folder=folder: models.update({name: task.load(folder)})
-            )
-            model = models[name]
-            found["read"] += scale * seconds(lambda name=name, model=model: evaluation.listen(name, model))
-            found["write samples"] += seconds(lambda name=name, model=model: writing.add(name, model))
+            found["open"] += seconds(partial(_open, models, name, task, folder))
+            found["read"] += scale * seconds(partial(evaluation.listen, name, models[name]))
+            found["write samples"] += seconds(partial(writing.add, name, models[name]))
         found["measure side by side"] = scale * seconds(evaluation.measure)
         hidden = torch.randn(sum(one.counted for one in examples), models["teacher"].config.hidden_size)
         head = models["teacher"].get_output_embeddings().weight

@@ -179,8 +179,9 @@ class Evaluation:
             self._waiting += path.stat().st_size if name != "teacher" else 0
 
     def _said(self, name: str, kind: str, number: int) -> Scores:
-        parts = load_tensors(self._kept(name, kind, number))
-        return replace(self._heads[name], **{key: value.to(device()) for key, value in parts.items()})
+        kept = load_tensors(self._kept(name, kind, number))
+        hidden, labels, rows = (kept[key].to(device()) for key in ("hidden", "labels", "rows"))
+        return replace(self._heads[name], hidden=hidden, labels=labels, rows=rows)
 
     def _teacher(self, kind: str, number: int, student: Scores) -> Scores | None:
         """What the teacher says of the batch that `student` is about; None: there is nothing to compare with."""
@@ -272,8 +273,8 @@ class Evaluation:
 
 def _silent(scores: Scores) -> Scores:
     """The scores of no position: their kind, and their head, without gradients."""
-    nothing = {name: torch.empty(0) for name in ("hidden", "labels", "rows")}
-    return replace(scores, head=scores.head.detached(), reasons=None, **nothing)
+    none = torch.empty(0)
+    return replace(scores, hidden=none, head=scores.head.detached(), labels=none, rows=none, reasons=None)
 
 
 def index_of(task: Task, examples: list[Example], rows: list[dict[str, Any]]) -> RowIndex:

@@ -231,7 +231,7 @@ def _trying_out(recipe: Any, task: Task, speed: dict[str, Any]) -> float:
     length = recipe.data.max_length
     passes = (REQUESTS + WARM_UP) * length / 2 + (FEWEST + 2) * FEWER_ROWS * length
     steps = (FEWEST + 1) * (NEW_TOKENS - 1)
-    return 2 * LOADING + passes * read + steps * float(speed["teacher_step"] + speed["student_step"])
+    return 2 * LOADING + float(passes) * read + steps * float(speed["teacher_step"] + speed["student_step"])
 
 
 def _finetuning(wanted: Finetune | None, train: list[Example], speed: dict[str, Any]) -> float:

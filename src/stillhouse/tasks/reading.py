@@ -142,7 +142,7 @@ def likeliest(logits: Tensor, count: int) -> Tensor:
         values, best = logits.topk(count)
     else:
         lines = torch.arange(DEPTH, device=logits.device).unsqueeze(1) * width
-        columns = logits[:, : DEPTH * width].unflatten(1, (DEPTH, width)).amax(1).topk(count).indices
+        columns = logits[:, : DEPTH * width].view(-1, DEPTH, width).amax(1).topk(count).indices
         left = torch.arange(DEPTH * width, logits.shape[-1], device=logits.device).expand(len(logits), -1)
         ids = torch.cat([(columns.unsqueeze(1) + lines).flatten(1), left], 1)
         values, places = logits.gather(-1, ids).topk(count)
