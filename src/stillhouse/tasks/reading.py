@@ -60,8 +60,10 @@ class Said:
     """[n, V], their softmax."""
     best: Tensor
     """[n, k], the likeliest tokens, the likeliest first."""
+    total: Tensor
+    """[n], what the shares sum to: torch adds up in single precision one after the other, and is off by 1e-5."""
     log_sum: Tensor
-    """[n], log Σ exp of the logits."""
+    """[n], log Σ exp of the logits, without that error."""
 
     @cached_property
     def excludes(self) -> bool:
@@ -73,8 +75,9 @@ def said(logits: Tensor, count: int) -> Said:
     """See `Said`; `count` of the likeliest tokens, or all that there are."""
     best = likeliest(logits, min(count, logits.shape[-1]))
     shares, first = torch.softmax(logits, -1), best[:, :1]
-    log_sum = (logits.gather(-1, first) - shares.gather(-1, first).log()).squeeze(-1)
-    return Said(logits, shares, best, log_sum)
+    total = shares.sum(-1)
+    log_sum = (logits.gather(-1, first) - shares.gather(-1, first).log()).squeeze(-1) + total.log()
+    return Said(logits, shares, best, total, log_sum)
 
 
 def _passes(mine: Said, theirs: Said | None, labels: Tensor) -> dict[str, Tensor]:
@@ -156,17 +159,17 @@ def divergences(mine: Said, theirs: Said) -> tuple[Tensor, Tensor]:
     """KL(p ‖ q) and KL(q ‖ p), [n] each, of the student's q and the teacher's p, nats.  Overwrites the student's logits z.
 
     Both are means of log q − log p, under p and under q, so one difference serves both; what the logits of one side have in common
-    is taken from it first, so that nothing cancels where the two are alike, and p and q need not sum to exactly 1.
+    is taken from it first, so that nothing cancels where the two are alike.
     """
     apart = mine.logits.sub_(theirs.logits).sub_((mine.log_sum - theirs.log_sum).unsqueeze(-1))
-    forward, reverse = -_dot(theirs.shares, apart), _dot(mine.shares, apart)
+    forward, reverse = -_dot(theirs.shares, apart) / theirs.total, _dot(mine.shares, apart) / mine.total
     # outcomes that are all but excluded want more passes, and are seldom there; a processor looks first, and an accelerator does
     # not, for looking would wait for it
     usual = apart.device.type == "cpu" and bool(torch.isfinite(forward + reverse).all())
     if not usual or theirs.excludes:
         p, q = theirs.shares, mine.shares
-        forward = -(p * torch.where(p > 0, apart, 0.0)).sum(-1)
-        reverse = _dot(q, q.clamp_min(LEAST).log() - p.clamp_min(LEAST).log())
+        forward = -_dot(p, torch.where(p > 0, apart, 0.0)) / theirs.total
+        reverse = _dot(q, q.clamp_min(LEAST).log() - p.clamp_min(LEAST).log()) / mine.total
     return forward, reverse
 
 
