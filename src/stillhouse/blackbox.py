@@ -74,13 +74,13 @@ class BlackBoxEvaluation(Evaluation):
         self.rows[name] = rows
         self.units[name] = {kind: self.index[kind].units(some) if some else {} for kind, some in rows.items()}
 
-    def _remember(self, kind: str, number: int, mine: Scores) -> Scores:
+    def _teacher(self, kind: str, number: int, student: Scores) -> Scores | None:
         if self.task.name != "classification":
-            return mine
+            return None
         start = number * self.batch_size
         log_p = self.heard[kind]["log_p"][start : start + self.batch_size]
-        said = torch.from_numpy(np.ascontiguousarray(log_p)).to(mine.hidden.device)
-        return Scores(said, Head(None, vocabulary=self.task.outcomes), mine.labels, mine.rows)
+        said = torch.from_numpy(np.ascontiguousarray(log_p)).to(student.hidden.device)
+        return Scores(said, Head(None, vocabulary=self.task.outcomes), student.labels, student.rows)
 
     def retention(self, kind: str, floor: Rows, resamples: int, seed: int) -> dict[str, Any]:
         """Of the headline metric on one set, where the teacher has it."""

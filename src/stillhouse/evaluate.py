@@ -1,11 +1,12 @@
 """Models and held-out examples -> numbers with intervals, against the teacher, the floor and the controls.
 
-Every number is a function of per-row sums, so that intervals and tests are paired: all models read the same rows.  The
-teacher reads them once; what it said is kept as hidden states and projected again where a comparison needs its whole
-distribution.
+Every number is a function of per-row sums, so that intervals and tests are paired: all models read the same rows.  A model
+reads them once, and what it said is kept as hidden states; then all who have read are measured side by side, so that the
+teacher's whole distribution is made once for all of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from .answers import answer_rows, write_answers
 from .data.encode import Example
 from .files import atomic
 from .kept import RowIndex, read_rows, rows_path, write_rows
-from .losses import Head
 from .measure import (
     ANSWER_METRICS,
     Metric,
@@ -35,6 +35,9 @@ from .models.machine import device
 from .progress import Watch
 from .recipe import Answers
 from .tasks import Scores, Task, on_device
+
+ENOUGH = 2 * 2**30
+"""Bytes of what students said beyond which they are measured before the next one reads: a disk has its limits, too."""
 
 
 class Evaluation:
@@ -58,18 +61,39 @@ class Evaluation:
         """Model -> statistics of its answers to prompts of `eval`."""
         for kind, one in index.items():
             one.write(folder, kind)
-        self._teacher_head: Head | None = None
+        self._heads: dict[str, Scores] = {}
+        """Of the teacher, and of who has read and is not measured yet: scores of no positions, which know the head."""
+        self._late: list[str] = []
+        """Who has read and is not measured yet."""
+        self._waiting = 0
+        """Bytes of what they said, on disk."""
 
     def read(self, name: str, model: PreTrainedModel) -> None:
-        """Let a model read every set; the teacher must be the first."""
+        """Let a model read every set, and measure it; the teacher must be the first."""
+        self.listen(name, model)
+        self.measure()
+
+    def listen(self, name: str, model: PreTrainedModel) -> None:
+        """Let a model read every set, and keep what it says for `measure`; the teacher must be the first."""
         model.to(device()).eval()
-        for kind, examples in self.sets.items():
-            kept = rows_path(self.folder, name, kind)
-            if not kept.exists() or (name == "teacher" and not self._remembers(kind)):
-                write_rows(kept, self._statistics(name, model, kind, examples))
-        self.recall(name)
-        if name == "teacher":
-            self._teacher_head = self._head(model)
+        self._late.append(name)
+        new = [kind for kind in self.sets if not rows_path(self.folder, name, kind).exists()]
+        for kind in self.sets if name == "teacher" else new:
+            self._hear(name, model, kind)
+        if self._waiting > ENOUGH:
+            self.measure()
+
+    def measure(self) -> None:
+        """Statistics of all who have read since the last time, side by side."""
+        for kind in self.sets:
+            new = [name for name in self._late if not rows_path(self.folder, name, kind).exists()]
+            for name, rows in self._statistics(new, kind).items() if new else ():
+                write_rows(rows_path(self.folder, name, kind), rows)
+        for name in self._late:
+            self.recall(name)
+            if name != "teacher":
+                self._forget(name)
+        self._late, self._waiting = [], 0
 
     def recall(self, name: str) -> None:
         """Take what a model was found to say when it read every set."""
@@ -105,8 +129,10 @@ class Evaluation:
         for name in ("student", "hard_only"):
             if name in runs[0]:
                 names[name] = [name, *(f"{name}-{run['seed']}" for run in runs)]
-                for run, called in zip(runs, names[name][1:], strict=True):
-                    self.read(called, self.task.load(place.parent / run[name]))
+        for number, run in enumerate(runs, 1):
+            for name, called in names.items():
+                self.listen(called[number], self.task.load(place.parent / run[name]))
+            self.measure()
         reached = {
             name: [value(metric, self.rows[each]["eval"]) for each in all_] for name, all_ in names.items()
         }
@@ -117,44 +143,66 @@ class Evaluation:
 
     def forget(self) -> None:
         """Remove what the teacher said; the rows' statistics stay."""
-        for path in self.folder.glob("teacher-*.safetensors"):
-            path.unlink()
+        self._forget("teacher")
 
-    def _memory(self, kind: str, number: int) -> Path:
-        return self.folder / f"teacher-{kind}-{number:06d}.safetensors"
+    def _forget(self, name: str) -> None:
+        self._heads.pop(name, None)
+        for kind in self.sets:
+            for number, _ in enumerate(self._batches(kind)):
+                self._kept(name, kind, number).unlink(missing_ok=True)
 
-    def _remembers(self, kind: str) -> bool:
-        """Whether what the teacher said about a set is still there, or not needed any more."""
-        batches = -(-len(self.sets[kind]) // self.batch_size)
-        return self._memory(kind, batches - 1).exists()
+    def _kept(self, name: str, kind: str, number: int) -> Path:
+        """Where the hidden states of a batch lie, with what they are to be compared with."""
+        return self.folder / f"said-{name}-{kind}-{number:06d}.safetensors"
 
-    def _head(self, model: PreTrainedModel) -> Head:
-        example = next(iter(self.sets.values()))[:1]
-        with torch.inference_mode():
-            return self.task.scores(model, on_device(self.task.collate(example))).head.detached()
+    def _batches(self, kind: str) -> list[list[Example]]:
+        examples, size = self.sets[kind], self.batch_size
+        return [examples[start : start + size] for start in range(0, len(examples), size)]
 
     @torch.no_grad()
-    def _statistics(
-        self, name: str, model: PreTrainedModel, kind: str, examples: list[Example]
-    ) -> dict[str, Any]:
-        parts: list[dict[str, torch.Tensor]] = []
-        for number, start in enumerate(range(0, len(examples), self.batch_size)):
-            batch = examples[start : start + self.batch_size]
-            mine = self.task.scores(model, on_device(self.task.collate(batch)))
-            if name == "teacher":
-                with atomic(self._memory(kind, number)) as part:
-                    save_tensors({"hidden": mine.hidden.float().cpu().contiguous()}, part)
-                teacher = mine
-            else:
-                teacher = self._remember(kind, number, mine)
-            parts.append(self.task.statistics(mine, teacher, batch))
-            self.watch.step(f"{name} reads {kind}", start + len(batch), len(examples))
-        return {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
+    def _scores(self, model: PreTrainedModel, batch: list[Example]) -> Scores:
+        return self.task.scores(model, on_device(self.task.collate(batch)))
 
-    def _remember(self, kind: str, number: int, mine: Scores) -> Scores:
-        assert self._teacher_head is not None, "the teacher reads first"
-        hidden = load_tensors(self._memory(kind, number))["hidden"].to(mine.hidden.device)
-        return Scores(hidden, self._teacher_head, mine.labels, mine.rows)
+    def _hear(self, name: str, model: PreTrainedModel, kind: str) -> None:
+        """Keep what a model says of a set, batch by batch; those that were kept before a stop are not read again, but for
+        one, which tells the model's head."""
+        read = 0
+        for number, batch in enumerate(self._batches(kind)):
+            read += len(batch)
+            if not (path := self._kept(name, kind, number)).exists() or name not in self._heads:
+                said = self._scores(model, batch)
+                self._heads.setdefault(name, _silent(said))
+                parts = {"hidden": said.hidden.float(), "labels": said.labels, "rows": said.rows}
+                with atomic(path) as part:
+                    save_tensors({key: value.cpu().contiguous() for key, value in parts.items()}, part)
+                self.watch.step(f"{name} reads {kind}", read, len(self.sets[kind]))
+            self._waiting += path.stat().st_size if name != "teacher" else 0
+
+    def _said(self, name: str, kind: str, number: int) -> Scores:
+        kept = load_tensors(self._kept(name, kind, number))
+        hidden, labels, rows = (kept[key].to(device()) for key in ("hidden", "labels", "rows"))
+        return replace(self._heads[name], hidden=hidden, labels=labels, rows=rows)
+
+    def _teacher(self, kind: str, number: int, student: Scores) -> Scores | None:
+        """What the teacher says of the batch that `student` is about; None: there is nothing to compare with."""
+        return self._said("teacher", kind, number)
+
+    def _statistics(self, names: Sequence[str], kind: str) -> dict[str, dict[str, Any]]:
+        """Model -> column -> [rows, …] of a set."""
+        parts: dict[str, list[dict[str, torch.Tensor]]] = {name: [] for name in names}
+        read = 0
+        for number, batch in enumerate(self._batches(kind)):
+            said = {name: self._said(name, kind, number) for name in names}
+            teacher = said.get("teacher") or self._teacher(kind, number, said[names[0]])
+            found = self.task.side_by_side(list(said.values()), teacher, batch)
+            for name, columns in zip(names, found, strict=True):
+                parts[name].append(columns)
+            read += len(batch)
+            self.watch.step(f"measuring {', '.join(names)} on {kind}", read, len(self.sets[kind]))
+        return {
+            name: {key: torch.cat([part[key] for part in some]).numpy() for key in some[0]}
+            for name, some in parts.items()
+        }
 
     # ── numbers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -221,6 +269,12 @@ class Evaluation:
         metric = self.task.metrics[self.task.headline]
         student, teacher = (self.units[name][kind] for name in ("student", "teacher"))
         return retention(metric, student, teacher, floor, resamples=resamples, seed=seed).as_json()
+
+
+def _silent(scores: Scores) -> Scores:
+    """The scores of no position: their kind, and their head, without gradients."""
+    none = torch.empty(0)
+    return replace(scores, hidden=none, head=scores.head.detached(), labels=none, rows=none, reasons=None)
 
 
 def index_of(task: Task, examples: list[Example], rows: list[dict[str, Any]]) -> RowIndex:

@@ -116,18 +116,6 @@ def fold(
     return logits, nats
 
 
-def nll_and_kl(logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """−log q(label) and KL(p ‖ q) of each position in few passes, for measuring.  Overwrites both logits [n, V].
-
-    Args: labels: [n], all known.
-    Returns: ([n], [n]), nats.
-    """
-    picked = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-    _, apart = compared(logits, DenseTerm(1.0, lambda _: teacher_logits), slice(None))
-    log_sum = softmax_in_place(logits)
-    return log_sum - picked, apart + log_sum
-
-
 def softmax_in_place(logits: Tensor) -> Tensor:
     """Overwrites `logits` [n, V] with their softmax.  Returns: [n], the log of the sum of their exponentials."""
     largest = logits.amax(-1)

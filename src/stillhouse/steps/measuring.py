@@ -62,7 +62,8 @@ def let_read(
 ) -> dict[str, Any]:
     """Every model is loaded once, and does all that it is to do: it reads, answers, writes samples, and is timed.
 
-    Teacher and student stay until both were timed in turn; the others go at once.
+    Teacher and student stay until both were timed in turn; the others go at once.  What they said of the rows is measured when
+    all have read.
     Returns: {"costs": name -> see `cost.costs`; "samples"; "disagreement_examples"}.
     """
     evaluation, held = measured.evaluation, measured.held["eval"]
@@ -73,7 +74,7 @@ def let_read(
     known: dict[str, dict[str, Any]] = {}
     for name, folder in folders.items():  # the teacher, if it is here, comes first, and the student next
         model = task.load(folder)
-        evaluation.read(name, model)
+        evaluation.listen(name, model)
         evaluation.let_answer(name, model, held, recipe.evaluate.answers, reasons)
         writing.add(name, model)
         if name in ("teacher", "student"):
@@ -81,6 +82,8 @@ def let_read(
         if name == "student":
             known = costs(timed, folders, task, examples, measured.main, watch, recipe.evaluate.speed)
             timed.clear()
+        del model  # or the next one would lie beside it
+    evaluation.measure()
     samples = writing.found
     if task.labels:
         texts = texts_of(task, examples, held) or []

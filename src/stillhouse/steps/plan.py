@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from ..errors import RecipeError
 from ..files import folder_bytes, write_json
 from ..latency import FEWEST, NEW_TOKENS, REQUESTS, WARM_UP
 from ..models.load import parameters
-from ..models.machine import device
+from ..models.machine import device, synchronise
 from ..models.taps import tapped
 from ..pipeline import peak_memory
 from ..progress import Watch
 from ..recipe import Baseline, Finetune, Term, Train, crossing_fault
+from ..samples import NEW_TOKENS as SAMPLE_TOKENS
 from ..static import check_shape
 from ..tasks import Task, on_device
 from ..tasks.writing import SLOTS
@@ -41,6 +43,10 @@ WRITTEN_PER_SECOND = 150e6
 """Bytes of a checkpoint that are written, flushed and hashed in a second on a slow disk."""
 LOADING = 4.0
 """Seconds to start a process that imports torch and loads a small model."""
+OPENING = 0.7
+"""Seconds to load a small model, and to see that its head is known."""
+TOGETHER = 1.8
+"""How many times as long as a single one the next tokens of a few texts take, written together."""
 
 
 def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) -> dict[str, Any]:
@@ -104,11 +110,16 @@ def _speeds(
             if recipe.teacher.panel is not None and kind in found:
                 found[kind] *= len(recipe.teacher.panel)
     else:
-        found, targets = {"teacher_read": 0.0, "teacher_label": 0.0}, _any_targets(recipe, task, rows)
+        found, targets = (
+            {"teacher_read": 0.0, "teacher_step": 0.0, "teacher_label": 0.0},
+            _any_targets(recipe, task, rows),
+        )
     watch.note("  measuring the student")
     student = shape_of(recipe.student, task, base, facts, train, watch).to(device())
     found["parameters"] = parameters(student)
     found["student_read"] = _per_token(lambda: _read(student, task, reading), reading)
+    found["student_step"] = _step(student, task)
+    found["compare"] = _comparing(student, task, reading)
     found["student_learn"] = _learning(student, task, rows, recipe.train, recipe.objective, targets, facts)
     hard = _typical(labelled(train) or train, recipe.train.batch_size)
     found["control_learn"] = _learning(student, task, hard, recipe.train, HARD_ONLY, None, facts)
@@ -128,6 +139,7 @@ def _teacher_speeds(
     found: dict[str, Any] = {}
     teacher = task.load(base, head_seed=recipe.seed if recipe.teacher.finetune else None).to(device())
     found["teacher_read"] = _per_token(lambda: _read(teacher, task, reading), reading)
+    found["teacher_step"] = _step(teacher, task)
     if recipe.teacher.finetune is not None:
         some = _typical(train, recipe.teacher.finetune.batch_size)
         found["teacher_learn"] = _learning(teacher, task, some, Train(), HARD_ONLY, None, facts)
@@ -170,9 +182,6 @@ def _predict(
     learning = steps * in_a_step * _mean(train)
     if (early := recipe.train.early_stopping) is not None:
         saves += -(-steps // early.every) * early.rows * _mean(train) * speed["student_read"]
-    held_tokens = sum(_tokens(examples) for examples in held.values())
-    students = 3 if recipe.evaluate.hard_only and recipe.has_control else 2
-    students += sum(isinstance(one, Baseline) for one in recipe.evaluate.baselines)
     probed = _tokens(train[: recipe.student.cut.rows]) if recipe.student.cut else 0
     probed = round(probed * passes(recipe.student))
     seconds = {
@@ -182,10 +191,7 @@ def _predict(
         "train": 2.0 + learning * speed["student_learn"] + saves + weights / WRITTEN_PER_SECOND,
         "control": 0.0,
         "seeds": 0.0,
-        "evaluate": held_tokens
-        * (speed["teacher_read"] + students * (speed["student_read"] + speed["teacher_read"] / 8))
-        + 2 * LOADING
-        + _trying_out(recipe, task, speed),
+        "evaluate": _evaluating(recipe, task, held, speed),
         "report": 3.0,
     }
     if recipe.has_teacher:
@@ -200,16 +206,32 @@ def _predict(
     return seconds
 
 
+def _evaluating(recipe: Any, task: Task, held: dict[str, list[Example]], speed: dict[str, Any]) -> float:
+    """Every model is loaded, reads, and is measured on what it read; some write samples, and two are timed."""
+    tokens = sum(_tokens(examples) for examples in held.values())
+    positions = sum(example.counted for examples in held.values() for example in examples)
+    control = recipe.evaluate.hard_only and recipe.has_control
+    students = 2 + int(control) + sum(isinstance(one, Baseline) for one in recipe.evaluate.baselines)
+    reading = tokens * (speed["teacher_read"] + students * speed["student_read"])
+    measuring = positions * (1 + students) * speed["compare"]
+    writing = 0.0
+    if task.name != "classification":
+        steps = SAMPLE_TOKENS * -(-recipe.report.samples // SLOTS) * TOGETHER
+        writing = steps * (speed["teacher_step"] + (1 + int(control)) * speed["student_step"])
+    timing = _trying_out(recipe, task, speed) if recipe.evaluate.speed else 0.0
+    return float((1 + students) * OPENING + reading + measuring + writing + timing)
+
+
 def _trying_out(recipe: Any, task: Task, speed: dict[str, Any]) -> float:
-    """Measuring speeds, and writing samples: passes over one token, of which those that write use caches little."""
+    """Measuring the speeds and the memory of teacher and student."""
+    read = float(speed["teacher_read"] + speed["student_read"])
     if task.name == "classification":
-        rows = REQUESTS + WARM_UP + (FEWEST + 1) * CLASSIFY_ROWS
-        return 40.0 * rows * float(speed["teacher_read"] + speed["student_read"])
-    one_by_one = 8.0  # a single token costs the reading of all weights; a batch shares it
-    steps = (FEWEST + 1) * (NEW_TOKENS - 1) + 32 * -(-recipe.report.samples // SLOTS)
+        rows = REQUESTS + WARM_UP + (FEWEST + 2) * CLASSIFY_ROWS
+        return 2 * LOADING + 40.0 * rows * read
     length = recipe.data.max_length
-    passes = steps * one_by_one + (REQUESTS + WARM_UP) * length / 2 + (FEWEST + 1) * FEWER_ROWS * length
-    return float(passes * (speed["teacher_read"] + 1.5 * speed["student_read"]))
+    passes = (REQUESTS + WARM_UP) * length / 2 + (FEWEST + 2) * FEWER_ROWS * length
+    steps = (FEWEST + 1) * (NEW_TOKENS - 1)
+    return 2 * LOADING + float(passes) * read + steps * float(speed["teacher_step"] + speed["student_step"])
 
 
 def _finetuning(wanted: Finetune | None, train: list[Example], speed: dict[str, Any]) -> float:
@@ -268,6 +290,36 @@ def _learning(
     seconds = _per_token(step, rows)
     model.eval()
     return seconds
+
+
+@torch.inference_mode()
+def _step(model: PreTrainedModel, task: Task) -> float:
+    """Seconds for one token more, which costs the reading of all weights; a classifier writes none."""
+    if task.name == "classification":
+        return 0.0
+    ids = torch.ones(1, 1, dtype=torch.long, device=device())
+    return min(_seconds(lambda: model(input_ids=ids, use_cache=False)) for _ in range(FEWEST))
+
+
+def _comparing(model: PreTrainedModel, task: Task, rows: list[Example]) -> float:
+    """Seconds for a position's statistics of one model among several beside a teacher, whose outcomes are as many as a
+    vocabulary; a classifier's take no time."""
+    if task.name == "classification":
+        return 0.0
+    with torch.inference_mode():
+        found = task.scores(model, on_device(task.collate(rows[:1])))
+    scores = replace(found, labels=found.labels.clamp_min(0))  # what is not known yet takes as long
+    others = [replace(scores) for _ in range(2)]
+    if not len(scores.labels):
+        return 0.0
+    return _seconds(lambda: task.side_by_side([scores, *others], scores, rows[:1])) / 3 / len(scores.labels)
+
+
+def _seconds(action: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    action()
+    synchronise()
+    return time.perf_counter() - start
 
 
 @torch.inference_mode()

@@ -1,6 +1,6 @@
 """What every task offers; see `tasks/__init__.py`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -129,6 +129,15 @@ class Task(Protocol):
 
     def statistics(self, mine: Scores, teacher: Scores, examples: list[Example]) -> dict[str, Tensor]:
         """Per-example sums from which `metrics` are computed: name -> [examples] or [examples, C]."""
+        ...
+
+    def side_by_side(
+        self, models: Sequence[Scores], teacher: Scores | None, examples: list[Example]
+    ) -> list[dict[str, Tensor]]:
+        """`statistics` of several models that read the same batch, each beside the teacher; what it says is looked at once.
+
+        Args: teacher: may be one of them; None: each is compared with itself.
+        """
         ...
 
     def floor(self, train: list[Example], evaluated: list[Example]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a task becomes when the teacher has another tokenizer: rows are the student's, and the teacher reads them its way."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -144,14 +144,18 @@ class BilingualLM(CausalLM, Bilingual):
         found = self.others_scores(model, batch)
         return TheirScores(found.hidden, found.head, found.labels, found.rows)
 
-    @torch.no_grad()
-    def statistics(self, mine: Scores, teacher: Scores, examples: list[Example]) -> dict[str, Tensor]:
-        """As for one tokenizer, but that nothing is compared token by token; bytes are those that the model itself counted."""
-        sums = super().statistics(mine, mine, examples)
-        if isinstance(mine, TheirScores):
-            sizes = [float(example.bytes) for example in self.as_other(examples)]
-            sums["bytes"] = torch.tensor(sizes, dtype=torch.float64)
-        return {name: value for name, value in sums.items() if name not in OF_THE_TEACHER}
+    def side_by_side(
+        self, models: Sequence[Scores], teacher: Scores | None, examples: list[Example]
+    ) -> list[dict[str, Tensor]]:
+        """As for one tokenizer, but that nothing is compared token by token; bytes are those that a model itself counted."""
+        found = []
+        for mine in models:
+            (sums,) = super().side_by_side([mine], None, examples)
+            if isinstance(mine, TheirScores):
+                sizes = [float(example.bytes) for example in self.as_other(examples)]
+                sums["bytes"] = torch.tensor(sizes, dtype=torch.float64)
+            found.append({name: value for name, value in sums.items() if name not in OF_THE_TEACHER})
+        return found
 
 
 class BilingualClassification(Classification, Bilingual):

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..models.sharded import is_sharded
 from ..models.taps import hidden_at_head, language_head, seen_by_wrapper, verify_head
 from .base import Batch, Layout, Scores, unwrap
 from .panel import Panel, is_panel, load_panel
-from .reading import TOPS, by_position, furthest, readings
+from .reading import RowSums, readings
 
 
 class CausalLM:
@@ -167,33 +167,27 @@ class CausalLM:
             reasons=batch["reasons"][:, 1:][mask] if "reasons" in batch else None,
         )
 
-    @torch.no_grad()
     def statistics(self, mine: Scores, teacher: Scores, examples: list[Example]) -> dict[str, Tensor]:
-        """The columns of LM_METRICS, summed over each example's positions, chunk by chunk; see `readings`."""
-        sums: dict[str, Tensor] = {}
-        agree: list[Tensor] = []
-        apart: list[tuple[Tensor, Tensor]] = []
-        count = len(examples)
-        for piece in chunks(mine.hidden.shape[0], self.outcomes):
-            student = mine.head.logits(mine.hidden[piece])
-            knows = None if teacher is mine else teacher.head.logits(teacher.hidden[piece])
-            rows = mine.rows[piece].cpu()
-            found = readings(student, knows, mine.labels[piece])
-            agree.append(found["agree"])
-            if TOPS in found:
-                apart.append((found["kl"].cpu(), found.pop(TOPS).cpu()))
-            for name, value in found.items():
-                column = sums.setdefault(name, torch.zeros(count, *value.shape[1:], dtype=torch.float64))
-                column.index_add_(0, rows, value.double().cpu())
-        for name, value in by_position(mine.rows, torch.cat(agree)).items():
-            column = torch.zeros(count, value.shape[1], dtype=torch.float64)
-            sums[name] = column.index_add_(0, mine.rows.cpu(), value.cpu())
-        if apart:
-            kl, tops = (torch.cat(parts) for parts in zip(*apart, strict=True))
-            sums |= furthest(mine.rows.cpu(), kl, tops, count)
-        sums["tokens"] = torch.bincount(mine.rows.cpu(), minlength=count).double()
-        sums["bytes"] = torch.tensor([float(example.bytes) for example in examples], dtype=torch.float64)
-        return sums
+        """Those of one model; see `side_by_side`."""
+        return self.side_by_side([mine], None if teacher is mine else teacher, examples)[0]
+
+    @torch.no_grad()
+    def side_by_side(
+        self, models: Sequence[Scores], teacher: Scores | None, examples: list[Example]
+    ) -> list[dict[str, Tensor]]:
+        """The columns of LM_METRICS of each, summed over each example's positions, chunk by chunk; see `readings`."""
+        first = models[0]
+        sums = [RowSums(first.rows, len(examples)) for _ in models]
+        for piece in chunks(first.hidden.shape[0], self.outcomes):
+            logits = [one.head.logits(one.hidden[piece]) for one in models]
+            knows = None
+            if teacher is not None:
+                among = [mine for one, mine in zip(models, logits, strict=True) if one is teacher]
+                knows = among[0] if among else teacher.head.logits(teacher.hidden[piece])
+            for mine, found in zip(sums, readings(logits, knows, first.labels[piece]), strict=True):
+                mine.add(piece, found)
+        sizes = torch.tensor([float(example.bytes) for example in examples], dtype=torch.float64)
+        return [mine.columns() | {"bytes": sizes} for mine in sums]
 
     def floor(self, train: list[Example], evaluated: list[Example]) -> dict[str, Any]:
         """Who only knows how frequent each counted token is in the training rows (with one more of each)."""

@@ -1,6 +1,6 @@
 """Sequence classification: one of C labels for a text or a pair of texts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,12 @@ class Classification:
             _probabilities(mine), mine.labels.cpu().numpy(), _probabilities(teacher)
         )
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in columns.items()}
+
+    def side_by_side(
+        self, models: Sequence[Scores], teacher: Scores | None, examples: list[Example]
+    ) -> list[dict[str, Tensor]]:
+        """Each in turn: their probabilities are few."""
+        return [self.statistics(mine, teacher or mine, examples) for mine in models]
 
     def floor(self, train: list[Example], evaluated: list[Example]) -> dict[str, Any]:
         """Who always says the majority class of the training rows, with the classes' shares as probabilities."""

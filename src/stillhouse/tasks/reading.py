@@ -1,9 +1,18 @@
-"""What a language model says at N positions, measured: per-position statistics, summed by row elsewhere."""
+"""What language models say at N positions, measured: per-position statistics, summed by row elsewhere.
+
+Several models are measured beside one teacher, whose logits are looked at once.  The passes over [n, V] are as few as the
+statistics need, and are made for a few rows at a time, which stay in a processor's cache.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ..losses.parts import ROWS, nll_and_kl
+from ..losses.parts import ROWS
 from ..measure import ECE_BINS, TEMPERATURES
 
 TOP, RANKED = 5, 10
@@ -14,52 +23,222 @@ TOPS = "tops"
 """[n, 4] likeliest token of the teacher and of the student, and how likely each finds its own; no column, see `furthest`."""
 BUCKETS = 12
 """Positions are told apart by powers of two: 1, 2–3, 4–7, and so on."""
+LEAST = torch.finfo(torch.float32).tiny
+"""Probabilities below it count as it (87 nats) in KL(q ‖ p), so that the result is finite."""
+DEPTH = 64
+"""Numbers of which `likeliest` looks at the largest first."""
 
 
-def readings(student: Tensor, teacher: Tensor | None, labels: Tensor) -> dict[str, Tensor]:
-    """Column of LM_METRICS -> [n] or [n, K].  Overwrites both logits, [n, V].
+def readings(models: Sequence[Tensor], teacher: Tensor | None, labels: Tensor) -> list[dict[str, Tensor]]:
+    """Of each model, column of LM_METRICS -> [n] or [n, K].
 
-    Args: teacher: None where the model is the teacher, which agrees with itself.
+    Args:
+        models: the logits of each, [n, V], which are overwritten.
+        teacher: its logits, [n, V]; they may be those of one of the models.  A model is compared with itself where they are,
+            and where there is no teacher.
+        labels: [n], all known.
     """
-    best = student.argmax(-1)
-    correct = best == labels
-    favourite = best if teacher is None else teacher.argmax(-1)
-    agree = best == favourite
-    theirs = student.clone() if teacher is None else teacher
-    warmer = at_temperatures(student, labels)
-    nll, kl = nll_and_kl(
-        student, theirs, labels
-    )  # leaves both softmaxes, q and p, in the place of the logits
+    warmer = [at_temperatures(logits, labels) for logits in models]
+    found: list[list[dict[str, Tensor]]] = [[] for _ in models]
+    for some in few_rows(labels):
+        theirs = None if teacher is None else said(teacher[some], RANKED)
+        for logits, mine in zip(models, found, strict=True):
+            alone = theirs is None or logits is teacher
+            one = theirs if theirs is not None and logits is teacher else said(logits[some], TOP)
+            mine.append(_passes(one, None if alone else theirs, labels[some]))
+    each = [{name: torch.cat([part[name] for part in parts]) for name in parts[0]} for parts in found]
+    return [_columns(mine, labels) | warm for mine, warm in zip(each, warmer, strict=True)]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model says at n positions."""
+
+    logits: Tensor
+    """[n, V]"""
+    shares: Tensor
+    """[n, V], their softmax."""
+    best: Tensor
+    """[n, k], the likeliest tokens, the likeliest first."""
+    total: Tensor
+    """[n], what the shares sum to: torch adds up in single precision one after the other, and is off by 1e-5."""
+    log_sum: Tensor
+    """[n], log Σ exp of the logits, without that error."""
+
+    @cached_property
+    def excludes(self) -> bool:
+        """Whether it gives some outcome less than LEAST."""
+        return bool((self.logits.amin(-1) - self.log_sum < math.log(LEAST)).any())
+
+
+def said(logits: Tensor, count: int) -> Said:
+    """See `Said`; `count` of the likeliest tokens, or all that there are."""
+    best = likeliest(logits, min(count, logits.shape[-1]))
+    shares, first = torch.softmax(logits, -1), best[:, :1]
+    total = shares.sum(-1)
+    log_sum = (logits.gather(-1, first) - shares.gather(-1, first).log()).squeeze(-1) + total.log()
+    return Said(logits, shares, best, total, log_sum)
+
+
+def _passes(mine: Said, theirs: Said | None, labels: Tensor) -> dict[str, Tensor]:
+    """All that needs the whole distributions.  Overwrites the logits of `mine`, if there is a teacher."""
+    first = mine.best[:, :1]
     found = {
+        "nll": mine.log_sum - mine.logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1),
+        "squares": torch.linalg.vector_norm(mine.shares, dim=-1) ** 2,
+        "confidence": mine.shares.gather(-1, first).squeeze(-1),
+        "best": mine.best,
+    }
+    if theirs is None:
+        return found
+    forward, reverse = divergences(mine, theirs)
+    return found | {
+        "theirs": theirs.best,
+        "in their order": mine.shares.gather(-1, theirs.best),
+        "their confidence": theirs.shares.gather(-1, theirs.best[:, :1]).squeeze(-1),
+        "kl": forward,
+        "reverse_kl": reverse,
+    }
+
+
+def _columns(found: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    """The columns that follow from what `_passes` found."""
+    nll, best = found["nll"], found["best"][:, 0]
+    favourite = found["theirs"][:, 0] if "theirs" in found else best
+    correct, agree, wrong = best == labels, best == favourite, favourite != labels
+    columns = {
         "nll": nll,
         "correct": correct,
         "agree": agree,
-        "kl": kl,
-        "brier": 1.0 - 2.0 * torch.exp(-nll) + torch.linalg.vector_norm(student, dim=-1) ** 2,
-        "teacher_wrong": favourite != labels,
-        "repeats": agree & (favourite != labels),
-        **confidence_bins(student.amax(-1), correct),
-        **warmer,
+        "kl": found.get("kl", torch.zeros_like(nll)),
+        "brier": 1.0 - 2.0 * torch.exp(-nll) + found["squares"],
+        "teacher_wrong": wrong,
+        "repeats": agree & wrong,
+        **confidence_bins(found["confidence"], correct),
     }
-    if teacher is None:
-        return found
-    shares = [
-        row.gather(-1, top.unsqueeze(-1)).squeeze(-1) for row, top in ((theirs, favourite), (student, best))
-    ]
-    tops = torch.stack([favourite.double(), best.double(), *(share.double() for share in shares)], -1)
-    return found | agreement(student, theirs) | {TOPS: tops}
+    if "theirs" not in found:
+        return columns
+    tops = [favourite, best, found["their confidence"], found["confidence"]]
+    return columns | {
+        "top5": shared(found["best"], found["theirs"]),
+        "rank": spearman(found["in their order"]),
+        "reverse_kl": found["reverse_kl"],
+        TOPS: torch.stack([one.double() for one in tops], -1),
+    }
+
+
+def few_rows(values: Tensor) -> list[slice]:
+    """Slices that cover n rows: ROWS at a time, which stay in a processor's cache; an accelerator takes all at once."""
+    count = len(values)
+    step = ROWS if values.device.type == "cpu" else max(1, count)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def likeliest(logits: Tensor, count: int) -> Tensor:
+    """[n, V] -> [n, count], the outcomes with the largest logits, the largest first; of equal first ones the lowest, as argmax.
+
+    Folded into DEPTH lines, the largest lie in the columns with the largest maxima: one pass that a processor makes quickly, and
+    a choice among few, instead of a choice among all.
+    """
+    width = logits.shape[-1] // DEPTH
+    if logits.device.type != "cpu" or width <= count:
+        values, best = logits.topk(count)
+    else:
+        lines = torch.arange(DEPTH, device=logits.device).unsqueeze(1) * width
+        columns = logits[:, : DEPTH * width].view(-1, DEPTH, width).amax(1).topk(count).indices
+        left = torch.arange(DEPTH * width, logits.shape[-1], device=logits.device).expand(len(logits), -1)
+        ids = torch.cat([(columns.unsqueeze(1) + lines).flatten(1), left], 1)
+        values, places = logits.gather(-1, ids).topk(count)
+        best = ids.gather(-1, places)
+    if count > 1 and (tied := values[:, 0] == values[:, 1]).any():
+        best[tied] = logits[tied].sort(dim=-1, descending=True, stable=True).indices[:, :count]
+    return best
+
+
+def divergences(mine: Said, theirs: Said) -> tuple[Tensor, Tensor]:
+    """KL(p ‖ q) and KL(q ‖ p), [n] each, of the student's q and the teacher's p, nats.  Overwrites the student's logits z.
+
+    Both are means of log q − log p, under p and under q, so one difference serves both; what the logits of one side have in common
+    is taken from it first, so that nothing cancels where the two are alike.
+    """
+    apart = mine.logits.sub_(theirs.logits).sub_((mine.log_sum - theirs.log_sum).unsqueeze(-1))
+    forward, reverse = -_dot(theirs.shares, apart) / theirs.total, _dot(mine.shares, apart) / mine.total
+    # outcomes that are all but excluded want more passes, and are seldom there; a processor looks first, and an accelerator does
+    # not, for looking would wait for it
+    usual = apart.device.type == "cpu" and bool(torch.isfinite(forward + reverse).all())
+    if not usual or theirs.excludes:
+        p, q = theirs.shares, mine.shares
+        forward = -_dot(p, torch.where(p > 0, apart, 0.0)) / theirs.total
+        reverse = _dot(q, q.clamp_min(LEAST).log() - p.clamp_min(LEAST).log()) / mine.total
+    return forward, reverse
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """[n, V] each -> [n].  A product of matrices this thin takes a processor three times as long."""
+    return (one * other).sum(-1)
+
+
+def shared(mine: Tensor, theirs: Tensor) -> Tensor:
+    """[n], which share of the teacher's TOP likeliest tokens is among the student's.  Args: [n, k] each."""
+    return (theirs[:, :TOP].unsqueeze(2) == mine[:, :TOP].unsqueeze(1)).any(2).double().mean(-1)
+
+
+def spearman(values: Tensor) -> Tensor:
+    """[n], the rank correlation between the order of the columns and that of their values, [n, k], the largest first."""
+    count = values.shape[-1]
+    order = values.argsort(dim=-1, descending=True, stable=True).argsort(-1).double()
+    apart = order - torch.arange(count, device=order.device)
+    return 1.0 - 6.0 * apart.square().sum(-1) / max(1, count * (count**2 - 1))
 
 
 def at_temperatures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """−log q(label) at TEMPERATURES, [n, T], of one position in EVERY; zeros elsewhere, and a column that counts."""
-    some, picked = logits[::EVERY], labels[::EVERY].unsqueeze(-1)
-    own = some.gather(-1, picked).squeeze(-1)
     nats = logits.new_zeros(len(logits), len(TEMPERATURES))
-    for number, temperature in enumerate(TEMPERATURES):
-        nats[::EVERY, number] = torch.logsumexp(some / temperature, -1) - own / temperature
+    picked, apart = labels[::EVERY].unsqueeze(-1), logits[::EVERY]
+    for some in few_rows(picked):
+        below = apart[some] - apart[some].amax(-1, keepdim=True)
+        own, scaled = below.gather(-1, picked[some]).squeeze(-1), torch.empty_like(below)
+        for number, temperature in enumerate(TEMPERATURES):
+            torch.mul(below, 1.0 / temperature, out=scaled)
+            nats[::EVERY][some, number] = scaled.exp_().sum(-1).log() - own / temperature
     count = logits.new_zeros(len(logits))
     count[::EVERY] = 1.0
     return {"nll_at": nats, "nll_at_count": count}
+
+
+class RowSums:
+    """Readings of one model, summed over each row's positions, chunk by chunk.
+
+    Args: rows: [N] the row of each position, in ascending order; count: of rows.
+    """
+
+    def __init__(self, rows: Tensor, count: int) -> None:
+        self.rows, self.count = rows.cpu(), count
+        self._sums: dict[str, Tensor] = {}
+        self._agree: list[Tensor] = []
+        self._apart: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, some: slice, found: dict[str, Tensor]) -> None:
+        """The readings of these positions, which follow those of the last call."""
+        for name, value in found.items():
+            if name != TOPS:
+                zeros = torch.zeros(self.count, *value.shape[1:], dtype=torch.float64)
+                column = self._sums.setdefault(name, zeros)
+                column.index_add_(0, self.rows[some], value.double().cpu())
+        self._agree.append(found["agree"].cpu())
+        if TOPS in found:
+            self._apart.append((found["kl"].cpu(), found[TOPS].cpu()))
+
+    def columns(self) -> dict[str, Tensor]:
+        """Column -> [rows] or [rows, K], what depends on the places of all positions included."""
+        sums = dict(self._sums)
+        for name, value in by_position(self.rows, torch.cat(self._agree)).items():
+            column = torch.zeros(self.count, value.shape[1], dtype=torch.float64)
+            sums[name] = column.index_add_(0, self.rows, value)
+        if self._apart:
+            kl, tops = (torch.cat(parts) for parts in zip(*self._apart, strict=True))
+            sums |= furthest(self.rows, kl, tops, self.count)
+        return sums | {"tokens": torch.bincount(self.rows, minlength=self.count).double()}
 
 
 def by_position(rows: Tensor, agree: Tensor) -> dict[str, Tensor]:
@@ -99,29 +278,3 @@ def confidence_bins(confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:
         "bin_conf": bins * confidence.double().unsqueeze(-1),
         "bin_acc": bins * correct.double().unsqueeze(-1),
     }
-
-
-def agreement(q: Tensor, p: Tensor) -> dict[str, Tensor]:
-    """How alike the student's q and the teacher's p are, [n, V] each: likeliest tokens, their order, KL(q ‖ p) [n]."""
-    ranked = min(RANKED, p.shape[-1])
-    best = p.topk(ranked).indices
-    mine = q.topk(min(TOP, q.shape[-1])).indices
-    shared = (best[:, :TOP].unsqueeze(2) == mine.unsqueeze(1)).any(2).double().mean(-1)
-    order = q.gather(-1, best).argsort(dim=-1, descending=True, stable=True).argsort(-1).double()
-    apart = order - torch.arange(ranked, device=order.device)
-    spearman = 1.0 - 6.0 * apart.square().sum(-1) / max(1, ranked * (ranked**2 - 1))
-    return {"top5": shared, "rank": spearman, "reverse_kl": reverse_kl(q, p)}
-
-
-def reverse_kl(q: Tensor, p: Tensor) -> Tensor:
-    """KL(q ‖ p) of probabilities [n, V], nats.  A few rows at a time, which stay in a processor's cache.
-
-    Probabilities below the smallest float32 count as that (87 nats), so that the result is finite.
-    """
-    least = torch.finfo(torch.float32).tiny
-    values = []
-    for start in range(0, len(q), ROWS):
-        mine, theirs = q[start : start + ROWS], p[start : start + ROWS]
-        surprise = mine.clamp_min(least).log_() - theirs.clamp_min(least).log_()
-        values.append(torch.bmm(mine.unsqueeze(1), surprise.unsqueeze(2)).flatten())
-    return torch.cat(values) if values else q.new_zeros(0)
