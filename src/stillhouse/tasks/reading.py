@@ -85,8 +85,8 @@ def _passes(mine: Said, theirs: Said | None, labels: Tensor) -> dict[str, Tensor
     first = mine.best[:, :1]
     found = {
         "nll": mine.log_sum - mine.logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1),
-        "squares": torch.linalg.vector_norm(mine.shares, dim=-1) ** 2,
-        "confidence": mine.shares.gather(-1, first).squeeze(-1),
+        "squares": (torch.linalg.vector_norm(mine.shares, dim=-1) / mine.total) ** 2,
+        "confidence": mine.shares.gather(-1, first).squeeze(-1) / mine.total,
         "best": mine.best,
     }
     if theirs is None:
@@ -95,7 +95,7 @@ def _passes(mine: Said, theirs: Said | None, labels: Tensor) -> dict[str, Tensor
     return found | {
         "theirs": theirs.best,
         "in their order": mine.shares.gather(-1, theirs.best),
-        "their confidence": theirs.shares.gather(-1, theirs.best[:, :1]).squeeze(-1),
+        "their confidence": theirs.shares.gather(-1, theirs.best[:, :1]).squeeze(-1) / theirs.total,
         "kl": forward,
         "reverse_kl": reverse,
     }
