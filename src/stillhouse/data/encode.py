@@ -2,7 +2,8 @@
 
 Knows tokenizers, and neither models nor losses.  An example is one sequence that a model reads:
 
-    key        hash of everything that decides what a model says about it: ids, borders, counted positions
+    key        hash of everything that decides what a model says about it: ids, borders, counted positions; and of the teacher's
+               ids, where a classifier's teacher reads others
     row        id of the (first) row it was made from
     input_ids  [T]
     labels     [T], -100 where nothing is counted; unshifted, as Hugging Face has it.  A classifier's is one number

@@ -37,7 +37,7 @@ class TheirScores(Scores):
 
 
 class Bilingual(ABC):
-    """A model whose tokenizer is another one is handed the same text in its own tokens.
+    """Goes before a task in a class's bases: a model whose tokenizer is another one is handed the same text in its own tokens.
 
     Args: other: the same task in that tokenizer.
     """
@@ -70,6 +70,19 @@ class Bilingual(ABC):
             )
         return why is None
 
+    def load(
+        self, folder: Path, dtype: torch.dtype = torch.float32, head_seed: int | None = None
+    ) -> PreTrainedModel:
+        """The model in `folder`, with whichever of the two tokenizers lies beside it."""
+        if self.is_mine(folder):
+            mine: PreTrainedModel = super().load(folder, dtype, head_seed)  # type: ignore[misc]
+            return mine
+        return self.adopt(self.other.load(folder, dtype, head_seed))
+
+    def collate(self, examples: list[Example]) -> Batch:
+        """As for one tokenizer; the examples ride along, to be read in the other."""
+        return {**super().collate(examples), "examples": examples}  # type: ignore[misc]
+
     def is_other(self, model: nn.Module) -> bool:
         """Whether this model reads in the other tokenizer."""
         return unwrap(model) in self._others
@@ -80,7 +93,7 @@ class Bilingual(ABC):
         return self.other.scores(model, _moved(theirs, unwrap(model).device))
 
 
-class BilingualLM(CausalLM, Bilingual):
+class BilingualLM(Bilingual, CausalLM):
     """Language modelling; the two models' distributions are over different tokens (see `losses.cross_tokenizer`).
 
     Args:
@@ -112,18 +125,6 @@ class BilingualLM(CausalLM, Bilingual):
         said = {row["id"]: row["messages"] for row in rows if "messages" in row}
         self.messages |= {example.key: said[example.row] for example in examples if example.row in said}
         return examples, dropped
-
-    def load(
-        self, folder: Path, dtype: torch.dtype = torch.float32, head_seed: int | None = None
-    ) -> PreTrainedModel:
-        """The model in `folder`, with whichever of the two tokenizers lies beside it."""
-        if self.is_mine(folder):
-            return super().load(folder, dtype, head_seed)
-        return self.adopt(self.other.load(folder, dtype, head_seed))
-
-    def collate(self, examples: list[Example]) -> Batch:
-        """As for one tokenizer; the examples ride along, to be read in the other."""
-        return {**super().collate(examples), "examples": examples}
 
     def packs(self, model: PreTrainedModel) -> bool:
         """Never: each row has a reading of its own, and the control must see the same batches."""
@@ -158,7 +159,7 @@ class BilingualLM(CausalLM, Bilingual):
         return found
 
 
-class BilingualClassification(Classification, Bilingual):
+class BilingualClassification(Bilingual, Classification):
     """Classes are the same whatever tokens a text is cut into, so every term that compares classes serves as it is.
 
     An example's key is of what both models read: texts that are the same tokens to one of them only (capitals, rare words, a
@@ -201,18 +202,6 @@ class BilingualClassification(Classification, Bilingual):
             {mine.key: replace(their, key=mine.key) for mine, their in zip(examples, theirs, strict=True)}
         )
         return examples, dropped
-
-    def load(
-        self, folder: Path, dtype: torch.dtype = torch.float32, head_seed: int | None = None
-    ) -> PreTrainedModel:
-        """The model in `folder`, with whichever of the two tokenizers lies beside it."""
-        if self.is_mine(folder):
-            return super().load(folder, dtype, head_seed)
-        return self.adopt(self.other.load(folder, dtype, head_seed))
-
-    def collate(self, examples: list[Example]) -> Batch:
-        """As for one tokenizer; the examples ride along, to be read in the other."""
-        return {**super().collate(examples), "examples": examples}
 
     def as_other(self, examples: list[Example]) -> list[Example]:
         """The examples in the other tokenizer.  One that was made of tokens has no text: the other reads what they say."""
