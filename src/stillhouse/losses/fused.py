@@ -20,9 +20,12 @@ from .reduction import share, total_mean
 
 CHUNK_BYTES = 64 * 2**20
 """Of float32 logits in one chunk: large enough for full speed of the products, small against any model."""
-BLOCKS, BLOCK_ROWS = 4, 32
-"""A teacher's logits beside the student's are made for a quarter of a chunk at a time, but at least for so many rows: the
-student's three products want large chunks more than the teacher's one does."""
+BLOCKS, BLOCK_ROWS = 2, 32
+"""A teacher's logits beside the student's are made for half a chunk at a time, but at least for so many rows: the student's
+three products want large chunks more than the teacher's one does (a quarter costs it a third of its speed)."""
+
+ADDED_ROWS = 4096
+"""Of a gradient in bfloat16, widened at a time."""
 
 ValueAndGradient = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """(logits [n, V], which of the N positions they are) -> (nats [n], gradient on the logits [n, V])."""
@@ -69,17 +72,31 @@ class Head:
         bias = None if self.bias is None else self.bias[: self.vocabulary].float()
         return replace(self, weight=self.weight[: self.vocabulary].float(), bias=bias)
 
-    def logits(self, hidden: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """[n, H] -> [n, V], float32, a new tensor; `dtype` is the arithmetic of the product."""
+    def logits(self, hidden: Tensor, dtype: torch.dtype | None = None, room: Tensor | None = None) -> Tensor:
+        """[n, H] -> [n, V], float32, a new tensor, or `room`; `dtype` is the arithmetic of the product."""
         if self.weight is None:
-            return hidden[:, : self.vocabulary].to(torch.float32, copy=True)
+            logits = hidden[:, : self.vocabulary]
+            return logits.to(torch.float32, copy=True) if room is None else room.copy_(logits)
         weight = self.weight[: self.vocabulary]
-        dtype = dtype or weight.dtype
-        logits = (hidden.to(dtype) @ weight.to(dtype).T).float()
+        dtype = dtype or arithmetic(weight)
+        with torch.autocast(hidden.device.type, enabled=False):  # or a float32 product would not be one
+            factors = hidden.to(dtype), weight.to(dtype).T
+            if room is None:
+                logits = torch.mm(*factors).float()
+            elif dtype == torch.float32:
+                logits = torch.mm(*factors, out=room)
+            else:
+                logits = room.copy_(torch.mm(*factors))
         if self.bias is not None:
             logits.add_(self.bias[: self.vocabulary].float())
         logits = logits.mul_(self.scale) if self.scale != 1.0 else logits
         return logits.div_(self.softcap).tanh_().mul_(self.softcap) if self.softcap else logits
+
+
+def arithmetic(weight: Tensor) -> torch.dtype:
+    """What autocast multiplies in, where it is on; else the weight's own."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def by_autograd(loss: Callable[[Tensor, slice], Tensor]) -> ValueAndGradient:
@@ -110,7 +127,7 @@ def fused_loss(
         head: of the student.
         terms: (weight, term) each.
         total: counted positions of the whole optimiser step (see `reduction.total_mean`).
-        dtype: arithmetic of the three products; None = the weight's.
+        dtype: arithmetic of the three products; None = autocast's, or the weight's.
         positions: [N], a factor on the nats of each position, in all terms; None = 1.  `total` counts positions, whatever
             they weigh.
 
@@ -122,16 +139,23 @@ def fused_loss(
 
 
 def chunks(positions: int, outcomes: int) -> list[slice]:
-    """Slices that cover `positions`, each of at most CHUNK_BYTES of float32 logits."""
-    size = max(1, CHUNK_BYTES // (4 * outcomes))
-    return [slice(start, min(start + size, positions)) for start in range(0, positions, size)]
+    """Slices of like size that cover `positions`, each of about CHUNK_BYTES of float32 logits, at most a tenth more.
+
+    None is small, for each reads and writes the whole head once more.
+    """
+    most = max(1, int(1.1 * CHUNK_BYTES) // (4 * outcomes))
+    return _evenly(slice(0, positions), -(-positions // most))
 
 
 def blocks(chunk: slice) -> list[slice]:
     """Slices of like size that cover a chunk, in which the terms read it beside a teacher."""
     size = chunk.stop - chunk.start
-    count = -(-size // max(BLOCK_ROWS, -(-size // BLOCKS)))
-    edges = [chunk.start + size * number // count for number in range(count + 1)]
+    return _evenly(chunk, -(-size // max(BLOCK_ROWS, -(-size // BLOCKS))))
+
+
+def _evenly(whole: slice, count: int) -> list[slice]:
+    size = whole.stop - whole.start
+    edges = [whole.start + size * number // max(1, count) for number in range(count + 1)]
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
@@ -153,15 +177,19 @@ class _Fused(torch.autograd.Function):
         wants = ctx.needs_input_grad
         head = replace(head, weight=weight, bias=bias).detached()
         outcomes = head.outcomes(hidden)
-        cast = None if weight is None else weight.detach()[:outcomes].to(dtype or weight.dtype)
+        dtype = dtype or (None if weight is None else arithmetic(weight))
+        cast = None if weight is None else weight.detach()[:outcomes].to(dtype)
         slim = replace(head, weight=cast, bias=None if bias is None else bias[:outcomes], vocabulary=outcomes)
         d_hidden = torch.zeros_like(hidden) if wants[0] else None
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if weight is not None and wants[1] else None
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants[2] else None
         parts = hidden.new_zeros(len(terms), dtype=torch.float32)
         beside = any(not isinstance(term, SoftmaxTerm) for _, term in terms) and weight is not None
-        for positions in chunks(hidden.shape[0], outcomes) if terms else []:
-            logits = slim.logits(hidden[positions], dtype)
+        pieces = chunks(hidden.shape[0], outcomes) if terms else []
+        # one room for all chunks: a new one each time costs a processor as much as a tenth of the products, in page faults
+        room = hidden.new_empty(max((at.stop - at.start for at in pieces), default=0), outcomes, dtype=torch.float32)
+        for positions in pieces:
+            logits = slim.logits(hidden[positions], dtype, room[: positions.stop - positions.start])
             bend = 1.0 - (logits / slim.softcap).square() if slim.softcap else None
             for block in blocks(positions) if beside else [positions]:
                 own = logits[block.start - positions.start : block.stop - positions.start]
@@ -174,7 +202,7 @@ class _Fused(torch.autograd.Function):
             if slim.scale != 1.0:
                 logits.mul_(slim.scale)
             _fold(logits, hidden[positions], cast, positions, d_hidden, d_weight, d_bias)
-            del logits, own, bend
+            del own, bend
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
         ctx.dtypes = (
             hidden.dtype,
@@ -253,8 +281,11 @@ def _fold(
     slim = d_logits.to(weight.dtype)
     if d_hidden is not None:
         d_hidden[positions] = (slim @ weight).to(d_hidden.dtype)
-    if d_weight is not None:
-        if weight.dtype == d_weight.dtype:
-            d_weight[:outcomes].addmm_(slim.T, hidden.to(weight.dtype))
-        else:  # sums of many chunks stay float32
-            d_weight[:outcomes] += slim.T @ hidden.to(weight.dtype)
+    if d_weight is None:
+        return
+    if weight.dtype == d_weight.dtype:
+        d_weight[:outcomes].addmm_(slim.T, hidden.to(weight.dtype))
+        return
+    own = slim.T @ hidden.to(weight.dtype)
+    for at in range(0, outcomes, ADDED_ROWS):  # sums of many chunks stay float32; adding two kinds at once is slow
+        d_weight[at : min(at + ADDED_ROWS, outcomes)] += own[at : at + ADDED_ROWS].float()
