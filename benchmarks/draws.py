@@ -81,7 +81,7 @@ def main() -> None:
         dense += torch.stack([(q - p).square().sum(), ((q - p) @ head).square().sum()])
         for form in forms:
             if form[0] == "samples":
-                ids, shares = draw_sampled(log_p, uniform, form[1])
+                ids, shares, _ = draw_sampled(log_p, uniform, form[1])
                 kept[form].append(Sampled(ids, shares, -(p * log_p).sum(-1), 1.0))
             else:  # what is not kept is taken from all others in the student's proportions: another loss, not shown here
                 ids, values = topk_log_probs(log_p, form[1])

@@ -276,7 +276,7 @@ def test_over_many_draws_sampled_targets_have_the_dense_losss_value_and_gradient
     times = 8000
     log_p = torch.log_softmax(teacher / temperature, -1).expand(times, -1)
     uniform = torch.rand(times, generator=torch.Generator().manual_seed(0))
-    ids, shares = draw_sampled(log_p, uniform, draws)
+    ids, shares, _ = draw_sampled(log_p, uniform, draws)
     assert abs(shares.sum(-1).mean() - 1) < 0.01
     entropy = -(log_p.exp() * log_p).sum(-1)
 
@@ -300,7 +300,7 @@ def test_the_gradient_of_sampled_targets_is_that_of_their_value_though_shares_do
 ) -> None:
     student, teacher = draw(64, 30), draw(64, 30, seed=1)
     log_p = torch.log_softmax(teacher / temperature, -1)
-    ids, shares = draw_sampled(log_p, torch.rand(64, generator=torch.Generator().manual_seed(2)), 6)
+    ids, shares, _ = draw_sampled(log_p, torch.rand(64, generator=torch.Generator().manual_seed(2)), 6)
     assert (shares.sum(-1) - 1).abs().max() > 0.05
     entropy = torch.zeros(64)
     leaf = student.clone().requires_grad_()
@@ -322,7 +322,7 @@ def test_the_gradient_of_sampled_targets_is_that_of_their_value_though_shares_do
 def test_probable_outcomes_are_always_kept_to_a_part_of_a_draw_and_others_stand_for_one_draw_each() -> None:
     log_p = torch.log_softmax(draw(300, 50), -1)
     uniform = torch.rand(300, generator=torch.Generator().manual_seed(1))
-    ids, shares = draw_sampled(log_p, uniform, 32)
+    ids, shares, _ = draw_sampled(log_p, uniform, 32)
     found = torch.zeros(300, 50).scatter_add_(1, ids, shares)
     p = log_p.exp()
     sure = p >= 1 / 32
@@ -340,5 +340,22 @@ def test_an_outcome_without_mass_is_never_drawn() -> None:
     logits[:, [0, 3, 5]] = -torch.inf
     uniform = torch.cat([torch.tensor([0.0, 1.0 - 2**-24]), torch.rand(998)])
     for draws in (1, 2, 7):
-        ids, shares = draw_sampled(torch.log_softmax(logits, -1), uniform, draws)
+        ids, shares, _ = draw_sampled(torch.log_softmax(logits, -1), uniform, draws)
         assert set(ids[shares > 0].tolist()) == {1, 2, 4}
+
+
+@pytest.mark.parametrize("outcomes", [40, 64, 1000, 8192])
+def test_draws_are_those_of_one_comb_on_the_whole_cumulative_sum_and_the_entropy_is_exact(outcomes: int) -> None:
+    """Blocks of outcomes and few rows at a time are how it is computed, and change nothing."""
+    logits, draws, temperature = draw(50, outcomes, spread=3.0), 8, 1.5
+    uniform = torch.rand(50, generator=torch.Generator().manual_seed(3))
+    ids, shares, entropy = draw_sampled(logits, uniform, draws, temperature=temperature)
+    log_p = torch.log_softmax(logits.double() / temperature, -1)
+    p = log_p.exp()
+    close(entropy.double(), -(p * log_p).sum(-1), 1e-5)
+    rest = p.masked_fill(p >= 1 / draws, 0.0).cumsum(-1)
+    found = torch.zeros(50, outcomes).scatter_add_(1, ids, shares)
+    for row in range(50):
+        points = (torch.arange(draws) + uniform[row].double()) / draws
+        drawn = torch.searchsorted(rest[row], points[points < rest[row, -1]], right=True)
+        assert set(found[row].masked_fill(p[row] >= 1 / draws, 0.0).nonzero().flatten().tolist()) == set(drawn.tolist())

@@ -8,8 +8,8 @@ import torch
 from scipy.stats import spearmanr
 
 from stillhouse.measure import TEMPERATURES
+from stillhouse.losses.rows import DEPTH, likeliest
 from stillhouse.tasks.reading import (
-    DEPTH,
     EVERY,
     LEAST,
     RANKED,
@@ -17,7 +17,6 @@ from stillhouse.tasks.reading import (
     by_position,
     confidence_bins,
     furthest,
-    likeliest,
     readings,
 )
 

@@ -86,7 +86,7 @@ def test_shares_come_back_exactly_and_the_entropy_of_each_row_in_the_mean(tmp_pa
     log_p = torch.log_softmax(4 * torch.randn(9, outcomes, generator=generator), -1)
     log_p[4] = torch.log_softmax(torch.zeros(outcomes), -1)
     log_p[5] = torch.log_softmax(torch.cat([torch.tensor([90.0]), torch.zeros(outcomes - 1)]), -1)
-    ids, shares = draw_sampled(log_p, torch.rand(9, generator=generator), draws)
+    ids, shares, _ = draw_sampled(log_p, torch.rand(9, generator=generator), draws)
     entropy = -(log_p.exp() * log_p).sum(-1)
     said = Sampled(ids, shares, entropy, 2.0)
     meta = {**DRAWN, "samples": draws, "outcomes": outcomes}

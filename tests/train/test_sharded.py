@@ -405,6 +405,13 @@ def test_fsdp1_and_accelerates_own_launcher_are_refused_and_not_taken_for_ddp(tm
         sharded.wanted(args, small(), None, [])
 
 
+def test_deepspeed_is_refused_before_training_and_not_at_its_first_checkpoint(tmp_path, monkeypatch):
+    args = tiny.arguments(tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(RecipeError, match="DeepSpeed is not supported .*; start with torchrun"):
+        sharded.wanted(args, small(), None, [])
+
+
 def halfway() -> LlamaForCausalLM:
     made = small()
     fully_shard(made.model.layers[0])

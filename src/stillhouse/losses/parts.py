@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ROWS = 8
-"""Rows of logits on which several passes are made in turn: small enough to stay in a processor's cache."""
-
+from .rows import few_rows
 
 @dataclass(frozen=True)
 class LogQ:
@@ -132,9 +130,8 @@ def compared(logits: Tensor, term: DenseTerm, at: slice) -> tuple[Tensor, Tensor
     if term.temperature != 1.0:
         theirs.div_(term.temperature)
     values = []
-    step = ROWS if logits.device.type == "cpu" else max(1, len(theirs))
-    for start in range(0, len(theirs), step):
-        t, z = theirs[start : start + step], logits[start : start + step]
+    for some in few_rows(theirs):
+        t, z = theirs[some], logits[some]
         largest = t.amax(-1)
         p = torch.softmax(t, -1)
         log_sum = largest - p.amax(-1).log()

@@ -15,9 +15,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .divergences import forward_kl, log_softmax
 from .parts import LogQ, Parts
+from .rows import few_rows, likeliest, shares_of
+
+BLOCK = 64
+"""Outcomes that are added up together where draws are looked for."""
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """(student_logits [n, K + 1], teacher_logits [n, K + 1]) -> nats [n]."""
@@ -29,9 +34,24 @@ def topk_log_probs(teacher_logits: Tensor, k: int, *, temperature: float = 1.0) 
     Args: teacher_logits: [N, V]; k: at most V are returned.
     Returns: (ids [N, K], log_p [N, K]), most probable first.
     """
-    scaled = teacher_logits.float() / temperature
-    values, ids = scaled.topk(min(k, scaled.shape[-1]), dim=-1)
-    return ids, values - scaled.logsumexp(-1, keepdim=True)
+    k = min(k, teacher_logits.shape[-1])
+    kept = [_topk(_scaled(teacher_logits[some], temperature), k) for some in few_rows(teacher_logits)]
+    if not kept:
+        empty = teacher_logits.new_zeros((0, k))
+        return empty.long(), empty.float()
+    ids, log_p = zip(*kept, strict=True)
+    return torch.cat(ids), torch.cat(log_p)
+
+
+def _topk(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    ids = likeliest(logits, k)
+    _, _, log_sum = shares_of(logits, ids[:, 0])
+    return ids, (logits.gather(-1, ids).double() - log_sum.unsqueeze(-1)).float()
+
+
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    """Logits / T, float32."""
+    return logits.float() if temperature == 1.0 else logits.float() / temperature
 
 
 def forward_kl_topk(
@@ -82,31 +102,67 @@ def divergence_topk_parts(
     )
 
 
-def draw_sampled(log_p: Tensor, uniform: Tensor, draws: int) -> tuple[Tensor, Tensor]:
-    """Few outcomes of each row of softmax probabilities p with shares whose mean over `uniform` is exactly p.
+def draw_sampled(
+    teacher_logits: Tensor, uniform: Tensor, draws: int, *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Few outcomes of each row of p = softmax(teacher_logits / T) with shares whose mean over `uniform` is exactly p.
 
     An outcome of p ≥ 1/draws is kept, with p rounded up or down at random to a part of a draw (see `parts_of_a_draw`); the
     others are drawn with probability p·draws, and whoever is drawn stands for 1/draws.  Of all ways to keep as many
     outcomes without bias, this has the least squared error (threshold sampling: Duffield, Lund, Thorup 2005, IEEE Trans.
     Inf. Theory 51(5)).  Both choices are systematic: one uniform number places a comb on the cumulative sum.
 
-    Args: log_p: [N, V], N > 0; uniform: [N], in [0, 1).
-    Returns: (ids [N, K], shares [N, K]), different ids in each row, and 0 for both at the end of short rows.
+    Args: teacher_logits: [N, V]; uniform: [N], in [0, 1).
+    Returns: (ids [N, K], shares [N, K], entropy of p [N], in nats); different ids in each row, and 0 for both at the end of
+        short rows.
     """
-    p, fine = log_p.exp(), draws * parts_of_a_draw(draws)
-    top, kept = p.topk(min(draws, p.shape[-1]))
-    sure = top >= 1 / draws
-    comb = (top.double() * sure).cumsum(-1) * fine + uniform.double().unsqueeze(-1)
-    counts = comb.floor().diff(dim=-1, prepend=comb.new_zeros(len(p), 1))
-    cumulative = p.scatter_(1, kept, top.masked_fill(sure, 0.0)).cumsum(-1, dtype=torch.float64)
-    points = (torch.arange(draws, device=p.device) + uniform.double().unsqueeze(-1)) / draws
-    drawn = torch.searchsorted(cumulative, points, right=True).clamp_max(p.shape[-1] - 1)
-    hit = (points < cumulative[:, -1:]).double() * parts_of_a_draw(draws)
-    ids, counts = torch.cat([kept, drawn], -1), torch.cat([counts, hit], -1)
+    drawn = [
+        _drawn(_scaled(teacher_logits[some], temperature), uniform[some].double(), draws)
+        for some in few_rows(teacher_logits)
+    ]
+    if not drawn:
+        empty = teacher_logits.new_zeros((0, 1)).float()
+        return empty.long(), empty, empty[:, 0]
+    ids, counts, entropy = (torch.cat(parts) for parts in zip(*drawn, strict=True))
     used = counts > 0
     order = (~used).long().sort(dim=-1, stable=True).indices[:, : int(used.sum(-1).max())]
     counts = counts.gather(-1, order)
-    return ids.gather(-1, order).masked_fill(counts == 0, 0), (counts / fine).float()
+    fine = draws * parts_of_a_draw(draws)
+    return ids.gather(-1, order).masked_fill(counts == 0, 0), (counts / fine).float(), entropy
+
+
+def _drawn(logits: Tensor, uniform: Tensor, draws: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(ids [n, K], how many parts of a draw each stands for [n, K], perhaps none, entropy [n])."""
+    kept = likeliest(logits, min(draws, logits.shape[-1]))
+    p, total, log_sum = shares_of(logits, kept[:, 0])
+    weighed = (p * logits).sum(-1)
+    if not weighed.isfinite().all():  # an outcome that is excluded counts nothing, not 0·(−inf)
+        weighed = (p * torch.where(p > 0, logits, 0.0)).sum(-1)
+    entropy = (log_sum - weighed.double() / total).float()
+    p.div_(total.unsqueeze(-1))
+    top, fine = p.gather(-1, kept), draws * parts_of_a_draw(draws)
+    sure = top >= 1 / draws
+    comb = (top.double() * sure).cumsum(-1) * fine + uniform.unsqueeze(-1)
+    counts = comb.floor().diff(dim=-1, prepend=comb.new_zeros(len(p), 1))
+    points = (torch.arange(draws, device=p.device) + uniform.unsqueeze(-1)) / draws
+    drawn, hit = _found(p.scatter_(1, kept, top.masked_fill(sure, 0.0)), points)
+    return torch.cat([kept, drawn], -1), torch.cat([counts, hit * parts_of_a_draw(draws)], -1), entropy
+
+
+def _found(p: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Whose part of the cumulative sum of p [n, V] each point [n, D] lies in, and 1 for each that does, 0 beyond the end.
+
+    Sums of blocks are added up first, and the outcomes of those blocks only in which a point lies.
+    """
+    outcomes = p.shape[-1]
+    blocks = pad(p, (0, -outcomes % BLOCK)).view(len(p), -1, BLOCK)
+    sizes = blocks.sum(-1).double()
+    ends = sizes.cumsum(-1)
+    block = torch.searchsorted(ends, points, right=True).clamp_max(ends.shape[-1] - 1)
+    into = (points - ends.gather(-1, block)) / sizes.gather(-1, block) + 1.0  # which share of its block lies before it
+    inside = blocks.gather(1, block.unsqueeze(-1).expand(-1, -1, BLOCK)).cumsum(-1, dtype=torch.float64)
+    place = (inside <= into.unsqueeze(-1) * inside[..., -1:]).sum(-1).clamp_max(BLOCK - 1)
+    return (block * BLOCK + place).clamp_max(outcomes - 1), (points < ends[:, -1:]).double()
 
 
 def parts_of_a_draw(draws: int) -> int:

@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..losses.parts import ROWS
+from ..losses.rows import few_rows, likeliest, shares_of
 from ..measure import ECE_BINS, TEMPERATURES
 
 TOP, RANKED = 5, 10
@@ -25,8 +25,6 @@ BUCKETS = 12
 """Positions are told apart by powers of two: 1, 2–3, 4–7, and so on."""
 LEAST = torch.finfo(torch.float32).tiny
 """Probabilities below it count as it (87 nats) in KL(q ‖ p), so that the result is finite."""
-DEPTH = 64
-"""Numbers of which `likeliest` looks at the largest first."""
 
 
 def readings(models: Sequence[Tensor], teacher: Tensor | None, labels: Tensor) -> list[dict[str, Tensor]]:
@@ -61,9 +59,9 @@ class Said:
     best: Tensor
     """[n, k], the likeliest tokens, the likeliest first."""
     total: Tensor
-    """[n], what the shares sum to: torch adds up in single precision one after the other, and is off by 1e-5."""
+    """[n], what the shares sum to, which is not quite 1."""
     log_sum: Tensor
-    """[n], log Σ exp of the logits, without that error."""
+    """[n], log Σ exp of the logits, without that error (see `shares_of`)."""
 
     @cached_property
     def excludes(self) -> bool:
@@ -74,10 +72,8 @@ class Said:
 def said(logits: Tensor, count: int) -> Said:
     """See `Said`; `count` of the likeliest tokens, or all that there are."""
     best = likeliest(logits, min(count, logits.shape[-1]))
-    shares, first = torch.softmax(logits, -1), best[:, :1]
-    total = shares.sum(-1)
-    log_sum = (logits.gather(-1, first) - shares.gather(-1, first).log()).squeeze(-1) + total.log()
-    return Said(logits, shares, best, total, log_sum)
+    shares, total, log_sum = shares_of(logits, best[:, 0])
+    return Said(logits, shares, best, total, log_sum.to(logits.dtype))
 
 
 def _passes(mine: Said, theirs: Said | None, labels: Tensor) -> dict[str, Tensor]:
@@ -125,34 +121,6 @@ def _columns(found: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
         "reverse_kl": found["reverse_kl"],
         TOPS: torch.stack([one.double() for one in tops], -1),
     }
-
-
-def few_rows(values: Tensor) -> list[slice]:
-    """Slices that cover n rows: ROWS at a time, which stay in a processor's cache; an accelerator takes all at once."""
-    count = len(values)
-    step = ROWS if values.device.type == "cpu" else max(1, count)
-    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
-
-
-def likeliest(logits: Tensor, count: int) -> Tensor:
-    """[n, V] -> [n, count], the outcomes with the largest logits, the largest first; of equal first ones the lowest, as argmax.
-
-    Folded into DEPTH lines, the largest lie in the columns with the largest maxima: one pass that a processor makes quickly, and
-    a choice among few, instead of a choice among all.
-    """
-    width = logits.shape[-1] // DEPTH
-    if logits.device.type != "cpu" or width <= count:
-        values, best = logits.topk(count)
-    else:
-        lines = torch.arange(DEPTH, device=logits.device).unsqueeze(1) * width
-        columns = logits[:, : DEPTH * width].view(-1, DEPTH, width).amax(1).topk(count).indices
-        left = torch.arange(DEPTH * width, logits.shape[-1], device=logits.device).expand(len(logits), -1)
-        ids = torch.cat([(columns.unsqueeze(1) + lines).flatten(1), left], 1)
-        values, places = logits.gather(-1, ids).topk(count)
-        best = ids.gather(-1, places)
-    if count > 1 and (tied := values[:, 0] == values[:, 1]).any():
-        best[tied] = logits[tied].sort(dim=-1, descending=True, stable=True).indices[:, :count]
-    return best
 
 
 def divergences(mine: Said, theirs: Said) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..losses import log_softmax, topk_log_probs
+from ..losses import topk_log_probs
 from ..losses.fused import chunks
 from ..losses.sparse import draw_sampled
 from ..models.taps import tapped
@@ -58,16 +58,15 @@ class LocalTeacher:
         Args: uniform: [N], in [0, 1): one number for each position decides its draws.
         """
         dense = self.signal(batch).at(temperature)
-        drawn, entropy = [], []
-        for positions in chunks(len(dense), self.task.outcomes):
-            log_p = log_softmax(dense.logits(positions), temperature)
-            entropy.append(-(log_p.exp() * log_p.clamp_min(-1e30)).sum(-1))
-            drawn.append(draw_sampled(log_p, uniform[positions], draws))
+        drawn = [
+            draw_sampled(dense.logits(positions), uniform[positions], draws, temperature=temperature)
+            for positions in chunks(len(dense), self.task.outcomes)
+        ]
         if not drawn:
             empty = dense.hidden.new_zeros((0, 1)).float()
             return Sampled(empty.long(), empty, empty[:, 0], temperature)
-        width = max(ids.shape[1] for ids, _ in drawn)
+        width = max(ids.shape[1] for ids, *_ in drawn)
         ids, shares = (
-            torch.cat([widened(part, width) for part in parts]) for parts in zip(*drawn, strict=True)
+            torch.cat([widened(part[which], width) for part in drawn]) for which in (0, 1)
         )
-        return Sampled(ids, shares, torch.cat(entropy), temperature)
+        return Sampled(ids, shares, torch.cat([entropy for *_, entropy in drawn]), temperature)

@@ -291,10 +291,6 @@ class Distiller(Trainer):
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if self.is_deepspeed_enabled:
-            raise RecipeError(
-                "checkpoints of DeepSpeed runs are not supported yet; use DDP, or save_strategy='no'."
-            )
         assert self.optimizer is not None
         weights = self._whole()
         learned = checkpoints.optimizer_state(self.optimizer, self.args.should_save)
