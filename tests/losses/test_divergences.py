@@ -345,7 +345,9 @@ def test_an_outcome_without_mass_is_never_drawn() -> None:
 
 
 @pytest.mark.parametrize("outcomes", [40, 64, 1000, 8192])
-def test_draws_are_those_of_one_comb_on_the_whole_cumulative_sum_and_the_entropy_is_exact(outcomes: int) -> None:
+def test_draws_are_those_of_one_comb_on_the_whole_cumulative_sum_and_the_entropy_is_exact(
+    outcomes: int,
+) -> None:
     """Blocks of outcomes and few rows at a time are how it is computed, and change nothing."""
     logits, draws, temperature = draw(50, outcomes, spread=3.0), 8, 1.5
     uniform = torch.rand(50, generator=torch.Generator().manual_seed(3))
@@ -358,4 +360,6 @@ def test_draws_are_those_of_one_comb_on_the_whole_cumulative_sum_and_the_entropy
     for row in range(50):
         points = (torch.arange(draws) + uniform[row].double()) / draws
         drawn = torch.searchsorted(rest[row], points[points < rest[row, -1]], right=True)
-        assert set(found[row].masked_fill(p[row] >= 1 / draws, 0.0).nonzero().flatten().tolist()) == set(drawn.tolist())
+        assert set(found[row].masked_fill(p[row] >= 1 / draws, 0.0).nonzero().flatten().tolist()) == set(
+            drawn.tolist()
+        )

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from stillhouse.measure import TEMPERATURES
 from stillhouse.losses.rows import DEPTH, likeliest
+from stillhouse.measure import TEMPERATURES
 from stillhouse.tasks.reading import (
     EVERY,
     LEAST,

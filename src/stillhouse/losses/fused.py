@@ -187,7 +187,9 @@ class _Fused(torch.autograd.Function):
         beside = any(not isinstance(term, SoftmaxTerm) for _, term in terms) and weight is not None
         pieces = chunks(hidden.shape[0], outcomes) if terms else []
         # one room for all chunks: a new one each time costs a processor as much as a tenth of the products, in page faults
-        room = hidden.new_empty(max((at.stop - at.start for at in pieces), default=0), outcomes, dtype=torch.float32)
+        room = hidden.new_empty(
+            max((at.stop - at.start for at in pieces), default=0), outcomes, dtype=torch.float32
+        )
         for positions in pieces:
             logits = slim.logits(hidden[positions], dtype, room[: positions.stop - positions.start])
             bend = 1.0 - (logits / slim.softcap).square() if slim.softcap else None
@@ -287,5 +289,7 @@ def _fold(
         d_weight[:outcomes].addmm_(slim.T, hidden.to(weight.dtype))
         return
     own = slim.T @ hidden.to(weight.dtype)
-    for at in range(0, outcomes, ADDED_ROWS):  # sums of many chunks stay float32; adding two kinds at once is slow
+    for at in range(
+        0, outcomes, ADDED_ROWS
+    ):  # sums of many chunks stay float32; adding two kinds at once is slow
         d_weight[at : min(at + ADDED_ROWS, outcomes)] += own[at : at + ADDED_ROWS].float()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .rows import few_rows
 
+
 @dataclass(frozen=True)
 class LogQ:
     """What a term may know of the student's log-probabilities: enough for its value, without [n, V] of them."""

@@ -49,13 +49,14 @@ class PooledHead(Head):
         """With float32 weights."""
         return replace(self, members=tuple((head.float(), width) for head, width in self.members))
 
-    def logits(self, hidden: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    def logits(self, hidden: Tensor, dtype: torch.dtype | None = None, room: Tensor | None = None) -> Tensor:
         """[n, ΣH + M] -> [n, V]: T·log of the pooled distribution, so that softmax(· / T) is that distribution."""
         logits, at = [], 0
         for head, width in self.members:
             logits.append(log_softmax(head.logits(hidden[:, at : at + width], dtype), self.temperature))
             at += width
-        return self.temperature * pooled(logits, hidden[:, at:].float(), self.pool, self.table)
+        found = self.temperature * pooled(logits, hidden[:, at:].float(), self.pool, self.table)
+        return found if room is None else room.copy_(found)
 
 
 def pooled(log_p: Sequence[Tensor], weights: Tensor, pool: str, table: Tensor | None = None) -> Tensor:

@@ -159,7 +159,9 @@ def _found(p: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     sizes = blocks.sum(-1).double()
     ends = sizes.cumsum(-1)
     block = torch.searchsorted(ends, points, right=True).clamp_max(ends.shape[-1] - 1)
-    into = (points - ends.gather(-1, block)) / sizes.gather(-1, block) + 1.0  # which share of its block lies before it
+    into = (points - ends.gather(-1, block)) / sizes.gather(
+        -1, block
+    ) + 1.0  # which share of its block lies before it
     inside = blocks.gather(1, block.unsqueeze(-1).expand(-1, -1, BLOCK)).cumsum(-1, dtype=torch.float64)
     place = (inside <= into.unsqueeze(-1) * inside[..., -1:]).sum(-1).clamp_max(BLOCK - 1)
     return (block * BLOCK + place).clamp_max(outcomes - 1), (points < ends[:, -1:]).double()

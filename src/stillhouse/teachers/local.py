@@ -66,7 +66,5 @@ class LocalTeacher:
             empty = dense.hidden.new_zeros((0, 1)).float()
             return Sampled(empty.long(), empty, empty[:, 0], temperature)
         width = max(ids.shape[1] for ids, *_ in drawn)
-        ids, shares = (
-            torch.cat([widened(part[which], width) for part in drawn]) for which in (0, 1)
-        )
+        ids, shares = (torch.cat([widened(part[which], width) for part in drawn]) for which in (0, 1))
         return Sampled(ids, shares, torch.cat([entropy for *_, entropy in drawn]), temperature)
