@@ -344,17 +344,27 @@ def test_an_outcome_without_mass_is_never_drawn() -> None:
         assert set(ids[shares > 0].tolist()) == {1, 2, 4}
 
 
+def test_outcomes_of_exactly_one_draw_are_kept_once() -> None:
+    for outcomes in (7, 30, 133):
+        ids, shares, _ = draw_sampled(torch.zeros(3, outcomes), torch.tensor([0.0, 2**-24, 0.7]), outcomes)
+        for row, own in zip(ids.tolist(), shares.tolist(), strict=True):
+            used = [number for number, share in zip(row, own, strict=True) if share > 0]
+            assert len(used) == len(set(used))
+
+
+@pytest.mark.parametrize("offset", [0.0, -500.0])
 @pytest.mark.parametrize("outcomes", [40, 64, 1000, 8192])
 def test_draws_are_those_of_one_comb_on_the_whole_cumulative_sum_and_the_entropy_is_exact(
-    outcomes: int,
+    outcomes: int, offset: float
 ) -> None:
     """Blocks of outcomes and few rows at a time are how it is computed, and change nothing."""
-    logits, draws, temperature = draw(50, outcomes, spread=3.0), 8, 1.5
+    logits, draws, temperature = draw(50, outcomes, spread=3.0) + offset, 8, 1.5
+    logits[:, ::3] = -torch.inf
     uniform = torch.rand(50, generator=torch.Generator().manual_seed(3))
     ids, shares, entropy = draw_sampled(logits, uniform, draws, temperature=temperature)
-    log_p = torch.log_softmax(logits.double() / temperature, -1)
+    log_p = torch.log_softmax((logits / temperature).double(), -1)
     p = log_p.exp()
-    close(entropy.double(), -(p * log_p).sum(-1), 1e-5)
+    close(entropy.double(), -(p * log_p.clamp_min(-1e30)).sum(-1), 1e-5)
     rest = p.masked_fill(p >= 1 / draws, 0.0).cumsum(-1)
     found = torch.zeros(50, outcomes).scatter_add_(1, ids, shares)
     for row in range(50):

@@ -134,6 +134,21 @@ def test_autocast_multiplies_the_students_logits_in_bfloat16_and_leaves_the_teac
         assert torch.equal(one, other)
 
 
+def test_under_autocast_float32_that_is_asked_for_is_float32_in_all_three_products():
+    hidden, weight, _, teacher, _ = parts()
+    found = []
+    for autocast in (True, False):
+        leaves = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss, _ = fused_loss(
+                leaves[0], Head(leaves[1], None, V), [(1.0, dense_term(teacher))], N, torch.float32
+            )
+        loss.backward()
+        found.append((loss.detach(), *(leaf.grad for leaf in leaves)))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_padded_vocabulary_rows_get_no_gradient_and_change_nothing():
     hidden, weight, bias, teacher, _ = parts()
     results = []
@@ -151,7 +166,9 @@ def test_padded_vocabulary_rows_get_no_gradient_and_change_nothing():
         assert torch.equal(one, other)
 
 
-def test_bfloat16_arithmetic_stays_near_the_exact_gradient():
+def test_bfloat16_arithmetic_stays_near_the_exact_gradient(monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * V * 5)  # several chunks share one room
+    monkeypatch.setattr(module, "ADDED_ROWS", 5)
     hidden, weight, _, teacher, _ = parts()
     found = {}
     for dtype in (None, torch.bfloat16):

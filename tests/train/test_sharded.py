@@ -406,10 +406,11 @@ def test_fsdp1_and_accelerates_own_launcher_are_refused_and_not_taken_for_ddp(tm
 
 
 def test_deepspeed_is_refused_before_training_and_not_at_its_first_checkpoint(tmp_path, monkeypatch):
-    args = tiny.arguments(tmp_path)
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(RecipeError, match="DeepSpeed is not supported .*; start with torchrun"):
-        sharded.wanted(args, small(), None, [])
+    for name in ("deepspeed", "deepspeed_plugin"):  # as the arguments say it, and as `accelerate launch` does
+        args = tiny.arguments(tmp_path)
+        monkeypatch.setattr(args, name, {"zero_optimization": {"stage": 3}})
+        with pytest.raises(RecipeError, match="DeepSpeed is not supported .*; start with torchrun"):
+            sharded.wanted(args, small(), None, [])
 
 
 def halfway() -> LlamaForCausalLM:

@@ -137,10 +137,10 @@ def compared(logits: Tensor, term: DenseTerm, at: slice) -> tuple[Tensor, Tensor
         p = torch.softmax(t, -1)
         log_sum = largest - p.amax(-1).log()
         apart = t.sub_(z)
-        weighed = (p * apart).sum(-1)
         # outcomes that the teacher excludes count nothing, not 0·(−inf); a processor looks first, for the mask costs more
         # than the product, and an accelerator does not, for looking would wait for it
-        if logits.device.type != "cpu" or not weighed.isfinite().all():
+        weighed = (p * apart).sum(-1) if logits.device.type == "cpu" else None
+        if weighed is None or not weighed.isfinite().all():
             weighed = (p * torch.where(p > 0, apart, 0.0)).sum(-1)
         values.append(weighed - log_sum)
         t.copy_(p)

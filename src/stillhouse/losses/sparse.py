@@ -135,13 +135,15 @@ def _drawn(logits: Tensor, uniform: Tensor, draws: int) -> tuple[Tensor, Tensor,
     """(ids [n, K], how many parts of a draw each stands for [n, K], perhaps none, entropy [n])."""
     kept = likeliest(logits, min(draws, logits.shape[-1]))
     p, total, log_sum = shares_of(logits, kept[:, 0])
-    weighed = (p * logits).sum(-1)
+    most = logits.gather(-1, kept[:, :1])
+    below = logits - most  # or the entropy would lose the digits that all logits have in common
+    weighed = (p * below).sum(-1)
     if not weighed.isfinite().all():  # an outcome that is excluded counts nothing, not 0·(−inf)
-        weighed = (p * torch.where(p > 0, logits, 0.0)).sum(-1)
-    entropy = (log_sum - weighed.double() / total).float()
+        weighed = (p * torch.where(p > 0, below, 0.0)).sum(-1)
+    entropy = (log_sum - most.squeeze(-1) - weighed.double() / total).float()
     p.div_(total.unsqueeze(-1))
     top, fine = p.gather(-1, kept), draws * parts_of_a_draw(draws)
-    sure = top >= 1 / draws
+    sure = top >= (1 - 1e-6) / draws  # or rounding could let two points lie in one outcome
     comb = (top.double() * sure).cumsum(-1) * fine + uniform.unsqueeze(-1)
     counts = comb.floor().diff(dim=-1, prepend=comb.new_zeros(len(p), 1))
     points = (torch.arange(draws, device=p.device) + uniform.unsqueeze(-1)) / draws
@@ -159,9 +161,8 @@ def _found(p: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     sizes = blocks.sum(-1).double()
     ends = sizes.cumsum(-1)
     block = torch.searchsorted(ends, points, right=True).clamp_max(ends.shape[-1] - 1)
-    into = (points - ends.gather(-1, block)) / sizes.gather(
-        -1, block
-    ) + 1.0  # which share of its block lies before it
+    # which share of its block lies before each point
+    into = (points - ends.gather(-1, block)) / sizes.gather(-1, block) + 1.0
     inside = blocks.gather(1, block.unsqueeze(-1).expand(-1, -1, BLOCK)).cumsum(-1, dtype=torch.float64)
     place = (inside <= into.unsqueeze(-1) * inside[..., -1:]).sum(-1).clamp_max(BLOCK - 1)
     return (block * BLOCK + place).clamp_max(outcomes - 1), (points < ends[:, -1:]).double()

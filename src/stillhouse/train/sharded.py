@@ -74,7 +74,7 @@ def _fault_of_student(model: nn.Module, teacher: Any, terms: Sequence[Term]) -> 
 def _fault_of_arguments(args: TrainingArguments) -> str | None:
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         return "Distiller: FSDP as `accelerate launch` asks for it is not supported; start with torchrun, and set fsdp=True."
-    if args.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+    if args.deepspeed or args.deepspeed_plugin is not None:  # the launcher's environment makes a plugin, too
         return "Distiller: DeepSpeed is not supported (the loss reads the head's weights itself); start with torchrun, and set fsdp=True for weights in pieces."
     if not args.fsdp:
         return None
