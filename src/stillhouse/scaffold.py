@@ -37,7 +37,7 @@ data:
   max_length: {max_length}
 
 label:
-  top_k: {top_k}                  # most probable outcomes kept of each position; the rest is one more outcome
+  {kept}
   batch_size: {label_batch}
 
 objective:
@@ -81,7 +81,9 @@ def write_recipe(
         data=_quoted(data),
         detected=f"{form} rows" if form else "JSONL, CSV, Parquet, .txt or a datasets folder",
         max_length=128 if classify else 512,
-        top_k=2 if classify else 64,
+        kept="top_k: 2                   # most probable classes that are kept; the rest is one more"
+        if classify
+        else "samples: 30                # draws of each position; divergences other than forward_kl need top_k: 64",
         label_batch=32 if classify else 8,
         temperature=2.0 if classify else 1.0,
         epochs=3 if classify else 1,
