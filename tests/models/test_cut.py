@@ -258,6 +258,7 @@ def test_a_weight_that_nothing_says_how_to_cut_is_not_guessed_at():
         ("llama", {"layers": (5,)}, "only 4 layers"),
         ("llama", {"embedding_size": 16}, "no projection behind its embeddings"),
         ("bert", {"hidden_size": 16, "embedding_size": 24}, "nothing can be gained"),
+        ("llama", {"hidden_size": 30}, "30 is none of 4"),
         ("gemma2", {"hidden_size": 16}, "square root of the hidden width"),
         ("bert", {"hidden_size": 20}, "multiple of 8"),
         ("electra", {"hidden_size": 16, "embedding_size": 16}, "only 12"),

@@ -244,8 +244,12 @@ def retention(
         return Interval(value, None, None, ONE_ROW)
     draws = resampled(metric, models, resamples, seed)
     lead = _limits(metric, draws[1] - _level(draws, floor), float(points[1, 0] - _level(points, floor)[0]))
-    if value is None or _sign(lead, abs(points[1, 0])) != (1 if metric.higher_is_better else -1):
-        return Interval(value, None, None, f"retention is undefined: in {metric.title} {NO_LEAD}.")
+    ahead = 1 if metric.higher_is_better else -1
+    if value is None or _sign(lead, abs(points[1, 0])) != ahead:
+        behind = ahead * (points[1, 0] - _level(points, floor)[0]) <= 0
+        return Interval(
+            None if behind else value, None, None, f"retention is undefined: in {metric.title} {NO_LEAD}."
+        )
     low, high, note = _limits(metric, _retained(draws, floor), value)
     return Interval(value, low, high, note)
 

@@ -45,6 +45,8 @@ class Family:
     """Field of the configuration: hidden width."""
     head_width: str | None = None
     """Field that gives a head's width; where there is none it is hidden ÷ heads, so heads and hidden width go together."""
+    even_heads: bool = False
+    """Whether transformers wants the hidden width to be a multiple of the heads, though a head has a width of its own."""
     embedding: str | None = None
     """Field of the width of token embeddings, where it may be another than the hidden width."""
     projection: str = ""
@@ -173,8 +175,10 @@ _BART = Family(
 )  # fmt: skip
 
 FAMILIES: dict[str, Family] = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite"), _LLAMA),
-    **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), _GEMMA),
+    "llama": replace(_LLAMA, even_heads=True),
+    **dict.fromkeys(("mistral", "qwen2", "qwen3", "smollm3", "granite"), _LLAMA),
+    "gemma": _GEMMA,
+    **dict.fromkeys(("gemma2", "gemma3_text"), replace(_GEMMA, even_heads=True)),
     "bert": replace(_BERT, projected="electra"),
     **dict.fromkeys(("roberta", "xlm-roberta", "camembert"), _BERT),
     "electra": _ELECTRA,

@@ -115,6 +115,8 @@ def _heads(skeleton: Skeleton, own: Shape, hidden: int, fixed: Mapping[str, Any]
         return [(own.heads, own.kv_heads)]
     size = own.heads // own.kv_heads
     tried = {(groups * each, groups) for groups in range(1, own.kv_heads + 1) for each in range(1, size + 1)}
+    if skeleton.family.even_heads:
+        tried = {pair for pair in tried if hidden % pair[0] == 0}
     share = hidden / own.hidden_size * own.heads
 
     def far(pair: tuple[int, int]) -> tuple[float, int]:

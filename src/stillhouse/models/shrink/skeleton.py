@@ -152,6 +152,11 @@ class Skeleton:
                 f"student.from_teacher.heads: {shape.kv_heads} merged keys and values have at most {most} heads each; keep "
                 f"at most {most * shape.kv_heads} heads, or more kv_heads."
             )
+        if self.family.even_heads and shape.hidden_size % shape.heads:
+            raise RecipeError(
+                f"student.from_teacher.heads: transformers loads this family only where hidden_size is a multiple of heads, and "
+                f"{shape.hidden_size} is none of {shape.heads}; change one of them."
+            )
         if self.follows and shape.embedding_size > shape.hidden_size:
             raise RecipeError(
                 f"student.from_teacher.embedding_size: the layers are {shape.hidden_size} wide, and nothing can be gained by "
