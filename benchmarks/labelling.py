@@ -23,7 +23,7 @@ from stillhouse.teachers.local import LocalTeacher
 
 
 def main() -> None:
-    asked = arguments(__doc__ or "", rows=32, length=256, batch=8, rounds=2, dtype="float32")
+    asked = arguments(__doc__ or "", rows=32, length=256, batch=8, rounds=2, dtype="float32", only="")
     folder = smollm2()
     task = make_task("causal_lm", load_tokenizer(folder), asked.length)
     examples = task.encode([{"id": "book", "where": "", "text": book()}])[0][: asked.rows]
@@ -58,7 +58,8 @@ def main() -> None:
         sides[f"top-{k}"] = partial(ours, f"top-{k}", top_k=k)
     for n in (64, 30, 16, 8):
         sides[f"{n} draws"] = partial(ours, f"{n} draws", samples=n)
-    found = in_turn(sides, asked.rounds)
+    wanted = ["bare teacher", *asked.only.split(",")] if asked.only else list(sides)
+    found = in_turn({name: sides[name] for name in wanted}, asked.rounds)
     rates = {f"{name}: tokens/s": f"{tokens / min(times):,.0f}" for name, times in found.items()}
     title = f"labelling {tokens:,} tokens of a book, SmolLM2-135M-Instruct, {asked.dtype}"
     report(title, found, "bare teacher", **rates, **sizes)
