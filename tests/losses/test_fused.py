@@ -114,6 +114,15 @@ def test_several_chunks_are_really_walked(monkeypatch):
     assert chunks(0, V) == []
 
 
+def multiplied(hidden: Tensor, weight: Tensor, term, autocast: bool, dtype) -> tuple[Tensor, ...]:
+    """The loss and both gradients, with bfloat16 autocast on or off."""
+    leaves = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss, _ = fused_loss(leaves[0], Head(leaves[1], None, V), [(1.0, term)], N, dtype)
+    loss.backward()
+    return loss.detach(), *(leaf.grad for leaf in leaves)
+
+
 def test_autocast_multiplies_the_students_logits_in_bfloat16_and_leaves_the_teachers_in_float32():
     """A teacher's float32 head would be cast for each block, and its logits would have three digits."""
     hidden, weight, *_ = parts()
@@ -122,31 +131,18 @@ def test_autocast_multiplies_the_students_logits_in_bfloat16_and_leaves_the_teac
     with torch.autocast("cpu", torch.bfloat16):
         said = known.logits(slice(0, N))
     assert torch.equal(said, known.hidden @ theirs.T)
-    found = []
-    for autocast, dtype in ((True, None), (False, torch.bfloat16)):
-        leaves = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            terms = [(1.0, DenseTerm(1.0, known.logits))]
-            loss, _ = fused_loss(leaves[0], Head(leaves[1], None, V), terms, N, dtype)
-        loss.backward()
-        found.append((loss.detach(), *(leaf.grad for leaf in leaves)))
-    for one, other in zip(*found, strict=True):
-        assert torch.equal(one, other)
+    term = DenseTerm(1.0, known.logits)
+    under, without = (
+        multiplied(hidden, weight, term, *how) for how in ((True, None), (False, torch.bfloat16))
+    )
+    assert all(map(torch.equal, under, without))
 
 
 def test_under_autocast_float32_that_is_asked_for_is_float32_in_all_three_products():
     hidden, weight, _, teacher, _ = parts()
-    found = []
-    for autocast in (True, False):
-        leaves = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss, _ = fused_loss(
-                leaves[0], Head(leaves[1], None, V), [(1.0, dense_term(teacher))], N, torch.float32
-            )
-        loss.backward()
-        found.append((loss.detach(), *(leaf.grad for leaf in leaves)))
-    for one, other in zip(*found, strict=True):
-        assert torch.equal(one, other)
+    term = dense_term(teacher)
+    under, without = (multiplied(hidden, weight, term, autocast, torch.float32) for autocast in (True, False))
+    assert all(map(torch.equal, under, without))
 
 
 def test_padded_vocabulary_rows_get_no_gradient_and_change_nothing():

@@ -69,6 +69,12 @@ def test_a_student_of_the_chosen_shape_really_has_that_size(name: str) -> None:
     student.config.validate()  # or it could not be saved
 
 
+def test_widths_follow_heads_that_the_recipe_fixes_where_transformers_wants_a_multiple() -> None:
+    skeleton = smollm2()
+    for shape in shape_for(skeleton, 40e6, skeleton.parameters, {"heads": 9, "kv_heads": 3}, "40M", 4):
+        assert (shape.heads, shape.kv_heads, shape.hidden_size % 9) == (9, 3, 0)
+
+
 def test_what_the_recipe_fixes_stays_fixed() -> None:
     skeleton = smollm2()
     fixed = {"hidden_size": 576, "heads": 9, "kv_heads": 3, "layers": (15,)}

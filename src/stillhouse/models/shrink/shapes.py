@@ -112,11 +112,13 @@ def _heads(skeleton: Skeleton, own: Shape, hidden: int, fixed: Mapping[str, Any]
         number = hidden // skeleton.head_width
         return [(number, number)]
     if fixed.get("heads") is not None or fixed.get("kv_heads") is not None:
-        return [(own.heads, own.kv_heads)]
-    size = own.heads // own.kv_heads
-    tried = {(groups * each, groups) for groups in range(1, own.kv_heads + 1) for each in range(1, size + 1)}
-    if skeleton.family.even_heads:
-        tried = {pair for pair in tried if hidden % pair[0] == 0}
+        tried = {(own.heads, own.kv_heads)}
+    else:
+        size = own.heads // own.kv_heads
+        tried = {
+            (groups * each, groups) for groups in range(1, own.kv_heads + 1) for each in range(1, size + 1)
+        }
+    tried = {pair for pair in tried if skeleton.loads(hidden, pair[0])}
     share = hidden / own.hidden_size * own.heads
 
     def far(pair: tuple[int, int]) -> tuple[float, int]:

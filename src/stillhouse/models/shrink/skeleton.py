@@ -107,6 +107,10 @@ class Skeleton:
         """Whether a head's width is the hidden width divided by the heads, so that one cannot be cut without the other."""
         return self.family.head_width is None
 
+    def loads(self, hidden: int, heads: int) -> bool:
+        """Whether transformers saves and loads a model of this family that is so wide and has so many heads."""
+        return not self.family.even_heads or hidden % heads == 0
+
     @property
     def follows(self) -> bool:
         """Whether the embeddings are as wide as the layers, with no projection between them."""
@@ -152,7 +156,7 @@ class Skeleton:
                 f"student.from_teacher.heads: {shape.kv_heads} merged keys and values have at most {most} heads each; keep "
                 f"at most {most * shape.kv_heads} heads, or more kv_heads."
             )
-        if self.family.even_heads and shape.hidden_size % shape.heads:
+        if not self.loads(shape.hidden_size, shape.heads):
             raise RecipeError(
                 f"student.from_teacher.heads: transformers loads this family only where hidden_size is a multiple of heads, and "
                 f"{shape.hidden_size} is none of {shape.heads}; change one of them."
