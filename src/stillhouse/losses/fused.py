@@ -294,5 +294,5 @@ def _fold(
 def _add(total: Tensor, more: Tensor) -> None:
     """Adds [V, H] of another kind, on a processor a few rows at a time: adding two kinds at once is five times as slow there."""
     step = ADDED_ROWS if total.device.type == "cpu" else len(total)
-    for rows, others in zip(total.split(step), more.split(step), strict=True):
+    for rows, others in zip(torch.split(total, step), torch.split(more, step), strict=True):
         rows += others.float() if total.device.type == "cpu" else others
