@@ -1,12 +1,14 @@
 """Film-review sentences labelled by label names alone (SmolLM2-135M-Instruct), and what a student of it keeps.
 
-No label is used but to measure: the recipe's `teacher.zero_shot` labels bare text, as it is and calibrated, and MiniLM learns the
-probabilities.  Prints teacher, student and floor with intervals, the retention, and one line of JSON.
+No label is used but to measure: the recipe's `teacher.zero_shot` labels bare text, and MiniLM learns the probabilities.  Asked with
+the package's own prompts, and with "Review: … Sentiment:", each evened out by the texts and as it is.  Prints teacher, student and
+floor with intervals, the retention, and one line of JSON.
 """
 
 import json
 import random
 import sys
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,13 +19,15 @@ from common import arguments
 from models import minilm, reviews, smollm2
 from stillhouse import cost, run
 from stillhouse.files import write_jsonl
+from stillhouse.progress import Lines
 from stillhouse.recipe import parse_recipe
+from stillhouse.report.numbers import with_interval
 from stillhouse.steps import plan
 
 
 def main() -> None:
-    """Two runs."""
-    asked = arguments(__doc__ or "", held=300, train=600, steps=100, examples=0, seed=0)
+    """Four runs."""
+    asked = arguments(__doc__ or "", held=1000, train=3000, steps=190, examples=0, seed=0)
     rows = reviews("rotten_tomatoes")
     random.Random(asked.seed).shuffle(rows)
     found: dict[str, Any] = {}
@@ -35,13 +39,15 @@ def main() -> None:
             rows[-asked.examples :] if asked.examples else []
         )  # few-shot: the only labels that anybody sees
         write_jsonl(place / "train.jsonl", [*bare, *shown])
-        for calibrated in (False, True):
+        (place / "sentiment.txt").write_text("Review: {text}\nSentiment:")
+        for prompts, calibrate in product(([], [str(place / "sentiment.txt")]), ("texts", "none")):
             values: dict[str, Any] = {
                 "name": "zero-shot", "task": "classification", "seed": asked.seed,
                 "teacher": {
                     "model": str(smollm2()),
                     "zero_shot": {
-                        "labels": {"0": "negative", "1": "positive"}, "calibrated": calibrated, "examples": asked.examples,
+                        "labels": {"0": "negative", "1": "positive"}, "prompt": prompts, "calibrate": calibrate,
+                        "examples": asked.examples,
                     },
                 },
                 "student": {"model": str(minilm())},
@@ -50,12 +56,12 @@ def main() -> None:
                 "train": {"steps": asked.steps, "batch_size": 32, "learning_rate": 1e-4, "schedule": "linear"},
                 "evaluate": {"speed": False}, "report": {"samples": 0},
             }  # fmt: skip
+            name = f"{'Review, Sentiment' if prompts else 'own prompts'}, calibrate: {calibrate}"
             with (
                 mock.patch.object(plan, "SECONDS", 0.01),
                 mock.patch.object(cost, "fresh_peak", return_value=1),
             ):
-                done = run(parse_recipe(values), place / f"calibrated-{calibrated}")
-            name = "calibrated" if calibrated else "as it is"
+                done = run(parse_recipe(values), place / name, watch=Lines())
             found[name] = {
                 "teacher": done["teacher"]["metrics"]["eval"]["accuracy"],
                 "student": done["student"]["metrics"]["eval"]["accuracy"],
@@ -63,11 +69,8 @@ def main() -> None:
                 "retention": done["retention"],
             }
             for who in ("teacher", "student"):
-                said = found[name][who]
-                print(
-                    f"  {name}: {who} {said['value']:.3f} [{said['low']:.3f}, {said['high']:.3f}]",
-                    file=sys.stderr,
-                )
+                print(f"  {name}: {who} {with_interval(found[name][who])}", file=sys.stderr, flush=True)
+            print(f"  {name}: retention {with_interval(done['retention'])}", file=sys.stderr, flush=True)
     print(json.dumps({"held_out": asked.held, "bare_texts": asked.train, **found}))
 
 

@@ -43,7 +43,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     word = {"bad": "terrible", "good": "lovely"}
     rows = list(csv.DictReader((place / "read.csv").open()))
     texts = [
-        {"messages": [asked._ask(row["text"]), {"role": "assistant", "content": word[row["label"]]}]}
+        {
+            "messages": [
+                {"role": "user", "content": asked._ask(row["text"])},
+                {"role": "assistant", "content": word[row["label"]]},
+            ]
+        }
         for row in rows
     ]
     Distiller(
@@ -61,12 +66,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+class Noted(Silent):
+    """Remembers what a person is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 def values(made: Path, **zero_shot: Any) -> dict[str, Any]:
     return {
         "name": "names", "task": "classification",
         "teacher": {
             "model": str(made / "lm"), "dtype": "float32",
-            "zero_shot": {"labels": {"bad": "terrible", "good": "lovely"}, "prompt": str(made / "prompt.txt"), **zero_shot},
+            "zero_shot": {"labels": {"bad": "terrible", "good": "lovely"}, "prompt": str(made / "prompt.txt"), "form": "chat", "calibrate": "none", **zero_shot},
         },
         "student": {"tokenizer": str(made / "base"), "from_config": {"config": {"num_hidden_layers": 1}}},
         "data": {"train": {"source": str(made / "bare.jsonl")}, "eval": {"source": str(made / "rows.csv")}, "max_length": 32},
@@ -111,7 +126,7 @@ def test_a_student_learns_from_names_alone(made: Path, tmp_path: Path) -> None:
 
 
 def test_shown_examples_are_labelled_rows_one_label_after_the_other(made: Path, tmp_path: Path) -> None:
-    recipe = values(made, examples=3, calibrated=True)
+    recipe = values(made, examples=3, calibrate="content_free")
     recipe["data"] = {"train": {"source": str(made / "rows.csv")}, "split": 20, "max_length": 32}
     folder = tmp_path / "run"
     folder.mkdir()
@@ -134,6 +149,34 @@ def test_shown_examples_are_labelled_rows_one_label_after_the_other(made: Path, 
     free = teacher._raw(["N/A", "", "[MASK]"], 3).softmax(-1).mean(0).log()
     wanted = (teacher._raw([teacher.texts[one.key] for one in examples], 5) - free).log_softmax(-1)
     torch.testing.assert_close(said.double(), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_prompt_that_tells_texts_apart_is_chosen_and_evened_out_without_a_label(
+    made: Path, tmp_path: Path
+) -> None:
+    """Of two prompts in two forms, the model was taught one in one."""
+    (made / "other.txt").write_text("{text}, said the {labels}")
+    recipe = values(
+        made, prompt=[str(made / "other.txt"), str(made / "prompt.txt")], form=None, calibrate="texts"
+    )
+    folder, seen = tmp_path / "run", Noted()
+    folder.mkdir()
+    write_json(folder / "machine.json", {"bfloat16": False})
+    with hurried():
+        run_pipeline(parse_recipe(recipe), STAGES, folder, seen, until="teacher")
+    kept = read_json(folder / "teacher" / "zero_shot" / "zero_shot.json")
+    assert (kept["prompt"], kept["form"]) == (PROMPT, "chat")
+    said = [note for note in seen.notes if "asks as a chat turn, '{text}'" in note]
+    assert len(said) == 1 and said[0].count("nats tell the texts apart") == 4
+    task = make_task("classification", load_tokenizer(folder / "teacher" / "zero_shot"), 32, ["bad", "good"])
+    trained = {example.key for example in read_examples(folder / "prepare" / "train.parquet")}
+    rows = map(json.loads, (folder / "prepare" / "texts.jsonl").open())
+    texts = [row["text"] for row in rows if row["key"] in trained]
+    asked = task.load(folder / "teacher" / "zero_shot")
+    mean = torch.tensor(kept["prior"]["text"], dtype=torch.float64)
+    assert float(mean.exp().sum()) == pytest.approx(1.0)
+    asked.prior = {}
+    torch.testing.assert_close(asked.log_probs(texts).exp().mean(0).log(), mean, atol=1e-5, rtol=1e-5)
 
 
 def test_more_examples_than_labelled_rows_are_refused(made: Path, tmp_path: Path) -> None:

@@ -89,11 +89,11 @@ def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
         )
     if recipe.teacher.zero_shot is not None:
         return make_namer(
-            recipe.teacher,
-            recipe.seed,
+            recipe,
             prepare.task_of(recipe, facts, place.parent / "prepare"),
             facts,
             place,
+            watch,
         )
     if recipe.teacher.finetune is None:
         return {"folder": facts["teacher"]["folder"], "identity": facts["teacher"]["identity"]}

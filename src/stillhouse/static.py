@@ -16,7 +16,7 @@ from .data.filters.rules import rules
 from .data.formats import Dropped, Row, canonical, detect, value_of
 from .data.load import read_raw
 from .data.questions import question
-from .data.templates import check_folder, check_judge, prompt_file
+from .data.templates import check_folder, check_judge, prompt_file, prompt_files
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
 from .models.shrink.requests import check_layers, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
@@ -57,7 +57,7 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
         said = sources.check(lender, sha256=own.sha256, revision=own.revision, kind="model")
         notes += [f"student.tokenizer: {note}" for note in said]
     if recipe.teacher.zero_shot is not None:
-        prompt_file(recipe.teacher.zero_shot.prompt, "zero_shot_pair", "teacher.zero_shot.prompt")
+        prompt_files(recipe.teacher.zero_shot.prompts, "zero_shot_pair", "teacher.zero_shot.prompt")
     for number, member in enumerate(recipe.teacher.panel or []):
         said = sources.check(member.model, sha256=member.sha256, revision=member.revision, kind="model")
         notes += [f"teacher.panel[{number}]: {note}" for note in said]

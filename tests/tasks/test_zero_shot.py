@@ -1,12 +1,14 @@
 """Probabilities of label names, against the naive product of each token's probability."""
 
+import math
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from stillhouse.errors import RecipeError
 from stillhouse.models.load import load_tokenizer
-from stillhouse.tasks.zero_shot import ZeroShot
+from stillhouse.tasks.zero_shot import CONTENT_FREE, ZeroShot, information, priors, without_content
 from tiny import save_language_model
 
 TEXTS = ["the old river", "a film and a book, and the night", "good"]
@@ -24,7 +26,7 @@ def naive(model, tokenizer, asked: ZeroShot, text: str) -> torch.Tensor:
     scores = []
     for name in asked.labels:
         ids, total = asked.ids(text), 0.0
-        for token in tokenizer(name, add_special_tokens=False)["input_ids"]:
+        for token in asked.names[asked.labels.index(name)]:
             total += float(model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[token])
             ids = [*ids, token]
         scores.append(total)
@@ -40,13 +42,42 @@ def test_a_label_has_the_probability_of_all_its_tokens(model, labels):
         assert torch.allclose(row, naive(*model, asked, text), atol=1e-6)
 
 
-def test_calibration_makes_a_text_without_content_even(model):
-    asked = ZeroShot(*model, ["good", "bad"], calibrated=True)
+@pytest.mark.parametrize("labels", [["good", "bad"], ["a good film", "bad", "never written well"]])
+def test_in_plain_text_a_name_goes_on_after_a_space(model, labels):
+    asked = ZeroShot(*model, labels, examples=[("the night", labels[0])], form="plain")
+    shown = f"Labels: {', '.join(labels)}.\nText: the night\nLabel: {labels[0]}\n\n"
+    assert asked._prompt("good") == f"{shown}Labels: {', '.join(labels)}.\nText: good\nLabel:"
+    for row, text in zip(asked.log_probs(TEXTS, batch_size=2), TEXTS, strict=True):
+        whole = asked.tokenizer(f"{asked._prompt(text)} {labels[0]}")["input_ids"]
+        assert whole == [*asked.ids(text), *asked.names[0]]
+        assert torch.allclose(row, naive(*model, asked, text), atol=1e-6)
+
+
+def test_a_prior_of_the_texts_makes_them_even_and_keeps_their_order(model):
     plain = ZeroShot(*model, ["good", "bad"])
-    free = (plain.log_probs(["N/A", "", "[MASK]"]).exp().mean(0)).log()
-    wanted = (plain.log_probs(TEXTS) - free).log_softmax(-1)
-    assert torch.allclose(asked.log_probs(TEXTS), wanted, atol=1e-9)
-    assert not torch.allclose(asked.log_probs(TEXTS), plain.log_probs(TEXTS), atol=1e-3)
+    before = plain.log_probs(TEXTS)
+    asked = ZeroShot(*model, ["good", "bad"], prior=priors(TEXTS, before))
+    after = asked.log_probs(TEXTS)
+    wanted = before.exp() / before.exp().mean(0)
+    torch.testing.assert_close(after.exp(), wanted / wanted.sum(-1, keepdim=True))
+    assert not torch.allclose(before, after, atol=1e-3)
+    assert (before[:, 0] - before[:, 1]).argsort().tolist() == (after[:, 0] - after[:, 1]).argsort().tolist()
+
+
+def test_texts_without_content_are_of_the_kinds_that_are_there():
+    assert without_content(["a", "b"]) == list(CONTENT_FREE)
+    assert without_content([("a", "b")]) == [(text, text) for text in CONTENT_FREE]
+    assert len(without_content(["a", ("a", "b")])) == 2 * len(CONTENT_FREE)
+
+
+def test_information_is_zero_where_all_texts_are_told_the_same_and_the_entropy_where_each_is_certain():
+    same = torch.tensor([[0.2, 0.3, 0.5]], dtype=torch.float64).log().expand(7, 3)
+    assert information(same) == pytest.approx(0.0, abs=1e-12)
+    certain = torch.eye(3, dtype=torch.float64).log()
+    assert information(certain) == pytest.approx(math.log(3))
+    p = torch.tensor([[0.9, 0.1], [0.3, 0.7]], dtype=torch.float64)
+    naive = sum(0.5 * p[row, c] * math.log(p[row, c] / p[:, c].mean()) for row in range(2) for c in range(2))
+    assert information(p.log()) == pytest.approx(float(naive), rel=1e-12)
 
 
 def test_the_order_of_the_texts_and_the_batch_change_nothing(model):
@@ -74,8 +105,12 @@ def test_a_text_that_is_too_long_loses_its_end_and_not_the_question(model):
 
 
 def test_a_pair_is_asked_about_as_a_pair(model):
-    asked = ZeroShot(*model, ["good", "bad"], calibrated=True)
-    found = asked.log_probs([("the night", "a book"), "the night"])
+    both = [("the night", "a book"), "the night"]
+    free = without_content(both)
+    prior = priors(free, ZeroShot(*model, ["good", "bad"]).log_probs(free))
+    asked = ZeroShot(*model, ["good", "bad"], prior=prior)
+    assert set(prior) == {"text", "pair"} and prior["text"] != prior["pair"]
+    found = asked.log_probs(both)
     alone = asked.log_probs([("the night", "a book")])
     assert torch.allclose(found[:1], alone, atol=1e-9)
     assert "Second text: a book" in asked.tokenizer.decode(asked.ids(("the night", "a book")))

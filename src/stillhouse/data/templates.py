@@ -5,6 +5,7 @@ and nothing in it is executed.
 """
 
 import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -22,7 +23,9 @@ PLACES = {
     "hard_negative": {"text", "label", "other"},
     "balance": {"examples", "label"},
     "zero_shot": {"text", "labels"},
+    "zero_shot_plain": {"text", "labels"},
     "zero_shot_pair": {"text", "pair", "labels"},
+    "zero_shot_pair_plain": {"text", "pair", "labels"},
     "judge": {"text", "pair", "labels"},
     "judge_pair": {"prompt", "first", "second"},
 }
@@ -68,6 +71,11 @@ def prompt_file(path: str | None, name: str, key: str) -> str | None:
     if "{text}" not in text:
         raise RecipeError(f"{path}: has no {{text}}, where the text of each row is put in; add it.")
     return text
+
+
+def prompt_files(paths: Sequence[str], name: str, key: str) -> list[str]:
+    """What several files of the user's ask; else as `prompt_file`."""
+    return [text for path in paths if (text := prompt_file(path, name, key)) is not None]
 
 
 def check_folder(folder: Path) -> None:

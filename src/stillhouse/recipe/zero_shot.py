@@ -1,6 +1,6 @@
 """`teacher.zero_shot`: a language model that labels by the names of the labels."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
@@ -15,12 +15,17 @@ class ZeroShot(Section):
 
     labels: list[Name] | dict[str, Name] = []
     """The labels' names where no training row has one; or the data's label: the word that says what it means."""
-    prompt: str | None = None
-    """File with what is asked; {text}, {pair} and {labels} are filled in.  It has a default."""
+    prompt: str | list[str] = []
+    """File with what is asked, or several, of which the one that tells texts apart the most is taken (mutual information, no label is
+    read: Sorensen et al. 2022, arXiv:2203.11364); {text}, {pair} and {labels} are filled in.  It has a default."""
+    form: Literal["chat", "plain"] | None = None
+    """`chat`: the name is the answer to a turn.  `plain`: the name goes on the prompt as a text ("Review: {text}\\nSentiment:").
+    If not given, it is chosen as a prompt is."""
     examples: NonNegativeInt = 0
     """Labelled training rows shown before each text, as many of each label as possible."""
-    calibrated: bool = False
-    """Divide by what the model says to a text without content (Zhao et al. 2021, arXiv:2102.09690)."""
+    calibrate: Literal["texts", "content_free", "none"] = "texts"
+    """Divide by how often a label is said whatever the text: on average over training texts (Zhou et al. 2023, arXiv:2309.17249), or of
+    texts without content (Zhao et al. 2021, arXiv:2102.09690)."""
 
     @model_validator(mode="after")
     def _words_differ(self) -> Self:
@@ -30,6 +35,11 @@ class ZeroShot(Section):
         if len(self.labels) == 1:
             raise ValueError("labels: has one label, and a classifier needs at least two; add the others")
         return self
+
+    @property
+    def prompts(self) -> list[str]:
+        """The files with what could be asked."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
     @property
     def label_words(self) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..data.templates import prompt_file
+from ..data.templates import prompt_file, prompt_files
 from ..errors import RecipeError
 from ..files import read_json, write_json
 from ..models.load import as_folder, load_tokenizer, same_tokenizer
@@ -114,8 +114,8 @@ def _with_lender(recipe: Any, teacher: dict[str, Any], watch: Watch) -> dict[str
 def _fetch_namer(recipe: Any, watch: Watch) -> dict[str, Any]:
     """A language model that labels by names."""
     found = fetched(recipe.teacher.model, recipe.teacher, "causal_lm", watch)
-    asked = prompt_file(recipe.teacher.zero_shot.prompt, "zero_shot_pair", "teacher.zero_shot.prompt")
-    return {**_with_lender(recipe, found, watch), "zero_shot": {**found, "prompt": asked}}
+    asked = prompt_files(recipe.teacher.zero_shot.prompts, "zero_shot_pair", "teacher.zero_shot.prompt")
+    return {**_with_lender(recipe, found, watch), "zero_shot": {**found, "prompts": asked}}
 
 
 def _fetch_panel(recipe: Any, lead: Path, watch: Watch) -> dict[str, Any]:

@@ -4,16 +4,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..data.encode import Example, read_examples
 from ..data.formats import Row
 from ..errors import DataError
 from ..files import atomic_folder, hash_json, read_jsonl, write_jsonl
+from ..models.load import load_model, load_tokenizer
+from ..models.machine import device
+from ..progress import Watch
+from ..recipe import ZeroShot as ZeroShotSettings
 from ..seeds import draw_seed
 from ..tasks import Task
-from ..tasks.zero_shot import write_zero_shot
+from ..tasks.zero_shot import Text, ZeroShot, information, priors, text_of, without_content, write_zero_shot
 
 TEXTS = "texts.jsonl"
 """Of the prepared rows: {key, text, pair?}, for a teacher that reads them in its own tokens."""
+ROWS = 128
+"""Texts by which a prompt is chosen and a prior taken: the mean probability of a label is good to 0.03 or so."""
+FORMS = {"chat": "a chat turn", "plain": "plain text"}
 
 
 def keep_texts(path: Path, pairs: Sequence[tuple[Row, Example]]) -> None:
@@ -25,18 +34,22 @@ def keep_texts(path: Path, pairs: Sequence[tuple[Row, Example]]) -> None:
     write_jsonl(path, [{"key": key, **found[key]} for key in sorted(found)])
 
 
-def make_namer(teacher: Any, seed: int, task: Task, facts: dict[str, Any], place: Path) -> dict[str, Any]:
-    """Returns: the stage's result: the folder, its identity, and no layers that it could lend."""
-    settings = teacher.zero_shot
-    words = {label: teacher.label_words.get(label, label) for label in task.labels}
-    model = facts["zero_shot"]
-    prepared = place.parent / "prepare"
-    asked = {
+def make_namer(
+    recipe: Any, task: Task, facts: dict[str, Any], place: Path, watch: Watch | None
+) -> dict[str, Any]:
+    """Args: watch: who sees the choice of a prompt; None if none is to be made, as where only the time of asking matters.
+    Returns: the stage's result: the folder, its identity, how it asks, and no layers that it could lend."""
+    settings, model, prepared = recipe.teacher.zero_shot, facts["zero_shot"], place.parent / "prepare"
+    words = {label: recipe.teacher.label_words.get(label, label) for label in task.labels}
+    named = {
         "labels": list(words.values()),
-        "prompt": model["prompt"],
-        "examples": _shown(settings.examples, seed, task, words, prepared),
-        "calibrated": settings.calibrated,
+        "examples": _shown(settings.examples, recipe.seed, task, words, prepared),
     }
+    ways, texts = ways_of(settings, facts), _some_texts(prepared, recipe.seed)
+    chosen = {"way": ways[0]}
+    if watch is not None and texts and (len(ways) > 1 or settings.calibrate != "none"):
+        chosen = _chosen(settings, facts, named, ways, texts, watch)
+    asked = {**named, **chosen["way"], "prior": chosen.get("prior")}
     with atomic_folder(place / "zero_shot") as part:
         write_zero_shot(part, Path(model["folder"]), Path("../../prepare") / TEXTS, **asked)
         task.tokenizer.save_pretrained(part)
@@ -44,7 +57,66 @@ def make_namer(teacher: Any, seed: int, task: Task, facts: dict[str, Any], place
         "folder": f"{place.name}/zero_shot",
         "lead": {"folder": None},
         "identity": f"zero_shot:{hash_json([model['identity'], asked])}",
+        "asked": chosen,
     }
+
+
+def ways_of(settings: ZeroShotSettings, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The prompts and forms that could be asked with; a model without a chat template reads plain text only."""
+    tokenizer = load_tokenizer(Path(facts["zero_shot"]["folder"]))
+    forms = [settings.form] if settings.form else ["chat", "plain"] if tokenizer.chat_template else ["plain"]
+    return [
+        {"prompt": prompt, "form": form}
+        for prompt in facts["zero_shot"]["prompts"] or [None]
+        for form in forms
+    ]
+
+
+def _chosen(
+    settings: ZeroShotSettings,
+    facts: dict[str, Any],
+    named: dict[str, Any],
+    ways: list[dict[str, Any]],
+    texts: list[Text],
+    watch: Watch,
+) -> dict[str, Any]:
+    """The way of asking that tells the texts apart the most, its prior, and how far each tells them apart; no label is read."""
+    folder = Path(facts["zero_shot"]["folder"])
+    dtype = torch.bfloat16 if facts["bfloat16"] else torch.float32
+    model, tokenizer = load_model(folder, "AutoModelForCausalLM", dtype).to(device()), load_tokenizer(folder)
+    examples = [(text_of(row), row["label"]) for row in named["examples"]]
+    tried: list[dict[str, Any]] = []
+    for number, way in enumerate(ways):
+        watch.step("asking in several ways", number, len(ways))
+        asked = ZeroShot(model, tokenizer, named["labels"], examples=examples, **way)
+        log_p = asked.log_probs(texts)
+        tried.append({"way": way, "nats": information(log_p), "asked": asked, "log_p": log_p})
+    watch.end()
+    best = max(tried, key=lambda one: one["nats"])
+    found: dict[str, Any] = {"way": best["way"], "tried": [{**one["way"], "nats": one["nats"]} for one in tried]}
+    if len(ways) > 1:
+        watch.note(
+            f"  asks as {_told(best)}, against {', '.join(_told(one) for one in tried if one is not best)}"
+        )
+    if settings.calibrate == "texts":
+        found["prior"] = priors(texts, best["log_p"])
+    elif settings.calibrate == "content_free":
+        free = without_content(texts)
+        found["prior"] = priors(free, best["asked"].log_probs(free))
+    return found
+
+
+def _told(one: dict[str, Any]) -> str:
+    first = (one["way"]["prompt"] or "our own prompt").splitlines()[0]
+    return f"{FORMS[one['way']['form']]}, {first[:40]!r} ({one['nats']:.3f} nats tell the texts apart)"
+
+
+def _some_texts(prepared: Path, seed: int) -> list[Text]:
+    """`ROWS` training texts at most, drawn by the seed."""
+    examples = read_examples(prepared / "train.parquet")
+    examples.sort(key=lambda example: draw_seed(seed, "ways", example.key))
+    keys = {example.key for example in examples[:ROWS]}
+    return [text_of(row) for row in read_jsonl(prepared / TEXTS) if row["key"] in keys]
 
 
 def _shown(

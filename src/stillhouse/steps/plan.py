@@ -32,7 +32,7 @@ from ..teachers.local import LocalTeacher
 from ..train.features import FEATURES
 from ..train.objective import Layers, Objective
 from .asking import stand_ins, what_asking_takes
-from .naming import make_namer
+from .naming import ROWS, make_namer, ways_of
 from .prepare import task_of
 from .students import passes, shape_of
 from .training import HARD_ONLY, attend_fast, beside, dtype_name, labelled, steps_of
@@ -66,9 +66,12 @@ def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) 
     teacher = Path(facts["teacher"]["folder"])
     base = Path((facts["tongues"]["student"] if facts["tongues"] else facts["teacher"])["folder"])
     if facts["zero_shot"]:
-        teacher = place.parent / make_namer(recipe.teacher, recipe.seed, task, facts, place)["folder"]
+        teacher = place.parent / make_namer(recipe, task, facts, place, None)["folder"]
     speed = _speeds(recipe, task, base, teacher, train, facts, watch)
     seconds = _predict(recipe, task, train, held, speed)
+    if facts["zero_shot"]:
+        ways = len(ways_of(recipe.teacher.zero_shot, facts))
+        seconds["teacher"] = 3.0 + ways * _tokens(train[:ROWS]) * speed["teacher_label"]
     if asked is not None:
         seconds["label"] = asked["seconds"]
     teacher_bytes = folder_bytes(teacher, lambda path: path.suffix == ".safetensors")

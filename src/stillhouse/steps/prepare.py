@@ -47,7 +47,7 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
     models += [one.model for one in recipe.evaluate.baselines if isinstance(one, Baseline)]
     named = [*models, *(one.source for one in _data_sets(recipe).values()), *_beside(recipe.data)]
     if recipe.teacher.zero_shot is not None:
-        named.append(recipe.teacher.zero_shot.prompt)
+        named += recipe.teacher.zero_shot.prompts
     stamps = []
     for name in named:
         if name and Path(name).exists():

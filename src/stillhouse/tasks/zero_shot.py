@@ -1,8 +1,10 @@
 """Class probabilities from label names: a causal language model scores each name as the answer; no prose is parsed.
 
-p(label | text) ∝ p(the tokens of the label's name | the prompt with the text), and that is what a student can take as soft
-targets.  Few-shot examples are earlier turns of the same conversation.
-Sources: Brown et al. 2020 (scoring options), arXiv:2005.14165, section 2.4; Zhao et al. 2021 (calibration), arXiv:2102.09690.
+p(label | text) ∝ p(the tokens of the label's name | the prompt with the text) ÷ prior(label), and that is what a student can take
+as soft targets.  The name is the answer to a chat turn, or goes on a plain text; examples are earlier turns, or stand before it.
+Sources: Brown et al. 2020 (scoring options), arXiv:2005.14165, section 2.4; Zhao et al. 2021 (a prior from texts without content),
+arXiv:2102.09690; Zhou et al. 2023 (batch calibration: a prior from the texts themselves), arXiv:2309.17249; Sorensen et al. 2022
+(the prompt with the most mutual information), arXiv:2203.11364.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.encode import control_pieces
 from ..data.formats import Message
-from ..data.prompting import prompt_ids
+from ..data.prompting import Prompt, prompt_ids
 from ..data.templates import fill, template
 from ..errors import DataError, RecipeError
 from ..files import read_json, read_jsonl, write_json
@@ -40,35 +42,35 @@ class ZeroShot(nn.Module):
         labels: Sequence[str],
         *,
         examples: Sequence[tuple[Text, str]] = (),
-        calibrated: bool = False,
         prompt: str | None = None,
+        form: str = "chat",
+        prior: Mapping[str, Sequence[float]] | None = None,
         texts: Mapping[str, Text] | None = None,
     ) -> None:
         """Args:
             labels: the names that are scored, in the order of the classes; words that describe a text.
             examples: (text, label) shown before each text.
-            calibrated: divide by what the model says to a text without content.
-            prompt: what is asked, with {text}, {pair} and {labels} to be filled in; the package's own if not given.
+            prompt: what is asked, with {text}, {pair} and {labels} to be filled in; the package's own for its form if not given.
+            form: "chat" (a user's turn, which the name answers) or "plain" (a text that the name goes on, after a space).
+            prior: of `priors`: what the labels' probabilities are divided by.
             texts: key of an example -> its text; what `scores` looks up.
         Raises: RecipeError if two labels are the same tokens, or an example's label is not among them.
         """
         super().__init__()
         self.module, self.tokenizer, self.labels = model.eval(), tokenizer, list(labels)
-        self.prompt, self.texts, self.calibrated = prompt, texts or {}, calibrated
+        self.prompt, self.form, self.texts = prompt, form, texts or {}
         self.control = control_pieces(tokenizer)
-        self.names = [tokenizer(name, add_special_tokens=False)["input_ids"] for name in labels]
+        self.names = [_name_ids(tokenizer, name, form) for name in labels]
         if len({tuple(name) for name in self.names}) < len(self.names) or not all(self.names):
             raise RecipeError(
                 f"labels: {', '.join(labels)} are not all different to the tokenizer; use other names."
             )
         if unknown := [label for _, label in examples if label not in self.labels]:
             raise RecipeError(f"examples: {unknown[0]!r} is none of the labels {', '.join(labels)}; mend it.")
-        self.shown: list[Message] = []
-        for text, label in examples:
-            self.shown += [self._ask(text), {"role": "assistant", "content": label}]
+        self.shown = [(self._ask(text), label) for text, label in examples]
         longest = model.config.get_text_config().to_dict().get("max_position_embeddings")
         self.room = None if longest is None else longest - max(map(len, self.names))
-        self._bias: dict[bool, Tensor] = {}
+        self.prior = {kind: torch.tensor(row, dtype=torch.float64) for kind, row in (prior or {}).items()}
 
     @property
     def config(self) -> Any:
@@ -92,21 +94,23 @@ class ZeroShot(nn.Module):
     def log_probs(self, texts: Sequence[Text], batch_size: int = 16) -> Tensor:
         """[texts, C] log-probabilities of the labels, summing to 1 over them; for a T other than 1 divide, and normalise again."""
         scores = self._raw(texts, batch_size)
-        if self.calibrated:
-            scores -= torch.stack([self._bias_of(isinstance(text, tuple)) for text in texts])
+        if self.prior:
+            scores -= torch.stack([self.prior[kind_of(text)] for text in texts])
         return scores.log_softmax(-1)
 
-    def _bias_of(self, pairs: bool) -> Tensor:
-        """[C] mean log-probabilities of the labels of texts, or pairs of texts, without content."""
-        if pairs not in self._bias:
-            free: list[Text] = [(text, text) if pairs else text for text in CONTENT_FREE]
-            self._bias[pairs] = self._raw(free, len(free)).softmax(-1).mean(0).log()
-        return self._bias[pairs]
-
-    def _ask(self, text: Text) -> Message:
+    def _ask(self, text: Text) -> str:
         one, pair = (text, "") if isinstance(text, str) else text
-        prompt = self.prompt or template("zero_shot" if isinstance(text, str) else "zero_shot_pair", None)
-        return {"role": "user", "content": fill(prompt, text=one, pair=pair, labels=", ".join(self.labels))}
+        own = {"text": "zero_shot", "pair": "zero_shot_pair"}[kind_of(text)]
+        prompt = self.prompt or template(own if self.form == "chat" else f"{own}_plain", None)
+        return fill(prompt, text=one, pair=pair, labels=", ".join(self.labels))
+
+    def _prompt(self, text: Text) -> Prompt:
+        if self.form == "plain":
+            return "\n\n".join([*(f"{asked} {label}" for asked, label in self.shown), self._ask(text)])
+        turns: list[Message] = []
+        for asked, label in self.shown:
+            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": label}]
+        return [*turns, {"role": "user", "content": self._ask(text)}]
 
     def ids(self, text: Text) -> list[int]:
         """The whole prompt; a text that is too long for the model loses its end.
@@ -114,8 +118,7 @@ class ZeroShot(nn.Module):
         Raises: RecipeError if not even the rest of the prompt has room.
         """
         while True:
-            messages = [*self.shown, self._ask(text)]
-            ids = prompt_ids(messages, self.tokenizer, self.control, self.config.name_or_path)
+            ids = prompt_ids(self._prompt(text), self.tokenizer, self.control, self.config.name_or_path)
             if self.room is None or len(ids) <= self.room:
                 return ids
             parts = [text] if isinstance(text, str) else list(text)
@@ -161,6 +164,50 @@ class ZeroShot(nn.Module):
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=last
         ).logits
         return logits.double().cpu()
+
+
+def _name_ids(tokenizer: PreTrainedTokenizerBase, name: str, form: str) -> list[int]:
+    """The tokens of a label's name where it stands: alone in a turn, or after a space (some tokenizers put one of their own before
+    every text, so the name is read behind a colon)."""
+    if form == "chat":
+        return list(tokenizer(name, add_special_tokens=False)["input_ids"])
+    before, whole = (
+        list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (":", f": {name}")
+    )
+    return whole[len(before) :]
+
+
+def kind_of(text: Text) -> str:
+    """What a text and a pair of texts are called in a prior."""
+    return "text" if isinstance(text, str) else "pair"
+
+
+def priors(texts: Sequence[Text], log_p: Tensor) -> dict[str, list[float]]:
+    """Kind of text -> log of the labels' mean probability over those texts: how often a name is said whatever the text says.
+
+    Args: log_p: [texts, C] of a `ZeroShot` that has no prior yet.
+    """
+    found = {}
+    for kind in sorted(set(map(kind_of, texts))):
+        rows = [number for number, text in enumerate(texts) if kind_of(text) == kind]
+        found[kind] = log_p[rows].exp().mean(0).log().tolist()
+    return found
+
+
+def without_content(texts: Sequence[Text]) -> list[Text]:
+    """For each kind of text, some that say nothing."""
+    kinds = set(map(kind_of, texts))
+    alone: list[Text] = list(CONTENT_FREE) if "text" in kinds else []
+    return alone + ([(text, text) for text in CONTENT_FREE] if "pair" in kinds else [])
+
+
+def information(log_p: Tensor) -> float:
+    """Nats of mutual information between text and label, H(mean p) − mean H(p): 0 if every text is told the same.
+
+    Args: log_p: [texts, C].
+    """
+    p = log_p.exp()
+    return float((torch.special.entr(p.mean(0)).sum() - torch.special.entr(p).sum(-1).mean()).clamp_min(0.0))
 
 
 def write_zero_shot(folder: Path, model: Path, texts: Path, **settings: Any) -> None:
