@@ -1,6 +1,7 @@
 """Whole runs whose teacher labels by the names of the labels: nobody else labels anything that is learned from."""
 
 import csv
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,15 @@ def test_a_student_learns_from_names_alone(made: Path, tmp_path: Path) -> None:
     assert found["samples"][0]["teacher"]
 
 
+def test_how_the_teacher_was_asked_stands_in_the_report_and_in_the_card(made: Path, tmp_path: Path) -> None:
+    recipe = values(made, form=None, calibrate="texts")
+    recipe["train"]["steps"] = 2
+    finish(recipe, tmp_path / "run")
+    for page in ("report.html", "student/README.md"):
+        said = html.unescape((tmp_path / "run" / page).read_text())
+        assert "The teacher was asked as a chat turn" in said and "evened out by 90 training texts" in said
+
+
 def test_shown_examples_are_labelled_rows_one_label_after_the_other(made: Path, tmp_path: Path) -> None:
     recipe = values(made, examples=3, calibrate="content_free")
     recipe["data"] = {"train": {"source": str(made / "rows.csv")}, "split": 20, "max_length": 32}
@@ -166,8 +176,9 @@ def test_the_prompt_that_tells_texts_apart_is_chosen_and_evened_out_without_a_la
         run_pipeline(parse_recipe(recipe), STAGES, folder, seen, until="teacher")
     kept = read_json(folder / "teacher" / "zero_shot" / "zero_shot.json")
     assert (kept["prompt"], kept["form"]) == (PROMPT, "chat")
-    said = [note for note in seen.notes if "asks as a chat turn, '{text}'" in note]
-    assert len(said) == 1 and said[0].count("nats tell the texts apart") == 4
+    said = [note for note in seen.notes if "asked as a chat turn, '{text}'" in note]
+    assert len(said) == 1 and said[0].count("nats of information about the texts") == 4
+    assert "evened out by 90 training texts" in said[0]
     task = make_task("classification", load_tokenizer(folder / "teacher" / "zero_shot"), 32, ["bad", "good"])
     trained = {example.key for example in read_examples(folder / "prepare" / "train.parquet")}
     rows = map(json.loads, (folder / "prepare" / "texts.jsonl").open())

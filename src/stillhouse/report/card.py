@@ -138,6 +138,7 @@ def _data(results: Results) -> str:
     dropped = [f"{count:,} ({plain(why)})" for why, count in (data.get("dropped") or {}).items()]
     text = f"Rows: {in_words(rows)}. " if rows else ""
     text += f"Dropped: {in_words(dropped)}." if dropped else "None was dropped."
+    text += f" {plain(data['asked'])}." if data.get("asked") else ""
     if planted := data.get("canaries"):
         text += (
             f" {planted['rows']:,} of the training rows hold {planted['secrets']:,} made-up secrets, planted to see what is "

@@ -72,7 +72,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "gain_over_hard_only": gains["eval"][task.headline] if gains else None,
         "gains": gains,
         "datasets": {name: sets[name] for name in found["retentions"]},
-        "data": _data(facts),
+        "data": {**_data(facts), "asked": results["teacher"].get("asked", {}).get("note")},
         "stages": stage_rows(run, stages),
         "said": results["label"].get("said"),
         "economics": _economics(recipe, models, stage_rows(run, stages)),

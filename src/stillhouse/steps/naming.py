@@ -93,22 +93,29 @@ def _chosen(
         tried.append({"way": way, "nats": information(log_p), "asked": asked, "log_p": log_p})
     watch.end()
     best = max(tried, key=lambda one: one["nats"])
-    found: dict[str, Any] = {"way": best["way"], "tried": [{**one["way"], "nats": one["nats"]} for one in tried]}
-    if len(ways) > 1:
-        watch.note(
-            f"  asks as {_told(best)}, against {', '.join(_told(one) for one in tried if one is not best)}"
-        )
+    found: dict[str, Any] = {
+        "way": best["way"],
+        "tried": [{**one["way"], "nats": one["nats"]} for one in tried],
+    }
+    found["note"] = f"The teacher was asked as {_told(best)}"
+    if others := [_told(one) for one in tried if one is not best]:
+        found["note"] += f"; {' and '.join(others)} told them apart less"
     if settings.calibrate == "texts":
         found["prior"] = priors(texts, best["log_p"])
+        found["note"] += f"; its labels are evened out by {len(texts)} training texts"
     elif settings.calibrate == "content_free":
         free = without_content(texts)
         found["prior"] = priors(free, best["asked"].log_probs(free))
+        found["note"] += "; its labels are evened out by texts without content"
+    watch.note(f"  {found['note']}.")
     return found
 
 
 def _told(one: dict[str, Any]) -> str:
-    first = (one["way"]["prompt"] or "our own prompt").splitlines()[0]
-    return f"{FORMS[one['way']['form']]}, {first[:40]!r} ({one['nats']:.3f} nats tell the texts apart)"
+    first = (one["way"]["prompt"] or "Stillhouse's own prompt").splitlines()[0]
+    return (
+        f"{FORMS[one['way']['form']]}, {first[:40]!r} ({one['nats']:.3f} nats of information about the texts)"
+    )
 
 
 def _some_texts(prepared: Path, seed: int) -> list[Text]:
