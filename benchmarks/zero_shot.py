@@ -27,7 +27,7 @@ from stillhouse.steps import plan
 
 def main() -> None:
     """Four runs."""
-    asked = arguments(__doc__ or "", held=1000, train=3000, steps=190, examples=0, seed=0)
+    asked = arguments(__doc__ or "", held=500, train=1000, steps=100, examples=0, seed=0)
     rows = reviews("rotten_tomatoes")
     random.Random(asked.seed).shuffle(rows)
     found: dict[str, Any] = {}

@@ -141,13 +141,13 @@ def _drawn(logits: Tensor, uniform: Tensor, draws: int) -> tuple[Tensor, Tensor,
     if not weighed.isfinite().all():  # an outcome that is excluded counts nothing, not 0·(−inf)
         weighed = (p * torch.where(p > 0, below, 0.0)).sum(-1)
     entropy = (log_sum - most.squeeze(-1) - weighed.double() / total).float()
-    p.div_(total.unsqueeze(-1))
-    top, fine = p.gather(-1, kept), draws * parts_of_a_draw(draws)
+    top, fine = p.gather(-1, kept) / total.unsqueeze(-1), draws * parts_of_a_draw(draws)
     sure = top >= (1 - 1e-6) / draws  # or rounding could let two points lie in one outcome
     comb = (top.double() * sure).cumsum(-1) * fine + uniform.unsqueeze(-1)
     counts = comb.floor().diff(dim=-1, prepend=comb.new_zeros(len(p), 1))
     points = (torch.arange(draws, device=p.device) + uniform.unsqueeze(-1)) / draws
-    drawn, hit = _found(p.scatter_(1, kept, top.masked_fill(sure, 0.0)), points)
+    rest = p.scatter_(1, kept, p.gather(-1, kept).masked_fill(sure, 0.0))
+    drawn, hit = _found(rest, points * total.unsqueeze(-1))
     return torch.cat([kept, drawn], -1), torch.cat([counts, hit * parts_of_a_draw(draws)], -1), entropy
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from ..losses import topk_log_probs
-from ..losses.fused import chunks
 from ..losses.sparse import draw_sampled
 from ..models.taps import tapped
 from ..tasks import Batch, Task, unwrap
@@ -40,10 +39,7 @@ class LocalTeacher:
     def topk(self, batch: Batch, k: int, temperature: float) -> TopK:
         """The K best of it, for keeping."""
         dense = self.signal(batch).at(temperature)
-        found = [
-            topk_log_probs(dense.logits(positions), k, temperature=temperature)
-            for positions in chunks(len(dense), self.task.outcomes)
-        ]
+        found = [topk_log_probs(logits, k, temperature=temperature) for _, logits in dense.each()]
         if not found:
             empty = dense.hidden.new_zeros((0, min(k, self.task.outcomes)))
             return TopK(empty.long(), empty.float(), temperature)
@@ -59,8 +55,8 @@ class LocalTeacher:
         """
         dense = self.signal(batch).at(temperature)
         drawn = [
-            draw_sampled(dense.logits(positions), uniform[positions], draws, temperature=temperature)
-            for positions in chunks(len(dense), self.task.outcomes)
+            draw_sampled(logits, uniform[positions], draws, temperature=temperature)
+            for positions, logits in dense.each()
         ]
         if not drawn:
             empty = dense.hidden.new_zeros((0, 1)).float()
