@@ -1,14 +1,13 @@
 """Film-review sentences labelled by label names alone (SmolLM2-135M-Instruct), and what a student of it keeps.
 
 No label is used but to measure: the recipe's `teacher.zero_shot` labels bare text, and MiniLM learns the probabilities.  Asked with
-the package's own prompts, and with "Review: … Sentiment:", each evened out by the texts and as it is.  Prints teacher, student and
-floor with intervals, the retention, and one line of JSON.
+the package's own prompts, and with "Review: … Sentiment:", evened out by the texts or not.  Prints teacher, student and floor with
+intervals, the retention, and one line of JSON.
 """
 
 import json
 import random
 import sys
-from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,8 +25,10 @@ from stillhouse.steps import plan
 
 
 def main() -> None:
-    """Four runs."""
-    asked = arguments(__doc__ or "", held=500, train=1000, steps=100, examples=0, seed=0)
+    """A run for each way to ask."""
+    asked = arguments(
+        __doc__ or "", held=500, train=1000, steps=100, examples=0, seed=0, calibrate="texts", only=""
+    )
     rows = reviews("rotten_tomatoes")
     random.Random(asked.seed).shuffle(rows)
     found: dict[str, Any] = {}
@@ -40,13 +41,14 @@ def main() -> None:
         )  # few-shot: the only labels that anybody sees
         write_jsonl(place / "train.jsonl", [*bare, *shown])
         (place / "sentiment.txt").write_text("Review: {text}\nSentiment:")
-        for prompts, calibrate in product(([], [str(place / "sentiment.txt")]), ("texts", "none")):
+        ways = {"own prompts": [], "Review, Sentiment": [str(place / "sentiment.txt")]}
+        for name in asked.only.split(",") if asked.only else list(ways):
             values: dict[str, Any] = {
                 "name": "zero-shot", "task": "classification", "seed": asked.seed,
                 "teacher": {
                     "model": str(smollm2()),
                     "zero_shot": {
-                        "labels": {"0": "negative", "1": "positive"}, "prompt": prompts, "calibrate": calibrate,
+                        "labels": {"0": "negative", "1": "positive"}, "prompt": ways[name], "calibrate": asked.calibrate,
                         "examples": asked.examples,
                     },
                 },
@@ -56,7 +58,6 @@ def main() -> None:
                 "train": {"steps": asked.steps, "batch_size": 32, "learning_rate": 1e-4, "schedule": "linear"},
                 "evaluate": {"speed": False}, "report": {"samples": 0},
             }  # fmt: skip
-            name = f"{'Review, Sentiment' if prompts else 'own prompts'}, calibrate: {calibrate}"
             with (
                 mock.patch.object(plan, "SECONDS", 0.01),
                 mock.patch.object(cost, "fresh_peak", return_value=1),
