@@ -64,8 +64,22 @@ def test_a_term_that_weighs_nothing_is_not_computed(monkeypatch):
         raise AssertionError
 
     monkeypatch.setitem(DIVERGENCES, "js", (never, ("beta",)))
-    objective = Objective([kd.hard(), kd.js(0.0)])
+    objective = Objective([kd.hard(), kd.js(kd.schedule(0.0, 1.0))])
     assert float(objective(scores(), dense(), N)[1][1]) == 0.0
+
+
+def test_a_term_of_weight_0_is_left_out_as_if_it_were_not_there():
+    objective = Objective([kd.hard(0.0), kd.forward_kl(0.0), kd.hard(), kd.js(0.0)])
+    assert objective.names == ["hard"]
+    assert not objective.needs_teacher
+    loss, parts = objective(scores(), None, N)
+    alone, part = Objective([kd.hard()])(scores(), None, N)
+    assert (float(loss), parts.tolist()) == (float(alone), part.tolist())
+
+
+def test_an_objective_in_which_no_term_weighs_anything_is_refused():
+    with pytest.raises(RecipeError, match=r"^objective: every term has weight 0.*give one of them a weight"):
+        Objective([kd.hard(0.0), kd.forward_kl(0.0)])
 
 
 # ── every kind against every kind of targets ────────────────────────────────────────────────────────────────────────

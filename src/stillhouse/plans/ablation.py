@@ -49,10 +49,10 @@ def removals(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     kinds = [term["kind"] for term in terms]
     for number, kind in enumerate(kinds):
         name = kind if kinds.count(kind) == 1 else f"{kind} ({number})"
-        if len(terms) > 1:
+        if len(terms) > 1 and terms[number]["weight"] != 0:
             yield f"without {name}", {"objective": [*terms[:number], *terms[number + 1 :]]}
     for number, term in enumerate(recipe.objective):
-        if getattr(term, "label_smoothing", 0.0):
+        if term.weight != 0 and getattr(term, "label_smoothing", 0.0):
             yield "without label_smoothing", {f"objective.{number}.label_smoothing": 0.0}
     for path in _optional_sections(recipe, ""):
         yield f"without {path}", {path: None}

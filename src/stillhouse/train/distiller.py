@@ -80,13 +80,13 @@ class Distiller(Trainer):
     ) -> None:
         refuse_shared(model, teacher)
         args = args or TrainingArguments(output_dir="distiller", report_to=[])
-        free = sharded.wanted(args, model, teacher, objective)
         self.objective = Objective(objective, rationale_weight)
+        free = sharded.wanted(args, model, teacher, self.objective.terms)
         self.task = task or task_of(model, processing_class, teacher)
         self.teacher: Teacher | None = teacher_of(teacher, model, self.task)
         if self.objective.needs_teacher and self.teacher is None:
             raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
-        refuse_other_tokens(self.task, objective)
+        refuse_other_tokens(self.task, self.objective.terms)
         self.task.verify(unwrap(model))
         if isinstance(teacher, PreTrainedModel):
             self.task.verify(teacher)

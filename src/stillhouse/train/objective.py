@@ -17,7 +17,18 @@ from ..losses.parts import DenseTerm, LogQ, Parts, SoftmaxTerm
 from ..losses.reduction import total_mean
 from ..losses.sequences import hard_cross_entropy_parts, policy_gradient_parts
 from ..losses.sparse import divergence_topk_parts, forward_kl_sampled_parts
-from ..recipe import TEACHERLESS, CrossTokenizer, Custom, DeeperLayers, Hard, PolicyGradient, Schedule, Term
+from ..recipe import (
+    NONE_LIVING,
+    TEACHERLESS,
+    CrossTokenizer,
+    Custom,
+    DeeperLayers,
+    Hard,
+    PolicyGradient,
+    Schedule,
+    Term,
+    living,
+)
 from ..registry import load
 from ..tasks import Layout, Scores
 from ..teachers import Crossed, Dense, Sampled, SoftTargets, TopK
@@ -57,7 +68,9 @@ class Objective:
         self.rationale_weight = rationale_weight
         if not terms:
             raise RecipeError("objective: needs at least one term, such as {kind: forward_kl}.")
-        self.terms = list(terms)
+        self.terms = living(terms)
+        if not self.terms:
+            raise RecipeError(f"{NONE_LIVING}.")
         kinds = [term.kind for term in self.terms]
         self.names = [f"{kind}_{n}" if kinds.count(kind) > 1 else kind for n, kind in enumerate(kinds)]
 
