@@ -379,6 +379,13 @@ ALIKE = {
     "a share above 1": (
         {"rollouts": {"share": {"start": 0, "end": 50}}, "label__online": True}, r"stay between 0 and 1",
     ),
+    "a share that follows a value which a rationale's weight moves": (
+        {
+            "rollouts": {"share": {"start": 0, "step": 0.1}}, "label__online": True, "data__validation": 0.1,
+            "train__rationale_weight": {"start": 1, "end": 0},
+        },
+        r"the schedule of train.rationale_weight changes by itself; use a fixed weight",
+    ),
     "no layers": ({"objective": [{"kind": "hidden", "layers": {}}], "label__online": True}, r"layers"),
     "rollouts nobody judges": ({"rollouts": {}}, r"nobody has labelled.*set label.online: true"),
     "a policy gradient without rollouts": (

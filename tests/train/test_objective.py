@@ -1,5 +1,7 @@
 """The objective: schedules, terms of every kind against every kind of targets, and terms of one's own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -57,6 +59,16 @@ def test_a_schedule_moves_a_weight_and_a_temperature():
     assert float(start[0]) == pytest.approx(float(start[1].sum()))
     assert float(end[0]) == pytest.approx(float(soft(scores(), dense(), N)[0]))
     assert float(start[1][0]) == pytest.approx(float(hard(scores(), None, N)[0]))
+
+
+def test_a_schedule_moves_the_weight_of_a_rationales_tokens():
+    mine = replace(scores(), reasons=torch.arange(N) < 3)
+    moved, fixed = Objective([kd.hard()], kd.schedule(4.0, 0.0)), (4.0, 2.0, 0.0)
+    for progress, weight in zip((0.0, 0.5, 1.0), fixed, strict=True):
+        expected = Objective([kd.hard()], weight)(mine, None, N)[0]
+        assert float(moved(mine, None, N, progress=progress)[0]) == float(expected)
+    nats = torch.nn.functional.cross_entropy(mine.head.logits(mine.hidden), mine.labels, reduction="none")
+    assert float(moved(mine, None, N, progress=1.0)[0]) == pytest.approx(float(nats[3:].sum()) / N, rel=1e-5)
 
 
 def test_a_term_that_weighs_nothing_is_not_computed(monkeypatch):

@@ -87,7 +87,7 @@ def _of_rollouts(recipe: "Recipe") -> Iterator[str]:
     """The student's own rows need a teacher that answers at once, and estimates from them unbiased draws."""
     if recipe.teacher.ema is not None and not recipe.label.online:
         yield "teacher.ema: what the student itself says cannot be kept beforehand; set label.online: true"
-    if fault := rollouts_fault(recipe.terms, recipe.rollouts):
+    if fault := rollouts_fault(recipe.terms, recipe.rollouts, recipe.train.rationale_weight):
         yield fault
     if recipe.rollouts is None:
         return

@@ -63,7 +63,7 @@ class Layers:
 class Objective:
     """Callable: what the student says and what it should have said -> the loss of a micro-batch."""
 
-    def __init__(self, terms: Sequence[Term], rationale_weight: float = 1.0) -> None:
+    def __init__(self, terms: Sequence[Term], rationale_weight: float | Schedule = 1.0) -> None:
         """Args: rationale_weight: factor on what every term asks of a rationale's tokens."""
         self.rationale_weight = rationale_weight
         if not terms:
@@ -149,7 +149,7 @@ class Objective:
         live = [number for number, weight in enumerate(weights) if weight > 0]
         logit_terms = [n for n in live if not isinstance(self.terms[n], (*FEATURES, DeeperLayers))]
         terms = [(weights[n], _term(self.terms[n], scores, targets, progress)) for n in logit_terms]
-        weigh = self._by_position(scores)
+        weigh = self._by_position(scores, progress)
         loss, found = fused_loss(scores.hidden, scores.head, terms, total, dtype, weigh)
         parts = found.new_zeros(len(self.terms))
         parts[logit_terms] = found
@@ -169,11 +169,12 @@ class Objective:
             parts[n] = value.detach()
         return loss, parts
 
-    def _by_position(self, scores: Scores) -> Tensor | None:
+    def _by_position(self, scores: Scores, progress: float) -> Tensor | None:
         """[N]: what each position weighs; None if all weigh 1."""
-        if scores.reasons is None or self.rationale_weight == 1.0:
+        weight = now(self.rationale_weight, progress)
+        if scores.reasons is None or weight == 1.0:
             return None
-        return torch.where(scores.reasons, self.rationale_weight, 1.0)
+        return torch.where(scores.reasons, weight, 1.0)
 
 
 def now(value: float | Schedule, progress: float) -> float:
