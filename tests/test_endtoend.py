@@ -14,7 +14,9 @@ from safetensors.numpy import load_file
 import tiny
 from conftest import Finished
 from stillhouse import run
+from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
+from stillhouse.runner import run_stages
 from stillhouse.steps import plan
 from typed import hurried, stillhouse
 
@@ -338,8 +340,9 @@ def test_a_runs_own_student_and_a_past_checkpoint_of_it_are_teachers_of_another_
     for number, teacher in enumerate((finished.folder / "student", past)):
         values = small(tmp_path, teacher={"model": str(teacher), "dtype": "float32"})
         values["student"] = {"model": str(finished.folder / "initial" / "model")}
+        values["train"] = {**values["train"], "log_every": 1}
         folder = tmp_path / str(number)
-        run(parse_recipe(values), folder, until="train")
+        run_stages(parse_recipe(values), folder, Silent(), until="train")
         logged = [json.loads(line) for line in (folder / "train" / "metrics.jsonl").read_text().splitlines()]
         assert logged[0]["forward_kl"] > 0
         students.append(load_file(folder / "train" / "model" / "model.safetensors"))

@@ -299,7 +299,10 @@ def test_a_term_of_weight_0_asks_for_no_teacher_no_control_and_no_kept_targets()
 
 def test_an_objective_in_which_no_term_weighs_anything_is_refused() -> None:
     said = refused(objective=[{"kind": "hard", "weight": 0.0}, {"kind": "forward_kl", "weight": 0}])
-    assert "objective: every term has weight 0, so there is nothing to learn; give one of them a weight above 0" in said
+    assert (
+        "objective: every term has weight 0, so there is nothing to learn; give one of them a weight above 0"
+        in said
+    )
     growing = {"kind": "hard", "weight": {"start": 0.0, "end": 1.0}}
     assert parse_recipe(values(objective=[growing])).terms
 

@@ -107,7 +107,9 @@ def test_terms_about_layers_that_weigh_0_cost_neither_fast_attention_nor_taps_no
         for term in (kd.attention(0.0), kd.deeper_layers(0.0))
     )
     for one in (with_it, without):
-        assert one.model.config._attn_implementation == one.teacher.model.config._attn_implementation == "sdpa"
+        assert (
+            one.model.config._attn_implementation == one.teacher.model.config._attn_implementation == "sdpa"
+        )
         assert not one.objective.points(0.0) and not one.objective.beside
         assert one.data_collator.func is packed_batch
         one.train()

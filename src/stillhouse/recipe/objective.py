@@ -246,7 +246,9 @@ class DeeperLayers(_Tempered):
 TEACHERLESS = (Hard, DeeperLayers)
 """Terms that compare with no teacher."""
 
-NONE_LIVING = "objective: every term has weight 0, so there is nothing to learn; give one of them a weight above 0"
+NONE_LIVING = (
+    "objective: every term has weight 0, so there is nothing to learn; give one of them a weight above 0"
+)
 
 Term = Annotated[
     Hard | ForwardKL | ReverseKL | JS | SkewForwardKL | SkewReverseKL | AdaptiveKL | TotalVariation | AlphaBeta
