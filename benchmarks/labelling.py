@@ -34,7 +34,7 @@ def main() -> None:
     def bare() -> None:
         for start in range(0, len(examples), asked.batch):
             dense = teacher.signal(task.collate(examples[start : start + asked.batch]))
-            for at in chunks(len(dense), task.outcomes):
+            for at in chunks(len(dense), task.outcomes, dense.hidden.device):
                 dense.logits(at)
 
     sizes: dict[str, str] = {}

@@ -14,7 +14,9 @@ from safetensors.numpy import load_file
 import tiny
 from conftest import Finished
 from stillhouse import run
+from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
+from stillhouse.runner import run_stages
 from stillhouse.steps import plan
 from typed import hurried, stillhouse
 
@@ -327,6 +329,24 @@ def test_the_same_recipe_gives_the_same_student_in_another_folder(
     assert stillhouse("run", finished.recipe, "--folder", tmp_path / "run", "--until", "train").code == 0
     name = "train/model/model.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (finished.folder / name).read_bytes()
+
+
+def test_a_runs_own_student_and_a_past_checkpoint_of_it_are_teachers_of_another_run(
+    finished: Finished, tmp_path: Path, hurry: None
+) -> None:
+    """Born again (Furlanello et al. 2018, arXiv:1805.04770), and self-distillation from an earlier step."""
+    past = min((finished.folder / "train" / "checkpoints").glob("checkpoint-*"))
+    students = []
+    for number, teacher in enumerate((finished.folder / "student", past)):
+        values = small(tmp_path, teacher={"model": str(teacher), "dtype": "float32"})
+        values["student"] = {"model": str(finished.folder / "initial" / "model")}
+        values["train"] = {**values["train"], "log_every": 1}
+        folder = tmp_path / str(number)
+        run_stages(parse_recipe(values), folder, Silent(), until="train")
+        logged = [json.loads(line) for line in (folder / "train" / "metrics.jsonl").read_text().splitlines()]
+        assert logged[0]["forward_kl"] > 0
+        students.append(load_file(folder / "train" / "model" / "model.safetensors"))
+    assert any((one != students[1][name]).any() for name, one in students[0].items())
 
 
 # ── objectives of every kind ────────────────────────────────────────────────────────────────────────────────────────

@@ -294,6 +294,13 @@ def test_changing_the_objective_trains_again_and_never_pays_the_teacher_again(tm
     assert not {"prepare", "teacher", "initial", "label", "control"} & set(heavier)
 
 
+def test_a_term_of_weight_0_changes_no_stage_but_the_report_which_shows_the_recipe(tmp_path):
+    real(tmp_path, recipe())
+    soft = {"kind": "forward_kl", "weight": 0.8, "temperature": 2.0}
+    more = [soft, {"kind": "hard", "weight": 0.0}, {"kind": "forward_kl", "weight": 0.0, "temperature": 5.0}]
+    assert real(tmp_path, recipe(objective=more)) == ["report"]
+
+
 def test_changing_the_temperature_asks_the_teacher_again_for_kept_targets_depend_on_it(tmp_path):
     real(tmp_path, recipe())
     ran = real(tmp_path, recipe(objective=[{"kind": "forward_kl", "weight": 0.8, "temperature": 3.0}]))

@@ -130,7 +130,7 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
 def _train(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """Teach the student."""
     teacher = training.build_teacher(recipe, results, place, watch)
-    return _trained(recipe, list(recipe.objective), teacher, place, results, watch)
+    return _trained(recipe, recipe.terms, teacher, place, results, watch)
 
 
 def _control(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -240,7 +240,7 @@ _ORIGIN = tuple(
     for name in ("cut", "target", "search", "from_config", "model", "sha256", "revision", "dropout")
 )
 _FORMS = ("student.adapter", "student.quantize", "student.sparsity")
-_TAUGHT = ("objective", "rollouts", "label.online", "teacher.dtype", "teacher.ema")
+_TAUGHT = ("terms", "rollouts", "label.online", "teacher.dtype", "teacher.ema")
 _CHOSEN = ("prepare.validation",)
 _TASK = ("prepare.teacher", "prepare.tongues", "prepare.labels")
 
@@ -281,7 +281,7 @@ STAGES = [
             "temperature",
             "has_teacher",
             "has_control",
-            "objective",
+            "terms",
             "rollouts",
             "train",
             "evaluate",

@@ -222,7 +222,7 @@ def _deeper(recipe: Recipe) -> None:
     elif student.cut is not None and student.cut.layers is not None:
         layers = student.cut.layers
         depth = layers if isinstance(layers, int) else len(layers)
-    for term in recipe.objective:
+    for term in recipe.terms:
         if depth is None or not isinstance(term, DeeperLayers):
             continue
         if depth < 2 or any(layer >= depth for layer in term.layers or []):
@@ -374,7 +374,7 @@ def _tokenizers(recipe: Recipe) -> list[str]:
         return []
     one, other = (_json(file).get("model", {}).get("vocab") for file in files)
     if one != other:
-        fault = crossing_fault(recipe.task, recipe.objective, recipe.label.online, recipe.rollouts)
+        fault = crossing_fault(recipe.task, recipe.terms, recipe.label.online, recipe.rollouts)
         if fault is not None:
             raise RecipeError(fault)
         return ["tokenizers: differ; the teacher reads each row in its own"]

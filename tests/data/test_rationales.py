@@ -136,6 +136,8 @@ def test_the_weight_multiplies_what_the_reasons_ask_and_the_count_stays(folder, 
     assert one[2] == heavy[2] == none[2]
     torch.testing.assert_close(heavy[0], none[0] + 2.5 * (one[0] - none[0]), rtol=1e-4, atol=1e-6)
     assert heavy[1] == pytest.approx(none[1] + 2.5 * (one[1] - none[1]), rel=1e-5)
+    moved = gradient(folder, tmp_path, rows(), rationale_weight=kd.schedule(2.5, 0.0))  # at the first step
+    assert torch.equal(moved[0], heavy[0]) and moved[1] == heavy[1]
     assert none[0].norm() > 1e-3 and (one[0] - none[0]).norm() > 1e-3
     task = make_task("causal_lm", load_tokenizer(folder))
     plain = [replace(example, reasons=[]) for example in as_examples(rows(), task)]

@@ -1,5 +1,6 @@
 """The fused path against dense logits and autograd in float64."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -21,6 +22,7 @@ from stillhouse.losses.parts import DenseTerm, softmax_in_place
 from stillhouse.teachers import Dense
 
 N, H, V, PADDED = 23, 6, 17, 24
+CPU = torch.device("cpu")
 
 
 def parts(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -32,6 +34,12 @@ def parts(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         torch.randn(N, V, generator=g) * 2,
         torch.randint(V, (N,), generator=g),
     )
+
+
+def cut_at(monkeypatch, size: int) -> None:
+    """Chunks of so many bytes, however few rows that are."""
+    monkeypatch.setattr(module, "CHUNK_BYTES", size)
+    monkeypatch.setattr(module, "CHUNK_ROWS", 1)
 
 
 def dense(hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None) -> Tensor:
@@ -56,7 +64,7 @@ SHAPES = [(False, 1.0, None), (True, 1.0, None), (False, 0.25, None), (False, 1.
 def test_fused_is_the_dense_loss_with_bias_scale_softcap_and_weighed_positions_whatever_the_chunks(
     monkeypatch, positions_in_chunk, with_bias, scale, softcap, weighed
 ):
-    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * V * positions_in_chunk)
+    cut_at(monkeypatch, 4 * V * positions_in_chunk)
     hidden, weight, bias, teacher, labels = parts()
     labels[3] = -100
     positions = torch.arange(N) / 7 if weighed else torch.ones(N)
@@ -101,7 +109,7 @@ def test_fused_is_the_dense_loss_with_bias_scale_softcap_and_weighed_positions_w
 
 
 def test_several_chunks_are_really_walked(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * V * 5)
+    cut_at(monkeypatch, 4 * V * 5)
     seen = []
 
     def term(logits: Tensor, at: slice) -> tuple[Tensor, Tensor]:
@@ -111,7 +119,7 @@ def test_several_chunks_are_really_walked(monkeypatch):
     hidden, weight, *_ = parts()
     fused_loss(hidden, Head(weight, None, V), [(1.0, term)], 1)
     assert seen == [(0, 4), (4, 9), (9, 13), (13, 18), (18, 23)]  # none is a remainder
-    assert chunks(0, V) == []
+    assert chunks(0, V, CPU) == []
 
 
 def multiplied(hidden: Tensor, weight: Tensor, term, autocast: bool, dtype) -> tuple[Tensor, ...]:
@@ -163,7 +171,7 @@ def test_padded_vocabulary_rows_get_no_gradient_and_change_nothing():
 
 
 def test_bfloat16_arithmetic_stays_near_the_exact_gradient(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * V * 5)  # several chunks share one room
+    cut_at(monkeypatch, 4 * V * 5)  # several chunks share one room
     monkeypatch.setattr(module, "ADDED_ROWS", 5)
     hidden, weight, _, teacher, _ = parts()
     found = {}
@@ -291,7 +299,7 @@ def test_blocks_cover_their_chunk_in_order_and_are_of_like_size():
 def test_with_a_teacher_beside_it_the_loss_takes_a_tenth_of_the_full_logits(monkeypatch):
     """Of one model's, at most, in all tensors that it makes meanwhile, where the positions are many chunks."""
     positions, outcomes, width = 1024, 8192, 16
-    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * outcomes * positions // 20)
+    cut_at(monkeypatch, 4 * outcomes * positions // 20)
     states, knows = torch.randn(positions, width, requires_grad=True), torch.randn(positions, width)
     weight, theirs = torch.randn(outcomes, width), torch.randn(outcomes, width)
     term = DenseTerm(1.0, Dense(knows, Head(theirs)).logits)
@@ -307,11 +315,62 @@ def test_with_a_teacher_beside_it_the_loss_takes_a_tenth_of_the_full_logits(monk
     assert 0 < most <= 0.1 * 4 * positions * outcomes
 
 
-def test_a_chunk_is_hardly_larger_than_its_bytes():
-    for positions, outcomes in ((10_000, 151_936), (100, 1000), (4000, 49_152)):
-        found = chunks(positions, outcomes)
-        assert found[-1].stop == positions
-        assert all(4 * outcomes * (at.stop - at.start) <= 1.1 * module.CHUNK_BYTES for at in found)
+MIB, GIB = 2**20, 2**30
+
+
+@pytest.mark.parametrize(
+    ("device", "memory", "outcomes", "size"),
+    [
+        ("cpu", 64 * GIB, 49_152, 64 * MIB),
+        ("cpu", 64 * GIB, 151_936, 4 * 151_936 * 256),  # so many rows at least
+        ("cpu", 4 * GIB, 151_936, 64 * MIB),  # unless memory is small
+        ("cpu", 2 * GIB, 49_152, 32 * MIB),
+        ("cpu", GIB // 4, 49_152, 8 * MIB),
+        ("cuda", 80 * GIB, 151_936, 1024 * MIB),
+        ("cuda", 16 * GIB, 151_936, 256 * MIB),
+        ("cuda", 2 * GIB, 49_152, 64 * MIB),
+        ("mps", 16 * GIB, 1000, 256 * MIB),
+    ],
+)
+def test_a_chunk_follows_from_the_devices_memory_and_is_hardly_larger_than_that(
+    monkeypatch, device, memory, outcomes, size
+):
+    monkeypatch.setattr(module, "memory_of", lambda _: memory)
+    found = chunks(100_000, outcomes, torch.device(device))
+    rows = int(1.1 * size) // (4 * outcomes)
+    assert found[-1].stop == 100_000 and len(found) == -(-100_000 // rows)
+    assert all(at.stop - at.start <= rows for at in found)
+
+
+def test_a_devices_memory_is_looked_up_once_and_is_all_that_it_has(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        torch.accelerator, "get_memory_info", lambda device: asked.append(device) or (2**20, 2**36)
+    )
+    device = torch.device("cuda", 7)
+    assert [module.memory_of(device) for _ in range(3)] == [2**36] * 3
+    assert asked == [device]
+    assert chunks(10_000, 151_936, device) == chunks(10_000, 151_936, device)
+    assert 2**27 < module.memory_of(CPU) == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    module.memory_of.cache_clear()
+
+
+def test_value_and_gradients_do_not_depend_on_the_devices_memory(monkeypatch):
+    """Only their last digits do, for sums are taken in another order."""
+    outcomes = 2**17
+    g = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(40, 4, generator=g), torch.randn(outcomes, 4, generator=g)
+    labels, found, counts = torch.randint(outcomes, (40,), generator=g), [], []
+    for memory in (2**40, 1):
+        monkeypatch.setattr(module, "memory_of", lambda _, size=memory: size)
+        counts.append(len(chunks(40, outcomes, CPU)))
+        leaves = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        loss, _ = fused_loss(leaves[0], Head(leaves[1]), [(1.0, hard_term(labels, 0.0))], 40)
+        loss.backward()
+        found.append([loss.detach(), *(leaf.grad for leaf in leaves)])
+    assert counts == [1, 3]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
 
 
 def test_the_teachers_own_logits_are_not_overwritten():

@@ -409,6 +409,15 @@ def test_each_term_and_technique_is_left_out_once_with_the_same_seeds() -> None:
     assert plan.compare == [(name, WHOLE) for name in list(groups)[1:]]
 
 
+def test_a_term_of_weight_0_is_no_part_to_take_away() -> None:
+    objective = [{"kind": "forward_kl"}, {"kind": "hard"}, {"kind": "js", "weight": 0.0}]
+    assert list(expand_ablation(recipe(objective=objective), 1).groups()) == [
+        WHOLE,
+        "without forward_kl",
+        "without hard",
+    ]
+
+
 def test_what_the_recipe_cannot_be_without_is_noted_and_not_run() -> None:
     one = recipe(
         task="classification",

@@ -286,6 +286,27 @@ def test_a_recipe_never_changes_once_read() -> None:
             setattr(section, field, 1)
 
 
+def test_a_term_of_weight_0_asks_for_no_teacher_no_control_and_no_kept_targets() -> None:
+    hard, none = {"kind": "hard"}, {"weight": 0.0}
+    left_out = [{"kind": "forward_kl", "temperature": 3.0}, {"kind": "hidden"}, {"kind": "policy_gradient"}]
+    recipe = parse_recipe(values(objective=[{**term, **none} for term in left_out] + [hard]))
+    assert not recipe.has_teacher and not recipe.has_control and recipe.temperature is None
+    assert [term.kind for term in recipe.terms] == ["hard"]
+    assert len(recipe.objective) == 4, "what was written stays"
+    recipe = parse_recipe(values(objective=[{**left_out[0], **none}, {"kind": "forward_kl"}]))
+    assert recipe.has_teacher and recipe.temperature == 1.0, "of the term that takes part"
+
+
+def test_an_objective_in_which_no_term_weighs_anything_is_refused() -> None:
+    said = refused(objective=[{"kind": "hard", "weight": 0.0}, {"kind": "forward_kl", "weight": 0}])
+    assert (
+        "objective: every term has weight 0, so there is nothing to learn; give one of them a weight above 0"
+        in said
+    )
+    growing = {"kind": "hard", "weight": {"start": 0.0, "end": 1.0}}
+    assert parse_recipe(values(objective=[growing])).terms
+
+
 def test_the_schema_is_a_valid_json_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(Recipe.model_json_schema())
 
@@ -360,6 +381,13 @@ ALIKE = {
     "no exponents": ({"objective": [{"kind": "alpha_beta", "alpha": 0, "beta": 0}]}, r"must not both be 0"),
     "a share above 1": (
         {"rollouts": {"share": {"start": 0, "end": 50}}, "label__online": True}, r"stay between 0 and 1",
+    ),
+    "a share that follows a value which a rationale's weight moves": (
+        {
+            "rollouts": {"share": {"start": 0, "step": 0.1}}, "label__online": True, "data__validation": 0.1,
+            "train__rationale_weight": {"start": 1, "end": 0},
+        },
+        r"the schedule of train.rationale_weight changes by itself; use a fixed weight",
     ),
     "no layers": ({"objective": [{"kind": "hidden", "layers": {}}], "label__online": True}, r"layers"),
     "rollouts nobody judges": ({"rollouts": {}}, r"nobody has labelled.*set label.online: true"),

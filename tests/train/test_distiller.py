@@ -316,6 +316,21 @@ def test_reading_ahead_is_begun_for_every_batch_and_changes_no_bit(folders, tmp_
         assert torch.equal(mine, theirs)
 
 
+def test_with_workers_kept_targets_are_read_when_they_are_asked_for_which_is_said_and_changes_no_bit(
+    folders, tmp_path, cached, capsys
+):
+    common = {"rows": cached[1], "max_steps": 2, "per_device_train_batch_size": 3}
+    found = []
+    for workers in (0, 1):
+        teacher = Watched(cached[0].cache)
+        found.append(train(folders, tmp_path, teacher=teacher, dataloader_num_workers=workers, **common))
+        assert (teacher.early, teacher.late) == ((2, 0), (0, 2))[workers]
+        said = "dataloader_num_workers: kept soft targets are not read ahead with it; leave it at 0"
+        assert (said in capsys.readouterr().out) == bool(workers)
+    for mine, theirs in zip(found[0].gradients.steps, found[1].gradients.steps, strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_batches_that_nobody_asks_for_are_forgotten_and_a_missing_row_is_told_by_who_asks(
     cached, monkeypatch
 ):

@@ -18,6 +18,7 @@ from stillhouse.tasks import make_task
 from stillhouse.teachers.local import LocalTeacher
 from stillhouse.train.distiller import as_examples
 from stillhouse.train.features import PROJECTORS
+from stillhouse.train.packing import packed_batch
 
 TERMS = {
     "hidden": kd.hidden(),
@@ -96,6 +97,40 @@ def test_a_per_token_terms_gradient_does_not_depend_on_how_a_step_is_accumulated
         distiller.train()
         found.append(torch.cat([p.detach().flatten() for p in distiller.model.parameters()]) - before)
     assert (found[0] - found[1]).norm() / found[0].norm() < 1e-3
+
+
+def test_terms_about_layers_that_weigh_0_cost_neither_fast_attention_nor_taps_nor_packing_nor_the_teacher(
+    folders, tmp_path
+):
+    with_it, without = (
+        made(folders, tmp_path, term, max_steps=2, logging_steps=1)
+        for term in (kd.attention(0.0), kd.deeper_layers(0.0))
+    )
+    for one in (with_it, without):
+        assert (
+            one.model.config._attn_implementation == one.teacher.model.config._attn_implementation == "sdpa"
+        )
+        assert not one.objective.points(0.0) and not one.objective.beside
+        assert one.data_collator.func is packed_batch
+        one.train()
+        assert set(one.state.log_history[0]) & {"attention", "deeper_layers", "hard"} == {"hard"}
+    taps = made(folders, tmp_path, kd.attention(1e-6))
+    assert taps.model.config._attn_implementation == "eager" and taps.objective.points(0.0)
+    assert getattr(taps.data_collator, "func", None) is not packed_batch
+
+
+def test_a_term_that_weighs_0_needs_no_teacher(folders, tmp_path):
+    student = AutoModelForCausalLM.from_pretrained(folders["causal_lm"]["student"])
+    common = {
+        "model": student,
+        "args": tiny.arguments(tmp_path, max_steps=1),
+        "train_dataset": tiny.completions(4),
+        "processing_class": load_tokenizer(folders["causal_lm"]["student"]),
+    }
+    terms = [kd.hard(), kd.forward_kl(0.0), kd.hidden(0.0), kd.policy_gradient(0.0), kd.cross_tokenizer(0.0)]
+    Distiller(objective=terms, **common).train()
+    with pytest.raises(RecipeError, match="teacher is None"):
+        Distiller(objective=[kd.hard(), kd.forward_kl(1e-6)], **common)
 
 
 def test_projectors_learn_are_in_the_checkpoint_come_back_and_are_never_in_the_student(folders, tmp_path):

@@ -1,5 +1,7 @@
 """The objective: schedules, terms of every kind against every kind of targets, and terms of one's own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -59,13 +61,37 @@ def test_a_schedule_moves_a_weight_and_a_temperature():
     assert float(start[1][0]) == pytest.approx(float(hard(scores(), None, N)[0]))
 
 
+def test_a_schedule_moves_the_weight_of_a_rationales_tokens():
+    mine = replace(scores(), reasons=torch.arange(N) < 3)
+    moved, fixed = Objective([kd.hard()], kd.schedule(4.0, 0.0)), (4.0, 2.0, 0.0)
+    for progress, weight in zip((0.0, 0.5, 1.0), fixed, strict=True):
+        expected = Objective([kd.hard()], weight)(mine, None, N)[0]
+        assert float(moved(mine, None, N, progress=progress)[0]) == float(expected)
+    nats = torch.nn.functional.cross_entropy(mine.head.logits(mine.hidden), mine.labels, reduction="none")
+    assert float(moved(mine, None, N, progress=1.0)[0]) == pytest.approx(float(nats[3:].sum()) / N, rel=1e-5)
+
+
 def test_a_term_that_weighs_nothing_is_not_computed(monkeypatch):
     def never(*_, **__):
         raise AssertionError
 
     monkeypatch.setitem(DIVERGENCES, "js", (never, ("beta",)))
-    objective = Objective([kd.hard(), kd.js(0.0)])
+    objective = Objective([kd.hard(), kd.js(kd.schedule(0.0, 1.0))])
     assert float(objective(scores(), dense(), N)[1][1]) == 0.0
+
+
+def test_a_term_of_weight_0_is_left_out_as_if_it_were_not_there():
+    objective = Objective([kd.hard(0.0), kd.forward_kl(0.0), kd.hard(), kd.js(0.0)])
+    assert objective.names == ["hard"]
+    assert not objective.needs_teacher
+    loss, parts = objective(scores(), None, N)
+    alone, part = Objective([kd.hard()])(scores(), None, N)
+    assert (float(loss), parts.tolist()) == (float(alone), part.tolist())
+
+
+def test_an_objective_in_which_no_term_weighs_anything_is_refused():
+    with pytest.raises(RecipeError, match=r"^objective: every term has weight 0.*give one of them a weight"):
+        Objective([kd.hard(0.0), kd.forward_kl(0.0)])
 
 
 # ── every kind against every kind of targets ────────────────────────────────────────────────────────────────────────

@@ -78,6 +78,23 @@ def test_what_is_written_is_the_naive_continuation_up_to_the_end_token_and_ends_
         assert answer == ids[len(prompt) :]
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_after_the_prompt_the_student_reads_one_new_token_a_step_whatever_its_config_says(
+    folders, task, cached
+):
+    """Some configs are saved with the cache off, for it is of no use in training; writing without it is quadratic."""
+    student = model(folders, "student")
+    student.config.use_cache = cached
+    read: list[int] = []
+    student.register_forward_pre_hook(
+        lambda _, args, given: read.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
+    settings = {"max_new_tokens": 6, "temperature": 1.0, "top_p": 1.0, "vocabulary": task.outcomes}
+    written = write_on(student.train(), task.tokenizer, [[5, 6, 7], [8] * 9], seed=3, **settings)
+    steps = max(len(answer) for answer in written)
+    assert steps > 2 and read == [9] + [1] * (steps - 1)
+
+
 def test_a_models_own_sampling_settings_do_not_bias_what_is_drawn(folders, task):
     student = model(folders, "student")
     plain = {"vocabulary": task.outcomes, "max_new_tokens": 8, "temperature": 1.0, "top_p": 1.0, "seed": 0}

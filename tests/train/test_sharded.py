@@ -72,7 +72,7 @@ from stillhouse.teachers.ema import Ema
 base, out, ranks, cases = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
 several = ranks > 1
 VOCABULARY, CHUNK = range(300, 449), 5
-fused.CHUNK_BYTES, fused.BLOCK_ROWS = 4 * 448 * CHUNK, 2  # several chunks a batch
+fused.CHUNK_BYTES, fused.CHUNK_ROWS, fused.BLOCK_ROWS = 4 * 448 * CHUNK, 1, 2  # several chunks a batch
 
 
 class Keep(TrainerCallback):

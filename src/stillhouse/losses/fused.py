@@ -7,8 +7,10 @@ floor for any training step, and nothing is computed twice; memory is one chunk 
 Closed-form and autograd terms take the same path; those whose gradient is nearly a softmax share one (see `parts`).
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -18,8 +20,13 @@ from torch import Tensor
 from .parts import DenseTerm, SoftmaxTerm, fold
 from .reduction import share, total_mean
 
-CHUNK_BYTES = 64 * 2**20
-"""Of float32 logits in one chunk: large enough for full speed of the products, small against any model."""
+CHUNK_BYTES, CHUNK_ROWS = 64 * 2**20, 256
+"""Of float32 logits in one chunk on a processor, and the rows that it has at least: large enough for nearly full speed of the
+products, small against any model."""
+LEAST_BYTES, MOST_BYTES = 8 * 2**20, 2**30
+"""Of a chunk on a small machine, and on an accelerator, whose products want more rows than a processor's."""
+MEMORY_SHARE = 1 / 64
+"""Of a device's memory that a chunk may take; a loss by autograd holds about five of that size."""
 BLOCKS, BLOCK_ROWS = 2, 32
 """A teacher's logits beside the student's are made for half a chunk at a time, but at least for so many rows: the student's
 three products want large chunks more than the teacher's one does (a quarter costs it a third of its speed, a half a tenth)."""
@@ -139,13 +146,33 @@ def fused_loss(
     return loss, parts
 
 
-def chunks(positions: int, outcomes: int) -> list[slice]:
-    """Slices of like size that cover `positions`, each of at most 1.1 times CHUNK_BYTES of float32 logits.
+def chunks(positions: int, outcomes: int, device: torch.device) -> list[slice]:
+    """Slices of like size that cover `positions`, each of at most 1.1 times `chunk_bytes` of float32 logits.
 
     None is what was left over, for each reads and writes the whole head once more.
     """
-    most = max(1, int(1.1 * CHUNK_BYTES) // (4 * outcomes))
+    most = max(1, int(1.1 * chunk_bytes(outcomes, device)) // (4 * outcomes))
     return _evenly(slice(0, positions), -(-positions // most))
+
+
+def chunk_bytes(outcomes: int, device: torch.device) -> int:
+    """Bytes of float32 logits in one chunk on this device."""
+    share = int(memory_of(device) * MEMORY_SHARE)
+    if device.type == "cpu":
+        return min(max(share, LEAST_BYTES), max(CHUNK_BYTES, 4 * outcomes * CHUNK_ROWS))
+    return min(max(share, CHUNK_BYTES), MOST_BYTES)
+
+
+@cache
+def memory_of(device: torch.device) -> int:
+    """Bytes that the device has in all.
+
+    Not what is free of them: that changes from moment to moment, chunks of another size round otherwise, and a run that goes on
+    must do so bit for bit.
+    """
+    if device.type in ("cuda", "xpu"):
+        return torch.accelerator.get_memory_info(device)[1]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def blocks(chunk: slice) -> list[slice]:
@@ -186,7 +213,7 @@ class _Fused(torch.autograd.Function):
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants[2] else None
         parts = hidden.new_zeros(len(terms), dtype=torch.float32)
         beside = any(not isinstance(term, SoftmaxTerm) for _, term in terms) and weight is not None
-        pieces = chunks(hidden.shape[0], outcomes) if terms else []
+        pieces = chunks(hidden.shape[0], outcomes, hidden.device) if terms else []
         # one room for all chunks: a new one each time costs a processor as much as a tenth of the products, in page faults
         room = hidden.new_empty(
             max((at.stop - at.start for at in pieces), default=0), outcomes, dtype=torch.float32

@@ -53,6 +53,7 @@ def write_on(
             top_k=0,
             suppress_tokens=padding or None,  # rows of the head that are no tokens
             max_new_tokens=max_new_tokens,
+            use_cache=True,
             pad_token_id=pad,
             eos_token_id=ends,
         )

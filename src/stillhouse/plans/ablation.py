@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import RecipeError
-from ..recipe import Recipe
+from ..recipe import Hard, Recipe
 from ..recipe.section import Section
 from .expand import measured_once
 from .planned import Expanded, Planned, changed, in_order, parsed, plain
@@ -49,10 +49,10 @@ def removals(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     kinds = [term["kind"] for term in terms]
     for number, kind in enumerate(kinds):
         name = kind if kinds.count(kind) == 1 else f"{kind} ({number})"
-        if len(terms) > 1:
+        if len(terms) > 1 and terms[number]["weight"] != 0:
             yield f"without {name}", {"objective": [*terms[:number], *terms[number + 1 :]]}
     for number, term in enumerate(recipe.objective):
-        if getattr(term, "label_smoothing", 0.0):
+        if isinstance(term, Hard) and term.weight != 0 and term.label_smoothing:
             yield "without label_smoothing", {f"objective.{number}.label_smoothing": 0.0}
     for path in _optional_sections(recipe, ""):
         yield f"without {path}", {path: None}

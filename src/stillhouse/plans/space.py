@@ -44,7 +44,7 @@ def default_space(recipe: Recipe) -> Space:
         ),
         "train.batch_size": _doubled(train.batch_size),
     }
-    soft = [term for term in recipe.objective if isinstance(term, SoftTerm)]
+    soft = [term for term in recipe.terms if isinstance(term, SoftTerm)]
     fixed = [term.temperature for term in soft if not isinstance(term.temperature, Schedule)]
     if soft and len(fixed) == len(soft):
         name = "objective.*.temperature"
@@ -52,11 +52,11 @@ def default_space(recipe: Recipe) -> Space:
             space[name] = Range(low=min(1.0, *fixed), high=max(8.0, *fixed), log=True)
         else:
             space[name] = sorted({*TEMPERATURES, *fixed})
-    yardstick = next((term for term in recipe.objective if not isinstance(term, Hard)), recipe.objective[0])
+    yardstick = next((term for term in recipe.terms if not isinstance(term, Hard)), recipe.terms[0])
     for number, term in enumerate(recipe.objective):
         if term is not yardstick and not isinstance(term.weight, Schedule) and term.weight > 0:
             space[f"objective.{number}.weight"] = Range(low=term.weight / 8, high=term.weight * 8, log=True)
-        if isinstance(term, FeatureTerm) and isinstance(term.layers, str):
+        if isinstance(term, FeatureTerm) and term.weight != 0 and isinstance(term.layers, str):
             space[f"objective.{number}.layers"] = ["uniform", "last", "skip"]
     if recipe.label.samples is not None:
         space["label.samples"] = [n for n in _doubled(recipe.label.samples) if n <= 250]

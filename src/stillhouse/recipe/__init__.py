@@ -9,6 +9,7 @@ from .forms import Adapter, Quantize, Sparsity
 from .load import load_recipe, parse_recipe
 from .objective import (
     JS,
+    NONE_LIVING,
     TEACHERLESS,
     AdaptiveKL,
     AlphaBeta,
@@ -31,6 +32,7 @@ from .objective import (
     SoftTerm,
     Term,
     TotalVariation,
+    living,
 )
 from .outputs import Answers, Baseline, Evaluate, Gate, Harness, Judge, Memorisation, Report
 from .panel import Member, Pool
@@ -43,6 +45,7 @@ from .zero_shot import ZeroShot
 
 __all__ = [
     "JS",
+    "NONE_LIVING",
     "TEACHERLESS",
     "Adapter",
     "Adaptive",
@@ -103,6 +106,7 @@ __all__ = [
     "Writer",
     "ZeroShot",
     "crossing_fault",
+    "living",
     "load_recipe",
     "parse_recipe",
     "rollouts_fault",

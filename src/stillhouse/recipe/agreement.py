@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .api import api_fault
 from .crossing import apart_fault
 from .objective import (
+    NONE_LIVING,
     TEACHERLESS,
     AdaptiveKL,
     AlphaBeta,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 def faults(recipe: "Recipe") -> Iterator[str]:
     """All disagreements, in the order in which they are to be mended."""
+    if not recipe.terms:
+        yield NONE_LIVING
     for found in (
         _of_teacher,
         _of_layers,
@@ -61,7 +64,7 @@ def _of_teacher(recipe: "Recipe") -> Iterator[str]:
             f"student.vocabulary: the later runs of plan: {recipe.plan.kind} have a student of fewer tokens than their "
             "teacher; trim in a run of its own"
         )
-    if student.vocabulary is not None and (fault := apart_fault(recipe.task, recipe.objective)):
+    if student.vocabulary is not None and (fault := apart_fault(recipe.task, recipe.terms)):
         yield fault
 
 
@@ -70,7 +73,7 @@ def _of_layers(recipe: "Recipe") -> Iterator[str]:
     settings = recipe.teacher
     if settings.panel is None and settings.context is None and settings.zero_shot is None:
         return
-    for term in recipe.objective:
+    for term in recipe.terms:
         if not isinstance(term, (*TEACHERLESS, SoftTerm, PolicyGradient)):
             yield (
                 f"objective: {term.kind} compares layers, and a teacher with a panel, a context or zero_shot has none like the "
@@ -84,7 +87,7 @@ def _of_rollouts(recipe: "Recipe") -> Iterator[str]:
     """The student's own rows need a teacher that answers at once, and estimates from them unbiased draws."""
     if recipe.teacher.ema is not None and not recipe.label.online:
         yield "teacher.ema: what the student itself says cannot be kept beforehand; set label.online: true"
-    if fault := rollouts_fault(recipe.objective, recipe.rollouts):
+    if fault := rollouts_fault(recipe.terms, recipe.rollouts, recipe.train.rationale_weight):
         yield fault
     if recipe.rollouts is None:
         return
@@ -103,8 +106,8 @@ def _of_kept_targets(recipe: "Recipe") -> Iterator[str]:
     """What the terms compare with must be something that lies on disk, unless the teacher is asked meanwhile."""
     if recipe.label.online:
         return
-    soft = [term for term in recipe.objective if isinstance(term, SoftTerm)]
-    for term in recipe.objective:
+    soft = [term for term in recipe.terms if isinstance(term, SoftTerm)]
+    for term in recipe.terms:
         if not isinstance(term, (*TEACHERLESS, SoftTerm)):
             yield f"objective: {term.kind} compares layers, which are not kept on disk; set label.online: true"
     for term in soft:

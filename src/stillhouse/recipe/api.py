@@ -127,7 +127,7 @@ def api_fault(recipe: Any) -> str | None:
         return "data.judge: scores rows before the API has answered them; remove it"
     if recipe.data.filter is not None and recipe.data.filter.min_confidence is not None:
         return "data.filter.min_confidence: is measured on the teacher's model, and it is behind an API; remove it"
-    kinds = {term.kind for term in recipe.objective}
+    kinds = {term.kind for term in recipe.terms}
     if recipe.task == "causal_lm":
         if api.labels or api.prompt:
             return f"teacher.api.{'labels' if api.labels else 'prompt'}: only for task: classification; remove it"

@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from .agreement import faults
 from .data import Data
-from .objective import TEACHERLESS, ForwardKL, Hard, Schedule, SoftTerm, Term
+from .objective import TEACHERLESS, ForwardKL, Hard, Schedule, SoftTerm, Term, living
 from .outputs import Evaluate, Gate, Report
 from .plan import Plan, Tune
 from .rollouts import Rollouts
@@ -62,23 +62,28 @@ class Recipe(Section):
         return bool(self.sweep) or self.plan is not None
 
     @property
+    def terms(self) -> list[Term]:
+        """The objective's terms that take part; see `living`."""
+        return living(self.objective)
+
+    @property
     def has_teacher(self) -> bool:
         """Whether the student learns from a teacher: by a term of the objective that compares with one, or by its texts."""
         if self.teacher.api is not None and self.task == "causal_lm":
             return True  # its texts are the hard targets
-        return any(not isinstance(term, TEACHERLESS) for term in self.objective)
+        return any(not isinstance(term, TEACHERLESS) for term in self.terms)
 
     @property
     def has_control(self) -> bool:
         """Whether the student learns anything that its control, which has the hard targets alone, does not."""
-        return self.has_teacher or any(not isinstance(term, Hard) for term in self.objective)
+        return self.has_teacher or any(not isinstance(term, Hard) for term in self.terms)
 
     @property
     def temperature(self) -> float | None:
         """The temperature of the soft targets that are kept on disk; None if none are."""
         if self.label.online:
             return None
-        found = (term.temperature for term in self.objective if isinstance(term, SoftTerm))
+        found = (term.temperature for term in self.terms if isinstance(term, SoftTerm))
         return next((value for value in found if not isinstance(value, Schedule)), None)
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """`objective:`: a weighted list of terms.  Each kind holds only its own knobs."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -39,7 +40,8 @@ class Schedule(Section):
 
 class _Term(Section):
     weight: NonNegativeFloat | Schedule = 1.0
-    """Factor on the term, or a schedule for it; weights are not normalised.  While it is 0 the term costs nothing."""
+    """Factor on the term, or a schedule for it; weights are not normalised.  A term of weight 0 is left out, as if it were not
+    there; while a schedule is at 0 its loss is not computed."""
 
 
 class Hard(_Term):
@@ -244,9 +246,18 @@ class DeeperLayers(_Tempered):
 TEACHERLESS = (Hard, DeeperLayers)
 """Terms that compare with no teacher."""
 
+NONE_LIVING = (
+    "objective: every term has weight 0, so there is nothing to learn; give one of them a weight above 0"
+)
+
 Term = Annotated[
     Hard | ForwardKL | ReverseKL | JS | SkewForwardKL | SkewReverseKL | AdaptiveKL | TotalVariation | AlphaBeta
     | CrossTokenizer | Custom | PolicyGradient | Hidden | Embeddings | Attention | Relations | Similarity
     | DeeperLayers,
     Field(discriminator="kind"),
 ]  # fmt: skip
+
+
+def living(terms: Sequence[Term]) -> list[Term]:
+    """The terms that take part: all but those whose weight is 0 for good."""
+    return [term for term in terms if term.weight != 0]

@@ -59,11 +59,13 @@ class Rollouts(Section):
         return self
 
 
-def rollouts_fault(terms: Iterable[Any], rollouts: Rollouts | None) -> str | None:
+def rollouts_fault(
+    terms: Iterable[Any], rollouts: Rollouts | None, rationale_weight: float | Schedule = 1.0
+) -> str | None:
     """Why the terms could not learn so from what the student writes; None if they can."""
     terms = list(terms)
     adaptive = rollouts is not None and isinstance(rollouts.share, Adaptive)
-    if adaptive and (fault := _adaptive_fault(terms)):
+    if adaptive and (fault := _adaptive_fault(terms, rationale_weight)):
         return fault
     if not any(isinstance(term, PolicyGradient) for term in terms):
         return None
@@ -77,8 +79,13 @@ def rollouts_fault(terms: Iterable[Any], rollouts: Rollouts | None) -> str | Non
     return None
 
 
-def _adaptive_fault(terms: list[Any]) -> str | None:
+def _adaptive_fault(terms: list[Any], rationale_weight: float | Schedule) -> str | None:
     """Why two looks at the validation rows would not tell whether the student got better."""
+    if isinstance(rationale_weight, Schedule):
+        return (
+            "rollouts.share: follows the objective's value on the validation rows, which the schedule of train.rationale_weight "
+            "changes by itself; use a fixed weight, or a schedule for the share"
+        )
     for term in terms:
         if isinstance(term.weight, Schedule) or isinstance(getattr(term, "temperature", None), Schedule):
             return (

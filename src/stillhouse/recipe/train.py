@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from .objective import Schedule
 from .section import Section
 
 
@@ -38,8 +39,8 @@ class Train(Section):
     """Share of the steps over which the learning rate rises."""
     weight_decay: NonNegativeFloat = 0.01
     """AdamW's decay, on matrices only."""
-    rationale_weight: NonNegativeFloat = 1.0
-    """Factor on what every term asks of a rationale's tokens (rows with a `rationale`, or `data.generate: rationale`); they count
+    rationale_weight: NonNegativeFloat | Schedule = 1.0
+    """Factor, or a schedule for it, on what every term asks of a rationale's tokens (rows with a `rationale`, or `data.generate: rationale`); they count
     as one position each, whatever they weigh."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients longer than this are scaled down to it."""

@@ -46,7 +46,7 @@ def confidences(
         batch = on_device(task.collate(ordered[start : start + batch_size]))
         scores = task.scores(local.model, batch)
         log_p = []
-        for at in chunks(len(scores.labels), task.outcomes):
+        for at in chunks(len(scores.labels), task.outcomes, scores.hidden.device):
             all_of_them = log_softmax(scores.head.logits(scores.hidden[at]))
             labels = scores.labels[at]
             own = all_of_them.gather(-1, labels.clamp_min(0).unsqueeze(-1)).squeeze(-1)

@@ -44,7 +44,7 @@ def report_fault(place: Path, result: dict[str, Any]) -> str | None:
 
 def own_losses(recipe: Any) -> list[str]:
     """Sums of the files that hold the user's own losses: another loss is another objective."""
-    targets = [term.target for term in recipe.objective if isinstance(term, Custom)]
+    targets = [term.target for term in recipe.terms if isinstance(term, Custom)]
     return [hash_path(source_of(target)) for target in targets]
 
 

@@ -99,7 +99,7 @@ def _said(folder: Path, task: Task, known: list[Example], batch_size: int, watch
         with torch.inference_mode():
             scores = task.scores(model, on_device(task.collate(known[start : start + batch_size])))
         watch.step(f"{folder.name} is judged", start + batch_size, len(known))
-        for at in chunks(len(scores.labels), task.outcomes):
+        for at in chunks(len(scores.labels), task.outcomes, scores.hidden.device):
             yield log_softmax(scores.head.logits(scores.hidden[at])).cpu(), scores.labels[at].cpu()
 
 

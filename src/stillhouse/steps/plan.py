@@ -53,7 +53,7 @@ def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) 
     """Writes plan.json.  Returns: {} — predictions vary from one measurement to the next, so no stage may read them."""
     task = task_of(recipe, facts, place.parent / "prepare")
     if facts["tongues"] and (
-        fault := crossing_fault(recipe.task, recipe.objective, recipe.label.online, recipe.rollouts)
+        fault := crossing_fault(recipe.task, recipe.terms, recipe.label.online, recipe.rollouts)
     ):
         raise RecipeError(fault)
     check_shape(recipe.student, Path(facts["teacher"]["folder"]), recipe.data.max_length)
@@ -123,7 +123,7 @@ def _speeds(
     found["student_read"] = _per_token(lambda: _read(student, task, reading), reading)
     found["student_step"] = _step(student, task)
     found["compare"] = _comparing(student, task, reading)
-    found["student_learn"] = _learning(student, task, rows, recipe.train, recipe.objective, targets, facts)
+    found["student_learn"] = _learning(student, task, rows, recipe.train, recipe.terms, targets, facts)
     hard = _typical(labelled(train) or train, recipe.train.batch_size)
     found["control_learn"] = _learning(student, task, hard, recipe.train, HARD_ONLY, None, facts)
     return found

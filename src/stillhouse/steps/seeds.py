@@ -26,7 +26,7 @@ def train_again(recipe: Any, place: Path, results: Results, watch: Watch) -> Ite
     for seed in range(first + 1, first + recipe.evaluate.seeds):
         view = SimpleNamespace(**{**vars(recipe), "seed": seed, "train": own})
         found: dict[str, Any] = {"seed": seed}
-        wanted = {"student": list(recipe.objective)}
+        wanted = {"student": recipe.terms}
         if recipe.evaluate.hard_only and recipe.has_control:
             wanted["hard_only"] = training.HARD_ONLY
         for name, objective in wanted.items():

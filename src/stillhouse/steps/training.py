@@ -38,7 +38,7 @@ HARD_ONLY: list[Term] = [Hard(weight=1.0)]
 
 def build_teacher(recipe: Any, results: Results, place: Path, watch: Watch) -> Teacher | Ema | None:
     """The kept targets, or the model itself beside the student; None if no term needs it."""
-    if all(isinstance(term, TEACHERLESS) for term in recipe.objective):
+    if all(isinstance(term, TEACHERLESS) for term in recipe.terms):
         return None
     label = results["label"]
     if label["cache"] is not None:

@@ -178,7 +178,7 @@ class CausalLM:
         """The columns of LM_METRICS of each, summed over each example's positions, chunk by chunk; see `readings`."""
         first = models[0]
         sums = [RowSums(first.rows, len(examples)) for _ in models]
-        for piece in chunks(first.hidden.shape[0], self.outcomes):
+        for piece in chunks(first.hidden.shape[0], self.outcomes, first.hidden.device):
             logits = [one.head.logits(one.hidden[piece]) for one in models]
             knows = None
             if teacher is not None:

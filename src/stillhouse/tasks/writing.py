@@ -26,6 +26,7 @@ def generate(
         max_new_tokens=most,
         min_new_tokens=least,
         do_sample=False,
+        use_cache=True,
         pad_token_id=task.tokenizer.pad_token_id,
         streamer=clock,
     )

@@ -28,7 +28,7 @@ class Dense:
         """Chunk by chunk (positions, their logits), each in the place of the one before: a new tensor each time costs a
         processor as much as a tenth of the product."""
         outcomes = self.head.outcomes(self.hidden)
-        parts = chunks(len(self), outcomes)
+        parts = chunks(len(self), outcomes, self.hidden.device)
         rows = max((part.stop - part.start for part in parts), default=0)
         room = self.hidden.new_empty((rows, outcomes), dtype=torch.float32)
         for part in parts:

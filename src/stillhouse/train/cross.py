@@ -101,7 +101,7 @@ def _summed(
     """[S], the log-probability of the tokens from `first` to `end` of each span."""
     places, owners = _within(first, end)
     sums = torch.zeros(len(first), dtype=torch.float32, device=hidden.device)
-    for at in chunks(len(places), head.outcomes(hidden)):
+    for at in chunks(len(places), head.outcomes(hidden), hidden.device):
         log_p = log_softmax(head.logits(hidden[places[at]], torch.float32), temperature)
         sums.index_add_(0, owners[at], log_p.gather(-1, tokens[places[at]].unsqueeze(-1)).squeeze(-1))
     return sums

@@ -23,7 +23,7 @@ from ..data.formats import Row, reasoned
 from ..errors import RecipeError
 from ..models.sharded import cut_again, is_sharded, load_whole, whole_state
 from ..models.taps import tapped
-from ..recipe import PolicyGradient, Rollouts, Term, rollouts_fault
+from ..recipe import PolicyGradient, Rollouts, Schedule, Term, rollouts_fault
 from ..tasks import Batch, Scores, Task, unwrap
 from ..teachers import Dense, SoftTargets, Teacher
 from ..teachers.cache import CachedTeacher
@@ -56,8 +56,9 @@ class Distiller(Trainer):
         processing_class: the tokenizer of student and teacher.
         task: what the models do; by default what the student's class does.
         rollouts: how the student writes some of its rows itself; None if it does not.
-        rationale_weight: factor on what every term asks of a rationale's tokens; only the loss knows it, not the count.
-        say: told in a line when a damaged checkpoint is passed over.
+        rationale_weight: factor, or a schedule for it, on what every term asks of a rationale's tokens; only the loss knows it,
+            not the count.
+        say: told in a line when a damaged checkpoint is passed over, or kept targets are not read ahead.
 
     Loss: Σ weight·nats over the counted positions of a micro-batch ÷ the counted positions of the whole optimiser
     step, over all micro-batches and ranks; so the gradient does not depend on how a step is cut up.
@@ -74,19 +75,19 @@ class Distiller(Trainer):
         processing_class: Any = None,
         task: Task | None = None,
         rollouts: Rollouts | None = None,
-        rationale_weight: float = 1.0,
+        rationale_weight: float | Schedule = 1.0,
         say: Callable[[str], None] = print,
         **kwargs: Any,
     ) -> None:
         refuse_shared(model, teacher)
         args = args or TrainingArguments(output_dir="distiller", report_to=[])
-        free = sharded.wanted(args, model, teacher, objective)
         self.objective = Objective(objective, rationale_weight)
+        free = sharded.wanted(args, model, teacher, self.objective.terms)
         self.task = task or task_of(model, processing_class, teacher)
         self.teacher: Teacher | None = teacher_of(teacher, model, self.task)
         if self.objective.needs_teacher and self.teacher is None:
             raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
-        refuse_other_tokens(self.task, objective)
+        refuse_other_tokens(self.task, self.objective.terms)
         self.task.verify(unwrap(model))
         if isinstance(teacher, PreTrainedModel):
             self.task.verify(teacher)
@@ -123,8 +124,11 @@ class Distiller(Trainer):
         if not reads_rows and can_pack(self.task, model, self.teacher):
             self.data_collator = partial(packed_batch, self.task)
             lengths = [1] * len(lengths)  # any rows fill a sequence: they need not be of like length
-        if isinstance(self.teacher, CachedTeacher) and not args.dataloader_num_workers:
-            self.data_collator = partial(self._announced, self.data_collator)
+        if isinstance(self.teacher, CachedTeacher) and self.objective.needs_teacher:
+            if args.dataloader_num_workers:  # batches are made where nobody reads for this process
+                say("dataloader_num_workers: kept soft targets are not read ahead with it; leave it at 0")
+            else:
+                self.data_collator = partial(self._announced, self.data_collator)
         in_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         self._order = SeededOrder(lengths, in_a_step, args.seed)  # the same rows, however a step is divided
         if isinstance(self.teacher, LocalTeacher):
@@ -151,7 +155,7 @@ class Distiller(Trainer):
 
     def _writing(self, settings: Rollouts | None, args: TrainingArguments) -> Writing | None:
         """Raises: RecipeError where what the student writes could not be judged, or not the same again after a stop."""
-        if fault := rollouts_fault(self.objective.terms, settings):
+        if fault := rollouts_fault(self.objective.terms, settings, self.objective.rationale_weight):
             raise RecipeError(fault)
         if settings is None:
             return None

@@ -17,7 +17,18 @@ from ..losses.parts import DenseTerm, LogQ, Parts, SoftmaxTerm
 from ..losses.reduction import total_mean
 from ..losses.sequences import hard_cross_entropy_parts, policy_gradient_parts
 from ..losses.sparse import divergence_topk_parts, forward_kl_sampled_parts
-from ..recipe import TEACHERLESS, CrossTokenizer, Custom, DeeperLayers, Hard, PolicyGradient, Schedule, Term
+from ..recipe import (
+    NONE_LIVING,
+    TEACHERLESS,
+    CrossTokenizer,
+    Custom,
+    DeeperLayers,
+    Hard,
+    PolicyGradient,
+    Schedule,
+    Term,
+    living,
+)
 from ..registry import load
 from ..tasks import Layout, Scores
 from ..teachers import Crossed, Dense, Sampled, SoftTargets, TopK
@@ -52,12 +63,14 @@ class Layers:
 class Objective:
     """Callable: what the student says and what it should have said -> the loss of a micro-batch."""
 
-    def __init__(self, terms: Sequence[Term], rationale_weight: float = 1.0) -> None:
+    def __init__(self, terms: Sequence[Term], rationale_weight: float | Schedule = 1.0) -> None:
         """Args: rationale_weight: factor on what every term asks of a rationale's tokens."""
         self.rationale_weight = rationale_weight
         if not terms:
             raise RecipeError("objective: needs at least one term, such as {kind: forward_kl}.")
-        self.terms = list(terms)
+        self.terms = living(terms)
+        if not self.terms:
+            raise RecipeError(f"{NONE_LIVING}.")
         kinds = [term.kind for term in self.terms]
         self.names = [f"{kind}_{n}" if kinds.count(kind) > 1 else kind for n, kind in enumerate(kinds)]
 
@@ -136,7 +149,7 @@ class Objective:
         live = [number for number, weight in enumerate(weights) if weight > 0]
         logit_terms = [n for n in live if not isinstance(self.terms[n], (*FEATURES, DeeperLayers))]
         terms = [(weights[n], _term(self.terms[n], scores, targets, progress)) for n in logit_terms]
-        weigh = self._by_position(scores)
+        weigh = self._by_position(scores, progress)
         loss, found = fused_loss(scores.hidden, scores.head, terms, total, dtype, weigh)
         parts = found.new_zeros(len(self.terms))
         parts[logit_terms] = found
@@ -156,11 +169,12 @@ class Objective:
             parts[n] = value.detach()
         return loss, parts
 
-    def _by_position(self, scores: Scores) -> Tensor | None:
+    def _by_position(self, scores: Scores, progress: float) -> Tensor | None:
         """[N]: what each position weighs; None if all weigh 1."""
-        if scores.reasons is None or self.rationale_weight == 1.0:
+        weight = now(self.rationale_weight, progress)
+        if scores.reasons is None or weight == 1.0:
             return None
-        return torch.where(scores.reasons, self.rationale_weight, 1.0)
+        return torch.where(scores.reasons, weight, 1.0)
 
 
 def now(value: float | Schedule, progress: float) -> float:

@@ -145,7 +145,7 @@ def _example(prompt: list[int], answer: list[int]) -> Example:
 def judged(scores: Scores, teacher: Dense, tokens: Tensor) -> Written:
     """What the teacher makes of the `tokens` [N] that the student wrote."""
     found = []
-    for at in chunks(len(tokens), scores.head.outcomes(scores.hidden)):
+    for at in chunks(len(tokens), scores.head.outcomes(scores.hidden), scores.hidden.device):
         own, whose = (
             log_softmax(logits).gather(-1, tokens[at].unsqueeze(-1)).squeeze(-1)
             for logits in (scores.head.logits(scores.hidden[at]), teacher.logits(at))
