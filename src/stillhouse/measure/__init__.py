@@ -21,7 +21,7 @@ from .metrics import (
     with_adaptive_bins,
 )
 from .multiple import claimed, holm, holm_by_name, least_visible, spread
-from .shift import FLIPS, flip_rows, shift_facts, shift_rows
+from .shift import FLIPS, MOVED, flip_rows, moved_rows, same_answers, shift_facts, shift_rows
 from .text import ANSWER_METRICS
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "ECE_BINS",
     "FLIPS",
     "LM_METRICS",
+    "MOVED",
     "REPEATED",
     "TEMPERATURES",
     "Difference",
@@ -59,8 +60,10 @@ __all__ = [
     "interval",
     "least_visible",
     "mended",
+    "moved_rows",
     "reliability",
     "retention",
+    "same_answers",
     "shift_facts",
     "shift_rows",
     "spread",

@@ -131,8 +131,8 @@ def api_fault(recipe: Any) -> str | None:
     if recipe.task == "causal_lm":
         if api.labels or api.prompt:
             return f"teacher.api.{'labels' if api.labels else 'prompt'}: only for task: classification; remove it"
-        if recipe.evaluate.groups or recipe.evaluate.perturb:
-            what = "groups" if recipe.evaluate.groups else "perturb"
+        rowwise = ("groups", "perturb", "swap")
+        if what := next((name for name in rowwise if getattr(recipe.evaluate, name)), None):
             return f"evaluate.{what}: compares with the teacher row by row, and behind an API it says texts alone; remove it"
         if soft := sorted(kinds - {"hard", "deeper_layers"}):
             return (
