@@ -16,6 +16,7 @@ Knows tokenizers, and neither models nor losses.  An example is one sequence tha
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,10 @@ def encode_text(
 
 def runs(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[str]:
     """`text` cut into runs of `tokens` tokens each, the last one of what is left; nothing of it is lost."""
-    offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)[
-        "offset_mapping"
-    ]
-    ends = [end for _, end in offsets[tokens - 1 :: tokens]]
+    cut = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
+    ends = [end for _, end in cut["offset_mapping"][tokens - 1 :: tokens]]
     borders = sorted({0, *ends, len(text)})
-    return [text[low:high] for low, high in zip(borders, borders[1:], strict=False)]
+    return [text[low:high] for low, high in pairwise(borders)]
 
 
 def _packed(row: str, ids: list[int], sizes: list[int], starts: list[int]) -> Iterator[Example]:
