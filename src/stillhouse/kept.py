@@ -47,9 +47,14 @@ class RowIndex:
         def picked(values: list[Any]) -> list[Any]:
             return [values[place] for place in at]
 
-        groups = {name: picked(values) for name, values in self.groups.items()}
-        of_rows = (self.keys, self.rows, self.clusters, self.tokens, self.labels)
-        return RowIndex(*map(picked, of_rows), groups)
+        return RowIndex(
+            keys=picked(self.keys),
+            rows=picked(self.rows),
+            clusters=picked(self.clusters),
+            tokens=picked(self.tokens),
+            labels=picked(self.labels),
+            groups={name: picked(values) for name, values in self.groups.items()},
+        )
 
     def note(self) -> str | None:
         """What must be said about the independence of these rows."""

@@ -82,7 +82,8 @@ def wholes(pieces: Iterable[Row]) -> list[Row]:
 def _asked(row: Row, at: int) -> Row:
     """A text's first `at` characters as a prompt, the others as its completion; the id stays."""
     copy: Any = {key: value for key, value in row.items() if key != "text"}
-    return {**copy, "prompt": row["text"][:at], "completion": row["text"][at:], "unended": True}  # type: ignore[return-value]
+    copy |= {"prompt": row["text"][:at], "completion": row["text"][at:], "unended": True}
+    return copy  # type: ignore[no-any-return]
 
 
 def _middle(text: str) -> int:

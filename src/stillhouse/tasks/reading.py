@@ -251,6 +251,6 @@ def confidence_bins(confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:
 def wider_bins(sums: dict[str, Tensor]) -> dict[str, Tensor]:
     """The columns of the calibration error, [rows, 15] each: ten fine bins are one of them."""
     return {
-        f"bin_{name}": sums[f"fine_{name}"].unflatten(-1, (ECE_BINS, -1)).sum(-1)
+        f"bin_{name}": sums[f"fine_{name}"].view(-1, ECE_BINS, FINE_BINS // ECE_BINS).sum(-1)
         for name in ("count", "conf", "acc")
     }
