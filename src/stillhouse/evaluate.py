@@ -29,6 +29,7 @@ from .measure import (
     interval,
     retention,
     spread,
+    with_merged_bins,
 )
 from .measure import evaluate as value
 from .models.machine import device
@@ -88,7 +89,7 @@ class Evaluation:
         for kind in self.sets:
             new = [name for name in self._late if not rows_path(self.folder, name, kind).exists()]
             for name, rows in self._statistics(new, kind).items() if new else ():
-                write_rows(rows_path(self.folder, name, kind), rows)
+                write_rows(rows_path(self.folder, name, kind), with_merged_bins(rows))
         for name in self._late:
             self.recall(name)
             if name != "teacher":

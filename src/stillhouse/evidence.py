@@ -12,6 +12,7 @@ import numpy as np
 from .kept import RowIndex
 from .measure import (
     FLIPS,
+    MOVED,
     REPEATED,
     Metric,
     Rows,
@@ -28,6 +29,8 @@ from .measure import (
     interval,
     least_visible,
     mended,
+    moved_rows,
+    same_answers,
     shift_facts,
     shift_rows,
     words_of_errors,
@@ -40,8 +43,11 @@ QUARTERS = ("shortest quarter", "second quarter", "third quarter", "longest quar
 FEWEST_ROWS = 10
 """Of a slice in which agreement is measured."""
 
-VARIANT, SWAPPED = "eval_", "eval_swapped"
+CHANGED = ("eval_typos", "eval_capitals", "eval_drop_words", "eval_longer", "eval_paraphrase")
+SWAPPED = "eval_swapped"
 """Names of the sets that `data.perturb` makes."""
+HALVES, UNSWAPPED = "eval_halves", "eval_unswapped"
+"""Of a plain text: the clean pieces that changed ones are compared with, in the place of `eval`."""
 
 KeptRows = dict[str, dict[str, Rows]]
 """Model -> data set -> statistics."""
@@ -80,13 +86,9 @@ def evidence(
         "classes": _classes(of_set["eval"], index["eval"], labels, **settings) if labels else None,
         "calibration": {name: mended(rows) for name, rows in of_set["eval"].items()},
         "robustness": {
-            kind: facts
-            for kind, rows in of_set.items()
-            if kind.startswith(VARIANT)
-            and kind != SWAPPED
-            and (facts := _robustness(of_set["eval"], rows, index["eval"], index[kind], headline, **settings))
+            kind: _robustness(of_set, index, kind, headline, **settings) for kind in CHANGED if kind in of_set
         },
-        "counterfactual": _flips(of_set, index, **settings) if SWAPPED in of_set else None,
+        "counterfactual": _counterfactual(of_set, index, **settings) if SWAPPED in of_set else None,
     }
     return found
 
@@ -134,47 +136,70 @@ def _inherited_errors(student: Rows, control: Rows | None) -> "np.ndarray[Any, A
 # ── changed rows ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+Pairs = tuple[dict[str, tuple[Rows, Rows]], RowIndex]
+"""(model -> statistics of the clean rows and of the changed ones, in the same order; which rows these are)"""
+
+
+def _pairs(of_set: dict[str, dict[str, Rows]], index: dict[str, RowIndex], clean: str, changed: str) -> Pairs:
+    """The rows that are on both sides, by their ids; one that a side could not use is on neither."""
+    before, after = index[clean], index[changed]
+    place = {row: number for number, row in enumerate(before.rows)}
+    at_after = np.array([n for n, row in enumerate(after.rows) if row in place], dtype=np.int64)
+    at_before = np.array([place[after.rows[n]] for n in at_after], dtype=np.int64)
+    return {
+        name: (_at(of_set[clean][name], at_before), _at(rows, at_after))
+        for name, rows in of_set[changed].items()
+        if name in of_set[clean]
+    }, after.some(at_after)
+
+
+def _at(rows: Rows, at: "np.ndarray[Any, Any]") -> Rows:
+    return {name: column[at] for name, column in rows.items()}
+
+
 def _robustness(
-    clean: dict[str, Rows],
-    changed: dict[str, Rows],
-    index: RowIndex,
-    other: RowIndex,
+    of_set: dict[str, dict[str, Rows]],
+    index: dict[str, RowIndex],
+    changed: str,
     headline: Metric,
     *,
     resamples: int,
     seed: int,
-) -> dict[str, Any] | None:
-    """What a change of the rows costs each model, paired; None where they cannot be paired, as windows of text cannot."""
-    windows = len(set(index.rows)) < len(index.rows)
-    if index.rows != other.rows or windows or len(headline.columns) != 2:
-        return None
+) -> dict[str, Any]:
+    """What a change of the rows costs each model, over rows on which all count the same answer whole; see `shift_facts`."""
+    pairs, rows = _pairs(of_set, index, HALVES if HALVES in of_set else "eval", changed)
+    whole = np.flatnonzero(np.logical_and.reduce([same_answers(*pair) for pair in pairs.values()]))
+    left_out = len(index[changed].rows) - len(whole)
+    if not len(whole):
+        return {"rows": 0, "left_out": left_out, "models": {}, "extra": None}
     scale = 1.0 / np.log(2.0) if headline.unit == "bits" else 1.0
-    units = {}
-    for name, rows in clean.items():
-        columns = shift_rows(rows, changed[name], headline)
+    mine, units = rows.some(whole), {}
+    for name, (before, after) in pairs.items():
+        columns = shift_rows(_at(before, whole), _at(after, whole), headline)
         columns["part_in"], columns["part_out"] = columns["part_in"] * scale, columns["part_out"] * scale
-        units[name] = index.units(columns)
-    return shift_facts(units, resamples=resamples, seed=seed)
+        units[name] = mine.units(columns)
+    facts = shift_facts(units, resamples=resamples, seed=seed)
+    return {"rows": len(whole), "left_out": left_out, **facts}
 
 
-def _flips(
+def _counterfactual(
     of_set: dict[str, dict[str, Rows]], index: dict[str, RowIndex], *, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """The share of answers that change when a term is swapped: teacher, student, control, and their differences."""
+    """What swapping a term changes in teacher, student and control, and their differences: the share of answers that become
+    others, or of a language model how far the likelihood of the same answer, or of the text, moves."""
     settings: Any = {"resamples": resamples, "seed": seed}
-    place = {row: number for number, row in enumerate(index["eval"].rows)}
-    mine = index[SWAPPED]
-    at = [place[row] for row in mine.rows]
-    units = {}
-    for name, rows in of_set[SWAPPED].items():
-        clean = {"pred": of_set["eval"][name]["pred"][at]}
-        units[name] = mine.units(flip_rows(clean, rows))
+    pairs, rows = _pairs(of_set, index, UNSWAPPED if UNSWAPPED in of_set else "eval", SWAPPED)
+    classifies = "pred" in pairs["student"][0]
+    metric, paired = (FLIPS, flip_rows) if classifies else (MOVED, moved_rows)
+    units = {name: rows.units(paired(*pair)) for name, pair in pairs.items()}
     student, control = units["student"], units.get("hard_only")
     return {
-        "rows": len(at),
-        "models": {name: interval(FLIPS, rows, **settings).as_json() for name, rows in units.items()},
-        "drift": difference(FLIPS, student, units["teacher"], **settings).as_json(),
-        "inherited": None if control is None else difference(FLIPS, student, control, **settings).as_json(),
+        "rows": len(rows.rows),
+        "metric": metric.name,
+        "title": metric.title,
+        "models": {name: interval(metric, each, **settings).as_json() for name, each in units.items()},
+        "drift": difference(metric, student, units["teacher"], **settings).as_json(),
+        "inherited": None if control is None else difference(metric, student, control, **settings).as_json(),
     }
 
 

@@ -41,6 +41,21 @@ class RowIndex:
         """The statistics as they are to be resampled: summed by cluster, where there are enough clusters."""
         return clustered(rows, self.clusters) if unit_of(self.clusters)[0] else rows
 
+    def some(self, at: "np.ndarray[Any, Any]") -> "RowIndex":
+        """Those of the rows that stand at these places [M], in this order."""
+
+        def picked(values: list[Any]) -> list[Any]:
+            return [values[place] for place in at]
+
+        return RowIndex(
+            keys=picked(self.keys),
+            rows=picked(self.rows),
+            clusters=picked(self.clusters),
+            tokens=picked(self.tokens),
+            labels=picked(self.labels),
+            groups={name: picked(values) for name, values in self.groups.items()},
+        )
+
     def note(self) -> str | None:
         """What must be said about the independence of these rows."""
         return unit_of(self.clusters)[1]

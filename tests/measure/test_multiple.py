@@ -6,6 +6,8 @@ from sklearn.metrics import f1_score, log_loss
 
 from stillhouse.measure import (
     CLASSIFICATION_METRICS,
+    FINE_BINS,
+    LM_METRICS,
     claimed,
     classification_rows,
     difference,
@@ -16,6 +18,7 @@ from stillhouse.measure import (
     mended,
     shift_facts,
     shift_rows,
+    with_merged_bins,
 )
 from stillhouse.measure.mending import softmax
 from stillhouse.measure.metrics import rank_correlation
@@ -107,6 +110,44 @@ def test_adaptive_calibration_error_against_a_loop(overconfident: tuple[np.ndarr
     expected = sum(abs(confidence[part].mean() - right[part].mean()) * len(part) for part in parts) / 3000
     found = evaluate(CLASSIFICATION_METRICS["adaptive_ece"], classification_rows(shares, labels))
     assert found == pytest.approx(expected, abs=1e-9)
+
+
+def merged(confidence: np.ndarray, right: np.ndarray) -> dict[str, np.ndarray]:
+    """Statistics of one-token rows of a language model, with its bins merged."""
+    bins = np.eye(FINE_BINS)[np.ceil(confidence * FINE_BINS).astype(int) - 1]
+    fine = {"fine_count": bins, "fine_conf": bins * confidence[:, None], "fine_acc": bins * right[:, None]}
+    return with_merged_bins({**fine, "tokens": np.ones(len(bins))})
+
+
+@pytest.mark.parametrize("sure", [0.3, 1.0, 6.0])
+def test_a_language_models_adaptive_error_is_within_what_its_fine_bins_can_hide(sure: float) -> None:
+    """Against bins that are exactly equally full; the two differ by tokens that lie at borders, and by no more."""
+    generator = np.random.default_rng(3)
+    confidence = generator.beta(sure, 1.0, 20_000).clip(1e-3)
+    right = (generator.random(20_000) < confidence**1.5).astype(float)
+    parts = np.array_split(np.argsort(confidence, kind="stable"), 15)
+    exact = sum(abs((confidence - right)[part].sum()) for part in parts) / 20_000
+    rows = merged(confidence, right)
+    assert evaluate(LM_METRICS["adaptive_ece"], rows) == pytest.approx(exact, abs=2e-3)
+    assert not any(name.startswith("fine_") for name in rows)
+
+
+def test_merged_bins_lose_no_token_and_never_find_more_error_than_the_fine_ones() -> None:
+    generator = np.random.default_rng(5)
+    confidence, right = generator.random(4000).clip(1e-3), (generator.random(4000) < 0.5).astype(float)
+    rows = merged(confidence, right)
+    assert rows["even_conf"].sum() == pytest.approx(confidence.sum())
+    assert rows["even_acc"].sum() == right.sum()
+    bins = np.ceil(confidence * FINE_BINS).astype(int)
+    gaps = np.bincount(bins, weights=confidence - right)
+    assert evaluate(LM_METRICS["adaptive_ece"], rows) <= np.abs(gaps).sum() / 4000
+
+
+def test_tokens_that_are_all_alike_share_a_merged_bin() -> None:
+    right = np.array([1.0] * 40 + [0.0] * 10)
+    assert evaluate(LM_METRICS["adaptive_ece"], merged(np.full(50, 0.8), right)) == pytest.approx(
+        0.0, abs=1e-12
+    )
 
 
 def test_equal_confidences_share_a_bin() -> None:

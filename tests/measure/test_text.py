@@ -1,5 +1,12 @@
 """Metrics of written answers against sacrebleu and rouge-score, and against hand counts."""
 
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import sacrebleu
@@ -108,3 +115,49 @@ def test_a_checker_is_asked_row_by_row(tmp_path, monkeypatch) -> None:
     for name, hint in (("bad", "fails on f:1: KeyError"), ("wild", "says 7.0 of f:1")):
         with pytest.raises(DataError, match=hint):
             passed(f"my_checker:{name}", ["1"], rows[:1])
+
+
+STAND_IN = """
+class Sums:
+    def __init__(self, size, seed):
+        draws = [(seed + 7 * number, 3 * number) for number in range(size)]
+        self.entries = [
+            {"question": f"State the result: {a} + {b} =", "answer": str(a + b), "metadata": {}} for a, b in draws
+        ]
+    def __iter__(self):
+        return iter(self.entries)
+    def score_answer(self, answer, entry):
+        oracle = entry["answer"]
+        return 1.0 if answer == oracle else len(oracle) / len(answer) if answer and oracle in answer else 0.0
+
+def create_dataset(name, size, seed):
+    return Sums(size, seed)
+"""
+"""Of reasoning_gym, where it is not installed: what its own `create_dataset` and `score_answer` do for sums."""
+
+
+def test_the_documented_checker_of_reasoning_gym_writes_rows_and_scores_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file in docs/evidence.md as it stands there, with the real package if it can be imported."""
+    docs = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(import json.*?)```", docs, re.DOTALL)
+    assert code is not None
+    (tmp_path / "gym_checker.py").write_text(code[1], encoding="utf-8")
+    if importlib.util.find_spec("reasoning_gym") is None:
+        (tmp_path / "reasoning_gym.py").write_text(STAND_IN, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
+    said = subprocess.run(
+        [sys.executable, str(tmp_path / "gym_checker.py")], capture_output=True, text=True, check=True
+    )
+    rows = [
+        {**json.loads(line), "where": f"sums:{number}"}
+        for number, line in enumerate(said.stdout.splitlines())
+    ]
+    assert len(rows) > 400 and set(rows[0]) == {"prompt", "completion", "where"}
+    right = [f" {row['completion']}\n" for row in rows[:20]]
+    assert passed("gym_checker:right", right, rows[:20]).tolist() == [1.0] * 20
+    wrong = [f"{int(row['completion']) + 1}" for row in rows[:20]]
+    assert passed("gym_checker:right", wrong, rows[:20]).max() < 1.0
+    assert passed("gym_checker:right", [""], rows[:1]).tolist() == [0.0]

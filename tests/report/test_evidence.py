@@ -23,8 +23,8 @@ def planted() -> dict[str, Any]:
     return report_fixtures.classifier() | {
         "inheritance": {"eval": {"says": "They are inherited.", "words": [word]}},
         "groups": {"eval": {"gaps": [gap]}},
-        "counterfactual": {"rows": 30, "models": models},
-        "robustness": {"eval_typos": {"models": models, "extra": level}},
+        "counterfactual": {"rows": 30, "metric": "flips", "title": "answers that change", "models": models, "drift": level},
+        "robustness": {"eval_typos": {"rows": 40, "left_out": 3, "models": models, "extra": level}},
         "disagreement": [{"by": "label", "value": name, "rows": 9, "agreement": level} for name in ("a", "b")],
         "classes": {
             "table": [{"label": "<b>joy</b>", "support": 9, "models": {name: {"precision": level, "recall": level, "f1": level} for name in models}}],
@@ -56,6 +56,19 @@ def test_every_section_is_on_the_page_and_data_stays_text() -> None:
         assert words in page
     assert "<script" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_what_was_counted_of_changed_texts_is_said_beside_the_numbers() -> None:
+    results = planted()
+    results["datasets"] = {**results["datasets"], "eval_halves": {"rows": 40}}
+    results["counterfactual"] |= {"metric": "moved", "title": "difference that a term makes"}
+    found = {section.title.partition(":")[0]: section for section in sections(results)}
+    assert "second half" in found["Changed rows"].says[0]
+    assert found["Changed rows"].says[1].startswith("Typos: 3 rows are left out")
+    assert found["Changed rows"].rows[0][0] == "typos (40 rows)"
+    assert "without its sign" in found["Swapped terms"].says[0]
+    assert found["Swapped terms"].rows[0][0] == "difference that a term makes (30 rows)"
+    assert "second half" not in str(sections(planted()))
 
 
 def test_a_run_without_such_numbers_has_no_such_sections() -> None:

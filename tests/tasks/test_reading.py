@@ -18,6 +18,7 @@ from stillhouse.tasks.reading import (
     confidence_bins,
     furthest,
     readings,
+    wider_bins,
 )
 
 N = 40
@@ -56,8 +57,8 @@ def by_hand(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) 
     q, p, y = softmax(student), softmax(teacher), labels.numpy()
     size, width = q.shape
     best = [np.argsort(-row, kind="stable") for row in p]
-    bins = np.zeros((size, 15))
-    bins[np.arange(size), np.ceil(q.max(1) * 15).astype(int).clip(1) - 1] = 1.0
+    bins = np.zeros((size, 150))
+    bins[np.arange(size), np.ceil(q.max(1) * 150).astype(int).clip(1) - 1] = 1.0
     correct = q.argmax(1) == y
     nll_at = np.zeros((size, len(TEMPERATURES)))
     for number, temperature in enumerate(TEMPERATURES):
@@ -77,9 +78,9 @@ def by_hand(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) 
         "rank": [spearmanr(a[b[:10]], c[b[:10]]).statistic for a, b, c in zip(q, best, p, strict=True)],
         "teacher_wrong": p.argmax(1) != y,
         "repeats": (p.argmax(1) != y) & (q.argmax(1) == p.argmax(1)),
-        "bin_count": bins,
-        "bin_conf": bins * q.max(1)[:, None],
-        "bin_acc": bins * correct[:, None],
+        "fine_count": bins,
+        "fine_conf": bins * q.max(1)[:, None],
+        "fine_acc": bins * correct[:, None],
         "nll_at": nll_at,
         "nll_at_count": np.arange(size) % EVERY == 0,
         TOPS: np.stack([p.argmax(1), q.argmax(1), p.max(1), q.max(1)], 1),
@@ -196,7 +197,22 @@ def test_of_equally_likely_tokens_the_first_is_the_favourite_as_argmax_has_it(ou
 
 def test_confidences_fall_into_the_bin_whose_upper_edge_they_reach() -> None:
     found = confidence_bins(torch.tensor([1e-9, 0.0666, 0.0667, 1.0]), torch.tensor([True] * 4))
-    assert found["bin_count"].argmax(1).tolist() == [0, 0, 1, 14]
+    assert found["fine_count"].argmax(1).tolist() == [0, 9, 10, 149]
+    assert wider_bins(found)["bin_count"].argmax(1).tolist() == [0, 0, 1, 14]
+
+
+def test_fifteen_bins_of_fine_ones_hold_what_fifteen_of_their_own_would() -> None:
+    generator = torch.Generator().manual_seed(4)
+    confidence, correct = (torch.rand(500, generator=generator) for _ in range(2))
+    found = wider_bins(confidence_bins(confidence, correct < confidence))
+    place = np.ceil(confidence.double().numpy() * 15).astype(int) - 1
+    for number in range(15):
+        here = place == number
+        assert found["bin_count"].sum(0)[number] == here.sum()
+        assert float(found["bin_conf"].sum(0)[number]) == pytest.approx(
+            confidence.double().numpy()[here].sum()
+        )
+        assert found["bin_acc"].sum(0)[number] == (correct < confidence).numpy()[here].sum()
 
 
 def test_other_temperatures_are_read_at_one_position_in_sixteen(logits: Logits) -> None:

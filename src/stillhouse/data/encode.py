@@ -16,6 +16,7 @@ Knows tokenizers, and neither models nor losses.  An example is one sequence tha
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,14 @@ def encode_text(
                 yield from _packed(first, ids, sizes, starts)
                 ids, sizes, starts = [], [], []
     yield from _packed(first, ids, sizes, starts)
+
+
+def runs(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[str]:
+    """`text` cut into runs of `tokens` tokens each, the last one of what is left; nothing of it is lost."""
+    cut = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
+    ends = [end for _, end in cut["offset_mapping"][tokens - 1 :: tokens]]
+    borders = sorted({0, *ends, len(text)})
+    return [text[low:high] for low, high in pairwise(borders)]
 
 
 def _packed(row: str, ids: list[int], sizes: list[int], starts: list[int]) -> Iterator[Example]:
@@ -176,9 +185,9 @@ def _opening(conversation: str, tokenizer: PreTrainedTokenizerBase, row: dict[st
 def encode_completion(
     row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Example | str:
-    """A prompt and its completion; only the completion and its end token are counted."""
+    """A prompt and its completion; only the completion and its end token, if it has one, are counted."""
     text = row["prompt"] + row["completion"]
-    if tokenizer.eos_token:
+    if tokenizer.eos_token and not row.get("unended"):
         text += str(tokenizer.eos_token)
     span = (len(row["prompt"]), len(text))
     return _spans_to_example(

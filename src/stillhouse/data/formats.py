@@ -45,6 +45,8 @@ class Row(TypedDict, total=False):
     completion: str
     rationale: str
     """The reasons that the completion, or the last message, begins with; see `reasoned`."""
+    unended: bool
+    """The completion is a piece of a longer text, so that no end token follows it; not part of the content."""
     label: str
     group: str
     """Rows of one group stay on one side of a split; not part of the content."""

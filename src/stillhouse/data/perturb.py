@@ -3,6 +3,10 @@
 The answer of a row stays what it was, so every model can be measured on the changed rows beside the clean ones.  What is
 changed follows from the seed and the row.  A swapped row has one of a pair of terms in the place of the other ("she" for
 "he"): an answer that changes with it depends on what it should not.
+
+A plain text has no answer, and a model that is scored on its own typos would be praised for writing them.  So its first half
+is changed and its second half is counted, on the clean side and the changed one (`halves`).  Where terms are swapped the whole
+text is counted instead (`wholes`): how much likelier it is with the one term than with the other.
 """
 
 import re
@@ -12,11 +16,15 @@ from typing import Any
 import numpy as np
 
 from ..seeds import draw_seed
-from .formats import Row
+from .formats import Row, with_id
 
 TYPOS, DROPPED = 0.15, 0.15
 """Share of the words that get a typo, or are left out."""
+PARAPHRASE = "paraphrase"
+"""The one change that a model writes (`steps.variants`)."""
 SWAPPED = "eval_swapped"
+HALVES, UNSWAPPED = "eval_halves", "eval_unswapped"
+"""What changed plain texts are compared with: the same pieces of text as they are."""
 
 Draw = np.random.Generator
 WORD = re.compile(r"\w+")
@@ -47,6 +55,60 @@ def swapped(rows: Iterable[Row], pairs: Sequence[Sequence[str]]) -> list[Row]:
     draw = np.random.default_rng(0)  # nothing is drawn
     changed = [(row, _changed(row, swap, draw)) for row in rows]
     return [after for before, after in changed if before != after]
+
+
+def in_pieces(rows: Iterable[Row], cut: Callable[[str], list[str]]) -> list[Row]:
+    """Plain texts cut into what a model reads at once; pieces of one text stay in one group, and none is there twice."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        group = row.get("group", row["id"])
+        for number, piece in enumerate(cut(row["text"]), 1):
+            new = with_id({**row, "text": piece, "group": group, "where": f"{row['where']}#{number}"})
+            found.setdefault(new["id"], new)
+    return list(found.values())
+
+
+def halves(pieces: Iterable[Row]) -> list[Row]:
+    """Each piece of text as a prompt, its first half, and a completion, the rest; without those that cannot be halved."""
+    split = [(row, _middle(row["text"])) for row in pieces]
+    return [_asked(row, at) for row, at in split if row["text"][:at].strip() and row["text"][at:].strip()]
+
+
+def wholes(pieces: Iterable[Row]) -> list[Row]:
+    """Each piece of text as a completion that nothing stands before: all of it is counted, but for the first token."""
+    return [_asked(row, 0) for row in pieces]
+
+
+def _asked(row: Row, at: int) -> Row:
+    """A text's first `at` characters as a prompt, the others as its completion; the id stays."""
+    copy: Any = {key: value for key, value in row.items() if key != "text"}
+    copy |= {"prompt": row["text"][:at], "completion": row["text"][at:], "unended": True}
+    return copy  # type: ignore[no-any-return]
+
+
+def _middle(text: str) -> int:
+    """Where the second half begins: at the whitespace nearest to the middle, or there itself if a text has none."""
+    middle = len(text) // 2
+    spaces = [found.start() for found in re.finditer(r"(?<=\S)\s", text)]
+    return min(spaces, key=lambda at: abs(at - middle), default=middle)
+
+
+def asked_texts(row: Row) -> list[str]:
+    """Those texts of a row that are changed, in the order in which they are."""
+    found: list[str] = []
+
+    def listen(text: str, _: Draw) -> str:
+        found.append(text)
+        return text
+
+    _changed(row, listen, np.random.default_rng(0))
+    return found
+
+
+def reworded(row: Row, texts: Sequence[str]) -> Row:
+    """`row` with `texts` in the place of its `asked_texts`."""
+    said = iter(texts)
+    return _changed(row, lambda *_: next(said), np.random.default_rng(0))
 
 
 def _changed(row: Row, change: Callable[[str, Draw], str], draw: Draw) -> Row:

@@ -11,6 +11,7 @@ from .mending import TEMPERATURES, mended
 from .metrics import (
     CLASSIFICATION_METRICS,
     ECE_BINS,
+    FINE_BINS,
     LM_METRICS,
     Metric,
     Rows,
@@ -19,17 +20,20 @@ from .metrics import (
     evaluate,
     unigram_rows,
     with_adaptive_bins,
+    with_merged_bins,
 )
 from .multiple import claimed, holm, holm_by_name, least_visible, spread
-from .shift import FLIPS, flip_rows, shift_facts, shift_rows
+from .shift import FLIPS, MOVED, flip_rows, moved_rows, same_answers, shift_facts, shift_rows
 from .text import ANSWER_METRICS
 
 __all__ = [
     "ANSWER_METRICS",
     "CLASSIFICATION_METRICS",
     "ECE_BINS",
+    "FINE_BINS",
     "FLIPS",
     "LM_METRICS",
+    "MOVED",
     "REPEATED",
     "TEMPERATURES",
     "Difference",
@@ -59,8 +63,10 @@ __all__ = [
     "interval",
     "least_visible",
     "mended",
+    "moved_rows",
     "reliability",
     "retention",
+    "same_answers",
     "shift_facts",
     "shift_rows",
     "spread",
@@ -68,5 +74,6 @@ __all__ = [
     "unigram_rows",
     "unit_of",
     "with_adaptive_bins",
+    "with_merged_bins",
     "words_of_errors",
 ]

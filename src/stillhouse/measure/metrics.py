@@ -21,6 +21,8 @@ Rows = dict[str, FloatArray]
 """Column -> per-row statistics, [N] or [N, C], of one model on one data set."""
 
 ECE_BINS = 15
+FINE_BINS = 10 * ECE_BINS
+"""Of a language model's confidences, which are too many to be kept; see `with_merged_bins`."""
 SMALLEST = float(np.finfo(np.float64).eps)
 """A probability below this counts as this (36 nats) in logarithms, as in scikit-learn's log_loss."""
 
@@ -138,9 +140,17 @@ def ece(sums: dict[str, FloatArray]) -> FloatArray:
     return ratio(gaps, sums["bin_count"].sum(axis=-1))
 
 
-def adaptive_ece(sums: dict[str, FloatArray]) -> FloatArray:
-    """`ece` over bins that are equally full: where most answers are sure, equal-width bins are mostly empty."""
-    return ratio(np.abs(sums["even_conf"] - sums["even_acc"]).sum(axis=-1), sums["texts"])
+def adaptive_ece(whole: str) -> Metric:
+    """`ece` over bins that are equally full: where most answers are sure, equal-width bins are mostly empty.
+
+    Args: whole: the column that counts the answers.
+    """
+
+    def value(sums: dict[str, FloatArray]) -> FloatArray:
+        return ratio(np.abs(sums["even_conf"] - sums["even_acc"]).sum(axis=-1), sums[whole])
+
+    columns, title = ("even_conf", "even_acc", whole), "adaptive calibration error"
+    return Metric("adaptive_ece", columns, value, False, "share", title, biased=True)
 
 
 def classification_rows(
@@ -219,6 +229,23 @@ def with_adaptive_bins(rows: Rows) -> Rows:
         "even_conf": bins_NK * confidence_N[:, None],
         "even_acc": bins_NK * rows["correct"][:, None],
     }
+
+
+def with_merged_bins(rows: Rows) -> Rows:
+    """`rows` of a language model with the bins of `adaptive_ece` in the place of its FINE_BINS equal-width ones.
+
+    Whole fine bins are put together until ECE_BINS are about equally full: each fine one goes where the middle of what it holds
+    belongs, so that a merged one is off 1/15 of all tokens by at most half of what the fine ones at its two borders hold.  A fine
+    bin that holds more is not cut; what cancels within it, 1/150 wide, is not seen.
+    """
+    if "fine_count" not in rows:
+        return rows
+    count_K = rows["fine_count"].sum(axis=0)
+    middle_K = np.cumsum(count_K) - count_K / 2
+    place_K = np.minimum(ECE_BINS * middle_K // max(count_K.sum(), 1.0), ECE_BINS - 1).astype(np.int64)
+    merge_KE = np.eye(ECE_BINS)[place_K]
+    kept = {name: column for name, column in rows.items() if not name.startswith("fine_")}
+    return kept | {f"even_{name}": rows[f"fine_{name}"] @ merge_KE for name in ("conf", "acc")}
 
 
 def class_prior_rows(class_counts: ArrayLike, labels: ArrayLike) -> Rows:
@@ -304,6 +331,7 @@ LM_METRICS = by_name(
     mean("token_accuracy", "correct", "tokens", True, "share", "token accuracy"),
     mean("brier", "brier", "tokens", False, "", "Brier score of the next token"),
     ECE,
+    adaptive_ece("tokens"),
     mean("teacher_agreement", "agree", "tokens", True, "share", "agreement with the teacher"),
     mean("teacher_top5", "top5", "tokens", True, "share", "overlap with the teacher's top 5"),
     mean("teacher_rank", "rank", "tokens", True, "", "rank correlation over the teacher's top 10"),
@@ -311,7 +339,8 @@ LM_METRICS = by_name(
     mean("teacher_reverse_kl", "reverse_kl", "tokens", False, "nats", "reverse divergence from the teacher"),
 )
 """Columns, sums over the counted tokens of a window: tokens, bytes (of their text), nll (nats), correct (top
-token is the true next one), brier, bin_count, bin_conf and bin_acc [N, 15] (confidences of the top token), agree (top
+token is the true next one), brier, bin_count, bin_conf and bin_acc [N, 15] (confidences of the top token), even_conf and
+even_acc [N, 15] of `with_merged_bins`, agree (top
 token is the teacher's), top5 (share of the teacher's five likeliest tokens that are the student's), rank (Spearman), kl
 (KL(teacher || student), nats), reverse_kl and, for the floor, unigram_nll (nats)."""
 
@@ -321,15 +350,7 @@ CLASSIFICATION_METRICS = by_name(
     mean("nll", "nll", "texts", False, "nats", "negative log-likelihood"),
     mean("brier", "brier", "texts", False, "", "Brier score"),
     ECE,
-    Metric(
-        "adaptive_ece",
-        ("even_conf", "even_acc", "texts"),
-        adaptive_ece,
-        False,
-        "share",
-        "adaptive calibration error",
-        biased=True,
-    ),
+    adaptive_ece("texts"),
     mean("teacher_agreement", "agree", "texts", True, "share", "agreement with the teacher"),
     mean("teacher_rank", "rank", "texts", True, "", "rank correlation with the teacher"),
     mean("teacher_kl", "kl", "texts", False, "nats", "divergence from the teacher"),

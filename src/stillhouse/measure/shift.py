@@ -7,9 +7,19 @@ import numpy as np
 from ..errors import DataError
 from .groups import GAP
 from .intervals import difference, interval
-from .metrics import Metric, Rows, mean
+from .metrics import Metric, Rows, mean, ratio
 
 FLIPS = mean("flips", "flips", "texts", False, "share", "answers that change with the term")
+MOVED = mean("moved", "moved", "pairs", False, "bits", "difference that a term makes, bits per byte")
+"""How much likelier or less likely a language model finds the same answer, or the text, after a swap: without its sign, for
+terms are swapped both ways."""
+
+
+def same_answers(clean: Rows, changed: Rows) -> "np.ndarray[Any, Any]":
+    """[N] whether both sides count the same bytes: not where a longer prompt has left less room for the answer."""
+    if "bytes" not in clean:
+        return np.ones(len(clean["texts"]), dtype=bool)
+    return np.asarray((clean["bytes"] == changed["bytes"]) & (clean["bytes"] > 0))
 
 
 def shift_rows(clean: Rows, changed: Rows, metric: Metric) -> Rows:
@@ -27,6 +37,17 @@ def shift_facts(models: dict[str, Rows], *, resamples: int, seed: int) -> dict[s
         "models": {name: interval(GAP, rows, **settings).as_json() for name, rows in models.items()},
         "extra": difference(GAP, models["student"], models["teacher"], **settings).as_json(),
     }
+
+
+def moved_rows(clean: Rows, changed: Rows) -> Rows:
+    """|bits per byte of the swapped row − bits per byte of the row| of a language model, row by row.
+
+    A row of which no byte is counted on one of the sides says nothing, and is no pair.
+    """
+    before, after = (ratio(rows["nll"], rows["bytes"]) / np.log(2.0) for rows in (clean, changed))
+    apart = np.abs(after - before)
+    known = np.isfinite(apart)
+    return {"moved": np.where(known, apart, 0.0), "pairs": known.astype(np.float64)}
 
 
 def flip_rows(clean: Rows, changed: Rows) -> Rows:

@@ -24,7 +24,7 @@ from .outputs import SIMPLE, memorisation_fault
 from .panel import alone_fault, context_fault, panel_fault
 from .plan import TEACH_ON
 from .rollouts import Adaptive, rollouts_fault
-from .written import written_fault
+from .written import paraphrase_fault, written_fault
 from .zero_shot import zero_shot_fault
 
 if TYPE_CHECKING:
@@ -155,8 +155,8 @@ def _of_evaluation(recipe: "Recipe") -> Iterator[str]:
         yield "train.early_stopping: the best student may be one that is not sparse yet; remove it, or student.sparsity"
     if fault := memorisation_fault(evaluate, gate, recipe.task, recipe.teacher.is_local):
         yield fault
-    if evaluate.swap and writes:
-        yield "evaluate.swap: only a classifier's answers can be paired; remove it"
+    if fault := paraphrase_fault(recipe):
+        yield fault
 
 
 def _of_data(recipe: "Recipe") -> Iterator[str]:
@@ -167,7 +167,7 @@ def _of_data(recipe: "Recipe") -> Iterator[str]:
             "data.augment: only a classifier with a teacher can use rows without labels; remove it, or add a forward_kl "
             "term to a recipe with task: classification"
         )
-    if fault := written_fault(data, recipe.task, recipe.has_teacher):
+    if fault := written_fault(data, recipe.task, recipe.has_teacher, "paraphrase" in recipe.evaluate.perturb):
         yield fault
     if classifies and data.unlabelled is not None and not recipe.has_teacher:
         yield "data.unlabelled: no term of the objective uses the teacher; add a forward_kl term"

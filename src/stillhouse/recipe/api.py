@@ -131,9 +131,9 @@ def api_fault(recipe: Any) -> str | None:
     if recipe.task == "causal_lm":
         if api.labels or api.prompt:
             return f"teacher.api.{'labels' if api.labels else 'prompt'}: only for task: classification; remove it"
-        if recipe.evaluate.groups or recipe.evaluate.perturb:
-            what = "groups" if recipe.evaluate.groups else "perturb"
-            return f"evaluate.{what}: compares with the teacher row by row, and behind an API it says texts alone; remove it"
+        rowwise = ("groups", "perturb", "swap")
+        if asked := [name for name in rowwise if getattr(recipe.evaluate, name)]:
+            return f"evaluate.{asked[0]}: compares with the teacher row by row, and behind an API it says texts alone; remove it"
         if soft := sorted(kinds - {"hard", "deeper_layers"}):
             return (
                 f"objective: {soft[0]} needs the teacher's probabilities, and behind an API it says text alone, which the "

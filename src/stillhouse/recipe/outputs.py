@@ -109,10 +109,12 @@ class Evaluate(Section):
     """Train student and control with so many seeds, to see how much the luck of the draw is worth."""
     groups: list[str] = []
     """Columns of the held-out rows (a dialect, a country, a topic) between whose values gaps are measured."""
-    perturb: list[Literal["typos", "capitals", "drop_words", "longer"]] = []
-    """Read the held-out rows once more with typos, in capitals, with words missing, or said twice."""
+    perturb: list[Literal["typos", "capitals", "drop_words", "longer", "paraphrase"]] = []
+    """Read the held-out rows once more with typos, in capitals, with words missing, said twice, or in the words of
+    `data.writer`.  Of a plain text the first half is changed, and the second half is counted."""
     swap: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
-    """Classification: pairs of terms ([he, she]) that are exchanged, to see which answers change with them."""
+    """Pairs of terms ([he, she]) that are exchanged, to see which answers change with them; of a language model, how much less
+    or more likely the same answer, or the whole text, becomes."""
     answers: Answers | None = None
     """Language models: let them answer held-out prompts, and compare what they write."""
     judge: Judge | None = None
@@ -145,7 +147,8 @@ class Evaluate(Section):
         names = [also.name for also in self.also]
         if len(set(self.perturb)) != len(self.perturb):
             raise ValueError("perturb: names one kind twice; name each once")
-        made = {f"eval_{kind}" for kind in self.perturb} | ({"eval_swapped"} if self.swap else set())
+        made = {f"eval_{kind}" for kind in [*self.perturb, *["halves"] * bool(self.perturb)]}
+        made |= {"eval_swapped", "eval_unswapped"} if self.swap else set()
         if made & set(names):
             raise ValueError(
                 f"also: the name {min(made & set(names))} is that of the changed rows; choose another"

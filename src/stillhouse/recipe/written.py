@@ -1,5 +1,7 @@
 """Whether what is to be written fits the rest of a recipe."""
 
+from typing import Any
+
 from .data import Data
 from .generate import (
     Answers,
@@ -16,8 +18,28 @@ FOR_CLASSIFIERS = (Paraphrase, BackTranslation, HardNegatives, Balance)
 FOR_LANGUAGE_MODELS = (Answers, Paraphrase, BackTranslation, SelfInstruct, EvolInstruct, Rationale)
 
 
-def written_fault(data: Data, task: str, has_teacher: bool) -> str | None:
-    """Why `data.generate` cannot be done; None if it can, or is not asked for."""
+def paraphrase_fault(recipe: Any) -> str | None:
+    """Why nobody can say the held-out rows in other words; None if somebody can, or need not."""
+    if "paraphrase" not in recipe.evaluate.perturb:
+        return None
+    asked, writer = "evaluate.perturb: paraphrase", recipe.data.writer
+    if not recipe.teacher.is_local:
+        return f"{asked} is written by a model on this machine, and the teacher is behind an API; remove it"
+    if writer is None:
+        return f"{asked} needs somebody who writes; name a language model in data.writer.model"
+    alone = recipe.teacher.panel is None and recipe.teacher.context is None
+    if writer.model is None and (
+        recipe.task == "classification" or recipe.student.vocabulary is not None or not alone
+    ):
+        return f"{asked} is not for this teacher to write; name a language model in data.writer.model"
+    return None
+
+
+def written_fault(data: Data, task: str, has_teacher: bool, paraphrase: bool = False) -> str | None:
+    """Why `data.generate` cannot be done; None if it can, or is not asked for.
+
+    paraphrase: whether the writer has held-out rows to paraphrase.
+    """
     classifier = task == "classification"
     answered = any(isinstance(one, Answers) for one in data.generate)
     if data.unlabelled is not None and not classifier and not answered:
@@ -28,7 +50,8 @@ def written_fault(data: Data, task: str, has_teacher: bool) -> str | None:
     if fault := _chosen_fault(data, classifier):
         return fault
     if not data.generate:
-        return "data.writer: nothing is to be written; add data.generate" if data.writer is not None else None
+        idle = data.writer is not None and not paraphrase
+        return "data.writer: nothing is to be written; add data.generate" if idle else None
     for one in data.generate:
         if not isinstance(one, FOR_CLASSIFIERS if classifier else FOR_LANGUAGE_MODELS):
             return f"data.generate: {one.kind} is not for task: {task}; remove it"

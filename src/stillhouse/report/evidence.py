@@ -129,18 +129,41 @@ def _counterfactual(results: Results) -> Section | None:
     found = results.get("counterfactual")
     if not found:
         return None
-    row = [f"answers that change ({found['rows']:,} rows)", *_three(found["models"])]
-    return Section("Swapped terms", [], ["", *WHO], [row])
+    row = [
+        f"{found['title']} ({found['rows']:,} rows)",
+        *_three(found["models"]),
+        with_interval(found["drift"]),
+    ]
+    says = [] if found["metric"] == "flips" else [MOVED_SAYS]
+    return Section("Swapped terms", says, ["", *WHO, "student less teacher"], [row])
 
 
 def _robust(results: Results) -> Section | None:
     found = results.get("robustness") or {}
     rows = [
-        [kind.removeprefix("eval_").replace("_", " "), *_three(each["models"]), with_interval(each["extra"])]
+        [
+            f"{kind.removeprefix('eval_').replace('_', ' ')} ({each['rows']:,} rows)",
+            *_three(each["models"]),
+            with_interval(each["extra"]),
+        ]
         for kind, each in found.items()
     ]
     title = f"Changed rows: {metric_title(results, results['metric'])} less that on the clean ones"
-    return Section(title, [], ["change", *WHO, "student less teacher"], rows) if rows else None
+    says = [HALVES_SAYS] if "eval_halves" in dataset_names(results) else []
+    says += [
+        f"{kind.removeprefix('eval_').replace('_', ' ').capitalize()}: {each['left_out']:,} rows are left out, for the answer did "
+        "not fit in whole."
+        for kind, each in found.items()
+        if each["left_out"]
+    ]
+    return Section(title, says, ["change", *WHO, "student less teacher"], rows) if rows else None
+
+
+HALVES_SAYS = "The first half of each text was changed, and the second half, which was not, is what counts on both sides."
+MOVED_SAYS = (
+    "How much likelier or less likely the same answer (of a plain text: the text itself) becomes when one term stands in the "
+    "place of the other, on average and without its sign."
+)
 
 
 def _apart(results: Results) -> Section | None:

@@ -8,7 +8,6 @@ from ..data.augment import augmented, neighbours
 from ..data.coverage import coverage
 from ..data.encode import Example, write_examples
 from ..data.formats import Row
-from ..data.perturb import SWAPPED, perturbed, swapped
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
 from ..errors import DataError, RecipeError
@@ -25,6 +24,7 @@ from .canaries import canary_rows, planted
 from .confidence import sure
 from .naming import TEXTS, keep_texts
 from .questions import has_answer, named_labels, refuse_unaskable
+from .variants import variants
 
 BATCH = 8
 """Rows that a teacher reads at once to tell how sure it is of them."""
@@ -115,7 +115,12 @@ def encode_rows(
         theirs = load_tokenizer(teacher)
         task = BilingualClassification(task.tokenizer, theirs, recipe.data.max_length, labels)
     train = rows.train + rows.extra + rows.unlabelled
-    sets = {"train": train, "eval": rows.eval, **_variants(recipe, rows.eval, watch), **rows.also}
+    sets = {
+        "train": train,
+        "eval": rows.eval,
+        **variants(recipe, rows.eval, task, models, place, watch),
+        **rows.also,
+    }
     dropped, sizes = list(rows.dropped), {}
     shown = ""
     conversations: dict[str, Any] = {}
@@ -199,22 +204,6 @@ def _taught(
 
 def _tests(rows: Prepared) -> dict[str, list[Row]]:
     return {"eval": rows.eval, **rows.also}
-
-
-def _variants(recipe: Any, rows: list[Row], watch: Watch) -> dict[str, list[Row]]:
-    """The held-out rows changed in the ways that the recipe asks for; see `data.perturb`."""
-    if recipe.evaluate.rows and recipe.task == "classification":
-        rows = rows[: recipe.evaluate.rows]  # the same ones that are measured
-    found = perturbed(rows, recipe.evaluate.perturb, recipe.seed)
-    if recipe.evaluate.swap:
-        some = swapped(rows, recipe.evaluate.swap)
-        if not some:
-            raise DataError(
-                "evaluate.swap: none of its terms is in the held-out rows; name terms that they hold."
-            )
-        watch.note(f"  swap: {len(some):,} of {len(rows):,} held-out rows hold one of the terms")
-        found[SWAPPED] = some
-    return found
 
 
 def _unplaced(row: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..losses.rows import few_rows, likeliest, shares_of
-from ..measure import ECE_BINS, TEMPERATURES
+from ..measure import ECE_BINS, FINE_BINS, TEMPERATURES
 
 TOP, RANKED = 5, 10
 """Tokens of the teacher's that `top5` and `rank` look at."""
@@ -199,7 +199,7 @@ class RowSums:
 
     def columns(self) -> dict[str, Tensor]:
         """Column -> [rows] or [rows, K], what depends on the places of all positions included."""
-        sums = dict(self._sums)
+        sums = self._sums | wider_bins(self._sums)
         for name, value in by_position(self.rows, torch.cat(self._agree)).items():
             column = torch.zeros(self.count, value.shape[1], dtype=torch.float64)
             sums[name] = column.index_add_(0, self.rows, value)
@@ -238,11 +238,19 @@ def furthest(rows: Tensor, kl: Tensor, tops: Tensor, count: int) -> dict[str, Te
 
 
 def confidence_bins(confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:
-    """[n] -> the columns of the calibration error, [n, 15] each: bin k holds what is above k/15 and at most (k+1)/15."""
-    number = (confidence.double() * ECE_BINS).ceil().long().sub(1).clamp(0, ECE_BINS - 1)
-    bins = torch.nn.functional.one_hot(number, ECE_BINS).double()
+    """[n] -> what falls into each of FINE_BINS bins, [n, 150] each: bin k holds what is above k/150 and at most (k+1)/150."""
+    number = (confidence.double() * FINE_BINS).ceil().long().sub(1).clamp(0, FINE_BINS - 1)
+    bins = torch.nn.functional.one_hot(number, FINE_BINS).double()
     return {
-        "bin_count": bins,
-        "bin_conf": bins * confidence.double().unsqueeze(-1),
-        "bin_acc": bins * correct.double().unsqueeze(-1),
+        "fine_count": bins,
+        "fine_conf": bins * confidence.double().unsqueeze(-1),
+        "fine_acc": bins * correct.double().unsqueeze(-1),
+    }
+
+
+def wider_bins(sums: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The columns of the calibration error, [rows, 15] each: ten fine bins are one of them."""
+    return {
+        f"bin_{name}": sums[f"fine_{name}"].view(-1, ECE_BINS, FINE_BINS // ECE_BINS).sum(-1)
+        for name in ("count", "conf", "acc")
     }
