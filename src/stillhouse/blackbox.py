@@ -74,11 +74,10 @@ class BlackBoxEvaluation(Evaluation):
         self.rows[name] = rows
         self.units[name] = {kind: self.index[kind].units(some) if some else {} for kind, some in rows.items()}
 
-    def _teacher(self, kind: str, number: int, student: Scores) -> Scores | None:
+    def _teacher(self, kind: str, number: int, batch: list[int], student: Scores) -> Scores | None:
         if self.task.name != "classification":
             return None
-        start = number * self.batch_size
-        log_p = self.heard[kind]["log_p"][start : start + self.batch_size]
+        log_p = self.heard[kind]["log_p"][batch]
         said = torch.from_numpy(np.ascontiguousarray(log_p)).to(student.hidden.device)
         return Scores(said, Head(None, vocabulary=self.task.outcomes), student.labels, student.rows)
 
