@@ -20,7 +20,7 @@ from .metrics import (
     unigram_rows,
     with_adaptive_bins,
 )
-from .multiple import claimed, holm, holm_by_name, least_visible, spread
+from .multiple import claimed, family, holm, holm_by_name, least_visible, spread
 from .shift import FLIPS, flip_rows, shift_facts, shift_rows
 from .text import ANSWER_METRICS
 
@@ -49,6 +49,7 @@ __all__ = [
     "confusions",
     "difference",
     "evaluate",
+    "family",
     "flip_rows",
     "gap_facts",
     "gap_rows",
