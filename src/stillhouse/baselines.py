@@ -34,7 +34,7 @@ ABOUT = {
     "majority": "always the most frequent label of the training rows",
     "uniform": "any label with equal chance",
 }
-OF_THE_SHARES = ("kl", "reverse_kl", "rank")
+OF_THE_SHARES = ("kl", "reverse_kl", "rank", "top3")
 """Statistics that compare with probabilities, which a teacher that only names labels does not give."""
 REGULARITY = 10.0
 """Inverse strength of the regression's penalty (C); scikit-learn's own 1 is made for features that are not scaled to length 1."""

@@ -18,7 +18,7 @@ from .tasks import Scores, Task
 Array = np.ndarray[Any, Any]
 OF_A_NAME = ("texts", "correct", "tp", "pred", "true", "agree", "teacher_wrong", "repeats")
 """Statistics of a classifier that the names of its labels tell; the others need its probabilities."""
-AGAINST_SHARES = ("kl", "reverse_kl", "rank")
+AGAINST_SHARES = ("kl", "reverse_kl", "rank", "top3")
 """Statistics of a student that compare with its teacher's probabilities."""
 AGAINST_ITSELF = ("agree", "kl", "agree_at", "count_at", "teacher_wrong", "repeats", "reverse_kl", "rank")
 """Statistics of a language model that compare with a teacher, taken without one."""

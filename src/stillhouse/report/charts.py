@@ -130,7 +130,7 @@ def _gain_panel(axes: Axes, rows: list[tuple[str, dict[str, Any]]], sign: float)
     axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
 
 
-BESIDE = ("teacher_reverse_kl", "teacher_top5", "teacher_rank", "adaptive_ece", "brier")
+BESIDE = ("teacher_reverse_kl", "teacher_top5", "teacher_top3", "teacher_rank", "adaptive_ece", "brier")
 """Metrics that say in another way what their neighbours say; the picture of the gains goes without them."""
 
 
