@@ -64,7 +64,13 @@ def _language_model(
         },
         "parameters": parameters,
         "bytes": parameters * 2.0,
-        "throughput": {"prefill": 5.9e10 / parameters, "generate": 2.4e9 / parameters, "unit": "tokens/s"},
+        "throughput": {
+            "prefill": 5.9e10 / parameters,
+            "generate": 2.4e9 / parameters,
+            "generate_batch": 8.6e9 / parameters,
+            "unit": "tokens/s",
+            "batch": {"prefill": 2, "generate": 1, "generate_batch": 8},
+        },
         "peak_memory_bytes": 9.0 * parameters,
     }
 
@@ -126,7 +132,7 @@ def _classifier(name: str, parameters: int, accuracy: float, speed: float) -> di
     scores = {"accuracy": measured(accuracy, 0.013), "macro_f1": measured(accuracy - 0.006, 0.015)}
     return {
         "name": name, "metrics": {"eval": scores}, "parameters": parameters, "bytes": parameters * 4.0,
-        "throughput": {"rows": speed, "unit": "rows/s"}, "peak_memory_bytes": 6.0 * parameters,
+        "throughput": {"rows": speed, "unit": "rows/s", "batch": {"rows": 32}}, "peak_memory_bytes": 6.0 * parameters,
     }  # fmt: skip
 
 

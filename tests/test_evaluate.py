@@ -6,15 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import tiny
 from stillhouse import evaluate
+from stillhouse.blackbox import BlackBoxEvaluation
 from stillhouse.data.encode import Example
 from stillhouse.evaluate import Evaluation
 from stillhouse.kept import RowIndex
+from stillhouse.measure import classification_rows
+from stillhouse.measure import evaluate as metric_of
 from stillhouse.models.load import load_tokenizer
+from stillhouse.probe import look
 from stillhouse.progress import Silent
 from stillhouse.tasks import Task, make_task
+from stillhouse.train.early import value_of
 
 NAMES = ("teacher", "student", "hard_only")
 
@@ -30,11 +36,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class Counted:
-    """A task that counts how many rows each model has read."""
+    """A task that counts how many rows each model has read, and how many tokens, padding included."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.read = 0
+        self.read = self.tokens = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.task, name)
@@ -42,6 +48,7 @@ class Counted:
     def scores(self, model: Any, batch: Any) -> Any:
         """As the task's."""
         self.read += len(batch["keys"])
+        self.tokens += batch["input_ids"].numel()
         return self.task.scores(model, batch)
 
 
@@ -165,3 +172,94 @@ def test_what_students_said_does_not_pile_up_on_the_disk(
         assert {path.name.split("-")[1] for path in tmp_path.glob("said-*")} == {"teacher"}
     made.measure()
     assert set(made.rows) == set(NAMES)
+
+
+# ── ragged rows ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def ragged(kind: str, folder: Path) -> tuple[Task, list[Example], list[Path]]:
+    """A task, rows of very different lengths, and the folders of teacher and student."""
+    if kind == "causal_lm":
+        places = [tiny.save_language_model(folder / str(n), layers=1, seed=n) for n in range(2)]
+        task = make_task("causal_lm", load_tokenizer(places[0]), 64)
+        rows: list[dict[str, Any]] = [
+            {"id": str(n), "where": "", **row, "completion": row["completion"] * (1 + n % 4)}
+            for n, row in enumerate(tiny.completions(18))
+        ]
+        return task, task.encode(rows)[0], places
+    places = [tiny.save_classifier(folder / str(n), layers=1 + n) for n in range(2)]
+    task = make_task("classification", load_tokenizer(places[0]), 64, ["bad", "good"])
+    lines = [
+        {"id": str(n), "where": "", "text": " ".join([row["text"]] * (1 + n % 4)), "label": row["label"]}
+        for n, row in enumerate(tiny.opinions(18))
+    ]
+    return task, task.encode(lines)[0], places
+
+
+def in_file_order(task: Any, examples: list[Example], models: list[Any], size: int) -> dict[str, Any]:
+    """The student's statistics beside the teacher's, batch by batch as the rows stand in the file."""
+    parts = []
+    for start in range(0, len(examples), size):
+        some = examples[start : start + size]
+        teacher, student = (task.scores(model, task.collate(some)) for model in models)
+        parts.append(task.statistics(student, teacher, some))
+    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+
+
+@pytest.mark.parametrize("kind", ["causal_lm", "classification"])
+@torch.no_grad()
+def test_ragged_rows_are_read_with_less_padding_and_measured_the_same_in_the_order_of_the_file(
+    kind: str, tmp_path: Path
+) -> None:
+    task, examples, places = ragged(kind, tmp_path)
+    counted: Any = Counted(task)
+    models = [task.load(place) for place in places]
+    evaluation = Evaluation(
+        counted, {"eval": examples}, {"eval": _index(examples)}, tmp_path / "kept", 4, Silent()
+    )
+    for name, model in zip(("teacher", "student"), models, strict=True):
+        evaluation.read(name, model)
+    sorted_tokens, counted.tokens = counted.tokens, 0
+    expected = in_file_order(counted, examples, models, 4)
+    real = 2 * sum(len(example.input_ids) for example in examples)
+    assert real <= sorted_tokens
+    assert sorted_tokens - real < 0.4 * (counted.tokens - real), "padding"
+    found = evaluation.rows["student"]["eval"]
+    apart = {"nll_at", "nll_at_count"}  # of one position in 16, counted through the batches
+    apart |= {"even_conf", "even_acc"}  # which follow from all confidences together
+    for column in expected.keys() - apart:
+        np.testing.assert_allclose(found[column], expected[column], rtol=1e-6, atol=1e-6, err_msg=column)
+
+
+@pytest.mark.parametrize("kind", ["causal_lm", "classification"])
+def test_early_stopping_and_a_quick_look_pad_as_little_and_say_the_same(kind: str, tmp_path: Path) -> None:
+    task, examples, places = ragged(kind, tmp_path)
+    counted: Any = Counted(task)
+    model = task.load(places[0])
+    with torch.no_grad():
+        rows = in_file_order(counted, examples, [model, model], 4)
+    in_file = counted.tokens / 2
+    counted.tokens = 0
+    value = value_of(model, counted, examples, 4)
+    assert counted.tokens < 0.8 * in_file
+    assert value == pytest.approx(metric_of(task.metrics[task.headline], rows), abs=1e-6)
+    counted.tokens = 0
+    looked = look([places[0]], counted, examples, 4, Silent())
+    assert counted.tokens < 0.8 * in_file
+    np.testing.assert_allclose(looked["nll"], rows["nll"], atol=1e-5)
+
+
+def test_a_teacher_that_was_asked_is_set_beside_the_rows_that_it_was_asked_about(tmp_path: Path) -> None:
+    task, examples, places = ragged("classification", tmp_path)
+    shares = np.random.default_rng(0).dirichlet([1.0, 1.0], len(examples))
+    heard = {"eval": {"log_p": np.log(shares)}}
+    sets, index = {"eval": examples}, {"eval": _index(examples)}
+    evaluation = BlackBoxEvaluation(task, sets, index, tmp_path / "kept", 4, Silent(), heard, True)
+    model = task.load(places[0])
+    evaluation.listen("student", model)
+    evaluation.measure()
+    with torch.no_grad():
+        mine = [task.scores(model, task.collate([one])).hidden.softmax(-1).double() for one in examples]
+    labels = [example.labels[0] for example in examples]
+    expected = classification_rows(torch.cat(mine).numpy(), labels, shares)
+    np.testing.assert_allclose(evaluation.rows["student"]["eval"]["kl"], expected["kl"], atol=1e-6)

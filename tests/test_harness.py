@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -78,6 +78,41 @@ def test_a_task_in_a_file_gives_what_the_harness_itself_gives(tmp_path: Path) ->
     (tmp_path / "harness-teacher.json").write_text(json.dumps(kept))
     again, _ = asked(tmp_path, tasks=[str(path)])
     assert again[0]["models"]["teacher"]["value"] == 1.0, "what was asked is not asked again"
+
+
+def kept(folder: Path, name: str, scores: dict[str, list[float]]) -> None:
+    """What a model scored, as an evaluation that was stopped has it: one metric a task."""
+    found = {
+        "scores": {task: {"acc": values} for task, values in scores.items()},
+        "higher_is_better": {task: {"acc": True} for task in scores},
+    }
+    (folder / f"harness-{name}.json").write_text(json.dumps(found))
+
+
+def test_all_gains_share_one_error_rate_however_the_tasks_are_cut(tmp_path: Path) -> None:
+    """Ten documents of twelve are beyond chance in one task, and not in one of ten; twenty of twenty are."""
+    level, weak, sure = [1.0, 0.0] * 10, [1.0] * 10 + [0.0] * 2 + [1.0] * 8, [1.0] * 20
+    weak_control = [0.0] * 10 + [1.0] * 2 + [1.0] * 8
+    student = {"weak": weak, "sure": sure} | {f"level {n}": level for n in range(8)}
+    control = {"weak": weak_control, "sure": [0.0] * 20} | {f"level {n}": level for n in range(8)}
+
+    def gains(names: list[str]) -> dict[str, Any]:
+        for model, scores in (("student", student), ("hard_only", control)):
+            kept(tmp_path, model, {name: scores[name] for name in names})
+        folders = dict.fromkeys(("student", "hard_only"), tmp_path)
+        wanted = Harness(tasks=["x"])
+        lines = harness(
+            folders, cast(Any, None), wanted, tmp_path, Silent(), batch_size=1, resamples=4000, seed=0
+        )
+        return {one["task"]: one["gain"] for one in lines or []}
+
+    alone, among = gains(["weak"])["weak"], gains(list(student))
+    assert alone["better"] is True
+    assert among["weak"]["p"] == alone["p"]
+    assert among["weak"]["p_holm"] == pytest.approx(9 * alone["p"])
+    assert among["weak"]["better"] is None
+    assert among["sure"]["better"] is True
+    assert among["level 0"]["p_holm"] == 1.0
 
 
 def test_only_numbers_of_one_document_are_compared_and_filters_are_told_apart() -> None:

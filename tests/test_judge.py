@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import planted
+import report_fixtures
 import tiny
 from endpoint import Endpoint, prompt_of
 from stillhouse.asking import Answer
@@ -56,11 +57,13 @@ def folder_with(place: Path, **answers: list[str]) -> Path:
     return folder
 
 
-def asked(folder: Path, url: str, names: tuple[str, ...] = ("student", "teacher"), **more: Any) -> Any:
+def asked(
+    folder: Path, url: str, names: tuple[str, ...] = ("student", "teacher"), resamples: int = 200, **more: Any
+) -> Any:
     wanted = Judge(
         api={"base_url": url, "model": "big", "timeout": 20.0}, against=["teacher", "hard_only"], **more
     )  # type: ignore[arg-type]
-    return judge(wanted, names, ROWS, {}, folder, Silent(), resamples=200, seed=0)
+    return judge(wanted, names, ROWS, {}, folder, Silent(), resamples=resamples, seed=0)
 
 
 def test_each_prompt_is_judged_in_both_orders_and_never_bought_twice(tmp_path: Path) -> None:
@@ -103,6 +106,25 @@ def test_equal_answers_are_ties_that_nobody_is_paid_for(tmp_path: Path) -> None:
         found = asked(folder, endpoint.url)["against"]["teacher"]
         assert len(endpoint.bodies) == 4
     assert (found["alike"], found["ties"], found["losses"], found["judged"]) == (10, 10, 2, 12)
+
+
+def test_opponents_share_one_error_rate(tmp_path: Path) -> None:
+    """Nine prompts won, two lost, one tied is beyond chance against one opponent, and not where a second one was asked about."""
+    theirs = ["a" if number < 9 else "longest" if number < 11 else "other" for number in range(12)]
+    answers = {"student": ["ought"] * 12, "teacher": theirs}
+    with Endpoint(longer) as endpoint:
+        alone = asked(folder_with(tmp_path / "one", **answers), endpoint.url, resamples=4000)
+        folder = folder_with(tmp_path / "two", **answers, hard_only=["a", "longest"] * 6)
+        names = ("student", "teacher", "hard_only")
+        both = asked(folder, endpoint.url, names, resamples=4000)
+    one = alone["against"]["teacher"]["preferred"]
+    assert one["better"] is True and one["p"] == pytest.approx(79 / 2048, abs=0.01)
+    two = both["against"]["teacher"]["preferred"]
+    assert two["p"] == one["p"] and two["p_holm"] == pytest.approx(2 * one["p"])
+    assert two["better"] is None
+    results = {**report_fixtures.language_model(), "judged": both}
+    section = next(each for each in sections(results) if each.title == "Judged in pairs")
+    assert section.rows[0][3] == f"not told apart (p = {two['p_holm']:.3f})"
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import tiny
-from stillhouse import latency
+from stillhouse import cost, latency
 from stillhouse.data.encode import Example
-from stillhouse.latency import Requests, batches, requests, settled
+from stillhouse.latency import Requests, batches, beside_one_another, requests, settled
 from stillhouse.models.load import load_tokenizer
 from stillhouse.tasks import make_task
 from stillhouse.tasks.panel import load_panel, write_panel
@@ -136,3 +136,54 @@ def test_a_batch_of_ragged_prompts_says_what_each_would_say_alone(tmp_path) -> N
     prompts = [list(range(4, 4 + length)) for length in (3, 11, 7, 1)]
     alone = [generate(model, task, torch.tensor([prompt]), 8).tolist() for prompt in prompts]
     assert greedy(model, task, prompts, 8) == alone
+
+
+def test_texts_written_together_take_what_a_step_of_all_of_them_takes(
+    clock: Callable[[float], None], folder, monkeypatch
+) -> None:
+    """A machine that needs 9 seconds for the prompts, and 0.5 a step whatever the number of texts."""
+    shapes = []
+
+    def written(model, task, ids, most, least, told):
+        shapes.append(tuple(ids.shape))
+        told.put(ids)
+        for step in range(most):
+            clock(0.5 if step else 9.0)
+            told.put(ids[:, 0])
+
+    monkeypatch.setattr(latency, "generate", written)
+    task = make_task("causal_lm", load_tokenizer(folder), 40)
+    found = beside_one_another({"one": task.load(folder)}, {"one": task}, {"one": rows(3)}, {"one": 5})
+    assert found["one"] == [pytest.approx(0.5)] * latency.FEWEST
+    assert set(shapes) == {(5, 11)}, "three rows stand for five, cut to the shortest prompt"
+    assert len(shapes) == 1 + latency.FEWEST
+
+
+def test_a_language_models_speeds_name_their_batches_and_a_panel_writes_alone(folder, tmp_path) -> None:
+    task = make_task("causal_lm", load_tokenizer(folder), 40)
+    write_panel(tmp_path / "panel", [folder, folder])
+    models = {"one": task.load(folder), "panel": load_panel(task, tmp_path / "panel", torch.float32)}
+    tasks, some = dict.fromkeys(models, task), dict.fromkeys(models, rows(5))
+    asked = requests(models, tasks, some)
+    found = cost.throughputs(models, tasks, some, asked, 3)
+    assert found["one"]["batch"] == {"prefill": 3, "generate": 1, "generate_batch": 3}
+    assert found["panel"]["batch"] == {"prefill": 3, "generate": 1}
+    assert found["one"]["generate_batch"] > 0
+    assert "generate_batch" not in found["panel"]
+
+
+@pytest.mark.parametrize(("wanted", "size"), [(None, cost.CLASSIFY_ROWS), (3, 3), (6, 6)])
+def test_a_classifiers_batch_has_as_many_rows_as_are_told(wanted: int | None, size: int, tmp_path) -> None:
+    folder = tiny.save_classifier(tmp_path / "model")
+    task = make_task("classification", load_tokenizer(folder), 40, ["bad", "good"])
+    read, scores = [], task.scores
+
+    def counted(model, batch):
+        read.append(len(batch["keys"]))
+        return scores(model, batch)
+
+    task.scores = counted  # type: ignore[method-assign]
+    some = [Example(str(n), str(n), [2, 5, 6 + n, 3], [0], [0], 9) for n in range(4)]
+    found = cost.throughputs({"one": task.load(folder)}, {"one": task}, {"one": some}, {}, wanted)
+    assert found["one"]["batch"] == {"rows": size}
+    assert set(read) == {size}

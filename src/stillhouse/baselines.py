@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .cost import size
+from .data.batches import in_order, like_lengths
 from .data.encode import Example
 from .evaluate import Evaluation, texts_of
 from .files import read_jsonl
@@ -33,7 +34,7 @@ ABOUT = {
     "majority": "always the most frequent label of the training rows",
     "uniform": "any label with equal chance",
 }
-OF_THE_SHARES = ("kl", "reverse_kl", "rank")
+OF_THE_SHARES = ("kl", "reverse_kl", "rank", "top3")
 """Statistics that compare with probabilities, which a teacher that only names labels does not give."""
 REGULARITY = 10.0
 """Inverse strength of the regression's penalty (C); scikit-learn's own 1 is made for features that are not scaled to length 1."""
@@ -187,11 +188,13 @@ def _said(
     """[N, C] probabilities, in the model's own order of labels."""
     model.to(device()).eval()
     parts = []
-    for start in range(0, len(examples), batch_size):
-        scores = task.scores(model, on_device(task.collate(examples[start : start + batch_size])))
-        parts.append(scores.head.logits(scores.hidden).softmax(-1).double().cpu())
-        watch.step(title, min(start + batch_size, len(examples)), len(examples))
-    return np.asarray(torch.cat(parts).numpy())
+    batches, read = like_lengths(examples, batch_size), 0
+    for places in batches:
+        scores = task.scores(model, on_device(task.collate([examples[at] for at in places])))
+        parts.append({"shares": scores.head.logits(scores.hidden).softmax(-1).double().cpu()})
+        read += len(places)
+        watch.step(title, read, len(examples))
+    return np.asarray(in_order(parts, batches)["shares"])
 
 
 @torch.inference_mode()
@@ -201,12 +204,15 @@ def _in_bytes(
     """Nats, and the bytes that they are about, [N] each: what does not depend on the tokenizer."""
     model.to(device()).eval()
     parts = []
-    for start in range(0, len(examples), batch_size):
-        some = examples[start : start + batch_size]
+    batches, read = like_lengths(examples, batch_size), 0
+    for places in batches:
+        some = [examples[at] for at in places]
         scores = task.scores(model, on_device(task.collate(some)))
-        parts.append(task.statistics(scores, scores, some))
-        watch.step(f"{title} reads", start + len(some), len(examples))
-    return {name: torch.cat([part[name] for part in parts]).numpy() for name in ("nll", "bytes")}
+        found = task.statistics(scores, scores, some)
+        parts.append({name: found[name] for name in ("nll", "bytes")})
+        read += len(some)
+        watch.step(f"{title} reads", read, len(examples))
+    return in_order(parts, batches)
 
 
 def _conversations(

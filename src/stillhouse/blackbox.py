@@ -18,7 +18,7 @@ from .tasks import Scores, Task
 Array = np.ndarray[Any, Any]
 OF_A_NAME = ("texts", "correct", "tp", "pred", "true", "agree", "teacher_wrong", "repeats")
 """Statistics of a classifier that the names of its labels tell; the others need its probabilities."""
-AGAINST_SHARES = ("kl", "reverse_kl", "rank")
+AGAINST_SHARES = ("kl", "reverse_kl", "rank", "top3")
 """Statistics of a student that compare with its teacher's probabilities."""
 AGAINST_ITSELF = ("agree", "kl", "agree_at", "count_at", "teacher_wrong", "repeats", "reverse_kl", "rank")
 """Statistics of a language model that compare with a teacher, taken without one."""
@@ -74,11 +74,10 @@ class BlackBoxEvaluation(Evaluation):
         self.rows[name] = rows
         self.units[name] = {kind: self.index[kind].units(some) if some else {} for kind, some in rows.items()}
 
-    def _teacher(self, kind: str, number: int, student: Scores) -> Scores | None:
+    def _teacher(self, kind: str, number: int, batch: list[int], student: Scores) -> Scores | None:
         if self.task.name != "classification":
             return None
-        start = number * self.batch_size
-        log_p = self.heard[kind]["log_p"][start : start + self.batch_size]
+        log_p = self.heard[kind]["log_p"][batch]
         said = torch.from_numpy(np.ascontiguousarray(log_p)).to(student.hidden.device)
         return Scores(said, Head(None, vocabulary=self.task.outcomes), student.labels, student.rows)
 

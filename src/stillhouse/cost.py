@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from .data.encode import Example, read_examples, write_examples
 from .errors import StillhouseError
 from .files import folder_bytes
-from .latency import Action, Requests, batches, requests
+from .latency import Action, Requests, batches, beside_one_another, filled, requests
 from .models.load import load_tokenizer, parameters
 from .models.machine import device
 from .pipeline import peak_memory
@@ -29,7 +29,7 @@ from .tasks.bilingual import as_read_by, voice
 from .tasks.panel import members_of
 from .tasks.writing import generate
 
-PREFILL_ROWS, CLASSIFY_ROWS = 4, 32
+CLASSIFY_ROWS, PREFILL_ROWS, WRITE_ROWS = 32, 4, 8
 FEWER_ROWS = 2
 """Long rows in a batch on a processor, which reads them as fast as more, token for token."""
 
@@ -44,10 +44,11 @@ def costs(
     kept: Path,
     watch: Watch,
     speed: bool = True,
+    batch: int | None = None,
 ) -> dict[str, Costs]:
     """Model name -> parameters, bytes, throughput, latency and peak memory; the last three empty without `speed`.
 
-    Args: models: of different shapes, in memory; `kept`: where `examples` lie.
+    Args: models: of different shapes, in memory; `kept`: where `examples` lie; `batch`: rows of one, see `batch_rows`.
     """
     found = {name: size(folders[name], model) for name, model in models.items()}
     if not speed:
@@ -57,10 +58,10 @@ def costs(
     rows = {name: as_read_by(task, model, examples) for name, model in models.items()}
     voices = {name: voice(task, model) for name, model in models.items()}
     asked = requests(models, voices, rows)
-    fast = throughputs(models, voices, rows, asked)
+    fast = throughputs(models, voices, rows, asked, batch)
     with ThreadPoolExecutor() as pool:  # their memory does not depend on how fast they are
         peaks = pool.map(
-            lambda name: fresh_peak(folders[name], task, _kept(rows[name], examples, kept)), models
+            lambda name: fresh_peak(folders[name], task, _kept(rows[name], examples, kept), batch), models
         )
     return {
         name: {
@@ -88,15 +89,31 @@ def _kept(rows: list[Example], examples: list[Example], kept: Path) -> Path:
     return own
 
 
+def batch_rows(task: Task, wanted: int | None) -> dict[str, int]:
+    """What is timed, as `throughputs` calls it -> rows of a batch: those of the recipe, or as many as tell the speed."""
+    if task.name == "classification":
+        return {"rows": wanted or CLASSIFY_ROWS}
+    few = FEWER_ROWS if device().type == "cpu" else PREFILL_ROWS
+    return {"prefill": wanted or few, "generate": 1, "generate_batch": wanted or WRITE_ROWS}
+
+
 def throughputs(
     models: Mapping[str, PreTrainedModel],
     tasks: Mapping[str, Task],
     rows: Mapping[str, list[Example]],
     asked: Mapping[str, Requests],
+    batch: int | None = None,
 ) -> dict[str, Costs]:
-    """Model name -> {"unit", tokens or rows per second, and joules a token or row where the machine tells}."""
-    work = {name: _batch(model, tasks[name], rows[name]) for name, model in models.items()}
+    """Model name -> {"unit", tokens or rows per second, "batch": the rows of each, joules a token or row if the machine tells}.
+
+    A classifier has "rows"; a language model has "prefill" (tokens read), "generate" (written one text at a time) and
+    "generate_batch" (several texts at a time; no panel can).  Args: batch: see `batch_rows`.
+    """
+    work = {name: _batch(model, tasks[name], rows[name], batch) for name, model in models.items()}
     took = batches({name: action for name, (_, action) in work.items()})
+    sizes = {name: batch_rows(task, batch) for name, task in tasks.items()}
+    writers = {name: sizes[name]["generate_batch"] for name in models if "generate_batch" in sizes[name]}
+    paces = beside_one_another(models, tasks, rows, writers)
     found: dict[str, Costs] = {}
     for name, (amount, _) in work.items():
         seconds, energy = took[name]
@@ -108,21 +125,26 @@ def throughputs(
             one = asked[name]
             found[name] |= {"prefill": amount / seconds, "generate": 1.0 / median(one.steps)}
             joules = one.joules / one.tokens if one.tokens else None
+        if name in paces:
+            found[name]["generate_batch"] = writers[name] / median(paces[name])
+        found[name]["batch"] = {of: size for of, size in sizes[name].items() if of in found[name]}
         if joules is not None:
             found[name]["joules"] = joules
     return found
 
 
-def _batch(model: PreTrainedModel, task: Task, examples: list[Example]) -> tuple[int, Action]:
+def _batch(
+    model: PreTrainedModel, task: Task, examples: list[Example], wanted: int | None
+) -> tuple[int, Action]:
     """(rows or tokens in it, reading them at once)."""
     model.eval()
+    sizes = batch_rows(task, wanted)
     if task.name == "classification":
-        some = examples[:CLASSIFY_ROWS]
+        some = filled(examples, sizes["rows"])
         batch = on_device(task.collate(some))
         return len(some), _quiet(lambda: task.scores(model, batch))
-    rows = FEWER_ROWS if device().type == "cpu" else PREFILL_ROWS
-    longest = sorted(examples, key=lambda example: -len(example.input_ids))[:rows]
-    ids = task.collate(longest)["input_ids"].to(device())
+    longest = sorted(examples, key=lambda example: -len(example.input_ids))
+    ids = task.collate(filled(longest, sizes["prefill"]))["input_ids"].to(device())
     return ids.numel(), _quiet(lambda: model(input_ids=ids, use_cache=False, logits_to_keep=1))
 
 
@@ -144,10 +166,16 @@ def size(folder: Path, model: PreTrainedModel) -> dict[str, int]:
     }
 
 
-def fresh_peak(folder: Path, task: Task, examples: Path) -> int | None:
+def fresh_peak(folder: Path, task: Task, examples: Path, batch: int | None = None) -> int | None:
     """Peak resident bytes of a new process that loads the model, reads a batch, and writes a little."""
     ask = json.dumps(
-        {"folder": str(folder), "task": task.name, "labels": task.labels, "examples": str(examples)}
+        {
+            "folder": str(folder),
+            "task": task.name,
+            "labels": task.labels,
+            "examples": str(examples),
+            "batch": batch,
+        }
     )
     made = subprocess.run(
         [sys.executable, "-P", "-m", "stillhouse.cost", ask], capture_output=True, text=True, check=False
@@ -164,7 +192,7 @@ def _main(ask: dict[str, Any]) -> None:
     task = make_task(ask["task"], load_tokenizer(folder), labels=ask["labels"])
     model = task.load(folder).to(device())
     examples = read_examples(Path(ask["examples"]))
-    _, read = _batch(model, task, examples)
+    _, read = _batch(model, task, examples, ask["batch"])
     read()
     if (
         task.name != "classification"

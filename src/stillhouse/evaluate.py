@@ -16,6 +16,7 @@ from safetensors.torch import save_file as save_tensors
 from transformers import PreTrainedModel
 
 from .answers import answer_rows, write_answers
+from .data.batches import in_order, like_lengths
 from .data.encode import Example
 from .files import atomic
 from .kept import RowIndex, read_rows, rows_path, write_rows
@@ -156,9 +157,12 @@ class Evaluation:
         """Where the hidden states of a batch lie, with what they are to be compared with."""
         return self.folder / f"said-{name}-{kind}-{number:06d}.safetensors"
 
-    def _batches(self, kind: str) -> list[list[Example]]:
-        examples, size = self.sets[kind], self.batch_size
-        return [examples[start : start + size] for start in range(0, len(examples), size)]
+    def _batches(self, kind: str) -> list[list[int]]:
+        """Places of the set's rows, batch by batch; see `like_lengths`."""
+        return like_lengths(self.sets[kind], self.batch_size)
+
+    def _at(self, kind: str, batch: list[int]) -> list[Example]:
+        return [self.sets[kind][at] for at in batch]
 
     @torch.no_grad()
     def _scores(self, model: PreTrainedModel, batch: list[Example]) -> Scores:
@@ -171,7 +175,7 @@ class Evaluation:
         for number, batch in enumerate(self._batches(kind)):
             read += len(batch)
             if not (path := self._kept(name, kind, number)).exists() or name not in self._heads:
-                said = self._scores(model, batch)
+                said = self._scores(model, self._at(kind, batch))
                 self._heads.setdefault(name, _silent(said))
                 parts = {"hidden": said.hidden.float(), "labels": said.labels, "rows": said.rows}
                 with atomic(path) as part:
@@ -184,26 +188,23 @@ class Evaluation:
         hidden, labels, rows = (kept[key].to(device()) for key in ("hidden", "labels", "rows"))
         return replace(self._heads[name], hidden=hidden, labels=labels, rows=rows)
 
-    def _teacher(self, kind: str, number: int, student: Scores) -> Scores | None:
+    def _teacher(self, kind: str, number: int, batch: list[int], student: Scores) -> Scores | None:
         """What the teacher says of the batch that `student` is about; None: there is nothing to compare with."""
         return self._said("teacher", kind, number)
 
     def _statistics(self, names: Sequence[str], kind: str) -> dict[str, dict[str, Any]]:
-        """Model -> column -> [rows, …] of a set."""
+        """Model -> column -> [rows, …] of a set, in the order of the set."""
         parts: dict[str, list[dict[str, torch.Tensor]]] = {name: [] for name in names}
-        read = 0
-        for number, batch in enumerate(self._batches(kind)):
+        batches, read = self._batches(kind), 0
+        for number, batch in enumerate(batches):
             said = {name: self._said(name, kind, number) for name in names}
-            teacher = said.get("teacher") or self._teacher(kind, number, said[names[0]])
-            found = self.task.side_by_side(list(said.values()), teacher, batch)
+            teacher = said.get("teacher") or self._teacher(kind, number, batch, said[names[0]])
+            found = self.task.side_by_side(list(said.values()), teacher, self._at(kind, batch))
             for name, columns in zip(names, found, strict=True):
                 parts[name].append(columns)
             read += len(batch)
             self.watch.step(f"measuring {', '.join(names)} on {kind}", read, len(self.sets[kind]))
-        return {
-            name: {key: torch.cat([part[key] for part in some]).numpy() for key in some[0]}
-            for name, some in parts.items()
-        }
+        return {name: in_order(some, batches) for name, some in parts.items()}
 
     # ── numbers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

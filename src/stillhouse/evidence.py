@@ -293,13 +293,20 @@ def _disagreement(
             yield {"by": "position", "value": where, "rows": int(counts.sum()), "agreement": measured}
 
 
+def _windows(index: RowIndex) -> bool:
+    """Whether the rows are windows of packed text, whose lengths say where a text was cut: most are as long as the longest."""
+    lengths = np.array(index.tokens)
+    whole = (lengths == lengths.max()).mean() > 0.5
+    return bool(whole) and all(label is None for label in index.labels)
+
+
 def _slices(index: RowIndex) -> Iterator[tuple[str, str, "np.ndarray[Any, Any]"]]:
     """(what the rows are cut by, the slice, which rows are in it)."""
     for label in sorted({label for label in index.labels if label is not None}):
         yield "label", label, np.array([each == label for each in index.labels])
     lengths = np.array(index.tokens)
     edges = np.quantile(lengths, (0.25, 0.5, 0.75))
-    if len(set(edges.tolist())) == 3 and any(label is not None for label in index.labels):
+    if len(set(edges.tolist())) == 3 and not _windows(index):
         quarter = np.searchsorted(edges, lengths, side="left")
         for number, name in enumerate(QUARTERS):
             yield "length", name, quarter == number

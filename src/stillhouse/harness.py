@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import RecipeError
 from .files import read_json, write_json
-from .measure import Metric, Rows, difference, interval
+from .measure import Metric, Rows, difference, family, interval
 from .measure.metrics import mean
 from .models.machine import device
 from .progress import Watch
@@ -40,7 +40,7 @@ def harness(
     """[{"task", "metric", "documents", "higher_is_better", "models": {name: interval}, "gain": difference | None}].
 
     Metrics that the harness takes as means over documents only: others have no value for one of them.  `gain` is the student
-    less the control.  Raises: RecipeError for a task that it does not know or cannot read.
+    less the control; all of them share one error rate (see `family`).  Raises: RecipeError for a task that it does not know or cannot read.
     """
     if wanted is None:
         return None
@@ -68,7 +68,9 @@ def harness(
                     **_compared(metric, rows, resamples, seed),
                 }
             )
-    return lines
+    gains = {f"{number}": one["gain"] for number, one in enumerate(lines) if one["gain"] is not None}
+    allowed = family(gains)
+    return [{**one, "gain": allowed.get(f"{number}")} for number, one in enumerate(lines)]
 
 
 def _compared(metric: Metric, rows: dict[str, Rows], resamples: int, seed: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from .asking import Answer, Ledger, Request, ask, chat
 from .data.templates import fill, template_in
 from .files import read_jsonl
+from .measure import family
 from .measure.judged import Verdict, judged
 from .progress import Watch
 from .recipe import Judge
@@ -70,7 +71,7 @@ def judge(
         answers["teacher"] = dict(said)
     ours, known = answers["student"], {row["id"]: row for row in rows}
     text = template_in(None if wanted.prompt is None else Path(wanted.prompt), "judge_pair")
-    against = {}
+    against: dict[str, dict[str, Any]] = {}
     with Ledger(place.parent / LEDGER) as ledger:
         for other in [one for one in wanted.against if one in answers]:
             shared = [row for row in ours if row in answers[other]]
@@ -98,6 +99,9 @@ def judge(
                 **judged(pairs, len(shared) - len(apart), resamples=resamples, seed=seed),
             }
         spent = ledger.spent() if wanted.api.price is not None else None
+    preferred = {name: one["preferred"] for name, one in against.items() if one["preferred"] is not None}
+    for name, one in family(preferred).items():  # all opponents share one error rate
+        against[name]["preferred"] = one
     return {"judge": wanted.api.model, "cost": spent, "against": against}
 
 

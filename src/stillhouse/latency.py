@@ -21,6 +21,7 @@ from transformers.generation.streamers import BaseStreamer
 from .data.encode import Example
 from .models.machine import device, synchronise
 from .tasks import Task, on_device
+from .tasks.panel import Panel
 from .tasks.writing import generate
 
 REQUESTS, WARM_UP = 12, 2
@@ -135,6 +136,51 @@ def _write(model: PreTrainedModel, task: Task, row: Example, most: int, found: R
         found.steps.append((clock.at[-1] - clock.at[0]) / more)
         if clock.joules is not None and after is not None and after > clock.joules:
             found.joules, found.tokens = found.joules + after - clock.joules, found.tokens + more
+
+
+@torch.inference_mode()
+def beside_one_another(
+    models: Mapping[str, PreTrainedModel],
+    tasks: Mapping[str, Task],
+    rows: Mapping[str, list[Example]],
+    counts: Mapping[str, int],
+) -> dict[str, list[float]]:
+    """Seconds in which each language model puts one more token to so many texts at once, after a warm-up.
+
+    The texts go on from the ends of prompts, all as long as the shortest of them, so that none of the work is padding.  A panel
+    writes one text at a time, and is left out.
+
+    Args: counts: model -> texts; who is not named is not asked.
+    """
+    prompts = {
+        name: _of_one_length(models[name], rows[name], count)
+        for name, count in counts.items()
+        if not isinstance(models[name], Panel)
+    }
+    found: dict[str, list[float]] = {name: [] for name in prompts}
+    for number in range(-1, MOST):
+        for name, ids in prompts.items():
+            clock = Clock()
+            generate(models[name], tasks[name], ids, NEW_TOKENS, NEW_TOKENS, clock)
+            if number >= 0:
+                found[name].append((clock.at[-1] - clock.at[0]) / (len(clock.at) - 1))
+        if number >= 0 and all(map(settled, found.values())):
+            break
+    return found
+
+
+def _of_one_length(model: PreTrainedModel, rows: list[Example], count: int) -> torch.Tensor:
+    """[count, T] prompts."""
+    prompts = [prompt_of(row) for row in filled(rows, count)]
+    longest = model.config.get_text_config().to_dict().get("max_position_embeddings")
+    room = math.inf if longest is None else max(1, longest - NEW_TOKENS)
+    length = int(min(room, *map(len, prompts)))
+    return torch.tensor([prompt[-length:] for prompt in prompts], device=device())
+
+
+def filled(rows: list[Example], count: int) -> list[Example]:
+    """So many rows, from the first again where there are fewer."""
+    return [rows[number % len(rows)] for number in range(count)]
 
 
 def prompt_of(row: Example) -> list[int]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from .data.batches import in_order, like_lengths
 from .data.canaries import PREFIX, canary, pool, refuse_cut, secret
 from .data.encode import IGNORED, Example, remade
 from .kept import read_rows, write_rows
@@ -69,12 +70,15 @@ def continued(examples: Sequence[Example], wanted: Memorisation) -> list[Example
 def read(model: PreTrainedModel, task: Task, examples: list[Example], watch: Watch, title: str) -> Rows:
     """ "nll", "correct" and "tokens" of each example, [N]."""
     parts: list[dict[str, torch.Tensor]] = []
-    for start in range(0, len(examples), BATCH):
-        some = examples[start : start + BATCH]
+    batches, done = like_lengths(examples, BATCH), 0
+    for places in batches:
+        some = [examples[at] for at in places]
         scores = task.scores(model, on_device(task.collate(some)))
-        parts.append(task.statistics(scores, scores, some))
-        watch.step(title, start + len(some), len(examples))
-    return {name: torch.cat([part[name] for part in parts]).numpy() for name in ("nll", "correct", "tokens")}
+        found = task.statistics(scores, scores, some)
+        parts.append({name: found[name] for name in ("nll", "correct", "tokens")})
+        done += len(some)
+        watch.step(title, done, len(examples))
+    return in_order(parts, batches)
 
 
 def memorisation(

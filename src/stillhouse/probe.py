@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from .data.batches import in_order, like_lengths
 from .data.encode import Example
 from .losses import Head
 from .measure import Rows
@@ -35,13 +36,15 @@ def look(
     models = [task.load(folder).to(device()).eval() for folder in folders]
     knows = task.load(teacher).to(device()).eval() if teacher is not None else None
     parts: list[dict[str, torch.Tensor]] = []
-    for start in range(0, len(examples), batch_size):
-        some = examples[start : start + batch_size]
+    batches, read = like_lengths(examples, batch_size), 0
+    for places in batches:
+        some = [examples[at] for at in places]
         batch = on_device(task.collate(some))
         mine = together(models, task, batch)
         parts.append(task.statistics(mine, task.scores(knows, batch) if knows else mine, some))
-        watch.step("reads", start + len(some), len(examples))
-    return {name: torch.cat([part[name] for part in parts]).numpy().astype(np.float64) for name in parts[0]}
+        read += len(some)
+        watch.step("reads", read, len(examples))
+    return {name: column.astype(np.float64) for name, column in in_order(parts, batches).items()}
 
 
 def together(models: Sequence[PreTrainedModel], task: Task, batch: Batch) -> Scores:

@@ -86,6 +86,26 @@ def test_a_classifiers_ranks_and_both_divergences_are_those_of_scipy(said) -> No
             assert evaluate(CLASSIFICATION_METRICS[name], rows) == pytest.approx(value, rel=1e-9), name
 
 
+def test_the_overlap_with_the_teachers_three_likeliest_classes_against_a_loop(said) -> None:
+    student, labels, teacher = said
+    shared = []
+    for mine, theirs in zip(student.tolist(), teacher.tolist(), strict=True):
+        best = [sorted(range(5), key=lambda at, of=of: -of[at])[:3] for of in (mine, theirs)]
+        shared.append(len(set(best[0]) & set(best[1])) / 3)
+    rows = classification_rows(student, labels, teacher)
+    np.testing.assert_allclose(rows["top3"], shared, atol=1e-12)
+    assert 1 / 3 <= min(shared) < np.mean(shared) < 1, "of five classes two threes share one at least"
+    assert evaluate(CLASSIFICATION_METRICS["teacher_top3"], rows) == pytest.approx(np.mean(shared))
+    same = classification_rows(teacher, labels, teacher)
+    assert evaluate(CLASSIFICATION_METRICS["teacher_top3"], same) == 1.0
+
+
+def test_three_classes_have_no_three_likeliest(said) -> None:
+    shares = said[0][:, :3] / said[0][:, :3].sum(1, keepdims=True)
+    assert "top3" not in classification_rows(shares, np.zeros(len(shares), int), shares)
+    assert "top3" not in classification_rows(said[0], said[1]), "nor is there anything without a teacher"
+
+
 def test_a_language_models_agreement_is_that_of_scipy_in_double_precision() -> None:
     generator = torch.Generator().manual_seed(3)
     student = torch.randn(30, 50, generator=generator, dtype=torch.float64) * 3

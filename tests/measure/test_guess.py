@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stillhouse.measure import CLASSIFICATION_METRICS, classification_rows, evaluate, uniform_rows
+from stillhouse.measure.metrics import shared_classes
 
 COUNTS = ("correct", "agree", "repeats", "pred", "tp", "bin_acc")
 
@@ -23,6 +24,15 @@ def test_a_die_has_on_average_what_thousands_of_throws_have() -> None:
     for name in COUNTS:
         mine, theirs = (each.sum(None if name == "bin_acc" else 0) for each in (rows[name], sums[name]))
         assert mine == pytest.approx(theirs / 4000, abs=0.15), name  # a third lies at the edge of two bins
+
+
+def test_a_drawn_order_shares_three_of_the_classes_with_the_teachers_first_three() -> None:
+    generator = np.random.default_rng(0)
+    teacher = generator.dirichlet(np.ones(5), 40)
+    drawn = generator.dirichlet(np.ones(5), (500, 40))
+    overlaps = [shared_classes(one, teacher, 3).mean() for one in drawn]
+    assert uniform_rows(5, np.zeros(40, int), teacher)["top3"] == pytest.approx(3 / 5)
+    assert np.mean(overlaps) == pytest.approx(3 / 5, abs=0.01)
 
 
 def test_its_metrics_are_those_of_chance() -> None:

@@ -1,12 +1,13 @@
 """Is a planted fault of the teacher found in its student, and does a clean teacher raise no alarm?"""
 
+from itertools import pairwise
 from math import comb
 from typing import Any
 
 import numpy as np
 import pytest
 
-from stillhouse.evidence import evidence
+from stillhouse.evidence import _slices, evidence
 from stillhouse.kept import RowIndex
 from stillhouse.measure import (
     CLASSIFICATION_METRICS,
@@ -175,3 +176,23 @@ def test_a_gap_that_teaching_has_narrowed_is_no_alarm():
     )
     assert not narrowed["alarm"] and not turned["alarm"]
     assert passed_on["alarm"]
+
+
+def by_length(tokens: list[int], labels: list[str | None]) -> list[list[int]]:
+    """The tokens of the rows in each slice by length."""
+    names = [str(number) for number in range(len(tokens))]
+    index = RowIndex(names, names, names, tokens, labels)
+    return [np.array(tokens)[inside].tolist() for by, _, inside in _slices(index) if by == "length"]
+
+
+def test_rows_with_lengths_of_their_own_are_cut_by_length_with_a_label_or_without() -> None:
+    tokens = np.random.default_rng(0).permutation(40).tolist()
+    for labels in ([None] * 40, ["good"] * 40):
+        quarters = by_length(tokens, list(labels))
+        assert [len(each) for each in quarters] == [10, 10, 10, 10]
+        assert all(max(one) < min(other) for one, other in pairwise(quarters))
+
+
+def test_windows_of_packed_text_are_not_cut_by_length() -> None:
+    """Most are whole, and the length of the others says where a text was cut."""
+    assert by_length([48] * 21 + list(range(4, 23)), [None] * 40) == []

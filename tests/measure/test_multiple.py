@@ -12,6 +12,7 @@ from stillhouse.measure import (
     classification_rows,
     difference,
     evaluate,
+    family,
     flip_rows,
     holm,
     least_visible,
@@ -49,6 +50,20 @@ def test_one_comparison_in_twenty_is_not_claimed_but_the_headline_is() -> None:
     assert found["nll"]["better"] is None
     assert found["nll"]["p_holm"] == pytest.approx(0.27)
     assert "among 9 comparisons" in found["nll"]["note"]
+
+
+def test_a_family_claims_what_holm_carries_and_leaves_what_was_never_claimed() -> None:
+    gain = {"value": 1.0, "low": 0.1, "high": 2.0, "better": True, "note": None}
+    tests = {"sure": 0.004, "close": 0.03, "worse": 0.005, "never": 0.2}
+    gains = {
+        name: {**gain, "p": p, "better": {"worse": False, "never": None}.get(name, True)}
+        for name, p in tests.items()
+    }
+    found = family({**gains, "unknown": {**gain, "p": None, "better": None}})
+    assert [found[name]["p_holm"] for name in tests] == pytest.approx([0.016, 0.06, 0.016, 0.2])
+    assert [found[name]["better"] for name in tests] == [True, None, False, None]
+    assert found["unknown"]["p_holm"] is None
+    assert family({"only": gains["close"]})["only"]["better"] is True, "one test is no family"
 
 
 def test_a_difference_as_large_as_the_least_visible_one_is_found_in_80_of_100() -> None:

@@ -1,16 +1,17 @@
 """Charts have words, their own ids and no colour that dark mode cannot change."""
 
 import re
-from typing import Any
+from typing import Any, get_args
 from xml.etree import ElementTree
 
 import pytest
 
 from report_fixtures import classifier, curves, language_model, ten_thousand_rows
+from stillhouse.recipe import Term
 from stillhouse.report.charts import gain_forest, quality_and_size, quality_and_speed, reliability
 from stillhouse.report.forest import pictures
 from stillhouse.report.svg import Chart
-from stillhouse.report.timeline import loss_curves, stage_times
+from stillhouse.report.timeline import TERMS, loss_curves, stage_times
 
 
 def _all(results: dict[str, Any]) -> list[Chart]:
@@ -105,3 +106,37 @@ def test_charts_without_numbers_are_left_out():
     assert gain_forest(results) is None and stage_times(results) is None and reliability(results) is None
     assert loss_curves([]) is None
     assert loss_curves([{"run": "train", "step": 1, "loss": 2.0}]) is None
+
+
+def test_every_logged_term_of_both_runs_is_drawn_and_so_is_what_early_stopping_saw():
+    rows = [
+        {"run": "train", "step": step, "loss": 2.0, "grad_norm": 1.0, "learning_rate": 1e-3, "written_share": 0.5,
+         "forward_kl_0": 0.9, "forward_kl_1": 0.8, "hidden": 0.7, "hard": 3.0 / step}
+        for step in (1, 2)
+    ]  # fmt: skip
+    rows += [{"run": "control", "step": step, "loss": 2.0, "hard": 4.0 / step} for step in (1, 2)]
+    rows += [
+        {"run": "train", "step": 2, "validation": 1.25},
+        {"run": "control", "step": 2, "validation": 1.5},
+    ]
+    chart = loss_curves(rows, "bits per byte on validation rows")
+    assert chart.description.split("; ") == [
+        "student, cross-entropy on hard targets, nats: 3.00 at step 1, 1.50 at step 2",
+        "hard targets only, cross-entropy on hard targets, nats: 4.00 at step 1, 2.00 at step 2",
+        "student, KL from the teacher, nats (term 1): 0.900 at step 1, 0.900 at step 2",
+        "student, KL from the teacher, nats (term 2): 0.800 at step 1, 0.800 at step 2",
+        "student, distance of hidden states: 0.700 at step 1, 0.700 at step 2",
+        "student, bits per byte on validation rows: 1.25 at step 2, 1.25 at step 2",
+        "hard targets only, bits per byte on validation rows: 1.50 at step 2, 1.50 at step 2.",
+    ]
+
+
+def test_runs_that_share_no_panel_are_both_in_the_legend():
+    rows = [{"run": "train", "step": 1, "forward_kl": 1.0}, {"run": "control", "step": 1, "hard": 2.0}]
+    svg = loss_curves(rows).svg
+    assert svg.count(">student<") == svg.count(">hard targets only<") == 1
+
+
+def test_every_kind_of_term_has_a_title():
+    union = get_args(Term)[0]
+    assert {one.model_fields["kind"].default for one in get_args(union)} == set(TERMS)

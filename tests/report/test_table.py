@@ -68,3 +68,17 @@ def test_a_column_nobody_has_a_number_for_is_left_out():
     for model in (results["teacher"], results["student"], *results["controls"].values()):
         model["peak_memory_bytes"] = None
     assert "peak memory" not in result_table(results).columns
+
+
+def test_every_speed_says_at_which_batch_and_an_older_run_that_kept_none_says_nothing():
+    columns = result_table(language_model()).columns
+    assert [one for one in columns if "tokens/s" in one] == [
+        "generation at batch 1, tokens/s",
+        "generation at batch 8, tokens/s",
+        "reading at batch 2, tokens/s",
+    ]
+    assert "speed at batch 32, rows/s" in result_table(classifier()).columns
+    older = classifier()
+    for model in (older["teacher"], older["student"], *older["controls"].values()):
+        del model["throughput"]["batch"]
+    assert "speed, rows/s" in result_table(older).columns

@@ -1,9 +1,12 @@
 """The first line is honest whichever way the run went."""
 
-from typing import Any
+from typing import Any, get_args
 
 from report_fixtures import classifier, language_model, measured
-from stillhouse.report.verdict import failed_claims, verdict
+from stillhouse.data.perturb import SWAPPED
+from stillhouse.recipe.outputs import Evaluate
+from stillhouse.report.verdict import OF_THE_SOURCE, failed_claims, verdict
+from stillhouse.steps.asking import BY_TEACHER
 
 
 def _with_headline(value: float, better: bool | None) -> dict[str, Any]:
@@ -89,6 +92,23 @@ def test_every_comparison_that_is_not_a_win_is_listed_as_a_failed_claim():
         if gain["better"] is not True
     ]
     assert len(failed_claims(results)) == len(lost)
+
+
+def test_a_run_that_measured_no_other_domain_says_so_and_how_to():
+    said = "Other domains: nothing was measured beyond the held-out rows of the source; name another data set in evaluate.also."
+    assert said not in failed_claims(language_model())
+    for results in (language_model(), classifier()):
+        results["datasets"].pop("year_2889", None)
+        assert said in failed_claims(results)
+        results["datasets"]["eval_typos"] = results["datasets"]["eval"]
+        assert said in failed_claims(results), "changed rows are the source's, too"
+        results["datasets"]["elsewhere"] = results["datasets"]["eval"]
+        assert said not in failed_claims(results)
+
+
+def test_every_set_that_is_made_of_the_held_out_rows_is_known_to_be_of_the_source():
+    made = get_args(get_args(Evaluate.model_fields["perturb"].annotation)[0])
+    assert set(OF_THE_SOURCE) == {"eval", *(f"eval_{kind}" for kind in made), SWAPPED, f"eval{BY_TEACHER}"}
 
 
 def test_a_student_that_is_no_smaller_faster_or_better_than_nothing_is_told_so():

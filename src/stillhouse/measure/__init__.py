@@ -22,7 +22,7 @@ from .metrics import (
     with_adaptive_bins,
     with_merged_bins,
 )
-from .multiple import claimed, holm, holm_by_name, least_visible, spread
+from .multiple import claimed, family, holm, holm_by_name, least_visible, spread
 from .shift import FLIPS, MOVED, flip_rows, moved_rows, same_answers, shift_facts, shift_rows
 from .text import ANSWER_METRICS
 
@@ -53,6 +53,7 @@ __all__ = [
     "confusions",
     "difference",
     "evaluate",
+    "family",
     "flip_rows",
     "gap_facts",
     "gap_rows",

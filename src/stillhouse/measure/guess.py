@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .metrics import Rows, classification_rows, with_adaptive_bins
+from .metrics import TOP_CLASSES, Rows, classification_rows, with_adaptive_bins
 
 OF_ITS_GUESS = ("correct", "agree", "repeats")
 """Statistics that hang on which label is answered, as chances."""
@@ -13,7 +13,8 @@ def uniform_rows(classes: int, labels: ArrayLike, teacher_probabilities: ArrayLi
     """The statistics of CLASSIFICATION_METRICS that a fair die of so many sides has on average.
 
     Args: labels [N], from 0 to classes − 1; the teacher's probabilities [N, C].
-    Nothing is drawn: it is right, and agrees with whoever it may be, on 1 / classes of each row.
+    Nothing is drawn: it is right, and agrees with whoever it may be, on 1 / classes of each row, and a drawn order has TOP_CLASSES of
+    classes of the teacher's first.
     """
     truth_N = np.asarray(labels)
     shares_NC = np.full((len(truth_N), classes), 1.0 / classes)
@@ -22,5 +23,7 @@ def uniform_rows(classes: int, labels: ArrayLike, teacher_probabilities: ArrayLi
     rows |= {name: chance_N for name in OF_ITS_GUESS if name in rows}
     if "repeats" in rows:
         rows["repeats"] = chance_N * rows["teacher_wrong"]
+    if "top3" in rows:
+        rows["top3"] = TOP_CLASSES * chance_N
     rows |= {"pred": shares_NC, "tp": rows["true"] / classes, "bin_acc": rows["bin_count"] / classes}
     return with_adaptive_bins(rows)

@@ -23,6 +23,8 @@ Rows = dict[str, FloatArray]
 ECE_BINS = 15
 FINE_BINS = 10 * ECE_BINS
 """Of a language model's confidences, which are too many to be kept; see `with_merged_bins`."""
+TOP_CLASSES = 3
+"""The teacher's likeliest classes that `top3` looks at, of a classifier that has more."""
 SMALLEST = float(np.finfo(np.float64).eps)
 """A probability below this counts as this (36 nats) in logarithms, as in scikit-learn's log_loss."""
 
@@ -190,6 +192,8 @@ def classification_rows(
             raise DataError(
                 f"the teacher's table must be {student_NC.shape} like ours, not {teacher_NC.shape}."
             )
+        if classes > TOP_CLASSES:
+            rows["top3"] = shared_classes(student_NC, teacher_NC, TOP_CLASSES)
         rows["agree"] = (teacher_NC.argmax(axis=1) == guess_N).astype(np.float64)
         surprise_NC = np.log(np.maximum(teacher_NC, SMALLEST)) - np.log(np.maximum(student_NC, SMALLEST))
         rows["kl"] = (teacher_NC * surprise_NC).sum(axis=1)
@@ -198,6 +202,14 @@ def classification_rows(
         rows["teacher_wrong"] = (teacher_NC.argmax(axis=1) != truth_N).astype(np.float64)
         rows["repeats"] = rows["agree"] * rows["teacher_wrong"]
     return with_adaptive_bins(rows)
+
+
+def shared_classes(one_NC: FloatArray, other_NC: FloatArray, count: int) -> FloatArray:
+    """Share of the other's `count` likeliest classes that are among as many of one's, [N]; of equals the first counts."""
+    best_one, best_other = (
+        np.argsort(-table, axis=1, kind="stable")[:, :count] for table in (one_NC, other_NC)
+    )
+    return np.asarray((best_other[:, :, None] == best_one[:, None, :]).any(axis=2).mean(axis=1))
 
 
 def rank_correlation(one_NC: FloatArray, other_NC: FloatArray) -> FloatArray:
@@ -352,8 +364,9 @@ CLASSIFICATION_METRICS = by_name(
     ECE,
     adaptive_ece("texts"),
     mean("teacher_agreement", "agree", "texts", True, "share", "agreement with the teacher"),
+    mean("teacher_top3", "top3", "texts", True, "share", "overlap with the teacher's top 3"),
     mean("teacher_rank", "rank", "texts", True, "", "rank correlation with the teacher"),
     mean("teacher_kl", "kl", "texts", False, "nats", "divergence from the teacher"),
     mean("teacher_reverse_kl", "reverse_kl", "texts", False, "nats", "reverse divergence from the teacher"),
 )
-"""Columns: those of `classification_rows`, and of `with_adaptive_bins`."""
+"""Columns: those of `classification_rows`, and of `with_adaptive_bins`; `top3` only where there are more than three classes."""

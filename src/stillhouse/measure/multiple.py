@@ -44,20 +44,22 @@ def claimed(gains: dict[str, dict[str, dict[str, Any]]], headline: str) -> dict[
     of each data set share one error rate (Holm): with twenty of them one would be "better" by chance alone.  One family
     for all sets together would ask for smaller p-values than a permutation test of the usual size can give.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for kind, metrics in gains.items():
-        tests = {name: gain["p"] for name, gain in metrics.items() if (kind, name) != ("eval", headline)}
-        adjusted = holm_by_name(tests)
-        found[kind] = {}
-        for name, gain in metrics.items():
-            p_holm = adjusted.get(name)
-            gain = {**gain, "p_holm": p_holm}
-            if gain["better"] is not None and p_holm is not None and p_holm > 0.05:
-                gain["better"] = None
-                gain["note"] = (
-                    f"among {len(adjusted)} comparisons this is not beyond chance (p = {p_holm:.3f})."
-                )
-            found[kind][name] = gain
+    return {
+        kind: family(metrics, alone=headline if kind == "eval" else None) for kind, metrics in gains.items()
+    }
+
+
+def family(gains: Mapping[str, dict[str, Any]], alone: str | None = None) -> dict[str, Any]:
+    """Name -> its difference with "p_holm" and a `better` that it carries: all but `alone` share one error rate."""
+    adjusted = holm_by_name({name: gain["p"] for name, gain in gains.items() if name != alone})
+    found = {}
+    for name, gain in gains.items():
+        p_holm = adjusted.get(name)
+        gain = {**gain, "p_holm": p_holm}
+        if gain["better"] is not None and p_holm is not None and p_holm > 0.05:
+            gain["better"] = None
+            gain["note"] = f"among {len(adjusted)} comparisons this is not beyond chance (p = {p_holm:.3f})."
+        found[name] = gain
     return found
 
 

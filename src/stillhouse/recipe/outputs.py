@@ -102,6 +102,9 @@ class Evaluate(Section):
     """Train the control: same student, data, steps and learning rate, but hard targets alone."""
     speed: bool = True
     """Measure speed and memory of teacher and student, which takes half a minute; a plan does so once for each shape."""
+    speed_batch: PositiveInt | None = None
+    """Rows of a batch whose speed and memory are measured; 32 for a classifier, and for a language model 4 read (2 on a processor)
+    and 8 written, if not given."""
     baselines: list[Literal["tfidf", "majority", "uniform"] | Baseline] = []
     """Who else reads the held-out rows.  Classification: `tfidf` (words and word pairs with a logistic regression, trained on the
     labelled training rows; needs the extra `eval`), `majority`, `uniform`.  Any task: another model, {name: …, model: …}."""

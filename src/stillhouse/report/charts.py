@@ -11,7 +11,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from .numbers import count, known, number, with_interval
 from .svg import COLOURS, INK, Chart, canvas, drawing, legend_below, to_chart
-from .table import Results, higher_is_better, metric_title, models
+from .table import Results, at_batch, higher_is_better, metric_title, models
 from .verdict import gains
 
 MARKERS = {"teacher": "s", "student": "o", "hard_only": "^", "initial": "D"}
@@ -106,7 +106,7 @@ def quality_and_speed(results: Results) -> Chart | None:
     key = next((key for key in ("generate", "rows", "prefill") if known(speeds.get(key))), None)
     if key is None:
         return None
-    cost = f"speed, {speeds.get('unit') or 'per second'}"
+    cost = f"speed{at_batch(speeds, key)}, {speeds.get('unit') or 'per second'}"
     return _against(results, "quality-speed", cost, lambda model: (model.get("throughput") or {}).get(key))
 
 
@@ -130,7 +130,7 @@ def _gain_panel(axes: Axes, rows: list[tuple[str, dict[str, Any]]], sign: float)
     axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
 
 
-BESIDE = ("teacher_reverse_kl", "teacher_top5", "teacher_rank", "adaptive_ece", "brier")
+BESIDE = ("teacher_reverse_kl", "teacher_top5", "teacher_top3", "teacher_rank", "adaptive_ece", "brier")
 """Metrics that say in another way what their neighbours say; the picture of the gains goes without them."""
 
 

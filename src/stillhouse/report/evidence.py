@@ -346,7 +346,8 @@ def _better(gap: dict[str, Any] | None) -> str:
     if gap is None or gap["value"] is None:
         return MISSING
     word = {True: "better", False: "worse", None: "not told apart"}[gap["better"]]
-    return f"{word} (p = {number(gap['p'], 3)})"
+    p = gap["p"] if gap.get("p_holm") is None else gap["p_holm"]
+    return f"{word} (p = {number(p, 3)})"
 
 
 def _harness(results: Results) -> Section | None:
@@ -358,13 +359,13 @@ def _harness(results: Results) -> Section | None:
             f"{one['task']}: {one['metric']} {'↑' if one['higher_is_better'] else '↓'} ({one['documents']:,} documents)",
             *_three(one["models"]),
             with_interval(one["gain"]),
+            _better(one["gain"]),
         ]
         for one in found
     ]
     says = ["Asked and scored by the lm-evaluation-harness; the same documents for each model."]
-    return Section(
-        "Tasks of the lm-evaluation-harness", says, ["task", *WHO, "student − hard targets only"], rows
-    )
+    columns = ["task", *WHO, "student − hard targets only", "the student is"]
+    return Section("Tasks of the lm-evaluation-harness", says, columns, rows)
 
 
 def _paid(results: Results) -> Section | None:

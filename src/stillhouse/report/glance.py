@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .numbers import count, known, number, percent, with_interval
-from .table import Results, higher_is_better, metric_title
+from .table import Results, at_batch, higher_is_better, metric_title
 from .verdict import headline_gain, speed_ratio
 
 
@@ -71,4 +71,5 @@ def _speed(results: Results) -> Iterator[Figure]:
         key = {"generation speed": "generate", "speed": "rows", "reading speed": "prefill"}[word]
         mine, theirs = (results[who]["throughput"] for who in ("student", "teacher"))
         behind = f"{number(mine[key])} against {number(theirs[key])} {mine.get('unit') or 'a second'}"
+        behind += at_batch(mine, key)
         yield Figure(f"{number(times, 1 if times < 9.95 else 0)}×", f"the {word}", behind)

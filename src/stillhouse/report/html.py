@@ -16,7 +16,7 @@ from .forest import pictures
 from .glance import figures
 from .numbers import duration, number, size
 from .svg import Chart
-from .table import CONTROL_TITLES, Results, result_table
+from .table import CONTROL_TITLES, Results, metric_title, result_table
 from .timeline import loss_curves, stage_times
 from .verdict import failed_claims, verdict_parts
 
@@ -137,7 +137,8 @@ def _filters(samples: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int]]
 
 def _charts(results: Results, curves: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """The charts of the charts section, those that have numbers."""
-    found = [quality_and_size(results), quality_and_speed(results), gain_forest(results), loss_curves(curves)]
+    drawn = loss_curves(curves, f"{metric_title(results, results['metric'])} on validation rows")
+    found = [quality_and_size(results), quality_and_speed(results), gain_forest(results), drawn]
     return [chart for chart in [*found, reliability(results)] if chart is not None]
 
 

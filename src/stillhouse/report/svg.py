@@ -58,10 +58,13 @@ def canvas(height: float, rows: int = 1, width: float = 5.4) -> tuple[Figure, li
     return figure, list(figure.subplots(rows, 1, squeeze=False)[:, 0])
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    """The legend of `axes` under the whole figure, where it covers no data."""
-    handles, titles = axes.get_legend_handles_labels()
-    figure.legend(handles, titles, loc="outside lower center", ncols=columns)
+def legend_below(figure: Figure, *axes: Axes, columns: int = 2) -> None:
+    """The legend of `axes` under the whole figure, where it covers no data; what several of them show is named once."""
+    found: dict[str, Any] = {}
+    for one in axes:
+        for handle, title in zip(*one.get_legend_handles_labels(), strict=True):
+            found.setdefault(title, handle)
+    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns)
 
 
 def to_chart(figure: Figure, identity: str, title: str, description: str) -> Chart:

@@ -12,7 +12,15 @@ Results = dict[str, Any]
 CONTROL_TITLES = {"hard_only": "hard targets only", "initial": "student before"}
 """The controls in the order in which they are shown, and what they are called."""
 
-SPEED_TITLES = {"generate": "generation", "prefill": "reading", "rows": "speed"}
+SPEED_TITLES = {
+    "generate": "generation", "generate_batch": "generation", "prefill": "reading", "rows": "speed",
+}  # fmt: skip
+
+
+def at_batch(throughput: dict[str, Any], key: str) -> str:
+    """' at batch 32': how many rows were handled at once; '' in a run that did not keep it."""
+    size = (throughput.get("batch") or {}).get(key)
+    return f" at batch {size:,}" if size else ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,9 @@ def _cost_columns(everyone: list[dict[str, Any]]) -> Iterator[tuple[str, list[st
     yield "on disk", [size(each.get("bytes")) for each in everyone]
     speeds = [each.get("throughput") or {} for each in everyone]
     for key, title in SPEED_TITLES.items():
-        unit = next((speed.get("unit") for speed in speeds if key in speed), None)
+        one = next((speed for speed in speeds if key in speed), {})
+        title += at_batch(one, key)
+        unit = one.get("unit")
         yield f"{title}, {unit}" if unit else title, [number(speed.get(key)) for speed in speeds]
     waits = [each.get("latency") or {} for each in everyone]
     what = next((wait["what"] for wait in waits if wait), "answer")

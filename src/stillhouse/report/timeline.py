@@ -1,4 +1,4 @@
-"""The charts of how the run went: training loss, and the time each stage took."""
+"""The charts of how the run went: each term of the objective, early stopping, and the time each stage took."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +10,50 @@ from .numbers import duration, known, number
 from .svg import COLOURS, INK, Chart, canvas, drawing, legend_below, to_chart
 from .table import Results
 
-SOFT_TERMS = {"forward_kl": "KL from the teacher, nats"}
-"""Soft terms of an objective, as they are called in the metrics rows, and how their axis is labelled."""
+TERMS = {
+    "hard": "cross-entropy on hard targets, nats",
+    "forward_kl": "KL from the teacher, nats",
+    "reverse_kl": "reverse KL, nats",
+    "js": "Jensen–Shannon divergence, nats",
+    "skew_forward_kl": "skew KL, nats",
+    "skew_reverse_kl": "skew reverse KL, nats",
+    "adaptive_kl": "adaptive KL, nats",
+    "total_variation": "total variation",
+    "alpha_beta": "α-β divergence, nats",
+    "cross_tokenizer": "divergence across tokenizers, nats",
+    "custom": "own loss, nats",
+    "policy_gradient": "policy gradient",
+    "hidden": "distance of hidden states",
+    "embeddings": "distance of embeddings",
+    "attention": "distance of attention",
+    "relations": "distance of relations",
+    "similarity": "distance of similarities",
+    "deeper_layers": "KL from the student's own last layer, nats",
+}
+"""Kind of term -> its panel's title."""
+
+RUNS = (("train", "student", "student"), ("control", "hard_only", "hard targets only"))
+"""(run in the metrics rows, role, name in the legend)."""
+
+VALIDATION = "validation"
+"""What early stopping saw, as the metrics rows call it."""
+
+
+def _panels(rows: Sequence[Mapping[str, Any]], validation: str) -> list[tuple[str, str]]:
+    """(key of the metrics rows, title) of every term that was logged, those that both runs have first, and of early stopping.
+
+    Of two terms of one kind the key ends with the term's place in the objective, from 0.
+    """
+    found = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        kind, _, place = key.rpartition("_")
+        if key in TERMS:
+            found[key] = TERMS[key]
+        elif kind in TERMS and place.isdigit():
+            found[key] = f"{TERMS[kind]} (term {int(place) + 1})"
+    shown = sorted(found.items(), key=lambda panel: panel[0] != "hard")
+    shown.append((VALIDATION, validation))
+    return [(key, title) for key, title in shown if any(_curve(rows, run, key)[0] for run, _, _ in RUNS)]
 
 
 def _curve(rows: Sequence[Mapping[str, Any]], run: str, term: str) -> tuple[list[float], list[float]]:
@@ -26,21 +68,20 @@ def _running_mean(values: list[float]) -> list[float]:
     return [float(np.mean(values[max(0, i - reach) : i + reach + 1])) for i in range(len(values))]
 
 
-def loss_curves(rows: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """The terms that can be compared: the hard term of student and control, the soft terms of the student."""
-    panels = [("hard", "cross-entropy on hard targets, nats")]
-    panels += list(SOFT_TERMS.items())
-    runs = [("train", "student", "student"), ("control", "hard_only", "hard targets only")]
-    found = {(term, run): _curve(rows, run, term) for term, _ in panels for run, _, _ in runs}
-    panels = [(term, label) for term, label in panels if any(found[term, run][0] for run, _, _ in runs)]
+def loss_curves(rows: Sequence[Mapping[str, Any]], validation: str = "validation rows") -> Chart | None:
+    """Every term of student and control, and what their validation rows said.
+
+    Args: validation: title of the latter's panel.
+    """
+    panels = _panels(rows, validation)
     if not panels:
         return None
     words = []
     with drawing():
         figure, all_axes = canvas(0.6 + 1.9 * len(panels), rows=len(panels))
         for axes, (term, label) in zip(all_axes, panels, strict=True):
-            for run, key, name in runs:
-                steps, values = found[term, run]
+            for run, key, name in RUNS:
+                steps, values = _curve(rows, run, term)
                 if not steps:
                     continue
                 style = "-" if key == "student" else (0, (4, 2))
@@ -60,8 +101,11 @@ def loss_curves(rows: Sequence[Mapping[str, Any]]) -> Chart | None:
             axes.set_title(label, loc="left")
             axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ends = [axes.get_xlim() for axes in all_axes]
+        for axes in all_axes:  # a step stands at one place in all panels
+            axes.set_xlim(min(low for low, _ in ends), max(high for _, high in ends))
         all_axes[-1].set_xlabel("optimiser step")
-        legend_below(figure, all_axes[0])
+        legend_below(figure, *all_axes)
         return to_chart(figure, "loss", "Training loss, term by term", "; ".join(words) + ".")
 
 

@@ -11,6 +11,12 @@ from typing import Any
 from .numbers import count, in_words, known, number, percent, with_interval
 from .table import Results, dataset_names, higher_is_better, metric_names, metric_title
 
+OF_THE_SOURCE = (
+    *("eval", "eval_typos", "eval_capitals", "eval_drop_words", "eval_longer", "eval_swapped"),
+    "eval_by_teacher",
+)
+"""Data sets that are the source's held-out rows: as they are, changed, or answered by a teacher that was asked."""
+
 
 def gains(results: Results) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(metric, data set, gain) of every comparison with the control, headline metric and `eval` first."""
@@ -155,6 +161,7 @@ def failed_claims(results: Results) -> list[str]:
         *_against_control(results),
         *_against_floor(results),
         *_against_before(results),
+        *_elsewhere(results),
         *_against_cost(results),
         *_unknown_behind_an_api(results),
     ]
@@ -185,6 +192,13 @@ def _against_before(results: Results) -> Iterator[str]:
         new = ((results["student"]["metrics"].get(dataset) or {}).get(metric) or {}).get("value")
         if old is not None and new is not None and sign * (new - old) <= 0:
             yield f"{metric_title(results, metric)} ({dataset}): training did not improve on the student before."
+
+
+def _elsewhere(results: Results) -> Iterator[str]:
+    if set(dataset_names(results)) <= set(OF_THE_SOURCE):
+        yield (
+            "Other domains: nothing was measured beyond the held-out rows of the source; name another data set in evaluate.also."
+        )
 
 
 def _against_cost(results: Results) -> Iterator[str]:

@@ -20,6 +20,7 @@ from ..files import (
 )
 from ..measure import ANSWER_METRICS
 from ..measure.economics import economics
+from ..measure.metrics import TOP_CLASSES
 from ..models.machine import machine
 from ..pipeline import Results, Stage, stage_times
 from ..recipe import Recipe
@@ -40,6 +41,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
     models = {name: {**found["costs"].get(name, {}), **values} for name, values in found["models"].items()}
     sets = facts["sets"] | results["label"].get("sets", {})
     gains = found["gains"]
+    few = len(facts["labels"]) <= TOP_CLASSES
     return {
         "name": recipe.name,
         "description": recipe.description,
@@ -57,7 +59,8 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
                 "higher_is_better": metric.higher_is_better,
             }
             for metric in [*task.metrics.values(), *ANSWER_METRICS.values()]
-            if metric.name in task.metrics or metric.name in models["student"]["metrics"]["eval"]
+            if (metric.name in task.metrics and not (few and metric.name == "teacher_top3"))
+            or metric.name in models["student"]["metrics"]["eval"]
         },
         "teacher": {
             "name": facts["teacher"]["name"],

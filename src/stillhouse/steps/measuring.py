@@ -80,7 +80,8 @@ def let_read(
         if name in ("teacher", "student"):
             timed[name] = model
         if name == "student":
-            known = costs(timed, folders, task, examples, measured.main, watch, recipe.evaluate.speed)
+            wanted = recipe.evaluate.speed, recipe.evaluate.speed_batch
+            known = costs(timed, folders, task, examples, measured.main, watch, *wanted)
             timed.clear()
         del model  # or the next one would lie beside it
     evaluation.measure()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..cost import CLASSIFY_ROWS, FEWER_ROWS
+from ..cost import batch_rows
 from ..data.encode import Example, read_examples
 from ..errors import RecipeError
 from ..files import folder_bytes, write_json
@@ -228,12 +228,14 @@ def _evaluating(recipe: Any, task: Task, held: dict[str, list[Example]], speed: 
 def _trying_out(recipe: Any, task: Task, speed: dict[str, Any]) -> float:
     """Measuring the speeds and the memory of teacher and student."""
     read = float(speed["teacher_read"] + speed["student_read"])
+    sizes = batch_rows(task, recipe.evaluate.speed_batch)
     if task.name == "classification":
-        rows = REQUESTS + WARM_UP + (FEWEST + 2) * CLASSIFY_ROWS
+        rows = REQUESTS + WARM_UP + (FEWEST + 2) * sizes["rows"]
         return 2 * LOADING + 40.0 * rows * read
     length = recipe.data.max_length
-    passes = (REQUESTS + WARM_UP) * length / 2 + (FEWEST + 2) * FEWER_ROWS * length
-    steps = (FEWEST + 1) * (NEW_TOKENS - 1)
+    read_rows = (REQUESTS + WARM_UP + (FEWEST + 1) * sizes["generate_batch"]) / 2
+    passes = (read_rows + (FEWEST + 2) * sizes["prefill"]) * length
+    steps = (FEWEST + 1) * (NEW_TOKENS - 1) * (1 + TOGETHER)
     return 2 * LOADING + float(passes) * read + steps * float(speed["teacher_step"] + speed["student_step"])
 
 

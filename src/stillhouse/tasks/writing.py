@@ -16,7 +16,8 @@ SLOTS = 16
 def generate(
     model: Any, task: Task, prompt: torch.Tensor, most: int, least: int = 0, clock: Any = None
 ) -> torch.Tensor:
-    """Greedy continuation of one prompt [1, T], with a key-value cache.  Returns: [new tokens].
+    """Greedy continuation of one prompt [1, T], or of several of one length, with a key-value cache.  Returns: [new tokens], of
+    the first.
 
     Args: clock: a streamer of transformers, told of each token.
     """

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.batches import like_lengths
 from ..data.encode import Example
 from ..models.machine import device
 from ..progress import Watch
@@ -63,17 +64,17 @@ def ask(
     watch: Watch,
 ) -> None:
     """Label `examples` into `cache`: batches of like length, a shard at a time."""
-    examples = sorted(examples, key=lambda example: (-len(example.input_ids), example.key))
     waiting: list[Entry] = []
-    positions, start = 0, time.perf_counter()
+    asked, positions, start = 0, 0, time.perf_counter()
     with Writer(cache) as writer:
-        for at in range(0, len(examples), batch_size):
-            batch = examples[at : at + batch_size]
+        for places in like_lengths(examples, batch_size):
+            batch = [examples[at] for at in places]
             made = label_batch(teacher, task, batch, cache.meta)
             waiting += made
             positions += sum(entry.positions for entry in made)
             rate = f"{positions / (time.perf_counter() - start):,.0f} positions/s"
-            watch.step("labelling", at + len(batch), len(examples), rate)
+            asked += len(batch)
+            watch.step("labelling", asked, len(examples), rate)
             if sum(entry.values for entry in waiting) >= SHARD_VALUES:
                 writer.add(waiting)
                 waiting = []

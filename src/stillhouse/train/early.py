@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
+from ..data.batches import like_lengths
 from ..data.encode import Example
 from ..files import MANIFEST, atomic_folder, link_or_copy, read_json, write_json
 from ..measure import Metric, evaluate
@@ -60,8 +61,8 @@ def value_of(model: PreTrainedModel, task: Task, examples: list[Example], batch_
     was_training = model.training
     model.eval()
     parts: list[dict[str, torch.Tensor]] = []
-    for start in range(0, len(examples), batch_size):
-        some = examples[start : start + batch_size]
+    for places in like_lengths(examples, batch_size):
+        some = [examples[at] for at in places]
         mine = task.scores(model, on_device(task.collate(some)))
         parts.append(task.statistics(mine, mine, some))
     model.train(was_training)
