@@ -78,7 +78,9 @@ def evidence(
         },
         "disagreement": list(_disagreement(of_set["eval"]["student"], index["eval"], agreement, **settings)),
         "classes": _classes(of_set["eval"], index["eval"], labels, **settings) if labels else None,
-        "calibration": {name: mended(rows) for name, rows in of_set["eval"].items()},
+        "calibration": {
+            name: mended(rows, index["eval"].units, **settings) for name, rows in of_set["eval"].items()
+        },
         "robustness": {
             kind: facts
             for kind, rows in of_set.items()
@@ -239,9 +241,13 @@ def _classes(
         "table": class_table(
             {name: index.units(rows) for name, rows in told.items()}, labels, resamples=resamples, seed=seed
         ),
-        "confusions": {
-            name: confusions(rows, labels) for name, rows in told.items() if name in ("teacher", "student")
-        },
+        "confusions": confusions(
+            {name: rows for name, rows in told.items() if name in ("teacher", "student")},
+            labels,
+            index.units,
+            resamples=resamples,
+            seed=seed,
+        ),
     }
 
 

@@ -18,7 +18,7 @@ from stillhouse.models.shrink.shapes import shape_for
 from stillhouse.models.shrink.skeleton import Skeleton
 from stillhouse.recipe import parse_recipe
 from stillhouse.static import skeleton_in
-from stillhouse.steps.speed import middle
+from stillhouse.measure import middle
 from typed import stillhouse, write_recipe
 
 SMOLLM2: dict[str, Any] = {

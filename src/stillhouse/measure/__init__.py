@@ -21,6 +21,7 @@ from .metrics import (
     with_adaptive_bins,
 )
 from .multiple import claimed, holm, holm_by_name, least_visible, spread
+from .quantiles import median_interval, middle, quantile_interval
 from .shift import FLIPS, flip_rows, shift_facts, shift_rows
 from .text import ANSWER_METRICS
 
@@ -58,7 +59,10 @@ __all__ = [
     "inheritance_in_words",
     "interval",
     "least_visible",
+    "median_interval",
     "mended",
+    "middle",
+    "quantile_interval",
     "reliability",
     "retention",
     "shift_facts",
