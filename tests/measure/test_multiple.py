@@ -108,16 +108,16 @@ def test_the_mending_temperature_is_the_one_that_was_planted(
 
 
 def test_the_interval_of_the_temperature_holds_the_planted_one_in_95_percent() -> None:
-    """T of a logit that is 2.5 times too large is 2.5 whatever the rows are; 150 sets of 200 rows."""
+    """T of a logit that is 2.5 times too large is 2.5 whatever the rows are; 100 sets of 200 rows."""
     held = 0
-    for seed in range(150):
+    for seed in range(100):
         generator = np.random.default_rng([6, seed])
         logits = generator.normal(size=(200, 2)) * 1.5
         labels = (softmax(logits).cumsum(1) < generator.random((200, 1))).sum(1)
         found = mended(classification_rows(softmax(2.5 * logits), labels), alone, resamples=200, seed=seed)
         limits = found["intervals"]["temperature"]
         held += limits["low"] <= 2.5 <= limits["high"]
-    assert 0.90 <= held / 150 <= 0.99
+    assert 0.91 <= held / 100 <= 0.99
 
 
 def test_rows_of_one_document_are_resampled_together_when_a_temperature_is_chosen(

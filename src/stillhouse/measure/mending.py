@@ -85,7 +85,7 @@ def _language_model(rows: Rows, settings: Any) -> Found | None:
 def _temperature(rows: Rows, places: FloatArray, settings: Any) -> Interval:
     """The best temperature between `places` [T]; a limit that lies at their end is not known, for it may lie beyond."""
     metric = _of_curve("temperature", lambda nats_T: np.exp(_lowest(np.log(places), nats_T)[0]))
-    found = interval(metric, rows, **settings)
+    found = interval(replace(metric, biased=True), rows, **settings)
     low, high = found.low, found.high
     return replace(
         found,
