@@ -94,7 +94,7 @@ def test_queries_keys_and_values_are_those_of_the_weights_rows_head_by_head(name
 @pytest.mark.parametrize("name", BY_INTERFACE)
 def test_they_are_what_the_familys_own_attention_is_given_where_nothing_is_turned(name: str) -> None:
     """The first position is turned by no angle, and values never are."""
-    model, caught, _ = taps(name)
+    model, _, _ = taps(name)
     given: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def spy(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
@@ -115,5 +115,8 @@ def test_they_are_what_the_familys_own_attention_is_given_where_nothing_is_turne
 def test_a_family_whose_one_product_is_not_known_is_refused() -> None:
     torch.manual_seed(0)
     model = hf.CodeGenForCausalLM(hf.CodeGenConfig(**GPT, rotary_dim=4, n_positions=32))
-    with pytest.raises(RecipeError, match="relations of this family are not known here"), tapped(model, ["q.1"]):
+    with (
+        pytest.raises(RecipeError, match="relations of this family are not known here"),
+        tapped(model, ["q.1"]),
+    ):
         pass

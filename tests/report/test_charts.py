@@ -105,3 +105,10 @@ def test_charts_without_numbers_are_left_out():
     assert gain_forest(results) is None and stage_times(results) is None and reliability(results) is None
     assert loss_curves([]) is None
     assert loss_curves([{"run": "train", "step": 1, "loss": 2.0}]) is None
+
+
+def test_the_confidence_is_called_that_of_what_the_model_gives():
+    bins = [{"low": 0.8, "high": 0.9, "count": 9, "confidence": 0.85, "accuracy": 0.8}]
+    for results, given in ((classifier(), "class given"), (language_model(), "likeliest token")):
+        chart = reliability(results | {"reliability": {"teacher": bins, "student": bins}})
+        assert f"confidence in the {given}" in chart.svg

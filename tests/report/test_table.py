@@ -73,7 +73,10 @@ def test_a_column_nobody_has_a_number_for_is_left_out():
 def test_speeds_and_waits_stand_between_their_limits_and_what_is_exact_stands_alone():
     results = language_model()
     student = results["student"]
-    student["throughput"] |= {"generate": 50.0, "intervals": {"generate": {"value": 50.0, "low": 48.0, "high": 51.0}}}
+    student["throughput"] |= {
+        "generate": 50.0,
+        "intervals": {"generate": {"value": 50.0, "low": 48.0, "high": 51.0}},
+    }
     student["latency"] = {
         "what": "first token", "p50": 0.021, "p95": 0.04,
         "intervals": {"p50": {"value": 0.021, "low": 0.02, "high": 0.03}, "p95": {"value": 0.04, "low": 0.03, "high": None}},

@@ -11,6 +11,7 @@ import numpy as np
 from .intervals import intervals_by_class
 from .metrics import FloatArray, Metric, Rows, mean, ratio
 
+
 def _f1(sums: dict[str, FloatArray]) -> FloatArray:
     return ratio(2.0 * sums["tp"], sums["pred"] + sums["true"])
 
@@ -32,9 +33,7 @@ def class_table(
     Args: models: name -> statistics with `tp`, `pred` and `true`, [N, C].
     """
     found = {
-        name: [
-            intervals_by_class(metric, rows, resamples=resamples, seed=seed) for metric in PER_CLASS
-        ]
+        name: [intervals_by_class(metric, rows, resamples=resamples, seed=seed) for metric in PER_CLASS]
         for name, rows in models.items()
     }
     support = [int(rows) for rows in next(iter(models.values()))["true"].sum(axis=0)] if models else []

@@ -72,7 +72,9 @@ def _language_model(rows: Rows, settings: Any) -> Found | None:
         return None
     limits = {
         "temperature": _temperature(rows, np.array(TEMPERATURES), settings),
-        "nll": interval(_of_curve("nll", lambda nats_T: nats_T[..., TEMPERATURES.index(1.0)]), rows, **settings),
+        "nll": interval(
+            _of_curve("nll", lambda nats_T: nats_T[..., TEMPERATURES.index(1.0)]), rows, **settings
+        ),
         "nll_mended": interval(
             _of_curve("nll_mended", lambda nats_T: _lowest(np.log(TEMPERATURES), nats_T)[1]), rows, **settings
         ),

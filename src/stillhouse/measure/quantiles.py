@@ -50,7 +50,9 @@ def middle(values: Sequence[float]) -> tuple[float, float]:
 def _ranks(count: int, share: float) -> tuple[int | None, int | None]:
     """Places, from 0 and in order, of the measurements beyond which the quantile lies in 2.5 of 100 cases or fewer."""
     outside = (1 - LEVEL) / 2
-    chance = [comb(count, below) * share**below * (1 - share) ** (count - below) for below in range(count + 1)]
+    chance = [
+        comb(count, below) * share**below * (1 - share) ** (count - below) for below in range(count + 1)
+    ]
     low = [place for place in range(count) if sum(chance[: place + 1]) <= outside]
     high = [place for place in range(count) if sum(chance[place + 1 :]) <= outside]
     return (low[-1] if low else None), (high[0] if high else None)
