@@ -78,7 +78,7 @@ def confusions(
     for name, rows in models.items():
         pairs = list(dict.fromkeys([*own[name], *(pair for others in own.values() for pair in others)]))
         if not pairs:
-            return dict.fromkeys(models, [])
+            return {each: [] for each in models}
         classes, answers = (list(side) for side in zip(*pairs, strict=True))
         true_NP = rows["true"][:, classes]
         taken_NP = true_NP * rows["pred"][:, answers]
