@@ -26,6 +26,8 @@ def test_a_limit_beyond_all_measurements_is_not_made_up() -> None:
     assert (found.low, found.high) == (9.0, None)
     assert "12 measurements are too few for the upper limit" in found.note
     assert quantile_interval([1.0, 2.0], 0.5).low is None
+    late = quantile_interval([1.0, 2.0], 0.99)
+    assert late.low == late.value, "which lies between the two"
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5])

@@ -21,10 +21,11 @@ def quantile_interval(values: Sequence[float], share: float) -> Interval:
     ordered, count = sorted(values), len(values)
     low, high = _ranks(count, share)
     missing = [side for side, rank in (("lower", low), ("upper", high)) if rank is None]
+    value = float(np.quantile(ordered, share))  # between two measurements, so it may lie beyond a limit
     return Interval(
-        float(np.quantile(ordered, share)),
-        None if low is None else ordered[low],
-        None if high is None else ordered[high],
+        value,
+        None if low is None else min(ordered[low], value),
+        None if high is None else max(ordered[high], value),
         f"{count} measurements are too few for the {' and the '.join(missing)} limit." if missing else None,
     )
 

@@ -297,10 +297,11 @@ def part_of(together: Tensor, what: str, config: PreTrainedConfig) -> Tensor:
     heads = int(config.num_attention_heads)
     width = int(config.to_dict().get("head_dim") or config.hidden_size // heads)
     own = (together.shape[-1] // width - heads) // 2
+    place = "qkv".index(what)
     if config.model_type in IN_BLOCKS:
-        return together.split([heads * width, own * width, own * width], dim=-1)["qkv".index(what)]
-    groups = together.unflatten(-1, (own, heads // own + 2, width))
-    return groups.split([heads // own, 1, 1], dim=-2)["qkv".index(what)].flatten(-3)
+        return torch.split(together, [heads * width, own * width, own * width], dim=-1)[place]
+    groups = together.reshape(*together.shape[:-1], own, heads // own + 2, width)
+    return torch.split(groups, [heads // own, 1, 1], dim=-2)[place].flatten(-3)
 
 
 TOGETHER = ("c_attn", "query_key_value", "qkv_proj", "Wqkv")
