@@ -53,7 +53,7 @@ def _classifier(rows: Rows, units: Callable[[Rows], Rows], settings: Any) -> Fou
     places = best * np.exp(np.linspace(-REACH, REACH, STEPS))
     cooled = {"nll_at": _nll_at(scores_NC, truth_N, places), "nll_at_count": np.ones(len(truth_N))}
     found: Found = {"temperature": best}
-    limits = {"temperature": replace(_temperature(units(cooled), places, settings), value=best)}
+    limits = {"temperature": replace(_temperature(units(cooled), places, settings, biased=True), value=best)}
     before, after = units(rows), units(classification_rows(after_NC, truth_N))
     for name in ("nll", "ece"):
         metric = CLASSIFICATION_METRICS[name]
@@ -84,10 +84,13 @@ def _language_model(rows: Rows, settings: Any) -> Found | None:
     return values | missing | {"intervals": {name: each.as_json() for name, each in limits.items()}}
 
 
-def _temperature(rows: Rows, places: FloatArray, settings: Any) -> Interval:
-    """The best temperature between `places` [T]; a limit that lies at their end is not known, for it may lie beyond."""
+def _temperature(rows: Rows, places: FloatArray, settings: Any, biased: bool = False) -> Interval:
+    """The best temperature between `places` [T]; a limit that lies at their end is not known, for it may lie beyond.
+
+    Args: biased: whether few rows make it too hot, as a classifier's; see `Metric.biased`.
+    """
     metric = _of_curve("temperature", lambda nats_T: np.exp(_lowest(np.log(places), nats_T)[0]))
-    found = interval(replace(metric, biased=True), rows, **settings)
+    found = interval(replace(metric, biased=biased), rows, **settings)
     low, high = found.low, found.high
     return replace(
         found,
