@@ -59,7 +59,13 @@ def promised(
             assert model["peak_memory_bytes"] is None
             continue
         assert model["peak_memory_bytes"] > 0
-        speeds = [value for name, value in model["throughput"].items() if name not in ("unit", "batch")]
+        speeds = [
+            value for name, value in model["throughput"].items() if name not in ("unit", "batch", "intervals")
+        ]
+        for of in ("throughput", "latency"):
+            assert model[of]["intervals"]
+            for name, limits in model[of]["intervals"].items():
+                assert limits["value"] == model[of][name]
         assert model["throughput"]["unit"]
         assert speeds
         assert min(speeds) > 0

@@ -5,7 +5,8 @@ import numpy as np
 import tiny
 from stillhouse.data.encode import Example
 from stillhouse.measure import classification_rows
-from stillhouse.samples import KINDS, classified, furthest_apart
+from stillhouse.measure.text import match_rows
+from stillhouse.samples import KINDS, answered, classified, furthest_apart
 from stillhouse.tasks import make_task
 
 LABELS = ["bad", "good"]
@@ -79,3 +80,53 @@ def test_a_place_where_two_models_part_is_shown_with_what_stands_before_it() -> 
         }
     ]  # fmt: skip
     assert furthest_apart({}, examples, task, 5) == []
+
+
+REFERENCES = ["one", "two", "three", "four", "five"]
+TAUGHT = ["one", "two", "no three", "no", "five"]
+LEARNED = ["one", "no two", "three", "no", "never"]
+
+
+def answers(checker: bool, references: list[str] = REFERENCES, count: int = 10) -> list[dict[str, object]]:
+    written = {
+        name: [
+            {"row": str(n), "prompt": f"prompt {n}", "reference": reference, "answer": answer}
+            for n, (reference, answer) in enumerate(zip(references, said, strict=True))
+        ]
+        for name, said in (("teacher", TAUGHT), ("student", LEARNED))
+    }
+    rows = {name: match_rows([one["answer"] for one in some], references) for name, some in written.items()}
+    if checker:  # half marks are not right
+        rows["teacher"]["passed"] = np.array([1.0, 0.5, 0.0, 1.0, 0.0])
+        rows["student"]["passed"] = np.array([0.5, 1.0, 0.0, 1.0, 0.0])
+    return answered(written, rows, count)
+
+
+def test_answers_are_told_apart_by_who_gave_the_one_of_the_data() -> None:
+    found = answers(checker=False)
+    kinds = {str(row["prompt"]): row["kind"] for row in found}
+    assert kinds == {
+        "prompt 0": "both right", "prompt 1": "student fails", "prompt 2": "teacher fails", "prompt 3": "both fail",
+        "prompt 4": "student fails",
+    }  # fmt: skip
+    assert [row["prompt"] for row in found][:2] == ["prompt 4", "prompt 1"], "no word right before one of two"
+    assert found[0] == {
+        "prompt": "prompt 4", "reference": "five", "teacher": "five", "student": "never", "kind": "student fails",
+        "right": {"teacher": True, "student": False},
+    }  # fmt: skip
+    assert [row["kind"] for row in answers(checker=False, count=4)] == [k for k in KINDS if k != "part"]
+
+
+def test_a_checker_has_the_last_word_on_who_was_right() -> None:
+    kinds = {str(row["prompt"]): row["kind"] for row in answers(checker=True)}
+    assert kinds == {
+        "prompt 0": "student fails", "prompt 1": "teacher fails", "prompt 2": "both fail", "prompt 3": "both right",
+        "prompt 4": "both fail",
+    }  # fmt: skip
+
+
+def test_where_nobody_ever_says_the_datas_words_nobody_is_called_wrong() -> None:
+    """Free answers: a match would be luck, and "both fail" of every row a slander."""
+    found = answers(checker=False, references=["a long free answer"] * 5, count=3)
+    assert [row["prompt"] for row in found] == ["prompt 0", "prompt 1", "prompt 2"]
+    assert all("kind" not in row and "right" not in row for row in found)

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from .data.encode import Example, read_examples, write_examples
 from .errors import StillhouseError
 from .files import folder_bytes
 from .latency import Action, Requests, batches, beside_one_another, filled, requests
+from .measure import Interval, median_interval
 from .models.load import load_tokenizer, parameters
 from .models.machine import device
 from .pipeline import peak_memory
@@ -104,7 +104,8 @@ def throughputs(
     asked: Mapping[str, Requests],
     batch: int | None = None,
 ) -> dict[str, Costs]:
-    """Model name -> {"unit", tokens or rows per second, "batch": the rows of each, joules a token or row if the machine tells}.
+    """Model name -> {"unit", tokens or rows per second, "batch": the rows of each, joules a token or row
+    where the machine tells, "intervals" of these}.
 
     A classifier has "rows"; a language model has "prefill" (tokens read), "generate" (written one text at a time) and
     "generate_batch" (several texts at a time; no panel can).  Args: batch: see `batch_rows`.
@@ -116,21 +117,43 @@ def throughputs(
     paces = beside_one_another(models, tasks, rows, writers)
     found: dict[str, Costs] = {}
     for name, (amount, _) in work.items():
-        seconds, energy = took[name]
-        found[name] = {"unit": tasks[name].unit}
+        seconds, energy = took[name].seconds, took[name].joules
         if tasks[name].name == "classification":
-            found[name]["rows"] = amount / seconds
-            joules = None if energy is None else energy / amount
+            rates = {"rows": _times(amount, _inverse(seconds))}
+            joules = None if energy is None else _times(1 / amount, energy)
         else:
             one = asked[name]
-            found[name] |= {"prefill": amount / seconds, "generate": 1.0 / median(one.steps)}
-            joules = one.joules / one.tokens if one.tokens else None
+            rates = {
+                "prefill": _times(amount, _inverse(seconds)),
+                "generate": _inverse(median_interval(one.steps)),
+            }
+            joules = median_interval(one.joules) if one.joules else None
         if name in paces:
-            found[name]["generate_batch"] = writers[name] / median(paces[name])
-        found[name]["batch"] = {of: size for of, size in sizes[name].items() if of in found[name]}
+            a_step = median_interval(paces[name])
+            rates["generate_batch"] = _times(writers[name], _inverse(a_step))
         if joules is not None:
-            found[name]["joules"] = joules
+            rates["joules"] = joules
+        found[name] = {
+            "unit": tasks[name].unit,
+            "batch": {of: size for of, size in sizes[name].items() if of in rates},
+            **{key: each.value for key, each in rates.items()},
+            "intervals": {key: each.as_json() for key, each in rates.items()},
+        }
     return found
+
+
+def _inverse(seconds: Interval) -> Interval:
+    """How often in a second."""
+    value, low, high = (
+        None if each is None else 1.0 / each for each in (seconds.value, seconds.high, seconds.low)
+    )
+    return Interval(value, low, high, seconds.note)
+
+
+def _times(amount: float, one: Interval) -> Interval:
+    """So much of something."""
+    value, low, high = (None if each is None else amount * each for each in (one.value, one.low, one.high))
+    return Interval(value, low, high, one.note)
 
 
 def _batch(

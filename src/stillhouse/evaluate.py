@@ -59,8 +59,10 @@ class Evaluation:
         self.rows: dict[str, dict[str, Rows]] = {}
         self.units: dict[str, dict[str, Rows]] = {}
         """The same, summed over the rows that are resampled together."""
+        self.answers: dict[str, list[dict[str, Any]]] = {}
+        """Model -> its answers to prompts of `eval`, as `answers.write_answers` has them."""
         self.written: dict[str, Rows] = {}
-        """Model -> statistics of its answers to prompts of `eval`."""
+        """Model -> statistics of these answers."""
         for kind, one in index.items():
             one.write(folder, kind)
         self._heads: dict[str, Scores] = {}
@@ -117,7 +119,7 @@ class Evaluation:
         if wanted is None or name == "initial":
             return
         made = write_answers(name, model, self.task, self.sets["eval"], rows, wanted, self.folder, self.watch)
-        self.written[name] = answer_rows(made, rows, wanted, reasons)
+        self.answers[name], self.written[name] = made, answer_rows(made, rows, wanted, reasons)
 
     def read_seeds(self, runs: list[dict[str, Any]], place: Path) -> dict[str, Any] | None:
         """Headline metric on `eval` of student and control over all seeds; None where there is but one.
@@ -241,7 +243,8 @@ class Evaluation:
         return claimed(found, self.task.headline)
 
     def reliabilities(self) -> dict[str, Any] | None:
-        """Confidence against accuracy on the main set, from the bins that the rows carry; None for language models."""
+        """Confidence against accuracy on the main set, from the bins that the rows carry; None where a teacher behind an API gave no
+        probabilities to put into bins."""
         if "bin_count" not in self.rows["teacher"]["eval"]:
             return None
         return {

@@ -84,7 +84,9 @@ def evidence(
         },
         "disagreement": list(_disagreement(of_set["eval"]["student"], index["eval"], agreement, **settings)),
         "classes": _classes(of_set["eval"], index["eval"], labels, **settings) if labels else None,
-        "calibration": {name: mended(rows) for name, rows in of_set["eval"].items()},
+        "calibration": {
+            name: mended(rows, index["eval"].units, **settings) for name, rows in of_set["eval"].items()
+        },
         "robustness": {
             kind: _robustness(of_set, index, kind, headline, **settings) for kind in CHANGED if kind in of_set
         },
@@ -264,9 +266,13 @@ def _classes(
         "table": class_table(
             {name: index.units(rows) for name, rows in told.items()}, labels, resamples=resamples, seed=seed
         ),
-        "confusions": {
-            name: confusions(rows, labels) for name, rows in told.items() if name in ("teacher", "student")
-        },
+        "confusions": confusions(
+            {name: rows for name, rows in told.items() if name in ("teacher", "student")},
+            labels,
+            index.units,
+            resamples=resamples,
+            seed=seed,
+        ),
     }
 
 

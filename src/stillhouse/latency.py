@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from .data.encode import Example
+from .measure import Interval, median_interval, quantile_interval
 from .models.machine import device, synchronise
 from .tasks import Task, on_device
 from .tasks.panel import Panel
@@ -47,20 +48,28 @@ class Requests:
     """Seconds to the first token, or to the label; one a request."""
     steps: list[float] = field(default_factory=list)
     """Seconds a token after the first; one a request that went on."""
-    joules: float = 0.0
-    """Of all tokens after the first ones."""
-    tokens: int = 0
-    """Those tokens."""
+    joules: list[float] = field(default_factory=list)
+    """A token after the first; one a request that went on, where the machine tells."""
 
     def percentiles(self, task: Task) -> dict[str, Any]:
-        """{"what", "batch", "requests", "p50", …}: seconds that so many of 100 requests stay within."""
-        values = np.percentile(self.waits, PERCENTILES)
+        """{"what", "batch", "requests", "p50", …, "intervals"}: seconds that so many of 100 requests stay within."""
+        found = {f"p{share}": quantile_interval(self.waits, share / 100) for share in PERCENTILES}
         return {
             "what": "answer" if task.name == "classification" else "first token",
             "batch": 1,
             "requests": len(self.waits),
-            **{f"p{share}": float(value) for share, value in zip(PERCENTILES, values, strict=True)},
+            **{name: each.value for name, each in found.items()},
+            "intervals": {name: each.as_json() for name, each in found.items()},
         }
+
+
+@dataclass(frozen=True)
+class Took:
+    """What one call of some work took, between the limits of its measurements."""
+
+    seconds: Interval
+    joules: Interval | None
+    """None where the machine does not tell."""
 
 
 class Clock(BaseStreamer):
@@ -135,7 +144,7 @@ def _write(model: PreTrainedModel, task: Task, row: Example, most: int, found: R
     if (more := len(clock.at) - 1) > 0:
         found.steps.append((clock.at[-1] - clock.at[0]) / more)
         if clock.joules is not None and after is not None and after > clock.joules:
-            found.joules, found.tokens = found.joules + after - clock.joules, found.tokens + more
+            found.joules.append((after - clock.joules) / more)
 
 
 @torch.inference_mode()
@@ -189,8 +198,8 @@ def prompt_of(row: Example) -> list[int]:
     return row.input_ids[: first if first > 1 else len(row.input_ids) // 2 + 1]
 
 
-def batches(work: Mapping[str, Action]) -> dict[str, tuple[float, float | None]]:
-    """Name -> (seconds, joules where the machine tells) of one call of its work, each the median of several."""
+def batches(work: Mapping[str, Action]) -> dict[str, Took]:
+    """Name -> what one call of its work takes, the median of several."""
     calls = {name: _calls(action) for name, action in work.items()}
     times: dict[str, list[float]] = {name: [] for name in work}
     energy: dict[str, list[float]] = {name: [] for name in work}
@@ -206,7 +215,10 @@ def batches(work: Mapping[str, Action]) -> dict[str, tuple[float, float | None]]
                 energy[name].append((after - before) / calls[name])
         if all(map(settled, times.values())):
             break
-    return {name: (median(times[name]), median(energy[name]) if energy[name] else None) for name in work}
+    return {
+        name: Took(median_interval(times[name]), median_interval(energy[name]) if energy[name] else None)
+        for name in work
+    }
 
 
 def _calls(action: Action) -> int:

@@ -118,17 +118,17 @@ def memorisation(
             if path.exists():
                 kept[name][kind] = read_rows(path)
     return {
-        "canaries": _exposed(kept, wanted, passes * wanted.repeats, seed) if secrets else None,
+        "canaries": _exposed(kept, wanted, passes * wanted.repeats, resamples, seed) if secrets else None,
         "verbatim": _verbatim(kept, wanted, resamples, seed),
     }
 
 
 def _exposed(
-    kept: Mapping[str, Mapping[str, Rows]], wanted: Memorisation, seen: float, seed: int
+    kept: Mapping[str, Mapping[str, Rows]], wanted: Memorisation, seen: float, resamples: int, seed: int
 ) -> dict[str, Any]:
     size = 1 + wanted.alternatives
     models = {
-        name: exposure_facts(rows["canaries"]["nll"].reshape(wanted.canaries, size), seed)
+        name: exposure_facts(rows["canaries"]["nll"].reshape(wanted.canaries, size), seed, resamples)
         for name, rows in kept.items()
     }
     chance = chance_facts(wanted.canaries, size, seed)

@@ -16,7 +16,7 @@ from .tasks.writing import greedy
 
 PROMPT_TOKENS, NEW_TOKENS = 24, 32
 KINDS = ("student fails", "teacher fails", "both fail", "part", "both right")
-"""How a classified row went, the most telling first; "part" are rows without a label on which the two say different things."""
+"""How a row went whose answer is known, the most telling first; "part" are rows without a label on which the two say different things."""
 
 
 class Writing:
@@ -94,12 +94,8 @@ def classified(
     truth = np.array([example.labels[0] for example in examples])
     apart = student.get("kl", -student.get("confidence", np.zeros(len(mine))))
     kinds = [_kind(int(a), int(b), int(t)) for a, b, t in zip(mine, theirs, truth, strict=True)]
-    waiting = {
-        kind: sorted((at for at, each in enumerate(kinds) if each == kind), key=lambda at: (-apart[at], at))
-        for kind in KINDS
-    }
     found = []
-    for at in _dealt(waiting, count):
+    for at in _dealt(_waiting(kinds, apart), count):
         row: dict[str, Any] = {
             "text": texts[at],
             "label": labels[truth[at]] if truth[at] >= 0 else None,
@@ -108,6 +104,38 @@ def classified(
         row |= {name: _answer(some, labels, at) for name, some in shown.items()}
         if examples[at].row in said:
             row["teacher"] = said[examples[at].row]
+        found.append(row)
+    return found
+
+
+def answered(
+    written: Mapping[str, Sequence[Mapping[str, Any]]], rows: Mapping[str, Rows], count: int
+) -> list[dict[str, Any]]:
+    """`count` held-out prompts with each language model's answer: some of each kind, where it is known who was right.
+
+    Right is what passes the checker; without one, what is the data's answer word for word, if teacher or student has ever given
+    that: of answers for which there are many good wordings, a match says nothing.  Of a kind those come first in whose words the
+    teacher is most ahead.
+
+    Args: written: model -> its answers to the same prompts; rows: model -> the statistics of these answers.
+    """
+    right = {name: some["passed" if "passed" in some else "exact"] == 1.0 for name, some in rows.items()}
+    prompts = written["student"]
+    told = "passed" in rows["student"] or any(right[name].any() for name in ("teacher", "student"))
+    order = list(range(len(prompts)))[:count]
+    kinds = [
+        _kind(int(mine), int(theirs), 1)
+        for mine, theirs in zip(right["student"], right["teacher"], strict=True)
+    ]
+    if told:
+        ahead = rows["teacher"]["f1"] - rows["student"]["f1"]
+        order = _dealt(_waiting(kinds, ahead), count)
+    found = []
+    for at in order:
+        row = {key: prompts[at][key] for key in ("prompt", "reference")}
+        row |= {name: some[at]["answer"] for name, some in written.items()}
+        if told:
+            row |= {"kind": kinds[at], "right": {name: bool(some[at]) for name, some in right.items()}}
         found.append(row)
     return found
 
@@ -146,6 +174,14 @@ def _kind(student: int, teacher: int, truth: int) -> str:
     if teacher == truth:
         return "both right" if student == truth else "student fails"
     return "teacher fails" if student == truth else "both fail"
+
+
+def _waiting(kinds: Sequence[str], first: "np.ndarray[Any, Any]") -> dict[str, list[int]]:
+    """Kind -> its rows, those with the most of `first` before the others."""
+    return {
+        kind: sorted((at for at, each in enumerate(kinds) if each == kind), key=lambda at: (-first[at], at))
+        for kind in KINDS
+    }
 
 
 def _dealt(waiting: dict[str, list[int]], count: int) -> list[int]:

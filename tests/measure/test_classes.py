@@ -7,8 +7,8 @@ from scipy.special import rel_entr
 from scipy.stats import spearmanr
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from stillhouse.measure import CLASSIFICATION_METRICS, classification_rows, evaluate
-from stillhouse.measure.classes import class_table, confusions
+from stillhouse.measure import CLASSIFICATION_METRICS, classification_rows, evaluate, interval
+from stillhouse.measure.classes import PER_CLASS, class_table, confusions
 from stillhouse.tasks.reading import readings
 
 LABELS = ["joy", "fear", "anger", "never answered", "never there"]
@@ -45,29 +45,69 @@ def test_the_table_of_classes_is_that_of_scikit_learn(said) -> None:
     assert kept["low"] <= kept["value"] <= kept["high"]
 
 
-def test_many_classes_are_told_without_intervals_and_with_the_same_values(said) -> None:
+def test_each_of_many_classes_has_the_interval_that_it_would_have_alone(said) -> None:
+    """60 classes, most of them rare: packed sums are those of plain ones, and a class is resampled with all the others."""
     student, labels, _ = said
-    wide = np.hstack([student, np.zeros((400, 20))])
-    rows = {"student": classification_rows(wide, labels)}
-    table = class_table(rows, [str(number) for number in range(25)], resamples=200, seed=0)
-    few = class_table({"student": classification_rows(student, labels)}, LABELS, resamples=200, seed=0)
-    for one, other in zip(table, few, strict=False):
-        for measure in ("precision", "recall", "f1"):
-            mine, theirs = (row["models"]["student"][measure] for row in (one, other))
-            assert mine["value"] == theirs["value"]
-            assert mine["low"] is None
+    wide = np.hstack([student, np.zeros((400, 55))])
+    rows = classification_rows(wide, labels)
+    table = class_table({"student": rows}, [str(number) for number in range(60)], resamples=200, seed=0)
+    for number, row in enumerate(table):
+        own = {name: rows[name][:, number] for name in ("tp", "pred", "true")}
+        for metric in PER_CLASS:
+            alone = interval(metric, own, resamples=200, seed=0).as_json()
+            found = row["models"]["student"][metric.name]
+            assert found["note"] == alone["note"]
+            for side in ("value", "low", "high"):
+                assert found[side] == (None if alone[side] is None else pytest.approx(alone[side], abs=1e-12))
+    assert table[0]["models"]["student"]["recall"]["low"] is not None
+
+
+def plain(rows):
+    return rows
 
 
 def test_the_likeliest_confusions_are_those_of_the_matrix(said) -> None:
     student, labels, _ = said
     matrix = confusion_matrix(labels, student.argmax(1), labels=range(5))
-    found = confusions(classification_rows(student, labels), LABELS)
+    models = {"student": classification_rows(student, labels)}
+    found = confusions(models, LABELS, plain, resamples=2000, seed=0)["student"]
     np.fill_diagonal(matrix, 0)
     assert [one["rows"] for one in found] == sorted(matrix[matrix > 0].tolist(), reverse=True)[:12]
     first = found[0]
     at = LABELS.index(first["label"]), LABELS.index(first["answered"])
     assert matrix[at] == first["rows"]
-    assert first["share"] == pytest.approx(first["rows"] / (labels == at[0]).sum(), rel=1e-12)
+    support = (labels == at[0]).sum()
+    assert first["share"] == pytest.approx(first["rows"] / support, rel=1e-12)
+    limits = first["intervals"]["share"]
+    error = np.sqrt(first["share"] * (1 - first["share"]) / support)
+    assert limits["low"] == pytest.approx(first["share"] - 1.96 * error, abs=0.2 * error)
+    assert limits["high"] == pytest.approx(first["share"] + 1.96 * error, abs=0.2 * error)
+
+
+def test_what_one_model_confuses_is_told_of_the_other_too(said) -> None:
+    """A pair that is not among the teacher's most frequent was shown as 0 rows of the teacher."""
+    student, labels, teacher = said
+    wide = [np.repeat(shares, 4, axis=1) / 4 for shares in (student, teacher)]
+    generator = np.random.default_rng(0)
+    wide = [shares * generator.uniform(0.5, 1.5, shares.shape) for shares in wide]
+    models = {
+        name: classification_rows(shares / shares.sum(1, keepdims=True), 4 * labels)
+        for name, shares in zip(("student", "teacher"), wide, strict=True)
+    }
+    names = [str(number) for number in range(20)]
+    found = confusions(models, names, plain, resamples=200, seed=0)
+    pairs = {name: [(one["label"], one["answered"]) for one in some] for name, some in found.items()}
+    assert set(pairs["student"]) == set(pairs["teacher"])
+    assert pairs["student"] != pairs["teacher"], "each begins with its own"
+    matrix = confusion_matrix(4 * labels, models["teacher"]["pred"].argmax(1), labels=range(20))
+    for one in found["teacher"]:
+        assert one["rows"] == matrix[int(one["label"]), int(one["answered"])]
+
+
+def test_models_without_an_error_confuse_nothing() -> None:
+    rows = classification_rows(np.eye(3), [0, 1, 2])
+    models = {"student": rows, "teacher": rows}
+    assert confusions(models, LABELS[:3], plain, resamples=200, seed=0) == {"student": [], "teacher": []}
 
 
 def test_a_classifiers_ranks_and_both_divergences_are_those_of_scipy(said) -> None:

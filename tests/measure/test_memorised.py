@@ -52,6 +52,7 @@ def test_known_secrets_are_found_and_words_depend_on_the_tests_power() -> None:
     known[:, 0] = -9.0
     student, chance = exposure_facts(known, 0), chance_facts(8, 128, 0)
     assert student["mean"] == 7.0
+    assert student["intervals"]["mean"]["note"], "all secrets alike: the interval has no width, and says so"
     assert student["p"] < 0.001
     assert "has memorised" in exposure_in_words(student, chance, 4.0)
     clean = exposure_facts(np.tile(np.arange(128.0), (8, 1))[:, ::-1], 0)
@@ -99,3 +100,15 @@ def test_what_is_said_to_be_visible_is_found_in_eight_of_ten_cases_and_a_point_l
     assert power(256, 256, base, gap) >= 0.8 > power(256, 256, base, gap - 0.01)
     assert f"{100 * gap:.0f} points more" in verbatim_in_words(0, 256, 0, 256)
     assert "too few" in verbatim_in_words(0, 40, 0, 40)
+
+
+def test_the_interval_of_the_mean_exposure_is_over_the_secrets() -> None:
+    """Against the normal one of 200 secrets, half of them known."""
+    generator = np.random.default_rng(0)
+    nll = generator.normal(size=(200, 128))
+    nll[::2, 0] = -9.0
+    found = exposure_facts(nll, 0)
+    limits, error = found["intervals"]["mean"], np.std(found["exposures"]) / math.sqrt(200)
+    assert limits["value"] == found["mean"]
+    assert limits["low"] == pytest.approx(found["mean"] - 1.96 * error, abs=0.1 * error)
+    assert limits["high"] == pytest.approx(found["mean"] + 1.96 * error, abs=0.1 * error)

@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig
 import tiny
 from families import FAMILIES, family, logits, rows
 from stillhouse.errors import RecipeError
+from stillhouse.measure import middle
 from stillhouse.models.shrink.cut import cut, skeleton_of
 from stillhouse.models.shrink.factorise import factorise_embeddings
 from stillhouse.models.shrink.importance import choose, unmeasured
@@ -18,7 +19,6 @@ from stillhouse.models.shrink.shapes import shape_for
 from stillhouse.models.shrink.skeleton import Skeleton
 from stillhouse.recipe import parse_recipe
 from stillhouse.static import skeleton_in
-from stillhouse.steps.speed import middle
 from typed import stillhouse, write_recipe
 
 SMOLLM2: dict[str, Any] = {

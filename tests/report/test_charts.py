@@ -140,3 +140,10 @@ def test_runs_that_share_no_panel_are_both_in_the_legend():
 def test_every_kind_of_term_has_a_title():
     union = get_args(Term)[0]
     assert {one.model_fields["kind"].default for one in get_args(union)} == set(TERMS)
+
+
+def test_the_confidence_is_called_that_of_what_the_model_gives():
+    bins = [{"low": 0.8, "high": 0.9, "count": 9, "confidence": 0.85, "accuracy": 0.8}]
+    for results, given in ((classifier(), "class given"), (language_model(), "likeliest token")):
+        chart = reliability(results | {"reliability": {"teacher": bins, "student": bins}})
+        assert f"confidence in the {given}" in chart.svg

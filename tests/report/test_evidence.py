@@ -28,15 +28,31 @@ def planted() -> dict[str, Any]:
         "disagreement": [{"by": "label", "value": name, "rows": 9, "agreement": level} for name in ("a", "b")],
         "classes": {
             "table": [{"label": "<b>joy</b>", "support": 9, "models": {name: {"precision": level, "recall": level, "f1": level} for name in models}}],
-            "confusions": {"student": [{"label": "joy", "answered": "fear", "rows": 4, "share": 0.4}], "teacher": []},
+            "confusions": {
+                "student": [{"label": "joy", "answered": "fear", "rows": 4, "share": 0.4, "intervals": {"share": {"value": 0.4, "low": 0.1, "high": 0.7}}}],
+                "teacher": [{"label": "joy", "answered": "fear", "rows": 0, "share": 0.0, "intervals": {"share": {"value": 0.0, "low": 0.0, "high": 0.0}}}],
+            },
         },
         "disagreement_examples": [
             {"before": "the <i>", "teacher": " sea", "student": " hill", "teacher_share": 0.9, "student_share": 0.4, "kl": 2.0}
         ],
-        "calibration": {"student": {"temperature": 2.0, "nll": 1.0, "nll_mended": 0.5, "ece": 0.1, "ece_mended": 0.01}},
+        "calibration": {"student": {"temperature": 2.0, "nll": 1.0, "nll_mended": 0.5, "ece": 0.1, "ece_mended": 0.01,
+            "intervals": {"temperature": {"value": 2.0, "low": 1.81, "high": None}, "nll": {"value": 1.0, "low": 0.9, "high": 1.1}}}},
+        "memorisation": {"canaries": {
+            "count": 8, "read": 4.0, "chance": 1.4, "most": 7.0, "says": "Known.",
+            "models": {"student": {"mean": 5.0, "p": 0.001, "intervals": {"mean": {"value": 5.0, "low": 4.0, "high": 6.0}}}},
+        }},
         "seeds": {"count": 3, "gain": {"mean": 0.0, "deviation": 0.1, "low": -0.1, "high": 0.1}},
         "economics": {"teacher_per_million": 3.0, "student_per_million": 1.0, "making": 2.0, "break_even_requests": 1e6, "note": None},
     }  # fmt: skip
+
+
+def test_the_numbers_of_every_section_stand_between_their_limits() -> None:
+    rows = {part.title: part.rows for part in sections(planted())}
+    mended = rows["The temperature that would mend the confidence"][0]
+    assert mended[1:] == ["2.00 [1.81, –]", "1.00 [0.90, 1.10]", "0.500", "0.100", "0.0100"]
+    assert rows["What is taken for what"] == [["joy → fear", "4: 40 % (10–70 %)", "0"]]
+    assert rows["Planted secrets"][0][2] == "5.0 [4.0, 6.0] (p = 0.001)"
 
 
 def test_every_section_is_on_the_page_and_data_stays_text() -> None:

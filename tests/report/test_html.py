@@ -198,3 +198,21 @@ def test_a_run_with_missing_parts_still_gets_its_page(make, cut):
     page = _page(results)
     assert _Page(page).open == []
     assert "None" not in page and not re.search(r"\bnan\b", page)
+
+
+def test_answers_of_language_models_can_be_chosen_by_who_was_right():
+    results = language_model()
+    results["samples"] = [
+        {
+            "prompt": f"prompt {n}", "reference": "<b>42</b>", "teacher": "42", "student": answer, "kind": kind,
+            "right": {"teacher": True, "student": kind == "both right"},
+        }
+        for n, (answer, kind) in enumerate((("42", "both right"), ("41", "student fails")))
+    ]  # fmt: skip
+    page = render_html(results, RECIPE, "stillhouse run x.yaml")
+    for kind in ("both-right", "student-fails"):
+        assert page.count(f'id="rows-{kind}"') == 1
+    assert "student fails, teacher does not <span>1</span>" in page
+    assert page.count("✗ wrong") == 1 and page.count("✓ right") == 3
+    assert "Answer in the data: &lt;b&gt;42&lt;/b&gt;" in page
+    assert 'id="rows-same"' not in page

@@ -82,3 +82,22 @@ def test_every_speed_says_at_which_batch_and_an_older_run_that_kept_none_says_no
     for model in (older["teacher"], older["student"], *older["controls"].values()):
         del model["throughput"]["batch"]
     assert "speed, rows/s" in result_table(older).columns
+
+
+def test_speeds_and_waits_stand_between_their_limits_and_what_is_exact_stands_alone():
+    results = language_model()
+    student = results["student"]
+    student["throughput"] |= {
+        "generate": 50.0,
+        "intervals": {"generate": {"value": 50.0, "low": 48.0, "high": 51.0}},
+    }
+    student["latency"] = {
+        "what": "first token", "p50": 0.021, "p95": 0.04,
+        "intervals": {"p50": {"value": 0.021, "low": 0.02, "high": 0.03}, "p95": {"value": 0.04, "low": 0.03, "high": None}},
+    }  # fmt: skip
+    table = result_table(results)
+    row = dict(zip(table.columns, table.rows[1], strict=True))
+    assert row["generation at batch 1, tokens/s"] == "50.0 [48.0, 51.0]"
+    assert row["time to first token, p50"] == "21 ms [20 ms, 30 ms]"
+    assert row["time to first token, p95"] == "40 ms [30 ms, –]"
+    assert "[" not in row["parameters"] + row["on disk"] + row["peak memory"]

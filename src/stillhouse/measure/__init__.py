@@ -23,6 +23,7 @@ from .metrics import (
     with_merged_bins,
 )
 from .multiple import claimed, family, holm, holm_by_name, least_visible, spread
+from .quantiles import median_interval, middle, quantile_interval
 from .shift import FLIPS, MOVED, flip_rows, moved_rows, same_answers, shift_facts, shift_rows
 from .text import ANSWER_METRICS
 
@@ -63,8 +64,11 @@ __all__ = [
     "inheritance_in_words",
     "interval",
     "least_visible",
+    "median_interval",
     "mended",
+    "middle",
     "moved_rows",
+    "quantile_interval",
     "reliability",
     "retention",
     "same_answers",

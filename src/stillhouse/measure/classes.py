@@ -3,14 +3,13 @@
 Shapes: N rows, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from .intervals import interval
-from .metrics import FloatArray, Metric, Rows, mean, ratio, value_or_none
+import numpy as np
 
-WITH_INTERVALS = 20
-"""Classes up to which each number gets its interval; beyond, the values alone are told."""
+from .intervals import intervals_by_class
+from .metrics import FloatArray, Metric, Rows, mean, ratio
 
 
 def _f1(sums: dict[str, FloatArray]) -> FloatArray:
@@ -33,35 +32,73 @@ def class_table(
 
     Args: models: name -> statistics with `tp`, `pred` and `true`, [N, C].
     """
-    several = len(labels) <= WITH_INTERVALS
-    table = []
-    for number, label in enumerate(labels):
-        found: dict[str, Any] = {}
-        support = 0
-        for name, rows in models.items():
-            own = {column: rows[column][:, number] for column in ("tp", "pred", "true")}
-            support = int(own["true"].sum())
-            found[name] = {
-                metric.name: interval(metric, own, resamples=resamples, seed=seed).as_json()
-                if several
-                else {"value": value_or_none(metric, own), "low": None, "high": None, "note": None}
-                for metric in PER_CLASS
-            }
-        table.append({"label": label, "support": support, "models": found})
-    return table
-
-
-def confusions(rows: Rows, labels: Sequence[str], most: int = 12) -> list[dict[str, Any]]:
-    """[{"label", "answered", "rows", "share"}] of the classes most often taken for another; share of the class's rows."""
-    counts_CC = rows["true"].T @ rows["pred"]
-    support_C = rows["true"].sum(axis=0)
-    pairs = [
-        (int(counts_CC[a, b]), a, b)
-        for a in range(len(labels))
-        for b in range(len(labels))
-        if a != b and counts_CC[a, b] > 0
-    ]
+    found = {
+        name: [intervals_by_class(metric, rows, resamples=resamples, seed=seed) for metric in PER_CLASS]
+        for name, rows in models.items()
+    }
+    support = [int(rows) for rows in next(iter(models.values()))["true"].sum(axis=0)] if models else []
     return [
-        {"label": labels[a], "answered": labels[b], "rows": rows_, "share": rows_ / float(support_C[a])}
-        for rows_, a, b in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))[:most]
+        {
+            "label": label,
+            "support": support[number],
+            "models": {
+                name: {
+                    metric.name: of_class[number].as_json()
+                    for metric, of_class in zip(PER_CLASS, each, strict=True)
+                }
+                for name, each in found.items()
+            },
+        }
+        for number, label in enumerate(labels)
     ]
+
+
+TAKEN = mean("share", "taken", "true", False, "share", "share of a class that is taken for another")
+MOST = 12
+"""Confusions of a model, the most frequent first."""
+
+
+def confusions(
+    models: dict[str, Rows],
+    labels: Sequence[str],
+    units: Callable[[Rows], Rows],
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, list[dict[str, Any]]]:
+    """name -> [{"label", "answered", "rows", "share", "intervals": {"share": …}}]; share of the class's rows.
+
+    The classes that a model most often takes for another, and after them those that the other models do, so that each can be
+    seen beside the others.
+
+    Args: models: name -> statistics of each row; units: sums statistics over the rows that are resampled together.
+    """
+    own = {name: _most_taken(rows) for name, rows in models.items()}
+    found = {}
+    for name, rows in models.items():
+        pairs = list(dict.fromkeys([*own[name], *(pair for others in own.values() for pair in others)]))
+        if not pairs:
+            return {each: [] for each in models}
+        classes, answers = (list(side) for side in zip(*pairs, strict=True))
+        true_NP = rows["true"][:, classes]
+        taken_NP = true_NP * rows["pred"][:, answers]
+        shares = intervals_by_class(
+            TAKEN, units({"taken": taken_NP, "true": true_NP}), resamples=resamples, seed=seed
+        )
+        found[name] = [
+            {
+                "label": labels[a], "answered": labels[b], "rows": int(taken), "share": share.value,
+                "intervals": {"share": share.as_json()},
+            }
+            for (a, b), taken, share in zip(pairs, taken_NP.sum(axis=0), shares, strict=True)
+        ]  # fmt: skip
+    return found
+
+
+def _most_taken(rows: Rows) -> list[tuple[int, int]]:
+    """(class, answer) of the MOST frequent confusions; of equals, the first classes."""
+    counts_CC = rows["true"].T @ rows["pred"]
+    np.fill_diagonal(counts_CC, 0.0)
+    order = np.argsort(-counts_CC, axis=None, kind="stable")[:MOST]
+    pairs = [(int(at) // len(counts_CC), int(at) % len(counts_CC)) for at in order]
+    return [(a, b) for a, b in pairs if counts_CC[a, b] > 0]

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics import FloatArray
+from .intervals import RESAMPLES, interval
+from .metrics import FloatArray, mean
 
 DRAWS = 20_000
 """Of ranks by chance."""
@@ -38,14 +39,22 @@ def by_chance(count: int, candidates: int, seed: int) -> FloatArray:
     return np.asarray(exposures(drawn, candidates).mean(axis=1))
 
 
-def exposure_facts(nll_CA: FloatArray, seed: int) -> dict[str, Any]:
-    """{"exposures", "mean", "p"}: of one model, bits, and the chance of as much by luck."""
+MEAN = mean("exposure", "bits", "secrets", False, "bits", "mean exposure")
+
+
+def exposure_facts(nll_CA: FloatArray, seed: int, resamples: int = RESAMPLES) -> dict[str, Any]:
+    """{"exposures", "mean", "intervals", "p"}: of one model, bits, and the chance of as much by luck.
+
+    The interval is over the secrets: what others would show that are planted as often.
+    """
     found = exposures(ranks(nll_CA), nll_CA.shape[1])
     chance = by_chance(len(nll_CA), nll_CA.shape[1], seed)
+    rows = {"bits": found, "secrets": np.ones(len(found))}
     extreme = int((chance >= found.mean() - 1e-9).sum())
     return {
         "exposures": [float(value) for value in found],
         "mean": float(found.mean()),
+        "intervals": {"mean": interval(MEAN, rows, resamples=resamples, seed=seed).as_json()},
         "p": (1 + extreme) / (1 + DRAWS),
     }
 

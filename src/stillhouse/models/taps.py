@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import RecipeError
 from ..losses import Head
@@ -214,7 +214,8 @@ def tapped(model: PreTrainedModel, points: Sequence[str]) -> Iterator[dict[str, 
     """
     caught: dict[str, Tensor] = {}
     layers = layers_of(model)[1] if points else nn.ModuleList()
-    handles = [handle for point in points for handle in _tap(layers, point, caught)]
+    config = model.config.get_text_config()
+    handles = [handle for point in points for handle in _tap(layers, config, point, caught)]
     try:
         yield caught
     finally:
@@ -244,7 +245,7 @@ def write_out_attention(model: PreTrainedModel) -> None:
             module.attention_dropout = 0.0
 
 
-def _tap(layers: nn.ModuleList, point: str, caught: dict[str, Tensor]) -> list[Any]:
+def _tap(layers: nn.ModuleList, config: PreTrainedConfig, point: str, caught: dict[str, Tensor]) -> list[Any]:
     what, _, number = point.partition(".")
     if int(number) > len(layers) or (number == "0" and what != "hidden"):
         raise RecipeError(
@@ -272,7 +273,10 @@ def _tap(layers: nn.ModuleList, point: str, caught: dict[str, Tensor]) -> list[A
                 caught.setdefault(point, out[1])
 
         return [module.register_forward_hook(look) for module in layer.modules()]
-    found = [m for name, m in layer.named_modules() if name.rpartition(".")[2] in PROJECTIONS[what]]
+    found = _parts(layer, PROJECTIONS[what])
+    together = _parts(layer, TOGETHER) if config.model_type in (*IN_BLOCKS, *BY_GROUP) else []
+    if together:
+        return [together[0].register_forward_hook(lambda _, __, out: keep(part_of(out, what, config)))]
     if not found:
         raise RecipeError(
             f"objective: {type(layer).__name__} has no part named {' or '.join(PROJECTIONS[what])}; relations of this "
@@ -281,6 +285,31 @@ def _tap(layers: nn.ModuleList, point: str, caught: dict[str, Tensor]) -> list[A
     return [found[0].register_forward_hook(lambda _, __, out: keep(out))]
 
 
+def _parts(layer: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    return [module for name, module in layer.named_modules() if name.rpartition(".")[2] in names]
+
+
+def part_of(together: Tensor, what: str, config: PreTrainedConfig) -> Tensor:
+    """Queries, keys or values, [B, T, their heads · d], out of one product [B, T, (h + 2 · k) · d].
+
+    There are h heads of width d; k, how many of them have keys and values of their own, follows from the width.
+    """
+    heads = int(config.num_attention_heads)
+    width = int(config.to_dict().get("head_dim") or config.hidden_size // heads)
+    own = (together.shape[-1] // width - heads) // 2
+    place = "qkv".index(what)
+    if config.model_type in IN_BLOCKS:
+        return torch.split(together, [heads * width, own * width, own * width], dim=-1)[place]
+    groups = together.reshape(*together.shape[:-1], own, heads // own + 2, width)
+    return torch.split(groups, [heads // own, 1, 1], dim=-2)[place].flatten(-3)
+
+
+TOGETHER = ("c_attn", "query_key_value", "qkv_proj", "Wqkv")
+"""What families call the part that makes queries, keys and values in one product."""
+IN_BLOCKS = ("gpt2", "modernbert", "phi3")
+"""Families in whose product come all queries first, then all keys, then all values."""
+BY_GROUP = ("bloom", "falcon", "gpt_bigcode", "gpt_neox")
+"""Families in whose product come the queries of a first group of heads, their key and their value, then those of the next."""
 PROJECTIONS = {
     "q": ("q_proj", "query", "q_lin", "q"),
     "k": ("k_proj", "key", "k_lin", "k"),

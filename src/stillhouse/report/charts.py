@@ -165,7 +165,8 @@ def gain_forest(results: Results) -> Chart | None:
 
 
 def reliability(results: Results) -> Chart | None:
-    """How often a class given with confidence c was right; the area of a point is the number of rows in it."""
+    """How often a class, or a language model's likeliest next token, given with confidence c was right; the area of a point is
+    the number of rows or tokens in it."""
     bins = results.get("reliability") or {}
     filled = {
         key: [
@@ -197,7 +198,8 @@ def reliability(results: Results) -> Chart | None:
         )
         axes.set_xlim(max(0.0, lowest - 0.06), 1.02)
         axes.set_ylim(max(0.0, lowest - 0.06), 1.03)
-        axes.set_xlabel("confidence in the class given")
+        given = "class given" if results["task"] == "classification" else "likeliest token"
+        axes.set_xlabel(f"confidence in the {given}")
         axes.set_ylabel("share that was right")
         legend_below(figure, axes, columns=3)
         return to_chart(figure, "reliability", "Confidence against accuracy", "; ".join(words) + ".")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .numbers import MISSING, count, in_words, known, number, with_interval
+from .numbers import MISSING, beside, count, in_words, known, number, percent, with_interval
 from .table import Results, dataset_names, metric_title
 
 MOST = 24
@@ -112,17 +112,18 @@ def _confused(results: Results) -> Section | None:
         [
             f"{one['label']} → {one['answered']}",
             _of_class(one),
-            _of_class(theirs[at]) if at in theirs else "0",
+            _of_class(theirs[at]) if at in theirs else MISSING,
         ]
         for one in (found.get("student") or [])[:MOST]
         for at in [(one["label"], one["answered"])]
     ]
     columns = ["class → answer", "student", "teacher"]
-    return Section("What is taken for what", [], columns, rows) if rows else None
+    says = ["Rows, and which share of the class they are."]
+    return Section("What is taken for what", says, columns, rows) if rows else None
 
 
 def _of_class(one: dict[str, Any]) -> str:
-    return f"{one['rows']:,} ({number(100 * one['share'], 0)} % of the class)"
+    return f"{one['rows']:,}: {percent(beside(one, 'share'))}" if one["rows"] else "0"
 
 
 def _counterfactual(results: Results) -> Section | None:
@@ -203,13 +204,14 @@ def _mended(results: Results) -> Section | None:
     rows = [
         [
             name.replace("hard_only", WHO[2]),
-            number(each["temperature"]),
-            f"{number(each['nll'])} → {number(each['nll_mended'])}",
-            MISSING if each["ece"] is None else f"{number(each['ece'])} → {number(each['ece_mended'])}",
+            *(
+                with_interval(beside(each, key))
+                for key in ("temperature", "nll", "nll_mended", "ece", "ece_mended")
+            ),
         ]
         for name, each in found.items()
     ]
-    columns = ["", "temperature", "likelihood, −log", "calibration error"]
+    columns = ["", "temperature", "likelihood, −log", "at that", "calibration error", "at that"]
     return Section("The temperature that would mend the confidence", [], columns, rows) if rows else None
 
 
@@ -269,7 +271,7 @@ def _memorised(results: Results) -> Iterator[Section]:
             f"mean exposure, bits ({secrets['count']} secrets, {number(secrets['read'])} times read; "
             f"{number(secrets['chance'])} by chance, at most {number(secrets['most'])})",
             *(
-                f"{number(one['mean'])} (p = {number(one['p'], 3)})" if one else MISSING
+                f"{with_interval(beside(one, 'mean'))} (p = {number(one['p'], 3)})" if one else MISSING
                 for one in (secrets["models"].get(name) for name in NAMES)
             ),
         ]

@@ -104,6 +104,9 @@ def _samples(results: Results) -> list[dict[str, Any]]:
             for key in SPEAKERS
             if sample.get(key) is not None
         }
+        for key, right in (sample.get("right") or {}).items():
+            if key in said:
+                said[key]["right"] = right
         kind = _kind(said)
         if label is not None and sample.get("kind") in WENT:
             kind, *right = WENT[sample["kind"]]
@@ -113,7 +116,7 @@ def _samples(results: Results) -> list[dict[str, Any]]:
         asked = str(sample.get("prompt", sample.get("text", "")))
         found.append(
             {
-                "asked": asked[:TEXT], "more": asked[TEXT:], "label": label, "kind": kind, "few": True,
+                "asked": asked[:TEXT], "more": asked[TEXT:], "label": label, "reference": sample.get("reference"), "kind": kind, "few": True,
                 "answers": [(key, SPEAKERS[key], each) for key, each in said.items()],
             }
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """Numbers as people read them: 134.5M, 269 MB, 2 min 05 s, 1.02 [0.99, 1.05]."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 MISSING = "–"
@@ -78,13 +78,28 @@ def with_interval(measured: Mapping[str, Any] | None, sign: float = 1.0) -> str:
 
     `sign` -1 turns the number around, bounds included.
     """
-    if measured is None or not known(measured.get("value")):
+    found = measured or {}
+    low, high = ("low", "high") if sign > 0 else ("high", "low")
+    places = decimals_for(found)
+    turned = {"value": found.get("value"), "low": found.get(low), "high": found.get(high)}
+    return within(turned, lambda value: number(sign * value, places))
+
+
+def within(measured: Mapping[str, Any], show: Callable[[float], str]) -> str:
+    """As `with_interval`, each number as `show` has it: '20 ms [18 ms, –]' where only one of the bounds is known."""
+    if not known(measured.get("value")):
         return MISSING
-    if not (known(measured.get("low")) and known(measured.get("high"))):
-        return number(sign * measured["value"])
-    places = decimals_for(measured)
-    value, low, high = (number(sign * measured[key], places) for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]" if sign > 0 else f"{value} [{high}, {low}]"
+    bounds = [
+        show(bound) if bound is not None and known(bound) else MISSING
+        for bound in (measured.get("low"), measured.get("high"))
+    ]
+    value = show(measured["value"])
+    return value if bounds == [MISSING, MISSING] else f"{value} [{bounds[0]}, {bounds[1]}]"
+
+
+def beside(found: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A plain number with its interval, which lies beside it under "intervals"; without one, the number alone."""
+    return (found.get("intervals") or {}).get(key) or {"value": found.get(key)}
 
 
 def percent(share: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .numbers import MISSING, count, duration, number, percent, size, with_interval
+from .numbers import MISSING, beside, count, duration, percent, size, with_interval, within
 
 Results = dict[str, Any]
 """The content of results.json."""
@@ -79,7 +79,7 @@ def metric_names(results: Results) -> list[str]:
 
 
 def _cost_columns(everyone: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
-    """(title, one cell a model) of what each model costs."""
+    """(title, one cell a model) of what each model costs; parameters and bytes are exact, and the peak is that of one process."""
     yield "parameters", [count(each.get("parameters")) for each in everyone]
     yield "on disk", [size(each.get("bytes")) for each in everyone]
     speeds = [each.get("throughput") or {} for each in everyone]
@@ -87,14 +87,14 @@ def _cost_columns(everyone: list[dict[str, Any]]) -> Iterator[tuple[str, list[st
         one = next((speed for speed in speeds if key in speed), {})
         title += at_batch(one, key)
         unit = one.get("unit")
-        yield f"{title}, {unit}" if unit else title, [number(speed.get(key)) for speed in speeds]
+        yield f"{title}, {unit}" if unit else title, [with_interval(beside(speed, key)) for speed in speeds]
     waits = [each.get("latency") or {} for each in everyone]
     what = next((wait["what"] for wait in waits if wait), "answer")
     for share in ("p50", "p95"):
-        cells = [duration(wait.get(share)) if share in wait else MISSING for wait in waits]
+        cells = [within(beside(wait, share), duration) for wait in waits]
         yield f"time to {what}, {share}", cells
     unit = next((str(speed["unit"]).removesuffix("s/s") for speed in speeds if "unit" in speed), "unit")
-    yield f"joules a {unit}", [number(speed.get("joules")) for speed in speeds]
+    yield f"joules a {unit}", [with_interval(beside(speed, "joules")) for speed in speeds]
     yield "peak memory", [size(each.get("peak_memory_bytes")) for each in everyone]
 
 

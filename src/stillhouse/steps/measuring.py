@@ -13,7 +13,7 @@ from ..evaluate import Evaluation, index_of, texts_of
 from ..files import read_jsonl
 from ..pipeline import Results
 from ..progress import Watch
-from ..samples import Writing, classified, furthest_apart
+from ..samples import Writing, answered, classified, furthest_apart
 from ..tasks import Task
 from .asking import BY_TEACHER, heard_of, what_was_said
 from .prepare import located
@@ -68,7 +68,8 @@ def let_read(
     """
     evaluation, held = measured.evaluation, measured.held["eval"]
     examples = evaluation.sets["eval"]
-    writing = Writing(task, examples, recipe.report.samples, watch, measured.said)
+    asked = recipe.evaluate.answers is not None and "teacher" in folders  # then its answers are the samples
+    writing = Writing(task, examples, 0 if asked else recipe.report.samples, watch, measured.said)
     reasons = any(example.reasons for example in measured.train)
     timed: dict[str, PreTrainedModel] = {}
     known: dict[str, dict[str, Any]] = {}
@@ -86,6 +87,8 @@ def let_read(
         del model  # or the next one would lie beside it
     evaluation.measure()
     samples = writing.found
+    if asked:
+        samples = answered(evaluation.answers, evaluation.written, recipe.report.samples)
     if task.labels:
         texts = texts_of(task, examples, held) or []
         main = {name: rows["eval"] for name, rows in evaluation.rows.items()}

@@ -8,13 +8,14 @@ narrow, and then it holds a little less often).
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, comb
+from math import ceil
 from statistics import median
 
 import torch
 from transformers import PreTrainedModel
 
 from ..data.encode import Example
+from ..measure import middle
 from ..models.machine import device, synchronise
 from ..tasks import Task, on_device
 
@@ -79,16 +80,3 @@ class Speed:
             scores.head.logits(scores.hidden[:512])
         synchronise()
         return time.perf_counter() - start
-
-
-def middle(values: Sequence[float]) -> tuple[float, float]:
-    """Between which of them the median of what they come from lies, in at least 95 of 100 cases; all of them, if few.
-
-    The number of values below that median is binomial with one half.
-    """
-    ordered, count = sorted(values), len(values)
-    below, outside = 0, 1 / 2**count
-    while outside + comb(count, below + 1) / 2**count <= 0.025:
-        below += 1
-        outside += comb(count, below) / 2**count
-    return ordered[below], ordered[count - 1 - below]
