@@ -95,7 +95,7 @@ def test_top_k_comes_back_with_its_ids_within_a_sixteenth_of_a_nat_and_with_its_
 
 @pytest.mark.parametrize("top_k", [1, 16, 399])
 def test_what_is_lost_of_top_k_is_a_divergence_below_an_eighth_of_a_steps_square(tmp_path, top_k):
-    """Of K + 1 outcomes, the tail among them, also where the teacher is sure: rounding of its best outcome would be the tail's."""
+    """The tail is the last of K + 1 outcomes, and a rounded best outcome of a sure teacher would be an error of it."""
     logits = sure_and_unsure(400)
     ids, log_p = topk_log_probs(logits, top_k)
     found = through_a_shard(tmp_path, TopK(ids, log_p, 2.0), [7], topk_meta(top_k, 400))
@@ -104,7 +104,8 @@ def test_what_is_lost_of_top_k_is_a_divergence_below_an_eighth_of_a_steps_square
     kept = exact.gather(-1, found.ids)
     lost = (kept.exp() * (kept - told)).sum(-1)
     tail, told_tail = (1 - values.exp().sum(-1) for values in (kept, told))
-    lost += tail * (tail / told_tail.clamp_min(1e-12)).log()
+    tail = tail.clamp_min(0)
+    lost += torch.special.xlogy(tail, tail / told_tail.clamp_min(1e-12))
     assert (lost <= (1 / 16) ** 2 / 8 + 1e-6).all()
     assert top_k == 1 or lost.max() > 1e-5
 
@@ -222,19 +223,44 @@ def test_the_plans_bytes_are_near_those_on_disk(tmp_path, folder, task, label):
     assert 0.4 < bytes_a_position(label, task.outcomes) * positions / size < 2.5
 
 
-def test_pandas_reads_drawn_targets_by_the_lines_of_the_docs(tmp_path, folder, task, examples):
-    cache = cached(tmp_path / "cache", folder, task, examples)
-    place = {"shard": tmp_path / "cache" / "00000.parquet", "outcomes": task.outcomes}
+def lines_of_the_docs(shard):
+    """What the docs' lines define, run for this shard."""
+    place = {"shard": shard}
     lines = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text(encoding="utf-8")
     exec(lines.partition("```python\n# a shard")[2].partition("```")[0].partition("\n")[2], place)
-    rows = {row.key: row for row in place["table"].itertuples()}
+    return place, {row.key: row for row in place["table"].itertuples()}
+
+
+def test_pandas_reads_drawn_targets_by_the_lines_of_the_docs(tmp_path, folder, task, examples):
+    cache = cached(tmp_path / "cache", folder, task, examples)
+    place, rows = lines_of_the_docs(tmp_path / "cache" / "00000.parquet")
     assert len(rows) == len(examples)
     for example in examples:
         mine = cache.get(example.key)
         for position in range(len(mine)):
-            kept, drawn = place["outcomes_at"](rows[example.key], position)
+            kept, drawn = place["drawn_at"](rows[example.key], position)
             used = mine.shares[position] > 0
             expected = dict(
                 zip(mine.ids[position][used].tolist(), mine.shares[position][used].tolist(), strict=True)
             )
             assert {**kept, **dict.fromkeys(drawn, 1 / 12)} == pytest.approx(expected)
+
+
+def test_pandas_reads_top_k_targets_by_the_lines_of_the_docs(tmp_path, folder, task, examples):
+    cache = cached(tmp_path / "cache", folder, task, examples, top_k=16, samples=None)
+    place, rows = lines_of_the_docs(tmp_path / "cache" / "00000.parquet")
+    for example in examples:
+        mine = cache.get(example.key)
+        for position in range(len(mine)):
+            expected = dict(
+                zip(mine.ids[position].tolist(), mine.log_p[position].exp().tolist(), strict=True)
+            )
+            assert place["topk_at"](rows[example.key], position) == pytest.approx(expected, rel=1e-5)
+
+
+def test_pandas_reads_the_probabilities_of_all_outcomes_as_they_are(tmp_path, folder, task, examples):
+    import pandas
+
+    cache = cached(tmp_path, folder, task, examples, top_k="all", samples=None)
+    for row in pandas.read_parquet(tmp_path / "00000.parquet").itertuples():
+        assert (row.log_p.reshape(row.positions, -1) == cache.get(row.key).log_p.numpy()).all()
