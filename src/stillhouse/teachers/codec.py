@@ -56,7 +56,7 @@ def bytes_a_position(label: Label, outcomes: int) -> float:
     if label.samples is not None:
         return 1.95 * math.pow(label.samples, 0.71) * large
     kept = _kept(label.top_k, outcomes)
-    return 1.5 * kept if kept == outcomes else 2.0 + 1.7 * kept * large
+    return 1.4 * kept if kept == outcomes else 2.0 + 1.7 * kept * large
 
 
 def _kept(top_k: int | Literal["all"], outcomes: int) -> int:
