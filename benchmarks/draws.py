@@ -43,6 +43,18 @@ def bytes_on_disk(examples: list[Example], targets: list[Kept], settings: dict[s
         return sum(path.stat().st_size for path in Path(place).glob("*.parquet"))
 
 
+def some_rows(task: Task, rows: int) -> list[Example]:
+    """As many windows of the book, and as many of film reviews."""
+    texts = [{"id": "book", "where": "", "text": book()}]
+    texts += [
+        {"id": f"{n}", "where": "", "text": row["text"]} for n, row in enumerate(reviews("imdb")[:rows])
+    ]
+    encoded_rows = task.encode(texts)[0]
+    examples = [one for one in encoded_rows if one.row == "book"][:rows]
+    examples += [one for one in encoded_rows if one.row != "book"][:rows]
+    return [replace(one, row=f"{number}") for number, one in enumerate(examples)]
+
+
 def states(task: Task, folder: Path, examples: list[Example], every: int) -> tuple[list[Tensor], Tensor]:
     """Hidden states of each example, and the head, of a model with every so-manieth layer."""
     model: Any = task.load(folder, torch.float32).eval()
@@ -60,15 +72,7 @@ def main() -> None:
     asked = arguments(__doc__ or "", rows=8, length=256, draws="8,16,30,64", top=64)
     folder = smollm2()
     task = make_task("causal_lm", load_tokenizer(folder), asked.length)
-    texts = [{"id": "book", "where": "", "text": book()}]
-    texts += [
-        {"id": f"{n}", "where": "", "text": row["text"]}
-        for n, row in enumerate(reviews("imdb")[: asked.rows])
-    ]
-    encoded_rows = task.encode(texts)[0]
-    examples = [one for one in encoded_rows if one.row == "book"][: asked.rows]
-    examples += [one for one in encoded_rows if one.row != "book"][: asked.rows]
-    examples = [replace(one, row=f"{number}") for number, one in enumerate(examples)]
+    examples = some_rows(task, asked.rows)
     theirs, head = states(task, folder, examples, 1)
     mine, _ = states(task, folder, examples, 2)
     generator = torch.Generator().manual_seed(0)

@@ -1,21 +1,23 @@
 """What is kept of a teacher comes back as it was, to the bounds that the codec states."""
 
+import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import tiny
 from stillhouse.data.encode import Example
-from stillhouse.losses.sparse import draw_sampled
+from stillhouse.losses.sparse import draw_sampled, topk_log_probs
 from stillhouse.models.load import load_tokenizer
 from stillhouse.progress import Silent
 from stillhouse.recipe import Label
 from stillhouse.tasks import make_task
 from stillhouse.teachers import Sampled, TopK
 from stillhouse.teachers.cache import CachedTeacher, Entry, SoftTargetCache
-from stillhouse.teachers.codec import bytes_a_position, decoded, encoded
+from stillhouse.teachers.codec import bytes_a_position, encoded
 from stillhouse.teachers.gaps import Order, read_gaps, written_gaps
 from stillhouse.teachers.labelling import ask, draws_of
 from stillhouse.teachers.local import LocalTeacher
@@ -46,18 +48,93 @@ def cached(place, folder, task, examples, batch=4, **changes):
     return cache
 
 
-@pytest.mark.parametrize("outcomes", [400, 65_536, 151_936])
-def test_top_k_comes_back_within_float16_and_ids_of_every_vocabulary_exactly(outcomes):
+def through_a_shard(place, targets, counted, meta):
+    """What a new reader finds of targets that were written."""
+    rows = [
+        Entry(Example(str(number), "", [], [-100, *[0] * count, -100], [0], 0), values)
+        for number, (count, values) in enumerate(zip(counted, encoded(targets, counted, meta), strict=True))
+    ]
+    SoftTargetCache(place, meta).add(rows)
+    opened = SoftTargetCache(place, meta)
+    return joined([opened.get(str(number)) for number in range(len(counted))], torch.device("cpu"))
+
+
+def topk_meta(top_k, outcomes):
+    return {"temperature": 2.0, "top_k": top_k, "samples": None, "outcomes": outcomes}
+
+
+def sure_and_unsure(outcomes):
+    """Teachers of many temperatures, one of which is nearly certain and one knows nothing."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.stack([torch.randperm(outcomes, generator=generator)[:5] for _ in range(7)])
-    ids[0, 0] = outcomes - 1
-    log_p = -torch.rand(7, 5, generator=generator).cumsum(-1) * 4
-    meta = {"temperature": 2.0, "top_k": 5, "samples": None, "outcomes": outcomes}
-    first, second = encoded(TopK(ids, log_p, 2.0), [3, 4], meta)
-    for row, at in ((first, slice(0, 3)), (second, slice(3, 7))):
-        found = decoded(row, at.stop - at.start, meta, None)
-        assert torch.equal(found.ids, ids[at])
-        assert ((found.log_p - log_p[at]).abs() <= 2**-11 * log_p[at].abs() + 1e-7).all()
+    logits = torch.randn(7, outcomes, generator=generator) * torch.tensor([[0.5, 1, 2, 4, 8, 0, 1]]).T
+    logits[6, outcomes - 1] = 25.0
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("top_k", "outcomes"), [(1, 400), (5, 400), (399, 400), (64, 65_536), (1, 151_936), (64, 151_936), (1, 2)]
+)
+def test_top_k_comes_back_with_its_ids_within_a_sixteenth_of_a_nat_and_with_its_whole_mass(
+    tmp_path, top_k, outcomes
+):
+    ids, log_p = topk_log_probs(sure_and_unsure(outcomes), top_k)
+    found = through_a_shard(tmp_path, TopK(ids, log_p, 2.0), [3, 0, 4], topk_meta(top_k, outcomes))
+    assert found.ids.shape == ids.shape
+    assert found.temperature == 2.0
+    for mine, theirs, values in zip(found.ids, ids, log_p, strict=True):
+        assert set(mine.tolist()) == set(theirs.tolist())
+        own = torch.zeros(outcomes).scatter_(0, theirs, values).gather(0, mine)
+        bound = 1 / 16 + 2**-11 * values.double().logsumexp(-1).abs()
+        assert ((found.log_p[found.ids.eq(mine).all(-1)] - own).abs().amin(0) <= bound + 1e-6).all()
+    mass, told = (values.double().logsumexp(-1) for values in (log_p, found.log_p))
+    torch.testing.assert_close(told, mass, rtol=2**-11, atol=2e-7)
+    assert (found.log_p.diff(dim=-1) <= 0).all()
+    tied = found.log_p.diff(dim=-1) == 0
+    assert (found.ids.diff(dim=-1)[tied] > 0).all()
+
+
+@pytest.mark.parametrize("top_k", [1, 16, 399])
+def test_what_is_lost_of_top_k_is_a_divergence_below_an_eighth_of_a_steps_square(tmp_path, top_k):
+    """The tail is the last of K + 1 outcomes, and a rounded best outcome of a sure teacher would be an error of it."""
+    logits = sure_and_unsure(400)
+    ids, log_p = topk_log_probs(logits, top_k)
+    found = through_a_shard(tmp_path, TopK(ids, log_p, 2.0), [7], topk_meta(top_k, 400))
+    exact = torch.log_softmax(logits.double(), -1)
+    told = found.log_p.double()
+    kept = exact.gather(-1, found.ids)
+    lost = (kept.exp() * (kept - told)).sum(-1)
+    tail, told_tail = (1 - values.exp().sum(-1) for values in (kept, told))
+    tail = tail.clamp_min(0)
+    lost += torch.special.xlogy(tail, tail / told_tail.clamp_min(1e-12))
+    assert (lost <= (1 / 16) ** 2 / 8 + 1e-6).all()
+    assert top_k == 1 or lost.max() > 1e-5
+
+
+def test_outcomes_that_the_teacher_excludes_and_such_beyond_all_steps_are_told_apart(tmp_path):
+    log_p = torch.tensor([[0.0, -9_000.0, -math.inf, -math.inf], [-0.5, -0.9327521, -math.inf, -math.inf]])
+    ids = torch.tensor([[7, 2, 0, 99], [3, 1, 2, 0]])
+    found = through_a_shard(tmp_path, TopK(ids, log_p, 2.0), [2], topk_meta(4, 100))
+    assert found.ids.tolist() == [[7, 2, 0, 99], [3, 1, 0, 2]]
+    assert found.log_p[:, 2:].tolist() == [[-math.inf] * 2] * 2
+    assert found.log_p[0, :2].tolist() == [0.0, -(2**16 - 2) / 16]
+    assert (found.log_p[1, :2] - log_p[1, :2]).abs().max() <= 1 / 16
+
+
+@pytest.mark.parametrize(("top_k", "outcomes"), [("all", 400), (64, 2), (3, 3), ("all", 70_000)])
+def test_where_all_outcomes_are_kept_no_ids_are_and_probabilities_come_back_within_float16(
+    tmp_path, top_k, outcomes
+):
+    logits = sure_and_unsure(outcomes)
+    logits[0, 1] = -math.inf
+    ids, log_p = topk_log_probs(logits, outcomes)
+    found = through_a_shard(tmp_path, TopK(ids, log_p, 2.0), [3, 0, 4], topk_meta(top_k, outcomes))
+    names = pq.read_schema(tmp_path / "00000.parquet").names
+    assert names == ["key", "row", "positions", "log_p"]
+    assert torch.equal(found.ids, torch.arange(outcomes).expand(7, -1))
+    told = found.log_p.gather(-1, ids)
+    sure = log_p.isfinite()
+    assert torch.equal(told.isfinite(), sure)
+    assert ((told - log_p)[sure].abs() <= 2**-11 * log_p[sure].abs() + 2**-25).all()
 
 
 @pytest.mark.parametrize("outcomes", [400, 65_536, 65_537, 262_144])
@@ -91,18 +168,10 @@ def test_shares_come_back_exactly_and_the_entropy_of_each_row_in_the_mean(tmp_pa
     said = Sampled(ids, shares, entropy, 2.0)
     meta = {**DRAWN, "samples": draws, "outcomes": outcomes}
     counted = [1, 5, 3]
-    rows = [
-        Entry(Example(str(number), "", [], [-100] + [0] * count, [0], 0), values)
-        for number, (count, values) in enumerate(zip(counted, encoded(said, counted, meta), strict=True))
-    ]
-    cache = SoftTargetCache(tmp_path, meta)
-    cache.add(rows)
-    again = SoftTargetCache(tmp_path, meta)
-    for opened in (cache, again):
-        found = joined([opened.get(str(number)) for number in range(3)], torch.device("cpu"))
-        assert torch.equal(per_outcome(found, outcomes), per_outcome(said, outcomes))
-        means = torch.cat([part.mean().expand(len(part)) for part in entropy.split(counted)])
-        torch.testing.assert_close(found.entropy, means)
+    found = through_a_shard(tmp_path, said, counted, meta)
+    assert torch.equal(per_outcome(found, outcomes), per_outcome(said, outcomes))
+    means = torch.cat([part.mean().expand(len(part)) for part in entropy.split(counted)])
+    torch.testing.assert_close(found.entropy, means)
 
 
 def test_what_is_drawn_follows_from_the_row_and_the_seed_and_not_from_its_batch(
@@ -154,19 +223,44 @@ def test_the_plans_bytes_are_near_those_on_disk(tmp_path, folder, task, label):
     assert 0.4 < bytes_a_position(label, task.outcomes) * positions / size < 2.5
 
 
-def test_pandas_reads_drawn_targets_by_the_lines_of_the_docs(tmp_path, folder, task, examples):
-    cache = cached(tmp_path / "cache", folder, task, examples)
-    place = {"shard": tmp_path / "cache" / "00000.parquet", "outcomes": task.outcomes}
+def lines_of_the_docs(shard):
+    """What the docs' lines define, run for this shard."""
+    place = {"shard": shard}
     lines = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text(encoding="utf-8")
     exec(lines.partition("```python\n# a shard")[2].partition("```")[0].partition("\n")[2], place)
-    rows = {row.key: row for row in place["table"].itertuples()}
+    return place, {row.key: row for row in place["table"].itertuples()}
+
+
+def test_pandas_reads_drawn_targets_by_the_lines_of_the_docs(tmp_path, folder, task, examples):
+    cache = cached(tmp_path / "cache", folder, task, examples)
+    place, rows = lines_of_the_docs(tmp_path / "cache" / "00000.parquet")
     assert len(rows) == len(examples)
     for example in examples:
         mine = cache.get(example.key)
         for position in range(len(mine)):
-            kept, drawn = place["outcomes_at"](rows[example.key], position)
+            kept, drawn = place["drawn_at"](rows[example.key], position)
             used = mine.shares[position] > 0
             expected = dict(
                 zip(mine.ids[position][used].tolist(), mine.shares[position][used].tolist(), strict=True)
             )
             assert {**kept, **dict.fromkeys(drawn, 1 / 12)} == pytest.approx(expected)
+
+
+def test_pandas_reads_top_k_targets_by_the_lines_of_the_docs(tmp_path, folder, task, examples):
+    cache = cached(tmp_path / "cache", folder, task, examples, top_k=16, samples=None)
+    place, rows = lines_of_the_docs(tmp_path / "cache" / "00000.parquet")
+    for example in examples:
+        mine = cache.get(example.key)
+        for position in range(len(mine)):
+            expected = dict(
+                zip(mine.ids[position].tolist(), mine.log_p[position].exp().tolist(), strict=True)
+            )
+            assert place["topk_at"](rows[example.key], position) == pytest.approx(expected, rel=1e-5)
+
+
+def test_pandas_reads_the_probabilities_of_all_outcomes_as_they_are(tmp_path, folder, task, examples):
+    import pandas
+
+    cache = cached(tmp_path, folder, task, examples, top_k="all", samples=None)
+    for row in pandas.read_parquet(tmp_path / "00000.parquet").itertuples():
+        assert (row.log_p.reshape(row.positions, -1) == cache.get(row.key).log_p.numpy()).all()

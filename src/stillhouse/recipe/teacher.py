@@ -117,7 +117,7 @@ class Label(Section):
     """Most probable tokens (or classes) kept for each position; all others together are one more outcome."""
     samples: Annotated[PositiveInt, Field(le=250)] | None = None
     """Instead of the most probable tokens keep those of a probability of at least 1/samples, and others drawn in proportion to
-    theirs: unbiased, for forward_kl only.  30 take a tenth of the space of top_k: 64 and come nearer to dense targets."""
+    theirs: unbiased, for forward_kl only.  30 take a fifth of the space of top_k: 64 and come nearer to dense targets."""
     batch_size: PositiveInt = 8
     """Rows the teacher reads at once."""
 

@@ -152,10 +152,8 @@ def _entry(example: Example, shares: list[float], meta: dict[str, Any]) -> Entry
     log_p = torch.log_softmax(
         torch.log(torch.tensor([shares], dtype=torch.float64)) / meta["temperature"], -1
     )
-    best = log_p.argsort(descending=True)
-    return Entry(
-        example, encoded(TopK(best, log_p.gather(-1, best).float(), meta["temperature"]), [1], meta)[0]
-    )
+    ids = torch.arange(len(shares)).unsqueeze(0)
+    return Entry(example, encoded(TopK(ids, log_p.float(), meta["temperature"]), [1], meta)[0])
 
 
 def _held_out(example: Example, shares: list[float] | None, task: Task) -> list[float]:

@@ -35,7 +35,7 @@ from .shards import Reader, Row, keys_of, write_shard
 from .targets import Kept, joined
 
 INDEX = "index.json"
-FORMAT = 3
+FORMAT = 4
 GROUP_VALUES = 2**15
 """Kept outcomes in a row group, about: what is decoded to find one row of a cache that does not fit in memory."""
 BYTES_IN_MEMORY = 16 * 2**20
@@ -55,7 +55,7 @@ class Entry:
     @property
     def values(self) -> int:
         """How many outcomes were kept, over all positions."""
-        return len(self.columns["ids"])
+        return max(map(len, self.columns.values()))
 
     @property
     def positions(self) -> int:

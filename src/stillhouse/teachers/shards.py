@@ -1,7 +1,7 @@
 """Parquet shards: written row group by row group, and read at random.
 
 Files stay open and row groups stay decoded, both for a while.  A shard's metadata says what its targets are (`stillhouse`,
-JSON) and in which order outcomes are counted (`classes`, see `gaps`).
+JSON), in which order outcomes are counted (`classes`, see `gaps`), and the nats of a step (`step`, see `codec`).
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .codec import Arrays, columns, order_of
+from .codec import STEP, Arrays, columns, order_of
 from .columns import Array, flat, numbers, texts
 from .gaps import Order
 
@@ -40,7 +40,7 @@ def write_shard(path: Path, rows: Sequence[Row], meta: dict[str, Any], in_group:
     """Args: in_group: rows in a row group; no more of them are put into columns at a time."""
     order = order_of([row.values for row in rows], meta)
     says = {b"stillhouse": json.dumps(meta).encode()} | (
-        {} if order is None else {b"classes": order.packed()}
+        {} if order is None else {b"classes": order.packed(), b"step": str(STEP).encode()}
     )
     writer = None
     try:
@@ -54,10 +54,11 @@ def write_shard(path: Path, rows: Sequence[Row], meta: dict[str, Any], in_group:
                     **columns([row.values for row in some], meta, order),
                 }
             )
-            # bytes are compressed as they are: a dictionary's numbers are of 14 bits or so, which hides what repeats
+            # bytes are compressed as they are: a dictionary's numbers are of 14 bits or so, which hides what repeats;
+            # of float16 all first bytes and then all second ones, or they hide each other
             writer = writer or pq.ParquetWriter(
                 path, table.schema, compression="zstd", compression_level=LEVEL, write_statistics=False,
-                use_dictionary=True if order is None else ["row"],
+                use_dictionary=["row"], use_byte_stream_split=["log_p.list.element"] if order is None else False,
             )  # fmt: skip
             writer.write_table(table, row_group_size=in_group)
         if writer is not None:

@@ -50,7 +50,7 @@ class TopK:
     ids: Tensor
     """[N, K]"""
     log_p: Tensor
-    """[N, K], most probable first."""
+    """[N, K], most probable first, or, where all outcomes are kept, in any order."""
     temperature: float
 
     def __len__(self) -> int:
