@@ -221,9 +221,14 @@ def _read(
     return found
 
 
-def read_rows(name: str, key: str, settings: DataSet, task: str, path: Path) -> list[Row]:
-    """The rows of one set that is neither split nor compared with others, none twice; labels are not needed."""
-    return _read(name, key, settings, task, {name: path}, labelled=task != "classification").rows
+def read_rows(
+    name: str, key: str, settings: DataSet, task: str, path: Path, answered: bool = True
+) -> list[Row]:
+    """The rows of one set that is neither split nor compared with others, none twice; labels are not needed.
+
+    answered: False if a language model's rows need no answers.
+    """
+    return _read(name, key, settings, task, {name: path}, answered, labelled=task != "classification").rows
 
 
 def _asked_format(settings: DataSet, task: str, key: str, labelled: bool) -> str:

@@ -13,6 +13,8 @@ from ..recipe import Recipe, parse_recipe
 from ..recipe.plan import RUN
 from ..stages import STAGES
 from ..static import check_shape
+from ..steps.writing import FOLDER as WRITTEN
+from ..teachers.texts import pool_texts
 from .planned import INITIAL, Planned
 
 RUNS, MODELS, MACHINE = "runs", "models", "machine.json"
@@ -61,6 +63,9 @@ class Bench:
         if until != "plan" and not (place / "plan" / "plan.json").exists():
             stages = [UNPREDICTED if stage.name == "plan" else stage for stage in stages]
         others = [other for other in sorted((self.folder / RUNS).iterdir()) if other != place]
+        if one.values["data"].get("generate"):  # nobody writes the same answer twice
+            for other in others:
+                pool_texts(other / WRITTEN, place / WRITTEN)
         try:
             done = run_pipeline(
                 self.recipe(one), stages, place, watch or Named(self.watch, one.name), until, beside=others
