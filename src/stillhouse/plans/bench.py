@@ -22,12 +22,18 @@ RUNS, MODELS, MACHINE = "runs", "models", "machine.json"
 
 def _not_predicted(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """Only what would stop the run later, now that the teacher's files are there: a shape that it cannot have."""
-    check_shape(recipe.student, Path(results["prepare"]["teacher"]["folder"]), recipe.data.max_length)
+    check_shape(
+        recipe.student, Path(results["prepare"]["teacher"]["folder"]), recipe.task, recipe.data.max_length
+    )
     return {}
 
 
 UNPREDICTED = Stage(
-    "plan", _not_predicted, reads=("student", "data.max_length"), after=("prepare.teacher",), shared=False
+    "plan",
+    _not_predicted,
+    reads=("task", "student", "data.max_length"),
+    after=("prepare.teacher",),
+    shared=False,
 )
 """In the place of the stage that predicts; its result is the same."""
 
