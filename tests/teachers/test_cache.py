@@ -163,6 +163,28 @@ def test_a_run_killed_while_it_asks_goes_on_after_the_last_whole_shard(
     assert len(cache) == 20
 
 
+def test_fewer_outcomes_are_taken_from_a_cache_beside_that_keeps_more_and_are_the_teachers_own(
+    tmp_path, folder, task, examples, monkeypatch
+):
+    """Bit for bit what it would have said; and nothing is taken across temperatures or teachers, or of fewer outcomes."""
+    wide = {**META, "top_k": 24}
+    others = [{**wide, "temperature": 1.0}, {**wide, "teacher": "another"}, {**META, "top_k": 8}]
+    for meta in (wide, *others):
+        label_examples(tmp_path / folder_name(meta), meta, folder, task, examples[:15], 4, Silent())
+    asked = []
+    real = labelling.label_batch
+    monkeypatch.setattr(labelling, "label_batch", lambda *args: (asked.extend(args[2]), real(*args))[1])
+    found = label_examples(tmp_path / folder_name(META), META, folder, task, examples, 4, Silent())
+    assert {one.key for one in asked} == {one.key for one in examples[15:]}
+    alone = label_examples(tmp_path / "alone" / folder_name(META), META, folder, task, examples, 4, Silent())
+    assert len(found) == len(alone) == 20
+    for example in examples:
+        ours, theirs = found.get(example.key), alone.get(example.key)
+        assert ours.ids.shape[1] == 16
+        assert torch.equal(ours.ids, theirs.ids)
+        assert torch.equal(ours.log_p, theirs.log_p)
+
+
 def test_a_cache_of_other_targets_is_refused(tmp_path, teacher, task, examples):
     label(tmp_path, teacher, task, examples)
     for changed in ({"temperature": 1.0}, {"teacher": "other"}, {"top_k": 8}, {"dtype": "bfloat16"}):

@@ -15,7 +15,7 @@ Source of keeping targets of a fixed teacher: Hinton et al. 2015, arXiv:1503.025
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,6 +211,21 @@ def pool_caches(theirs: Path, mine: Path) -> None:
     for other in sorted(theirs.iterdir()):
         for index in indexes(other) if other.is_dir() else []:
             _take_shards(index, mine / other.name)
+
+
+def wider_caches(cache: SoftTargetCache) -> Iterator[SoftTargetCache]:
+    """Beside `cache`: those that keep more outcomes of the same distributions (a larger `top_k`, all else alike)."""
+    count = cache.meta["top_k"]
+    if not isinstance(count, int):
+        return
+    for folder in sorted(cache.folder.parent.glob("targets-*")):
+        found = [_read_index(index) for index in indexes(folder)]
+        if not found or found[0].get("format") != FORMAT:
+            continue
+        meta = found[0]["meta"]
+        more = meta["top_k"] == "all" or (meta["top_k"] or 0) > count
+        if more and {**meta, "top_k": count} == cache.meta and folder.name == folder_name(meta):
+            yield SoftTargetCache(folder, meta, cache._say)
 
 
 def _take_shards(index: Path, folder: Path) -> None:

@@ -14,11 +14,11 @@ from ..progress import Watch
 from ..recipe import Label
 from ..seeds import draw_seed
 from ..tasks import Task
-from .cache import Entry, SoftTargetCache
+from .cache import Entry, SoftTargetCache, wider_caches
 from .codec import encoded
 from .local import LocalTeacher
 from .parts import part_name, share_of
-from .targets import Kept
+from .targets import Kept, TopK
 
 SHARD_VALUES = 2**21
 """Kept outcomes in a shard, about: some megabytes on disk, and minutes of a slow teacher at most."""
@@ -43,6 +43,8 @@ def label_examples(
     if part is not None:
         examples = [example for example in examples if share_of(example.key, part[1]) == part[0]]
     missing = list({example.key: example for example in examples if example.key not in cache}.values())
+    for wider in wider_caches(cache):
+        missing = _take_first(cache, wider, missing, watch)
     if not missing:
         return cache
     if len(missing) < len(examples):
@@ -52,6 +54,32 @@ def label_examples(
     model = task.load(teacher, getattr(torch, meta["dtype"])).to(device())
     ask(cache, LocalTeacher(model, task), task, missing, batch_size, watch)
     return cache
+
+
+def _take_first(
+    cache: SoftTargetCache, wider: SoftTargetCache, examples: list[Example], watch: Watch
+) -> list[Example]:
+    """Into `cache` the most probable of the outcomes that `wider` keeps.  Returns: the examples that it knows nothing of.
+
+    What is rounded once stays as it is, so these are the very targets that the teacher would give.
+    """
+    count, waiting, taken = int(cache.meta["top_k"]), list[Entry](), set[str]()
+    for example in examples:
+        if example.key not in wider:
+            continue
+        more = wider.get(example.key)
+        assert isinstance(more, TopK)
+        first = TopK(more.ids[:, :count], more.log_p[:, :count], more.temperature)
+        waiting.append(Entry(example, encoded(first, [example.counted], cache.meta)[0]))
+        taken.add(example.key)
+        if sum(entry.values for entry in waiting) >= SHARD_VALUES:
+            cache.add(waiting)
+            waiting = []
+    if waiting:
+        cache.add(waiting)
+    if taken:
+        watch.note(f"  soft targets: {len(taken):,} are the first {count} of {wider.meta['top_k']} kept ones")
+    return [example for example in examples if example.key not in taken]
 
 
 def ask(
