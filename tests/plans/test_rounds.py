@@ -15,8 +15,9 @@ from stillhouse.errors import RecipeError
 from stillhouse.files import read_json, read_jsonl, write_json
 from stillhouse.plans import rounds
 from stillhouse.plans.bench import Bench
+from stillhouse.plans.check import with_rows
 from stillhouse.plans.failing import readable, worst_first
-from stillhouse.plans.planned import Planned
+from stillhouse.plans.planned import Planned, plain
 from stillhouse.plans.rounds import _Rounds
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
@@ -148,6 +149,35 @@ def test_questions_are_chosen_where_the_student_strays_from_the_teacher_in_its_o
         far[row["id"]] = float(kl[ids.shape[1] - 1 : -1].sum())
     assert len(set(far.values())) == 6
     assert found == sorted(far, key=lambda key: -far[key])
+
+
+def test_questions_of_a_chat_are_known_by_their_turns_and_lose_their_answers(tmp_path: Path) -> None:
+    recipe = parse_recipe(talker(tmp_path, {"answers": {}}))
+    task = make_task("causal_lm", language_tokenizer(), 64, [])
+
+    def row(number: int, answer: str | None) -> Any:
+        turns = [{"role": "user", "content": f"the {number} river"}]
+        turns += [] if answer is None else [{"role": "assistant", "content": answer}]
+        return {"messages": turns, "id": str(number), "where": f"pool:{number}"}
+
+    known, _ = task.encode([row(1, "reads")])
+    long = row(4, None)
+    long["messages"][0]["content"] *= 20
+    pool = readable(recipe, [row(1, None), row(2, None), row(3, "writes"), long], task, known)
+    assert list(pool) == ["2", "3"], "one is known, and one is too long to be answered"
+    for key, fresh in pool.items():
+        assert fresh.written == {"messages": [{"role": "user", "content": f"the {key} river"}]}
+        assert fresh.prompt == tuple(task.encode([row(int(key), "x")])[0][0].input_ids[: len(fresh.prompt)])
+    assert readable(recipe, [row(2, None)], task, task.encode([row(2, "otherwise")])[0]) == {}
+
+
+def test_the_control_of_all_rounds_learns_what_the_teacher_wrote_as_hard_targets(tmp_path: Path) -> None:
+    recipe = parse_recipe(talker(tmp_path, {"answers": ANSWERS}))
+    values = with_rows(recipe, plain(recipe), {"source": "/chosen"})
+    made = parse_recipe(rounds.hard_only(recipe, 1, Planned("round-1", values, "")).values)
+    assert made.data.unlabelled is not None
+    assert [one.kind for one in made.data.generate] == ["answers"]
+    assert not made.has_teacher
 
 
 # ── the checker chooses ─────────────────────────────────────────────────────────────────────────────────────────────

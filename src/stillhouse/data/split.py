@@ -224,10 +224,7 @@ def _read(
 def read_rows(
     name: str, key: str, settings: DataSet, task: str, path: Path, answered: bool = True
 ) -> list[Row]:
-    """The rows of one set that is neither split nor compared with others, none twice; labels are not needed.
-
-    answered: False if a language model's rows need no answers.
-    """
+    """One set, neither split nor compared with others, no row twice; labels, and answers unless `answered`, are not needed."""
     return _read(name, key, settings, task, {name: path}, answered, labelled=task != "classification").rows
 
 
