@@ -18,7 +18,7 @@ from .data.load import read_raw
 from .data.questions import question
 from .data.templates import check_folder, check_judge, prompt_file, prompt_files
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
-from .models.shrink.requests import check_layers, fixed_sizes, shapes_within
+from .models.shrink.requests import check_layers, check_pace, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
 from .recipe import Baseline, DataSet, DeeperLayers, Recipe, Student, crossing_fault
 from .registry import needs
@@ -211,7 +211,7 @@ def _layers(recipe: Recipe) -> None:
     have = layer_count(config)
     if wanted.layers is not None and have is not None:
         check_layers(wanted.layers, have)
-    check_shape(recipe.student, folder, recipe.data.max_length)
+    check_shape(recipe.student, folder, recipe.task, recipe.data.max_length)
 
 
 def _deeper(recipe: Recipe) -> None:
@@ -233,16 +233,16 @@ def _deeper(recipe: Recipe) -> None:
             )
 
 
-def check_shape(student: Student, folder: Path, context: int) -> None:
+def check_shape(student: Student, folder: Path, task: str, context: int) -> None:
     """Whether a teacher in `folder` can be cut to that shape or target.  Raises: RecipeError before anything is loaded."""
     wanted = student.cut
     sizes = [] if wanted is None else [getattr(wanted, name) for name in (*FIELDS, "decoder_layers")]
     if wanted is None or (student.target is None and not any(sizes)):
         return
-    shape_within(student, skeleton_in(folder), context)
+    shape_within(student, skeleton_in(folder), task, context)
 
 
-def shape_within(student: Student, skeleton: Skeleton, context: int) -> Shape | None:
+def shape_within(student: Student, skeleton: Skeleton, task: str, context: int) -> Shape | None:
     """The shape that such a student has; None if only data or a clock can tell.  Raises: RecipeError if there is none."""
     wanted = student.cut
     assert wanted is not None
@@ -250,7 +250,10 @@ def shape_within(student: Student, skeleton: Skeleton, context: int) -> Shape | 
     shape = skeleton.wanted(**fixed)
     if student.target is None:
         return shape
-    if student.target.tokens_per_second is not None or student.vocabulary is not None:
+    if student.vocabulary is not None:
+        return None
+    if student.target.tokens_per_second is not None:
+        check_pace(skeleton, student.target, fixed, head=task == "causal_lm")
         return None
     return shapes_within(skeleton, student.target, fixed, context)[0]
 

@@ -1,5 +1,6 @@
 """Students cut out of their teachers, in every family that has a row in the table."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,56 @@ def test_a_student_half_as_wide_and_deep_loads_without_us_and_has_the_foretold_s
     assert torch.isfinite(logits(again)).all()
     assert sum(one.numel() for one in again.parameters()) == skeleton.parameters(shape)
     assert skeleton_of(again).shape == shape, "it can be cut again, as what it is"
+
+
+def chosen(model, layers, hidden, neurons, heads):
+    """What stays by importance; the hidden width or the heads, where the family lets the one go without the other."""
+    skeleton = skeleton_of(model)
+    sizes = {"intermediate_size": neurons}
+    if not skeleton.family.fixed_width:
+        sizes["hidden_size"] = hidden
+    if not skeleton.tied_heads:
+        sizes["heads"] = heads
+    shape = skeleton.wanted(tuple(len(layers) for _ in skeleton.shape.layers), **sizes)
+    return choose(
+        measure_importance(model, skeleton, probes(model)), skeleton, shape, every(skeleton, layers)
+    )
+
+
+def after(first, second):
+    """Both cuts as one: what the second keeps, in the numbers of the model before the first."""
+    kept = next(iter(first.layers.values()))
+
+    def was(name):
+        return re.sub(r"(?<=\.)\d+", lambda number: str(kept[int(number[0])]), name, count=1)
+
+    neurons = {was(name): first.neurons[was(name)][which] for name, which in second.neurons.items()}
+    heads = {}
+    for name in {**{was(name): 0 for name in second.heads}, **first.heads}:
+        mine = next((heads for new, heads in second.heads.items() if was(new) == name), None)
+        old = first.heads.get(name)
+        if old is None or mine is None:
+            heads[name] = mine or old
+        else:
+            groups = [[before for group in some for before in old.groups[group]] for some in mine.groups]
+            heads[name] = Heads([old.queries[query] for query in mine.queries], groups)
+    hidden = None if second.hidden is None else first.hidden[second.hidden]
+    layers = {stack: [kept[number] for number in numbers] for stack, numbers in second.layers.items()}
+    return Cut(second.shape, layers, heads, neurons, hidden)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_student_that_is_cut_again_is_what_both_cuts_at_once_leave(name, tmp_path: Path):
+    """By way of the disk, as a person has it; the second cut by hand, in the numbers of the first model."""
+    model = family(name)
+    first = chosen(model, [0, 2, 3], 24, 40, heads=4)
+    cut(model, first).save_pretrained(tmp_path / "once")
+    once = type(model).from_pretrained(tmp_path / "once")
+    second = chosen(once, [0, 2], 16, 24, heads=2)
+    cut(once, second).save_pretrained(tmp_path / "twice")
+    twice = type(model).from_pretrained(tmp_path / "twice")
+    torch.testing.assert_close(logits(twice), logits(cut(model, after(first, second))))
+    assert not torch.allclose(logits(twice), logits(once))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,5 +1,7 @@
 """A target becomes a shape that meets it, by arithmetic that agrees with real models."""
 
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from stillhouse.models.shrink.cut import cut, skeleton_of
 from stillhouse.models.shrink.factorise import factorise_embeddings
 from stillhouse.models.shrink.importance import choose, unmeasured
 from stillhouse.models.shrink.pace import shape_by_measure
-from stillhouse.models.shrink.shapes import shape_for
+from stillhouse.models.shrink.shapes import least, shape_for
 from stillhouse.models.shrink.skeleton import Skeleton
 from stillhouse.recipe import parse_recipe
 from stillhouse.static import skeleton_in
@@ -220,6 +222,10 @@ def test_a_bert_with_narrower_embeddings_is_an_electra_whose_layers_read_the_sam
         ({"target": {"memory": "10GB"}}, "more than the teacher has"),
         ({"target": {"parameters": "many"}}, "a number with a unit such as 20M"),
         ({"target": {"tokens_per_second": "fast"}}, "a factor above 1 such as 2x"),
+        (
+            {"target": {"tokens_per_second": "100000x"}},
+            "no shape of this teacher is 100000x as fast, for the smallest one does",
+        ),
         ({"target": {"parameters": "20K", "bytes": "1MB"}}, "exactly one of"),
         ({"from_teacher": {"heads": 9}}, "from_teacher.heads: the teacher has only 4"),
         ({"from_teacher": {"layers": 9}}, "only 4 layers"),
@@ -248,6 +254,39 @@ def test_a_family_that_can_only_lose_layers_is_named_when_more_is_asked(tmp_path
     said = stillhouse("validate", write_recipe(tmp_path / "r.yaml", values))
     assert said.code == 2
     assert "'gpt2' models can only lose whole layers" in " ".join(said.err.split())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_shape_does_less_arithmetic_than_the_bound_on_speed_takes_for_the_least(name: str) -> None:
+    """Against every shape of the family that `wanted` allows, one by one; and what is fixed stays so."""
+    skeleton = skeleton_of(family(name))
+    own = skeleton.shape
+
+    def works(**fixed: Any) -> list[int]:
+        found = []
+        for layers, heads, hidden in product(
+            range(1, own.layers[0] + 1), range(1, own.heads + 1), (4, 8, 16, 32)
+        ):
+            sizes = {
+                "layers": (layers,) * len(own.layers),
+                "heads": heads,
+                "hidden_size": hidden,
+                "intermediate_size": 4,
+            }
+            with suppress(RecipeError):
+                found.append(skeleton.work(skeleton.wanted(**{**sizes, **fixed}), True))
+        return found
+
+    for fixed in ({}, {"layers": own.layers}):
+        found = least(skeleton, lambda shape: float(skeleton.work(shape, True)), fixed)
+        assert 0 < found <= min(works(**fixed))
+    assert least(skeleton, lambda shape: float(skeleton.work(shape, True)), {}) < skeleton.work(own, True) / 2
+
+
+def test_a_factor_that_a_clock_may_tell_is_left_to_it(tmp_path: Path) -> None:
+    for factor, code in (("2x", 0), ("20x", 0), ("5000x", 2)):
+        values = tiny.language_recipe(tmp_path, student={"target": {"tokens_per_second": factor}})
+        assert stillhouse("validate", write_recipe(tmp_path / "r.yaml", values)).code == code
 
 
 @pytest.mark.parametrize(("text", "number"), [("20M", 20e6), ("7B", 7e9), ("1.5G", 1.5e9), (123456, 123456)])

@@ -7,6 +7,7 @@ from typing import Any
 from unittest import mock
 
 import tiny
+from stillhouse import stages
 from stillhouse.teachers import labelling
 
 
@@ -42,3 +43,20 @@ def asked() -> Iterator[list[int]]:
 
     with mock.patch.object(labelling, "label_batch", counting):
         yield counts
+
+
+@contextmanager
+def trained(killed_at: int | None = None) -> Iterator[list[str]]:
+    """Names of the runs whose students finish their training in here; the `killed_at`-th one is stopped as by Ctrl-C."""
+    names: list[str] = []
+    real = stages._trained
+
+    def counting(recipe: Any, objective: Any, teacher: Any, place: Path, *rest: Any) -> Any:
+        if len(names) + 1 == killed_at:
+            raise KeyboardInterrupt
+        done = real(recipe, objective, teacher, place, *rest)
+        names.append(place.parent.name)
+        return done
+
+    with mock.patch.object(stages, "_trained", counting):
+        yield names

@@ -139,7 +139,9 @@ def test_a_shape_that_a_fetched_teacher_cannot_have_is_refused_before_it_is_load
 
     classifier(tmp_path)
     seen = SimpleNamespace(
-        student=Student(target=Target(parameters="1K")), data=SimpleNamespace(max_length=32)
+        task="classification",
+        student=Student(target=Target(parameters="1K")),
+        data=SimpleNamespace(max_length=32),
     )
     with pytest.raises(RecipeError, match="no shape of this teacher meets"):
         UNPREDICTED.run(

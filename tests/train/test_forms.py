@@ -23,6 +23,7 @@ from stillhouse.steps.training import HARD_ONLY, _fit
 from stillhouse.tasks import make_task
 from stillhouse.train.forms import Adapted, Quantized, Sparse, forms_of, inner_products
 from stillhouse.train.sparsity import mask_of, share_at
+from typed import hurried, stillhouse, write_recipe
 
 IDS = torch.arange(1, 13).view(1, 12)
 
@@ -244,6 +245,47 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_student(name: str, tmp_path:
             zeros = float((module.weight == 0).float().mean())
             assert zeros >= FORMS[name]["sparsity"].get("amount", 0.5) - 0.01
     assert (tmp_path / "run" / "adapter" / "adapter_config.json").exists() == (name == "adapter")
+
+
+def test_a_model_learns_its_rounded_form_from_itself_unrounded(tmp_path: Path) -> None:
+    """`from_teacher: {}` and `quantize`: it begins as its teacher, and ends nearer to it than the teacher rounded."""
+    wanted = {"weights": "int4", "group_size": 16}
+    values = tiny.language_recipe(
+        tmp_path, student={"from_teacher": {}, "quantize": wanted}, objective=[{"kind": "forward_kl"}],
+        label={"top_k": "all"}, evaluate={"rows": 4, "speed": False, "hard_only": False},
+        train={"steps": 40, "batch_size": 8, "learning_rate": 2e-3, "precision": "float32"},
+    )  # fmt: skip
+    run = tmp_path / "run"
+    with hurried():
+        said = stillhouse(
+            "run", write_recipe(tmp_path / "r.yaml", values), "--folder", run, "--until", "train"
+        )
+    assert said.code == 0, said.err
+    teacher, begun, learned, rounded = (
+        load_model(folder, "AutoModelForCausalLM").eval()
+        for folder in (
+            tmp_path / "teacher",
+            run / "initial" / "model",
+            run / "train" / "model",
+            tmp_path / "teacher",
+        )
+    )
+    own = teacher.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in begun.state_dict().items())
+    form = Quantized(Quantize(**wanted))
+    form.begin(rounded)
+    form.finish(rounded, tmp_path)
+    tokenizer = tiny.language_tokenizer()
+    ids = torch.tensor([tokenizer(text)["input_ids"][:12] for text in tiny.sentences(40, seed=8)])
+
+    @torch.no_grad()
+    def far(one: torch.nn.Module) -> float:
+        log_p, log_q = (m(ids).logits[..., : len(tokenizer)].double().log_softmax(-1) for m in (teacher, one))
+        return float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
+
+    assert far(learned) < 0.9 * far(rounded)
+    for module in inner_products(learned).values():
+        assert all(len(row.unique()) <= 16 for row in module.weight.unflatten(1, (-1, 16)).flatten(0, 1))
 
 
 # ── models that somebody else put adapters into ─────────────────────────────────────────────────────────────────────

@@ -221,9 +221,11 @@ def _read(
     return found
 
 
-def read_rows(name: str, key: str, settings: DataSet, task: str, path: Path) -> list[Row]:
-    """The rows of one set that is neither split nor compared with others, none twice; labels are not needed."""
-    return _read(name, key, settings, task, {name: path}, labelled=task != "classification").rows
+def read_rows(
+    name: str, key: str, settings: DataSet, task: str, path: Path, answered: bool = True
+) -> list[Row]:
+    """One set, neither split nor compared with others, no row twice; labels, and answers unless `answered`, are not needed."""
+    return _read(name, key, settings, task, {name: path}, answered, labelled=task != "classification").rows
 
 
 def _asked_format(settings: DataSet, task: str, key: str, labelled: bool) -> str:

@@ -13,6 +13,8 @@ from ..recipe import Recipe, parse_recipe
 from ..recipe.plan import RUN
 from ..stages import STAGES
 from ..static import check_shape
+from ..steps.writing import FOLDER as WRITTEN
+from ..teachers.texts import pool_texts
 from .planned import INITIAL, Planned
 
 RUNS, MODELS, MACHINE = "runs", "models", "machine.json"
@@ -20,12 +22,18 @@ RUNS, MODELS, MACHINE = "runs", "models", "machine.json"
 
 def _not_predicted(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """Only what would stop the run later, now that the teacher's files are there: a shape that it cannot have."""
-    check_shape(recipe.student, Path(results["prepare"]["teacher"]["folder"]), recipe.data.max_length)
+    check_shape(
+        recipe.student, Path(results["prepare"]["teacher"]["folder"]), recipe.task, recipe.data.max_length
+    )
     return {}
 
 
 UNPREDICTED = Stage(
-    "plan", _not_predicted, reads=("student", "data.max_length"), after=("prepare.teacher",), shared=False
+    "plan",
+    _not_predicted,
+    reads=("task", "student", "data.max_length"),
+    after=("prepare.teacher",),
+    shared=False,
 )
 """In the place of the stage that predicts; its result is the same."""
 
@@ -61,6 +69,9 @@ class Bench:
         if until != "plan" and not (place / "plan" / "plan.json").exists():
             stages = [UNPREDICTED if stage.name == "plan" else stage for stage in stages]
         others = [other for other in sorted((self.folder / RUNS).iterdir()) if other != place]
+        if one.values["data"].get("generate"):  # nobody writes the same answer twice
+            for other in others:
+                pool_texts(other / WRITTEN, place / WRITTEN)
         try:
             done = run_pipeline(
                 self.recipe(one), stages, place, watch or Named(self.watch, one.name), until, beside=others

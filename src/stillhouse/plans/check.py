@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import RecipeError, StillhouseError
 from ..recipe import Recipe, parse_recipe
+from ..recipe.generate import Answers
 from ..recipe.plan import Assistants, Rounds
 from ..static import static_checks
 from .expand import expand
 from .foretold import check_cut, stand_in
-from .planned import Planned, changed, plain
+from .planned import Planned, plain
 
 
 def check_plan(recipe: Recipe, place: Path) -> list[str]:
@@ -17,9 +19,7 @@ def check_plan(recipe: Recipe, place: Path) -> list[str]:
     base = static_checks(parse_recipe(plain(recipe), recipe.name), place)
     if isinstance(recipe.plan, Rounds):
         refuse_rounds(recipe)
-        pooled = changed(
-            plain(recipe), {f"data.{into_of(recipe)}": recipe.plan.pool.model_dump()}, "plan.pool"
-        )
+        pooled = with_rows(recipe, plain(recipe), recipe.plan.pool.model_dump(mode="json"))
         try:
             static_checks(parse_recipe(pooled, recipe.name), place)
         except StillhouseError as error:
@@ -34,8 +34,22 @@ def check_plan(recipe: Recipe, place: Path) -> list[str]:
 
 
 def into_of(recipe: Recipe) -> str:
-    """Where the rows go that rounds choose."""
-    return "unlabelled" if recipe.task == "classification" else "extra"
+    """Where the rows go that rounds choose: a source of rows that the teacher labels or answers, or of whole ones."""
+    assert isinstance(recipe.plan, Rounds)
+    bare = recipe.task == "classification" or recipe.plan.answers is not None
+    return "unlabelled" if bare else "extra"
+
+
+def with_rows(recipe: Recipe, values: dict[str, Any], rows: dict[str, Any]) -> dict[str, Any]:
+    """`values` of a run with rows of the pool among its data, and with somebody to answer them.
+
+    Args: rows: as in `data.train`.
+    """
+    assert isinstance(recipe.plan, Rounds)
+    data = {**values["data"], into_of(recipe): rows}
+    if recipe.plan.answers is not None:
+        data["generate"] = [recipe.plan.answers.model_dump(mode="json"), *data["generate"]]
+    return {**values, "data": data}
 
 
 def refuse_rounds(recipe: Recipe) -> None:
@@ -46,8 +60,19 @@ def refuse_rounds(recipe: Recipe) -> None:
         )
     if not recipe.has_teacher:
         raise RecipeError("plan: rounds need a teacher to label what they choose; add a forward_kl term.")
-    if isinstance(recipe.plan, Rounds) and recipe.plan.judge == "answers" and recipe.evaluate.answers is None:
+    assert isinstance(recipe.plan, Rounds)
+    asked = recipe.evaluate.answers
+    if recipe.plan.judge == "answers" and asked is None:
         raise RecipeError("plan.judge: no model is asked for answers; add evaluate.answers.")
+    if recipe.plan.by == "checker" and (asked is None or asked.checker is None):
+        raise RecipeError("plan.by: nobody checks answers; add evaluate.answers with a checker.")
+    if recipe.plan.answers is not None and recipe.task == "classification":
+        raise RecipeError("plan.answers: a classifier's teacher labels, and writes nothing; remove it.")
+    if recipe.plan.answers is not None and any(isinstance(one, Answers) for one in recipe.data.generate):
+        raise RecipeError(
+            "plan.answers: data.generate puts the teacher's answers in place of data.train's, and would no longer do so beside "
+            "the pool's; remove one of the two."
+        )
     if recipe.gate.min_win_rate is not None:
         raise RecipeError(
             "gate.min_win_rate: rounds are not judged, for which of them is the product is known last; remove it."

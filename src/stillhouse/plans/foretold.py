@@ -35,7 +35,7 @@ def check_cut(one: Planned, runs: Runs) -> None:
     if config:
         family_of(config)
     if skeleton is not None:
-        shape_within(recipe.student, skeleton, recipe.data.max_length)
+        shape_within(recipe.student, skeleton, recipe.task, recipe.data.max_length)
 
 
 def stand_in(one: Planned, runs: Runs, recipe: Recipe) -> Planned | None:
@@ -117,7 +117,7 @@ def _skeleton_of(name: str, runs: Runs) -> Skeleton | None:
     whole = _skeleton_of(_named(teacher), runs) if teacher.startswith(RUN) else _skeleton_in(teacher)
     if whole is None or student.cut is None:
         return None
-    shape = shape_within(student, whole, recipe.data.max_length)
+    shape = shape_within(student, whole, recipe.task, recipe.data.max_length)
     return None if shape is None else whole.reshaped(shape)
 
 

@@ -37,7 +37,9 @@ def price(recipe: Recipe, folder: Path, watch: Watch) -> Price:
     """Runs each run's `plan` stage in `folder`, where its run will be.  Returns: seconds by run, the sum, memory, disk."""
     runs = _runs(recipe)
     found = price_runs(recipe, runs, folder, watch)
-    return {**found, "at_most": any(one.needs for one in runs) or isinstance(recipe.plan, Rounds)}
+    rounds = isinstance(recipe.plan, Rounds)
+    notes = ["rounds: choosing rows, and writing answers to them, is not counted"] if rounds else []
+    return {**found, "at_most": any(one.needs for one in runs) or rounds, "notes": notes}
 
 
 def price_runs(recipe: Recipe, runs: Sequence[Planned], folder: Path, watch: Watch) -> Price:

@@ -1,46 +1,43 @@
-"""Rounds: where does the student fail on fresh rows?  The teacher labels those, and it learns on.
+"""Rounds: where does the student fail on fresh rows?  The teacher labels or answers those, and it learns on.
 
 Each round is an ordinary run: it starts from the student before it and reads the first rows and all that were chosen so
 far.  Beside it, the control takes as many rows at random.  Source: Ross et al. 2011 (DAgger), arXiv:1011.0686.
 """
 
 import json
-from dataclasses import replace
+import time
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
-
-import numpy as np
 
 from ..answers import answer_rows
 from ..data.encode import Example, read_examples
 from ..data.split import in_order, read_rows
 from ..errors import RecipeError
-from ..files import read_json, read_jsonl, write_text
+from ..files import hash_json, read_json, read_jsonl, write_json, write_text
 from ..measure import Metric
 from ..measure import Rows as Statistics
 from ..measure.text import ANSWER_METRICS
 from ..pipeline import DONE
-from ..probe import look
 from ..recipe import Recipe
 from ..recipe.plan import Rounds
 from ..registry import pick
 from ..report.numbers import number, with_interval
 from ..sources import resolve
+from ..steps.intact import own_measures
 from ..steps.prepare import located, task_of
 from ..tasks import TASKS, Task
 from .bench import Bench
-from .check import into_of, refuse_rounds
+from .check import refuse_rounds, with_rows
 from .compare import difference_over_seeds, student_rows, value_over_seeds
 from .execute import announce
 from .expand import measured_once
-from .outcome import Found, collect
+from .failing import Pool, readable, worst_first
+from .outcome import Found, collect, seconds_spent
 from .planned import Expanded, Planned, plain, scaled, starting_from, uncontrolled
 
 CHOSEN = "chosen"
 FIRST, HARD_ONLY = "round-0", "hard-only"
-Pool = dict[str, tuple[Example, dict[str, Any]]]
-"""Example's key -> what the models read, and the row to be written for it."""
 
 
 def run_rounds(recipe: Recipe, bench: Bench) -> Found:
@@ -59,6 +56,10 @@ class _Rounds:
         self.base = plain(recipe)
         self.runs: list[Planned] = []
         self.chosen: dict[str, list[str]] = {"round": [], "random": []}
+        self.choosing = 0.0
+        """Seconds that choosing rows took."""
+        self.spent: list[float] = []
+        """Seconds up to the beginning of each round."""
 
     def run(self) -> Found:
         """Round 0, then rounds and their controls."""
@@ -67,15 +68,21 @@ class _Rounds:
         history: list[Found] = []
         why = f"All {self.wanted.most} rounds were run."
         for at in range(1, self.wanted.most + 1):
-            left = [key for key in pool if key not in self.chosen["round"]]
+            before = FIRST if at == 1 else f"round-{at - 1}"
+            if over := self._over_budget(at):
+                why = over
+                break
+            left = {key: fresh for key, fresh in pool.items() if key not in self.chosen["round"]}
             if not left:
                 why = f"The pool was empty after round {at - 1}."
                 break
-            before = FIRST if at == 1 else f"round-{at - 1}"
-            worst = self._worst(before, {key: pool[key] for key in left})
+            worst = self._worst(f"round-{at}", before, left)
+            if not worst:
+                why = f"Stopped before round {at}: the checker finds no wrong answer in the rest of the pool."
+                break
             self._round("round", at, worst, pool)
             at_random = [key for key in pool if key not in self.chosen["random"]]
-            self._round("random", at, at_random, pool)
+            self._round("random", at, at_random[: len(worst)], pool)
             gain = self._gain(f"round-{at}", before)
             history.append({"round": at, "rows": len(self.chosen["round"]), **gain})
             self.bench.watch.note(f"[round-{at}] {self._said(gain)}")
@@ -90,23 +97,22 @@ class _Rounds:
         self.bench.run(self.runs[-1])
 
     def _round(self, kind: str, at: int, keys: list[str], pool: Pool) -> None:
-        """Add the first of `keys` to what was chosen this way, and train on from the student before."""
-        self.chosen[kind] += keys[: self.wanted.rows]
+        """Add `keys` to what was chosen this way, and train on from the student before."""
+        self.chosen[kind] += keys
         name, before = f"{kind}-{at}", FIRST if at == 1 else f"{kind}-{at - 1}"
         path = self.bench.folder / CHOSEN / f"{name}.jsonl"
-        text = "".join(json.dumps(pool[key][1], ensure_ascii=False) + "\n" for key in self.chosen[kind])
+        text = "".join(json.dumps(pool[key].written, ensure_ascii=False) + "\n" for key in self.chosen[kind])
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
-        values = starting_from(self.base, before)
-        into = into_of(self.recipe)
-        values["data"] = {**values["data"], into: {"source": str(path.absolute())}}
+        values = with_rows(self.recipe, starting_from(self.base, before), {"source": str(path.absolute())})
         if self.recipe.teacher.finetune is not None:  # fine-tuned once, before the first round
             values["teacher"] = {
                 "model": str(self.bench.teacher(FIRST).absolute()),
                 "dtype": self.recipe.teacher.dtype,
             }
         how = f"where {before} fails ({self.wanted.by})" if kind == "round" else "at random"
-        about = f"{len(self.chosen[kind]):,} rows of the pool, chosen {how}"
+        by = ", answered by the teacher" if self.wanted.answers is not None else ""
+        about = f"{len(self.chosen[kind]):,} rows of the pool, chosen {how}{by}"
         self._make(Planned(name, {**uncontrolled(values), "name": name}, about, name))
 
     @cached_property
@@ -129,40 +135,73 @@ class _Rounds:
             kind="data",
             progress=self.bench.watch.note,
         )
-        rows = read_rows("pool", "plan.pool", settings, self.recipe.task, found.path)
+        rows = read_rows(
+            "pool", "plan.pool", settings, self.recipe.task, found.path, answered=self.wanted.answers is None
+        )
         rows = in_order(rows, self.recipe.seed, "order", "pool")[: settings.limit]
-        by_id = {row["id"]: _written(dict(row)) for row in rows}
-        unlabelled = [{name: value for name, value in row.items() if name != "label"} for row in rows]
-        known = self._known()
-        examples = [one for one in task.encode(unlabelled)[0] if one.key not in known]
-        if not examples:
+        pool = readable(self.recipe, rows, task, self._known())
+        if not pool:
             raise RecipeError(
                 f"plan.pool: no row of {settings.source} can be used, or all are in the training or held-out rows already; "
                 "give it other rows."
             )
-        if "text" in rows[0] and self.recipe.task == "causal_lm":  # several short texts share an example
-            return {one.key: (one, {"text": str(task.tokenizer.decode(one.input_ids, skip_special_tokens=True))}) for one in examples}  # fmt: skip
-        return {one.key: (one, by_id[one.row]) for one in examples}
+        return pool
 
-    def _known(self) -> set[str]:
-        """Keys of what is trained on or held out from the beginning."""
+    def _known(self) -> list[Example]:
+        """What is trained on or held out from the beginning."""
         kept = self.bench.place(FIRST) / "prepare"
-        return {one.key for kind in ("train", "eval") for one in read_examples(kept / f"{kind}.parquet")}
+        return [one for kind in ("train", "eval") for one in read_examples(kept / f"{kind}.parquet")]
 
-    def _worst(self, run: str, pool: Pool) -> list[str]:
-        """Keys of the pool's rows, those first on which this run's student fails most."""
-        place, task = self.bench.place(run), self._task
-        student, teacher = (
-            located(read_json(place / stage / DONE)["result"]["folder"], place / stage)
-            for stage in ("train", "teacher")
+    def _worst(self, name: str, before: str, left: Pool) -> list[str]:
+        """Keys of the rows on which the student of the run `before` fails most, for the run `name`; looked for once."""
+        place = self.bench.place(before)
+        found = {stage: read_json(place / stage / DONE)["result"] for stage in ("train", "teacher")}
+        student, teacher = (located(found[stage]["folder"], place / stage) for stage in ("train", "teacher"))
+        mark = hash_json(
+            [
+                [found[stage]["identity"] for stage in ("train", "teacher")],
+                self.wanted.model_dump(mode="json", include={"by", "rows", "answers"}),
+                self._checker(),
+                list(left),
+            ]
         )
-        examples = [example for example, _ in pool.values()]
-        if self.recipe.task == "classification":  # the rows' labels, if any, are not looked at
-            examples = [_labelled(example) for example in examples]
-        rows = look([student], task, examples, self.recipe.label.batch_size, self.bench.watch, teacher)
-        self.bench.watch.end()
-        order = np.argsort(-failing(rows, self.wanted.by), kind="stable")
-        return [list(pool)[at] for at in order]
+        kept = self.bench.folder / CHOSEN / f"{name}.json"
+        if not kept.exists() or read_json(kept)["from"] != mark:
+            start = time.perf_counter()
+            worst = worst_first(self.recipe, left, self._task, student, teacher, self.bench.watch)
+            seconds = round(time.perf_counter() - start, 3)
+            write_json(kept, {"from": mark, "keys": worst[: self.wanted.rows], "seconds": seconds})
+        saved = read_json(kept)
+        self.choosing += saved["seconds"]
+        keys: list[str] = saved["keys"]
+        return keys
+
+    def _checker(self) -> Any:
+        """What decides which answers are wrong."""
+        judged = self.recipe.evaluate.answers
+        if self.wanted.by != "checker" or judged is None:
+            return None
+        return [judged.max_new_tokens, judged.checker, own_measures(self.recipe)]
+
+    def _over_budget(self, at: int) -> str | None:
+        """Why round `at` is not begun; None if it probably stays within the budget, or there is none.
+
+        A round takes as long as the one before it; the first one twice as long as what is like it in the run before any
+        round, as its control takes as long again.
+        """
+        places = [self.bench.place(one.name) for one in self.runs]
+        self.spent.append(self.choosing + sum(map(seconds_spent, places)))
+        if self.wanted.budget is None:
+            return None
+        alike = ("label", "train", "evaluate")
+        first = 2 * sum(read_json(places[0] / stage / DONE)["seconds"] for stage in alike)
+        takes = self.spent[-1] - self.spent[-2] if at > 1 else first
+        if self.spent[-1] + takes <= self.wanted.budget.seconds:
+            return None
+        return (
+            f"Stopped before round {at}, which would take about {takes:,.0f} s: {self.spent[-1]:,.0f} s of the budget of "
+            f"{self.wanted.budget.seconds:,} s are spent."
+        )
 
     def _gain(self, run: str, before: str) -> Found:
         """What the round brought, and where it and the one before stand, in the metric that judges."""
@@ -216,7 +255,7 @@ def hard_only(recipe: Recipe, rounds: int, product: Planned | None = None) -> Pl
     values = starting_from(scaled(plain(recipe), rounds + 1), FIRST, initial=True)
     if product is not None:
         values["teacher"] = product.values["teacher"]
-        if into_of(recipe) == "extra":
+        if recipe.task == "causal_lm":
             values["data"] = product.values["data"]
     if recipe.task == "classification":  # what has no label says nothing to it
         labelled = [one for one in values["data"]["generate"] if one.get("keep_label")]
@@ -236,27 +275,3 @@ def judge_of(recipe: Recipe) -> Metric:
         return headline
     checked = recipe.evaluate.answers is not None and recipe.evaluate.answers.checker is not None
     return ANSWER_METRICS["pass_rate" if checked else "exact_match"]
-
-
-def failing(rows: Statistics, by: str) -> Any:
-    """How much a student fails on each row, [N]: larger is worse; see `recipe.plan.Rounds.by`."""
-    if by == "divergence":
-        return rows["kl"]
-    if by == "uncertainty":
-        return 1.0 - rows["bin_conf"].sum(1) if "bin_conf" in rows else rows["nll"]
-    counted = rows["tokens"] if "tokens" in rows else rows["texts"]
-    return counted - rows["agree"] + 1e-6 * np.tanh(rows["kl"])  # among equals, the farther from the teacher
-
-
-def _written(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as a file has it, without its label: the teacher gives one."""
-    return {
-        name: value
-        for name, value in row.items()
-        if name in ("text", "pair", "prompt", "completion", "messages", "rationale")
-    }
-
-
-def _labelled(example: Example) -> Example:
-    """The example with some label, where statistics want one that is not looked at."""
-    return replace(example, labels=[0])

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from .data import DataSet
+from .generate import Answers
 from .section import Section
 from .student import Student
 
@@ -78,23 +79,37 @@ class Tasks(Section):
     """Each with at least its own data."""
 
 
-class Rounds(Section):
-    """Train, find where the student fails on fresh rows, let the teacher label these, train on; data aggregation as in
-    Ross et al. 2011 (arXiv:1011.0686).
+class Budget(Section):
+    """What rounds may take."""
 
-    Ends when a round's gain is not beyond chance.  The control takes as many rows at random.
+    seconds: PositiveInt
+    """Of the runs' stages and of choosing rows, all in all; no round is begun that would probably go beyond it.  The control on
+    hard targets alone, trained after the last round, is not counted."""
+
+
+class Rounds(Section):
+    """Train, find where the student fails on fresh rows, let the teacher label or answer these, train on; data aggregation
+    as in Ross et al. 2011 (arXiv:1011.0686).
+
+    Ends when a round's gain is not beyond chance, or with the budget.  The control takes as many rows at random.
     """
 
     kind: Literal["rounds"] = "rounds"
     pool: DataSet
-    """Fresh rows; a classifier's need no labels."""
+    """Fresh rows; a classifier's need no labels, and with `answers` a language model's no answers."""
+    answers: Answers | None = None
+    """Language models: the teacher (or `data.writer`) writes the answers of the chosen rows, whatever the pool has; where the
+    student fails is seen in answers of its own."""
     rows: PositiveInt = 500
     """Taken from the pool in each round."""
     most: Annotated[int, Field(ge=1, le=50)] = 3
     """Rounds after the first training, at most."""
-    by: Literal["divergence", "uncertainty", "errors"] = "divergence"
+    budget: Budget | None = None
+    """Ends the rounds before `most`."""
+    by: Literal["divergence", "uncertainty", "errors", "checker"] = "divergence"
     """What failing on a row means: far from the teacher (KL, summed over the row), unsure (a classifier's doubt in its
-    own choice, a language model's negative log-likelihood), or first choices that are not the teacher's (most first)."""
+    own choice, a language model's negative log-likelihood), first choices that are not the teacher's (most first), or an
+    answer that the checker of `evaluate.answers` calls wrong (then no other row is chosen)."""
     judge: Literal["headline", "answers"] = "headline"
     """What a round's gain is measured in: the task's first metric, or the answers that `evaluate.answers` asks for: those
     that pass its checker, or without one those that match exactly."""

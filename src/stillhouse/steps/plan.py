@@ -56,7 +56,7 @@ def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) 
         fault := crossing_fault(recipe.task, recipe.terms, recipe.label.online, recipe.rollouts)
     ):
         raise RecipeError(fault)
-    check_shape(recipe.student, Path(facts["teacher"]["folder"]), recipe.data.max_length)
+    check_shape(recipe.student, Path(facts["teacher"]["folder"]), recipe.task, recipe.data.max_length)
     train = read_examples(place.parent / "prepare" / "train.parquet")
     held = {name: read_examples(place.parent / "prepare" / f"{name}.parquet") for name in facts["evaluated"]}
     asked = None

@@ -8,9 +8,11 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..files import hash_json, sweep_parts, write_jsonl
+from ..files import hash_json, link_or_copy, sweep_parts, write_jsonl
 from .parts import PART
 
+TAKEN = f"{PART}of-another-run-"
+"""Begins the name of a part that another run of the same plan wrote."""
 Text = str | None
 """None: cut off before its end."""
 
@@ -51,6 +53,17 @@ class Texts:
         self._read.add(path)
         for key, text in some:
             self._found.setdefault(key, text)
+
+
+def pool_texts(theirs: Path, mine: Path) -> None:
+    """Take over the shards that were written in `theirs`, as a part of `mine`; not what it took from others itself."""
+    own = [path for path in theirs.glob(f"{PART}*") if not path.name.startswith(TAKEN)]
+    for folder in (theirs, *sorted(own)):
+        place = mine / f"{TAKEN}{hash_json([theirs.parent.name, folder.name])[:12]}"
+        for path in sorted(folder.glob("*.jsonl")):
+            if not (place / path.name).exists():
+                place.mkdir(parents=True, exist_ok=True)
+                link_or_copy(str(path), str(place / path.name))
 
 
 def _sound(path: Path) -> Iterator[tuple[str, Text]]:

@@ -5,11 +5,14 @@ from typing import Any
 
 from ...errors import RecipeError
 from ...recipe import FromTeacher, Target
-from .shapes import shape_for
+from .shapes import least, shape_for
 from .skeleton import FIELDS, Shape, Skeleton
 
 HEADER = 4096
 """Bytes of a weights file that are no weights, about."""
+
+KINDER = 4.0
+"""Small weights stay in the processor's caches: so many times faster than their arithmetic says a student may be, at most."""
 
 
 def fixed_sizes(wanted: FromTeacher, skeleton: Skeleton) -> dict[str, Any]:
@@ -29,6 +32,22 @@ def shapes_within(
         "memory": (amount, lambda shape: float(skeleton.memory(shape, context))),
     }
     return shape_for(skeleton, *costs[kind], fixed, said, count)
+
+
+def check_pace(skeleton: Skeleton, target: Target, fixed: Mapping[str, Any], head: bool) -> None:
+    """Whether the smallest student could be that many times as fast as the teacher, by its arithmetic.
+
+    Args: head: whether the models say a distribution over the vocabulary.
+    Raises: RecipeError for a factor that no clock needs to be asked about.
+    """
+    factor = target.named[1]
+    smallest = least(skeleton, lambda shape: float(skeleton.work(shape, head)), fixed)
+    most = skeleton.work(skeleton.shape, head) / smallest
+    if factor > KINDER * most:
+        raise RecipeError(
+            f"student.target: no shape of this teacher is {target.tokens_per_second} as fast, for the smallest one does "
+            f"1/{most:,.0f} of its arithmetic; ask for less, or fix fewer sizes."
+        )
 
 
 def _depths(wanted: FromTeacher, skeleton: Skeleton) -> tuple[int, ...] | None:

@@ -68,6 +68,15 @@ def shape_for(
     return _varied([shape for _, shape in found], count)
 
 
+def least(skeleton: Skeleton, cost: Cost, fixed: Mapping[str, Any]) -> float:
+    """What the smallest shape costs."""
+    own = skeleton.wanted(**fixed)
+    fewest = own.intermediate_size
+    if fixed.get("intermediate_size") is None:
+        fewest = min(8, _step(fewest))
+    return min(cost(replace(shape, intermediate_size=fewest)) for shape in _grid(skeleton, own, fixed))
+
+
 def _grid(skeleton: Skeleton, own: Shape, fixed: Mapping[str, Any]) -> Iterator[Shape]:
     """Every shape with the teacher's neurons; these are fitted afterwards."""
     for hidden in _widths(skeleton, own, fixed):
@@ -136,11 +145,11 @@ def _with_neurons(
     if (whole := cost(shape)) <= target:
         return shape
     step = min(8, _step(shape.intermediate_size))
-    least = cost(replace(shape, intermediate_size=step))
-    each = (whole - least) / max(
+    bottom = cost(replace(shape, intermediate_size=step))
+    each = (whole - bottom) / max(
         1, shape.intermediate_size - step
     )  # the cost grows by as much with each neuron
-    room = step + (target - least) / each if each else step
+    room = step + (target - bottom) / each if each else step
     return replace(shape, intermediate_size=max(step, int(room // step) * step))
 
 

@@ -1,0 +1,282 @@
+"""Rounds: whose answers are looked at, who writes the new ones, and what ends them."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+
+from plans.kitchen import classifier
+from stillhouse.errors import RecipeError
+from stillhouse.files import read_json, read_jsonl, write_json
+from stillhouse.plans import rounds
+from stillhouse.plans.bench import Bench
+from stillhouse.plans.check import with_rows
+from stillhouse.plans.failing import readable, worst_first
+from stillhouse.plans.planned import Planned, plain
+from stillhouse.plans.rounds import _Rounds
+from stillhouse.progress import Silent
+from stillhouse.recipe import parse_recipe
+from stillhouse.tasks import make_task
+from stillhouse.teachers.writer import LocalWriter
+from tiny import labelled_file, language_recipe, language_tokenizer, save_language_model
+from typed import Said, hurried, stillhouse, write_recipe
+
+KNOWN = 24
+"""Questions that are answered in the training file."""
+ANSWERS = {"max_new_tokens": 100, "temperature": 1.5}
+"""Of a teacher that has learned nothing: drawn so that some answers end."""
+
+
+def odd_is_wrong(answer: str, row: dict[str, Any]) -> bool:
+    """A checker that looks at the question alone."""
+    return int(row["prompt"].split()[1]) % 2 == 0
+
+
+def asks(numbers: range, answer: str | None = None) -> list[dict[str, str]]:
+    more = {} if answer is None else {"completion": answer}
+    return [{"prompt": f"the {number} river", **more} for number in numbers]
+
+
+def lines(path: Path, rows: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def talker(folder: Path, plan: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Plain values of a language model's recipe with rounds on questions, the first of which are known already."""
+    values = language_recipe(folder)
+    qa = lines(folder / "qa.jsonl", asks(range(KNOWN), " reads a book."))
+    pool = lines(folder / "pool.jsonl", asks(range(KNOWN - 8, KNOWN + 16)))
+    return {
+        **values,
+        "data": {"train": {"source": str(qa)}, "split": 8, "max_length": 64},
+        "train": {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "precision": "float32"},
+        "evaluate": {"resamples": 200, "hard_only": False, "speed": False},
+        "report": {"samples": 0},
+        "plan": {"kind": "rounds", "pool": {"source": str(pool)}, "rows": 4, "most": 1, **plan},
+        **changes,
+    }
+
+
+def run(values: dict[str, Any], folder: Path) -> Said:
+    recipe = write_recipe(folder.with_suffix(".yaml"), values)
+    with hurried():
+        return stillhouse("run", recipe, "--folder", folder)
+
+
+@contextmanager
+def written() -> Iterator[list[str]]:
+    """The questions that a model is asked to answer in here."""
+    prompts: list[str] = []
+    real = LocalWriter.write
+
+    def counting(self: Any, some: Any, sampling: Any, seeds: Any) -> Any:
+        prompts.extend(some)
+        return real(self, some, sampling, seeds)
+
+    with mock.patch.object(LocalWriter, "write", counting):
+        yield prompts
+
+
+@contextmanager
+def always_better() -> Iterator[None]:
+    """Every round gains something, so that the next one is begun."""
+    real = rounds.difference_over_seeds
+    with mock.patch.object(
+        rounds, "difference_over_seeds", lambda *args: {**real(*args), "better": True, "value": 1.0}
+    ):
+        yield
+
+
+# ── the teacher answers ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_teacher_writes_the_answers_of_the_chosen_questions_each_once(tmp_path: Path) -> None:
+    values = talker(tmp_path, {"answers": ANSWERS, "most": 2})
+    folder = tmp_path / "rounds"
+    with written() as prompts, always_better():
+        said = run(values, folder)
+    assert said.code == 0, said.err
+    chosen = {name: read_jsonl(folder / "chosen" / f"{name}.jsonl") for name in ("round-1", "round-2", "random-2")}  # fmt: skip
+    assert [len(rows) for rows in chosen.values()] == [4, 8, 8]
+    assert chosen["round-2"][:4] == chosen["round-1"]
+    new = {row["prompt"] for row in asks(range(KNOWN, KNOWN + 16))}
+    for rows in chosen.values():
+        assert all(set(row) == {"prompt"} and row["prompt"] in new for row in rows), "known ones never"
+    assert sorted(prompts) == sorted({row["prompt"] for row in chosen["round-2"] + chosen["random-2"]})
+    facts = {name: read_json(folder / "runs" / name / "prepare" / "DONE.json")["result"] for name in ("round-0", "round-2")}  # fmt: skip
+    counts = facts["round-2"]["counts"]["written"]
+    assert counts["texts"] == 8
+    assert counts["kept"] > 0
+    assert facts["round-2"]["sets"]["train"]["rows"] == facts["round-0"]["sets"]["train"]["rows"] + counts["kept"]  # fmt: skip
+    found = read_json(folder / "results.json")
+    assert "answered by the teacher" in next(row["about"] for row in found["runs"] if row["name"] == "round-2")  # fmt: skip
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("DONE.json")}
+    with written() as prompts, always_better(), mock.patch.object(rounds, "worst_first", side_effect=AssertionError):  # fmt: skip
+        assert run(values, folder).code == 0
+    assert prompts == []
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("DONE.json")} == times
+
+
+def test_questions_are_chosen_where_the_student_strays_from_the_teacher_in_its_own_answers(
+    tmp_path: Path,
+) -> None:
+    """Against the student's greedy answers by `generate`, and a KL summed over them in float64."""
+    recipe = parse_recipe(talker(tmp_path, {"answers": {"max_new_tokens": 6}}))
+    student = save_language_model(tmp_path / "student", layers=2, seed=5)
+    task = make_task("causal_lm", language_tokenizer(), 64, [])
+    rows: Any = [{**row, "id": row["prompt"], "where": "pool:1"} for row in asks(range(6))]
+    pool = readable(recipe, rows, task, [])
+    found = worst_first(recipe, pool, task, student, tmp_path / "teacher", Silent())
+    models = [task.load(folder).double().eval() for folder in (tmp_path / "teacher", student)]
+    far = {}
+    for row in rows:
+        ids = torch.tensor([task.tokenizer(row["prompt"])["input_ids"]])
+        text = models[1].generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False,
+            pad_token_id=task.tokenizer.pad_token_id, suppress_tokens=list(range(task.outcomes, 448)),
+        )  # fmt: skip
+        said = task.tokenizer.decode(text[0, ids.shape[1] :], skip_special_tokens=True)
+        whole = torch.tensor([task.tokenizer(row["prompt"] + said + task.tokenizer.eos_token)["input_ids"]])
+        with torch.no_grad():
+            log_p, log_q = (m(whole).logits[0, :, : task.outcomes].log_softmax(-1) for m in models)
+        kl = (log_p.exp() * (log_p - log_q)).sum(-1)
+        far[row["id"]] = float(kl[ids.shape[1] - 1 : -1].sum())
+    assert len(set(far.values())) == 6
+    assert found == sorted(far, key=lambda key: -far[key])
+
+
+def test_questions_of_a_chat_are_known_by_their_turns_and_lose_their_answers(tmp_path: Path) -> None:
+    recipe = parse_recipe(talker(tmp_path, {"answers": {}}))
+    task = make_task("causal_lm", language_tokenizer(), 64, [])
+
+    def row(number: int, answer: str | None) -> Any:
+        turns = [{"role": "user", "content": f"the {number} river"}]
+        turns += [] if answer is None else [{"role": "assistant", "content": answer}]
+        return {"messages": turns, "id": str(number), "where": f"pool:{number}"}
+
+    known, _ = task.encode([row(1, "reads")])
+    long = row(4, None)
+    long["messages"][0]["content"] *= 20
+    pool = readable(recipe, [row(1, None), row(2, None), row(3, "writes"), long], task, known)
+    assert list(pool) == ["2", "3"], "one is known, and one is too long to be answered"
+    for key, fresh in pool.items():
+        assert fresh.written == {"messages": [{"role": "user", "content": f"the {key} river"}]}
+        assert fresh.prompt == tuple(task.encode([row(int(key), "x")])[0][0].input_ids[: len(fresh.prompt)])
+    assert readable(recipe, [row(2, None)], task, task.encode([row(2, "otherwise")])[0]) == {}
+
+
+def test_the_control_of_all_rounds_learns_what_the_teacher_wrote_as_hard_targets(tmp_path: Path) -> None:
+    recipe = parse_recipe(talker(tmp_path, {"answers": ANSWERS}))
+    values = with_rows(recipe, plain(recipe), {"source": "/chosen"})
+    made = parse_recipe(rounds.hard_only(recipe, 1, Planned("round-1", values, "")).values)
+    assert made.data.unlabelled is not None
+    assert [one.kind for one in made.data.generate] == ["answers"]
+    assert not made.has_teacher
+
+
+# ── the checker chooses ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_checker_chooses_wrong_answers_alone_and_ends_the_rounds_when_there_are_none(
+    tmp_path: Path,
+) -> None:
+    evaluate = {
+        **talker(tmp_path, {})["evaluate"],
+        "answers": {"rows": 4, "max_new_tokens": 4, "checker": f"{__name__}:odd_is_wrong"},
+    }
+    plan = {"by": "checker", "answers": ANSWERS, "rows": 30, "most": 3, "judge": "answers"}
+    folder = tmp_path / "rounds"
+    with always_better():
+        said = run(talker(tmp_path, plan, evaluate=evaluate), folder)
+    assert said.code == 0, said.err
+    chosen = read_jsonl(folder / "chosen" / "round-1.jsonl")
+    assert {row["prompt"] for row in chosen} == {f"the {n} river" for n in range(KNOWN, KNOWN + 16) if n % 2}
+    assert len(read_jsonl(folder / "chosen" / "random-1.jsonl")) == len(chosen) == 8
+    found = read_json(folder / "results.json")["rounds"]
+    assert [row["round"] for row in found["history"]] == [1]
+    assert found["why"] == (
+        "Stopped before round 2: the checker finds no wrong answer in the rest of the pool."
+    )
+
+
+@pytest.mark.parametrize(
+    ("plan", "changes", "said"),
+    [
+        ({"by": "checker"}, {}, "plan.by: nobody checks answers; add evaluate.answers with a checker"),
+        (
+            {"answers": {}},
+            {"data.generate": [{"kind": "answers"}]},
+            "plan.answers: data.generate puts the teacher's answers in place of data.train's",
+        ),
+    ],
+)
+def test_rounds_without_what_they_need_are_refused_before_anything_is_loaded(
+    tmp_path: Path, plan: dict[str, Any], changes: dict[str, Any], said: str
+) -> None:
+    values = talker(tmp_path, plan)
+    values["data"] |= {name.removeprefix("data."): value for name, value in changes.items()}
+    found = stillhouse("validate", write_recipe(tmp_path / "r.yaml", values))
+    assert found.code == 2
+    assert said in " ".join(found.err.split())
+
+
+def test_a_classifiers_teacher_writes_no_answers(tmp_path: Path) -> None:
+    plan = {"kind": "rounds", "pool": {"source": str(tmp_path / "rows.csv")}, "answers": {}}
+    found = stillhouse("validate", write_recipe(tmp_path / "r.yaml", classifier(tmp_path, plan=plan)))
+    assert found.code == 2
+    assert "plan.answers: a classifier's teacher labels, and writes nothing" in found.err
+
+
+def test_plain_text_is_no_question(tmp_path: Path) -> None:
+    recipe = parse_recipe(talker(tmp_path, {"answers": {}}))
+    rows: Any = [{"text": "the river", "id": "1", "where": "pool:1"}]
+    with pytest.raises(RecipeError, match="plain text asks nothing"):
+        readable(recipe, rows, make_task("causal_lm", language_tokenizer(), 64, []), [])
+
+
+# ── the budget ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_spent_budget_ends_the_rounds_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+    pool = labelled_file(tmp_path / "pool.csv", rows=40, seed=9)
+    plan = {"kind": "rounds", "pool": {"source": str(pool)}, "rows": 10, "most": 1}
+    folder = tmp_path / "rounds"
+    with mock.patch.object(rounds, "seconds_spent", return_value=50.0):
+        said = run(classifier(tmp_path, plan={**plan, "budget": {"seconds": 50}}), folder)
+    assert said.code == 0, said.err
+    found = read_json(folder / "results.json")
+    assert "50 s of the budget of 50 s are spent." in found["rounds"]["why"]
+    assert found["rounds"]["why"] in (folder / "report.html").read_text()
+    assert (found["product"], len(found["runs"])) == ("round-0", 1)
+    first = (folder / "runs" / "round-0" / "train" / "DONE.json").stat().st_mtime_ns
+    assert run(classifier(tmp_path, plan={**plan, "budget": {"seconds": 10**6}}), folder).code == 0
+    assert [row["round"] for row in read_json(folder / "results.json")["rounds"]["history"]] == [1]
+    assert (folder / "runs" / "round-0" / "train" / "DONE.json").stat().st_mtime_ns == first
+
+
+@pytest.mark.parametrize(("seconds", "stopped_before"), [(69, 1), (70, 2), (129, 2), (130, 3)])
+def test_a_round_is_begun_only_if_one_like_the_one_before_still_fits(
+    tmp_path: Path, seconds: int, stopped_before: int
+) -> None:
+    """Round 0 takes 30 s, 20 of them like a round's; each round and its control 50 s: 30, 80 and 130 s in all."""
+    recipe = parse_recipe(talker(tmp_path, {"budget": {"seconds": seconds}, "most": 9}))
+    going = _Rounds(recipe, recipe.plan, Bench(tmp_path, Silent()))  # type: ignore[arg-type]
+
+    def make(name: str, **stages: float) -> None:
+        for stage, took in stages.items():
+            write_json(tmp_path / "runs" / name / stage / "DONE.json", {"seconds": took, "result": {}})
+        going.runs.append(Planned(name, {}, ""))
+
+    make("round-0", prepare=10.0, label=0.0, train=12.0, evaluate=8.0)
+    at = 1
+    while going._over_budget(at) is None:
+        make(f"round-{at}", train=25.0)
+        make(f"random-{at}", train=25.0)
+        at += 1
+    assert at == stopped_before
