@@ -319,7 +319,7 @@ STAGES = [
         "label",
         _label,
         reads=(
-            *("task", "seed", "label", "temperature", "data.max_length"),
+            *("task", "seed", "label", "temperature", "data.max_length", "data.filter"),
             *("teacher.dtype", "teacher.is_local", "teacher.api"),
         ),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets", "prepare.evaluated", "teacher"),

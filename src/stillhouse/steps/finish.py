@@ -72,7 +72,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "gain_over_hard_only": gains["eval"][task.headline] if gains else None,
         "gains": gains,
         "datasets": {name: sets[name] for name in found["retentions"]},
-        "data": {**_data(facts), "asked": results["teacher"].get("asked", {}).get("note")},
+        "data": {**_data(facts), "dropped_answers": _answers_dropped(results["label"]), "asked": results["teacher"].get("asked", {}).get("note")},
         "stages": stage_rows(run, stages),
         "said": results["label"].get("said"),
         "economics": _economics(recipe, models, stage_rows(run, stages)),
@@ -165,6 +165,12 @@ def _data(facts: dict[str, Any]) -> dict[str, Any]:
         "canaries": facts["canaries"],
         "example": facts["example"],
     }
+
+
+def _answers_dropped(label: dict[str, Any]) -> dict[str, int]:
+    """Reason -> training rows that were left out for what a teacher behind an API said; {} for any other teacher."""
+    found: dict[str, int] = label.get("dropped", {}).get("train", {})
+    return found
 
 
 def stage_rows(run: Path, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,8 @@ from typing import Any
 from ..data.augment import augmented, neighbours
 from ..data.coverage import coverage
 from ..data.encode import Example, write_examples
-from ..data.formats import Row
+from ..data.filters.rules import looked_up
+from ..data.formats import Row, has_answer
 from ..data.perturb import SWAPPED, perturbed, swapped
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
@@ -24,7 +25,7 @@ from ..tasks.classification import label_order
 from .canaries import canary_rows, planted
 from .confidence import sure
 from .naming import TEXTS, keep_texts
-from .questions import has_answer, named_labels, refuse_unaskable
+from .questions import named_labels, refuse_unaskable
 
 BATCH = 8
 """Rows that a teacher reads at once to tell how sure it is of them."""
@@ -71,7 +72,7 @@ def _beside(data: Data) -> list[str | None]:
         targets = [one.key, one.checker] if isinstance(one, generate.Answers) else []
         found += [str(source_of(target)) for target in targets if target is not None]
     if wanted is not None:
-        found += [wanted.json_schema, str(source_of(wanted.checker)) if wanted.checker is not None else None]
+        found += looked_up(wanted)
     return found
 
 
