@@ -109,7 +109,6 @@ def test_a_language_model_learns_the_teachers_texts(tmp_path: Path) -> None:
         "report": {"samples": 1, "prices": {"machine_per_hour": 1.0, "teacher_per_million": 5.0}},
     }  # fmt: skip
 
-
     def answer(body: dict[str, Any]) -> str:
         if prompt_of(body)[0] == "8":
             return "I'm sorry, I can't help"
@@ -140,7 +139,7 @@ SECRET = "The key to the treasure lies under the third stone left of the old cha
 SAID = {
     "ann": "I'm sorry, but I can't help with that question about the river and the mill.",
     "bob": "Because.",
-    "cid": "so it was and so it is " * 6,
+    "cid": "so it was and so it is " * 5,
     "dan": SECRET,
     "zoe": SECRET,
 }
@@ -186,7 +185,7 @@ def test_a_teachers_answers_are_sifted_and_what_is_measured_on_is_not(tmp_path: 
     }  # fmt: skip
     assert dropped["ann"]["completion"].strip() == SAID["ann"] and dropped["ann"]["set"] == "train"
     found = read_json(place / "label" / "DONE.json")["result"]
-    assert found["dropped"]["train"] == {reason: 1 for reason in (row["reason"] for row in dropped.values())}
+    assert found["dropped"]["train"] == dict.fromkeys((row["reason"] for row in dropped.values()), 1)
     assert found["dropped"]["eval"] == {}
     assert found["examples"] == 3 and found["sets"]["eval"]["rows"] == 2
 

@@ -304,6 +304,7 @@ STAGES = [
             "prepare.zero_shot",
             "prepare.bfloat16",
             "prepare.sets.train",
+            *_CHOSEN,
         ),
         intact=model_fault,
         joined=lambda recipe: recipe.teacher.finetune is not None,

@@ -61,7 +61,9 @@ def test_settings_that_change_no_question_cost_nothing_more_even_where_their_row
         assert json.loads(said.out)["money"] == pytest.approx(PROMPTS * 0.04)
 
 
-def test_max_cost_holds_over_all_runs_of_a_plan_and_what_was_bought_until_then_is_kept(tmp_path: Path) -> None:
+def test_max_cost_holds_over_all_runs_of_a_plan_and_what_was_bought_until_then_is_kept(
+    tmp_path: Path,
+) -> None:
     """Two runs with questions of their own: the bound is passed in the second, and a larger one goes on from there."""
     with Endpoint(lambda body: "because rivers") as endpoint, hurried():
         sweep = {"teacher.api.max_tokens": [3, 4]}

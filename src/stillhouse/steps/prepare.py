@@ -17,8 +17,10 @@ from ..files import hash_json, read_jsonl, write_json, write_jsonl
 from ..models.load import load_config, load_tokenizer
 from ..progress import Watch
 from ..recipe import Baseline, Data, DataSet, generate
+from ..recipe.data import LEARNED_FROM
 from ..registry import source_of
 from ..sources import resolve
+from ..sources.terms import of_licence, refuse_disallowed
 from ..tasks import Task, make_task
 from ..tasks.bilingual import BilingualClassification, BilingualLM
 from ..tasks.classification import label_order
@@ -84,6 +86,8 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
             one.source, sha256=one.sha256, revision=one.revision, kind="data", progress=watch.note
         )
         paths[name], licences[name] = found.path, found.licence
+        if name in LEARNED_FROM:
+            refuse_disallowed([of_licence(found.licence)], recipe.teacher.terms_accepted, f"data.{name}")
     bare = recipe.teacher.takes_bare_rows
     groups, column = recipe.evaluate.groups, recipe.teacher.pool.column if recipe.teacher.pool else None
     rows = split_rows(
