@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ import pytest
 import tiny
 from endpoint import Endpoint, Said, Weather, prompt_of
 from stillhouse import run
-from stillhouse.files import read_jsonl, write_json
+from stillhouse.files import read_json, read_jsonl, write_json
+from stillhouse.pipeline import run_pipeline
+from stillhouse.plans.bench import UNPREDICTED
+from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
+from stillhouse.stages import STAGES
 from typed import hurried
 
 STORM = Weather(seed=3, throttled=0.1, broken=0.05, garbage=0.03, dropped=0.02, empty=0.01, retry_after=0.05)
@@ -96,18 +101,28 @@ def test_a_language_model_learns_the_teachers_texts(tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     values: dict[str, Any] = {
         "name": "texts", "task": "causal_lm", "student": {"model": str(tmp_path / "base")},
-        "data": {"train": {"source": str(tmp_path / "prompts.jsonl")}, "split": 12, "max_length": 64},
+        "data": {
+            "train": {"source": str(tmp_path / "prompts.jsonl")}, "split": 12, "max_length": 64, "filter": {"refusals": True},
+        },
         "objective": [{"kind": "hard"}], "train": {"steps": 20, "batch_size": 4, "learning_rate": 3e-3, "precision": "float32"},
         "evaluate": {"resamples": 200, "baselines": [{"name": "itself", "model": str(tmp_path / "base")}]},
         "report": {"samples": 1, "prices": {"machine_per_hour": 1.0, "teacher_per_million": 5.0}},
     }  # fmt: skip
-    with Endpoint(
-        lambda body: "because the river gives books" + ("<|im_end|>" if prompt_of(body)[0] == "7" else "")
-    ) as endpoint:
+
+    def answer(body: dict[str, Any]) -> str:
+        if prompt_of(body)[0] == "8":
+            return "I'm sorry, I can't help"
+        return "because the river gives books" + ("<|im_end|>" if prompt_of(body)[0] == "7" else "")
+
+    with Endpoint(answer) as endpoint:
         values["teacher"] = {"api": {"base_url": endpoint.url, "model": "big", "max_tokens": 20}}
         found = finish(values, tmp_path / "run")
     dropped = read_jsonl(tmp_path / "run" / "label" / "dropped.jsonl")
-    assert {row["reason"] for row in dropped} == {"control token in the answer"}
+    assert {row["reason"] for row in dropped} == {"control token in the answer", "refusal"}
+    assert {row["set"] for row in dropped if row["reason"] == "refusal"} == {"train"}
+    assert found["data"]["dropped_answers"]["refusal"] == sum(row["reason"] == "refusal" for row in dropped)
+    assert "for the teacher’s answer: refusal" in (tmp_path / "run" / "report.html").read_text()
+    assert "Left out for the teacher's answer:" in (tmp_path / "run" / "student" / "README.md").read_text()
     after = found["student"]["metrics"]["eval"]["bits_per_byte"]["value"]
     assert after < found["controls"]["initial"]["metrics"]["eval"]["bits_per_byte"]["value"] - 0.5
     other = found["baselines"]["itself"]["metrics"]["eval"]
@@ -117,3 +132,72 @@ def test_a_language_model_learns_the_teachers_texts(tmp_path: Path) -> None:
     assert found["retention"]["value"] is None
     assert "behind an API" in found["retention"]["note"]
     assert found["samples"][0]["teacher"].startswith("because the river")
+
+
+SILENT_PLAN = [UNPREDICTED if stage.name == "plan" else stage for stage in STAGES]
+SECRET = "The key to the treasure lies under the third stone left of the old chapel door."
+SAID = {
+    "ann": "I'm sorry, but I can't help with that question about the river and the mill.",
+    "bob": "Because.",
+    "cid": "so it was and so it is " * 5,
+    "dan": SECRET,
+    "zoe": SECRET,
+}
+
+
+def labelled(place: Path, answer: Callable[[dict[str, Any]], str], **data: Any) -> Path:
+    """The folder of a run up to the label stage: seven questions to learn from, two to be measured on."""
+    tiny.save_language_model(place / "base", layers=1)
+    texts = iter(tiny.sentences(9))
+    for name, people in (("train", "ann bob cid dan eve fay gus"), ("eval", "zoe yan")):
+        rows = [{"prompt": f"{next(texts)} Who is {who}?"} for who in people.split()]
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = {name: {"source": str(place / f"{name}.jsonl")} for name in ("train", "eval")}
+    with Endpoint(answer) as endpoint:
+        recipe = parse_recipe({
+            "name": "sifted", "task": "causal_lm", "student": {"model": str(place / "base")},
+            "teacher": {"api": {"base_url": endpoint.url, "model": "big", "max_tokens": 40}},
+            "data": {**files, "max_length": 256, **data}, "objective": [{"kind": "hard"}], "train": {"steps": 1},
+        })  # fmt: skip
+        (place / "run").mkdir()
+        write_json(place / "run" / "machine.json", {"bfloat16": False})
+        run_pipeline(recipe, SILENT_PLAN, place / "run", Silent(), until="label")
+    return place / "run"
+
+
+def replies(body: dict[str, Any]) -> str:
+    """What SAID has about somebody, or a good answer."""
+    name = prompt_of(body).rpartition("Who is ")[2].strip("?")
+    return SAID.get(name, f"Somebody called {name} who sells books by the river.")
+
+
+def test_a_teachers_answers_are_sifted_and_what_is_measured_on_is_not(tmp_path: Path) -> None:
+    """One declines, one is short, one goes round in circles, one is what the teacher says to a held-out question."""
+    wanted = {"refusals": True, "min_words": 4, "max_repetition": 0.3, "contamination": 40}
+    place = labelled(tmp_path, replies, filter=wanted)
+    assert not read_jsonl(place / "prepare" / "dropped.jsonl"), "nobody had answered yet"
+    dropped = {
+        row["prompt"].rpartition("Who is ")[2].strip("?"): row
+        for row in read_jsonl(place / "label" / "dropped.jsonl")
+    }
+    assert {who: row["reason"] for who, row in dropped.items()} == {
+        "ann": "refusal", "bob": "shorter than 4 words", "cid": "repetition", "dan": "contains eval",
+    }  # fmt: skip
+    assert dropped["ann"]["completion"].strip() == SAID["ann"] and dropped["ann"]["set"] == "train"
+    found = read_json(place / "label" / "DONE.json")["result"]
+    assert found["dropped"]["train"] == dict.fromkeys((row["reason"] for row in dropped.values()), 1)
+    assert found["dropped"]["eval"] == {}
+    assert found["examples"] == 3 and found["sets"]["eval"]["rows"] == 2
+
+
+def test_an_answer_that_is_no_json_as_the_schema_has_it_is_left_out(tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps({"type": "object", "required": ["who"]}))
+
+    def answer(body: dict[str, Any]) -> str:
+        return json.dumps({"who": "ann"}) if "ann" in prompt_of(body) else json.dumps({"what": 1})
+
+    place = labelled(tmp_path, answer, filter={"json_schema": str(schema), "contamination": None})
+    found = read_json(place / "label" / "DONE.json")["result"]
+    assert found["dropped"]["train"] == {"format: not as the JSON Schema has it": 6}
+    assert found["examples"] == 1

@@ -2,15 +2,22 @@
 
 import json
 from datetime import date
+from html import unescape
+from types import SimpleNamespace
 
 import pytest
 
 import tiny
+from report_fixtures import language_model
 from stillhouse.errors import RecipeError
+from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
+from stillhouse.report.card import render_card
+from stillhouse.report.html import render_html
 from stillhouse.sources.terms import of_licence, of_provider, refuse_disallowed, student_licence, table
 from stillhouse.static import static_checks
 from stillhouse.steps.finish import licences
+from stillhouse.steps.prepare import read_rows
 
 
 def test_every_line_of_the_table_has_a_verdict_a_reason_and_a_source() -> None:
@@ -36,6 +43,63 @@ def test_what_is_not_known_is_unknown_and_stops_nothing() -> None:
     assert of_provider("https://api.openai.com.evil.org/v1").verdict == "unknown"
 
 
+def test_a_line_of_the_table_says_when_it_was_drawn_up() -> None:
+    when = f"as known in {table()['drawn_up']}"
+    assert (
+        when in of_licence("mit").sentence() and when in of_provider("https://api.openai.com/v1").sentence()
+    )
+    assert "as known in" not in of_licence("my own").sentence()
+
+
+@pytest.mark.parametrize(
+    ("provider", "line"),
+    [
+        ("api.openai.com", "training others on OpenAI: disallowed"),
+        ("api.mistral.ai", "training others on Mistral AI: unknown"),
+        ("127.0.0.1", "the licence of the model it serves decides"),
+        (None, "training others on past answers of big: unknown"),
+    ],
+)
+def test_the_terms_of_an_apis_provider_stand_in_the_results_the_card_and_the_report(provider, line) -> None:
+    teacher = SimpleNamespace(is_local=False, provider=provider, name="big", terms_accepted="A. Person did")
+    facts = {
+        "teacher": {"licence": None}, "student": {"licence": "mit"}, "panel": None, "writer": None, "others": [],
+        "judge": None, "licences": {"train": "mit"},
+    }  # fmt: skip
+    found = licences(SimpleNamespace(licence=None, teacher=teacher), facts)
+    assert len(found["terms"]) == 1 and line in found["terms"][0]
+    assert "without a stated licence" not in str(found) and "not stated" not in str(found)
+    assert found["computed"] is None
+    if provider in table()["providers"]:
+        assert table()["providers"][provider]["source"] in found["terms"][0]
+        assert f"as known in {table()['drawn_up']}" in found["terms"][0]
+    results = language_model() | {"licence": found}
+    page = unescape(render_html(results, "name: x", "stillhouse run x.yaml", []))
+    assert found["terms"][0] in page and "A. Person did" in page
+    assert line.split(":")[0] in render_card(results, "name: x").replace("\\", "")
+
+
+@pytest.mark.parametrize("name", ["train", "extra"])
+def test_data_whose_licence_forbids_it_stops_validate_and_prepare_unless_it_is_accepted(
+    tmp_path, name
+) -> None:
+    """Rows that a model wrote carry its licence: those of llama3 may not improve other models."""
+    recipe = tiny.language_recipe(tmp_path)
+    folder = tmp_path / "written"
+    folder.mkdir()
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in tiny.sentences(40, seed=4))
+    (folder / "rows.jsonl").write_text(rows)
+    recipe["data"] = {**recipe["data"], name: {"source": str(folder)}}
+    read_rows(parse_recipe(recipe), Silent())
+    card(folder, "llama3")
+    for look in (lambda one: static_checks(one, tmp_path / "run"), lambda one: read_rows(one, Silent())):
+        with pytest.raises(RecipeError, match=rf"data\.{name}: .*disallowed.*other data.*terms_accepted"):
+            look(parse_recipe(recipe))
+    accepted = {**recipe["teacher"], "terms_accepted": "A. Person: a study that is not published"}
+    for look in (lambda one: static_checks(one, tmp_path / "run"), lambda one: read_rows(one, Silent())):
+        look(parse_recipe({**recipe, "teacher": accepted}))
+
+
 def card(folder, licence):
     (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n", encoding="utf-8")
 
@@ -51,13 +115,13 @@ def test_a_teacher_that_forbids_it_stops_validate_unless_the_recipe_accepts_in_w
 
 
 def test_the_stage_refuses_as_well_and_what_was_accepted_stands_in_the_results(tmp_path) -> None:
-    from types import SimpleNamespace
-
     facts = {
         "teacher": {"licence": "llama3"}, "student": None, "panel": None, "writer": None, "others": [], "judge": None,
         "licences": {"train": "mit"},
     }  # fmt: skip
-    recipe = SimpleNamespace(licence=None, teacher=SimpleNamespace(terms_accepted="A. Person said so"))
+    recipe = SimpleNamespace(
+        licence=None, teacher=SimpleNamespace(is_local=True, terms_accepted="A. Person said so")
+    )
     found = licences(recipe, facts)
     assert found["accepted"] == "A. Person said so"
     assert "disallowed" in found["terms"][0]
@@ -67,8 +131,6 @@ def test_the_stage_refuses_as_well_and_what_was_accepted_stands_in_the_results(t
 @pytest.mark.parametrize("name", ["extra", "unlabelled", "writer"])
 def test_the_licence_of_everything_that_is_learned_from_counts(name) -> None:
     """What only the evaluation reads asks nothing of the student."""
-    from types import SimpleNamespace
-
     mit = {"licence": "mit"}
     facts = {
         "teacher": mit,
@@ -78,7 +140,7 @@ def test_the_licence_of_everything_that_is_learned_from_counts(name) -> None:
         "licences": {"train": "mit", "eval": None},
     }
     facts |= {"others": [], "judge": None}
-    recipe = SimpleNamespace(licence=None, teacher=SimpleNamespace(terms_accepted=None))
+    recipe = SimpleNamespace(licence=None, teacher=SimpleNamespace(is_local=True, terms_accepted=None))
     assert licences(recipe, facts)["student"] == "mit"
     if name == "writer":
         facts["writer"] = {"licence": "cc-by-nc-4.0"}

@@ -2,7 +2,8 @@
 
 What it is told is a file that a user can read and change (data/prompts/judge_pair.txt, or `evaluate.judge.prompt`).  Its reply must
 end with a line that is a verdict and nothing else; one that does not is counted, and its prompt is left out, for with one order
-alone a judge that favours a place would decide.  Replies lie in judge.sqlite in the run folder, and none is bought twice.
+alone a judge that favours a place would decide.  Replies lie in judge.sqlite in the run folder (or in its plan's, for all its runs), and
+none is bought twice.
 """
 
 import re
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .asking import Answer, Ledger, Request, ask, chat
+from .asking import Answer, Ledger, Request, ask, chat, ledger_of
 from .data.templates import fill, template_in
 from .files import read_jsonl
 from .measure import family
@@ -72,7 +73,8 @@ def judge(
     ours, known = answers["student"], {row["id"]: row for row in rows}
     text = template_in(None if wanted.prompt is None else Path(wanted.prompt), "judge_pair")
     against: dict[str, dict[str, Any]] = {}
-    with Ledger(place.parent / LEDGER) as ledger:
+    bought: set[str] = set()
+    with Ledger(ledger_of(place.parent, LEDGER)) as ledger:
         for other in [one for one in wanted.against if one in answers]:
             shared = [row for row in ours if row in answers[other]]
             apart = [row for row in shared if ours[row].strip() != answers[other][row].strip()]
@@ -81,6 +83,7 @@ def judge(
                 for row in apart
                 for one in _both(wanted, text, known[row], ours[row], answers[other][row])
             ]
+            bought |= {one.key for one in requests}
             watch.note(
                 f"  {wanted.api.model} judges student and {other}: {len(apart):,} prompts in both orders"
             )
@@ -98,7 +101,7 @@ def judge(
                 "unparsable": replies.count(None),
                 **judged(pairs, len(shared) - len(apart), resamples=resamples, seed=seed),
             }
-        spent = ledger.spent() if wanted.api.price is not None else None
+        spent = ledger.spent(bought) if wanted.api.price is not None else None
     preferred = {name: one["preferred"] for name, one in against.items() if one["preferred"] is not None}
     for name, one in family(preferred).items():  # all opponents share one error rate
         against[name]["preferred"] = one

@@ -304,6 +304,7 @@ STAGES = [
             "prepare.zero_shot",
             "prepare.bfloat16",
             "prepare.sets.train",
+            *_CHOSEN,
         ),
         intact=model_fault,
         joined=lambda recipe: recipe.teacher.finetune is not None,
@@ -319,7 +320,7 @@ STAGES = [
         "label",
         _label,
         reads=(
-            *("task", "seed", "label", "temperature", "data.max_length"),
+            *("task", "seed", "label", "temperature", "data.max_length", "data.filter"),
             *("teacher.dtype", "teacher.is_local", "teacher.api"),
         ),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets", "prepare.evaluated", "teacher"),

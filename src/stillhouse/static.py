@@ -21,6 +21,7 @@ from .errors import DataError, MissingExtra, RecipeError, ResourceError, Teacher
 from .models.shrink.requests import check_layers, check_pace, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
 from .recipe import Baseline, DataSet, DeeperLayers, Recipe, Student, crossing_fault
+from .recipe.data import LEARNED_FROM
 from .registry import needs
 from .sources import cache_dir
 from .sources.licence import card_licence
@@ -96,6 +97,10 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
         if Path(model).is_dir() and (stated := card_licence(Path(model))):
             refuse_disallowed([of_licence(stated)], recipe.teacher.terms_accepted)
             notes.append(f"teacher: {of_licence(stated).sentence()}")
+    for name in LEARNED_FROM:
+        one = getattr(recipe.data, name)
+        if one is not None and Path(one.source).is_dir() and (stated := card_licence(Path(one.source))):
+            refuse_disallowed([of_licence(stated)], recipe.teacher.terms_accepted, f"data.{name}")
     if recipe.licence is None:
         notes.append("licence: not given, so the student's model card will say it is unknown")
     notes.append(_disk(place))

@@ -222,6 +222,10 @@ def test_refusals_are_known_by_how_they_begin(text, wanted):
     assert declines(text) is wanted
 
 
+A = "The river behind the old mill carries more water in spring than the whole valley drinks in a year."
+B = "A lamp that nobody has lit since the war still hangs above the door of the smallest house in town."
+
+
 def verdicts(texts, **settings) -> list[str | None]:
     return sift(rows(texts), Filter.model_validate(settings), {})
 
@@ -255,6 +259,21 @@ def test_the_answer_is_judged_and_not_the_question():
         ],
     }
     assert sift([row, chat], Filter(refusals=True, max_repetition=0.2), {}) == [None, "refusal"]
+
+
+def test_a_row_that_nobody_answered_passes_what_is_asked_of_answers_and_its_question_is_not_taken_for_one():
+    prompt = {"id": "1", "where": "x", "prompt": "I'm sorry, I can't find the river. Why?"}
+    system = {"role": "system", "content": "As an AI"}
+    chat = {"id": "2", "where": "x", "messages": [system, {"role": "user", "content": "I can't help it."}]}
+    wanted = Filter(refusals=True, min_words=50, pattern="zzz", languages=["de"], max_repetition=0.01)
+    assert sift([prompt, chat], wanted, {}) == [None, None]
+
+
+def test_what_is_asked_of_questions_holds_for_rows_that_nobody_answered():
+    asked = [{"id": str(n), "where": "x", "prompt": text} for n, text in enumerate((A, A, B))]
+    tests = {"eval": [{"id": "9", "where": "y", "prompt": B}]}
+    found = sift(asked, Filter(near_duplicates=0.5, refusals=True), tests)
+    assert found == [None, "near duplicate", "contains eval"]
 
 
 def test_a_json_schema_is_fulfilled_or_the_row_goes(tmp_path):

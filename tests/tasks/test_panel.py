@@ -1,16 +1,20 @@
 """A panel of models in the place of one: in a batch, on disk, and as what a recipe asks for."""
 
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
 import tiny
+from stillhouse.data.encode import write_examples
 from stillhouse.errors import DataError, RecipeError
 from stillhouse.models.load import load_tokenizer
-from stillhouse.recipe import parse_recipe
-from stillhouse.steps.panel import _numbered
+from stillhouse.progress import Silent
+from stillhouse.recipe import Member, Pool, parse_recipe
+from stillhouse.steps.panel import _numbered, make_panel
 from stillhouse.tasks import make_task
 from stillhouse.tasks.panel import Panel, load_panel, members_of, write_panel
 from stillhouse.teachers.local import LocalTeacher
@@ -133,6 +137,37 @@ def test_a_row_that_names_nobody_on_the_panel_is_refused():
     assert _numbered({"k": "two"}, ["one", "two"]) == {"k": 1}
     with pytest.raises(DataError, match="names the member 'four'"):
         _numbered({"k": "four"}, ["one", "two"])
+
+
+@pytest.mark.parametrize("by", ["learned", "validation"])
+def test_members_are_judged_by_the_rows_set_aside_and_by_training_rows_only_where_none_are(
+    folders, task, tmp_path, by
+):
+    """Each member labels one of the sets, so that it alone is always right there."""
+    plain = task.encode([{"id": str(n), "where": "", **row} for n, row in enumerate(tiny.opinions(24))])[0]
+    (tmp_path / "prepare").mkdir()
+    for folder, name in zip(folders, ("train", "validation"), strict=False):
+        with torch.no_grad():
+            said = task.scores(task.load(folder), task.collate(plain)).hidden.argmax(-1).tolist()
+        own = [replace(one, labels=[label]) for one, label in zip(plain, said, strict=True)]
+        write_examples(tmp_path / "prepare" / f"{name}.parquet", own)
+    members = [{"folder": str(one), "identity": one.name, "name": one.name} for one in folders[:2]]
+    teacher = SimpleNamespace(
+        pool=Pool(by=by), context=None, model=None, panel=[Member(model=str(one)) for one in folders[:2]]
+    )
+
+    def best(validation):
+        facts = {"panel": members, "validation": validation}
+        found = make_panel(teacher, task, facts, 8, tmp_path / "teacher", Silent())
+        right = found["weights"] if by == "learned" else [min(row) for row in found["table"]]
+        assert abs(right[0] - right[1]) > 0.1
+        return right.index(max(right))
+
+    assert best(None) == 0
+    assert best({"rows": 24}) == 1
+    nobody = [replace(one, labels=[-100]) for one in plain]
+    write_examples(tmp_path / "prepare" / "validation.parquet", nobody)
+    assert best({"rows": 24}) == 0
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@
 `answers` are in the order of the requests, one each; what the ledger already has is not asked again.  Imports no torch.
 """
 
-from .ledger import Ledger
+from .ledger import Ledger, ledger_of
 from .messages import Answer, Request, chat, completion
 from .service import ask, forecast
 
-__all__ = ["Answer", "Ledger", "Request", "ask", "chat", "completion", "forecast"]
+__all__ = ["Answer", "Ledger", "Request", "ask", "chat", "completion", "forecast", "ledger_of"]

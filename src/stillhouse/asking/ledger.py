@@ -1,4 +1,4 @@
-"""Everything that was asked, answered and paid: one SQLite file a run folder, which survives the run.
+"""Everything that was asked, answered and paid: one SQLite file a run folder, or one for all runs of a plan; it survives them.
 
     requests   key, path, body                        what can be asked, once each
     wanted     key, purpose, row                      why, and for which rows
@@ -13,7 +13,7 @@ process died stay known, and are counted at the price of an average answer: the 
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,7 +38,20 @@ CREATE TABLE IF NOT EXISTS answers (
 VERSION = 1
 FLUSH_SECONDS = 5.0
 """Between flushes to disk, which a power cut cannot undo."""
+RUNS = "runs"
+"""Folder, in that of a plan, in which its runs lie."""
 _ANSWER = "status, text, reason, tokens, input_tokens, output_tokens, cost"
+
+
+def ledger_of(run: Path, name: str) -> Path:
+    """Where the ledger called `name` of a run folder lies.
+
+    That is its plan's folder if the plan has one there: its runs ask much the same, and pay once.  A run that began a ledger
+    of its own keeps it.
+    """
+    plan = run.absolute().parent.parent / name
+    own = run / name
+    return plan if run.absolute().parent.name == RUNS and plan.exists() and not own.exists() else own
 
 
 class Ledger:
@@ -166,10 +179,10 @@ class Ledger:
             "SELECT key, reason FROM answers WHERE status = 'refused' ORDER BY at"
         ).fetchall()
 
-    def spent(self) -> float:
-        """Dollars, of all attempts; what answers from a file cost is not known."""
-        (dollars,) = self._base.execute("SELECT COALESCE(SUM(cost), 0.0) FROM attempts").fetchone()
-        return float(dollars)
+    def spent(self, keys: Collection[str] | None = None) -> float:
+        """Dollars, of all attempts or of those at `keys`; what answers from a file cost is not known."""
+        costs = self._base.execute("SELECT key, SUM(cost) FROM attempts WHERE cost IS NOT NULL GROUP BY key")
+        return float(sum(dollars for key, dollars in costs if keys is None or key in keys))
 
     def typical(self) -> tuple[float, float, float | None, int]:
         """(tokens read, tokens written, dollars) of a mean answer, and of how many; 0 and None if there is none."""

@@ -17,7 +17,7 @@ app = typer.Typer(
     help="One part of many of a teacher's labels; what a teacher behind an API was asked, said, and cost.",
     no_args_is_help=True,
 )
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; the runs of a plan have one ledger.")]
 Shown = Annotated[Format, typer.Option("--format")]
 
 
@@ -127,9 +127,9 @@ def take(
 
 
 def _ledger(folder: Path, new: bool = False) -> "Ledger":
-    from ..asking import Ledger
+    from ..asking import Ledger, ledger_of
 
-    path = folder / "ledger.sqlite"
+    path = ledger_of(folder, "ledger.sqlite")
     if not path.exists() and not new:
         raise RecipeError(f"{folder}: has no ledger; only a run with teacher.api asks anybody.")
     return Ledger(path)

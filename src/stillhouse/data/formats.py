@@ -194,6 +194,13 @@ def canonical(
     return with_id(found)
 
 
+def has_answer(row: Row) -> bool:
+    """Whether a row of a language model holds an answer of its own; one of a classifier always does, or needs none."""
+    if "messages" in row:
+        return row["messages"][-1]["role"] == "assistant"
+    return "completion" in row or "prompt" not in row
+
+
 def with_or_without_answer(raw: Raw, format: str, columns: Mapping[str, str]) -> Row | str:
     """The row as it is, or, where nobody answered, its question alone: read with a stand-in, which is taken off again."""
     if format in ("text", "labelled"):

@@ -5,19 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..asking import Ledger
+from ..asking.ledger import RUNS
 from ..errors import StillhouseError
 from ..files import MANIFEST, atomic_folder, link_or_copy, read_json, write_json
+from ..judge import LEDGER as JUDGED
 from ..pipeline import DONE, Results, Stage, run_pipeline
 from ..progress import Watch
 from ..recipe import Recipe, parse_recipe
 from ..recipe.plan import RUN
 from ..stages import STAGES
 from ..static import check_shape
+from ..steps.asking import LEDGER as ASKED
 from ..steps.writing import FOLDER as WRITTEN
 from ..teachers.texts import pool_texts
 from .planned import INITIAL, Planned
 
-RUNS, MODELS, MACHINE = "runs", "models", "machine.json"
+MODELS, MACHINE = "models", "machine.json"
 
 
 def _not_predicted(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -73,8 +77,10 @@ class Bench:
             for other in others:
                 pool_texts(other / WRITTEN, place / WRITTEN)
         try:
+            recipe = self.recipe(one)
+            self._pay_once(recipe)
             done = run_pipeline(
-                self.recipe(one), stages, place, watch or Named(self.watch, one.name), until, beside=others
+                recipe, stages, place, watch or Named(self.watch, one.name), until, beside=others
             )
         except StillhouseError as error:
             raise type(error)(f"run {one.name}: {error}") from error
@@ -127,6 +133,13 @@ class Bench:
         place.mkdir(parents=True, exist_ok=True)
         if (self.folder / MACHINE).exists() and not (place / MACHINE).exists():
             write_json(place / MACHINE, read_json(self.folder / MACHINE))
+
+    def _pay_once(self, recipe: Recipe) -> None:
+        """What is asked and paid (see `ledger_of`) is written down in one place for all runs of a plan."""
+        judge = recipe.evaluate.judge
+        for api, name in ((recipe.teacher.api, ASKED), (judge and judge.api, JUDGED)):
+            if api is not None:
+                Ledger(self.folder / name).close()
 
 
 class Named:

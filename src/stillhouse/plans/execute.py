@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..asking.ledger import RUNS
 from ..errors import RecipeError
 from ..files import read_json, write_json, write_text
 from ..locks import locked
@@ -15,7 +16,7 @@ from ..recipe.text import recipe_text
 from ..report.plan_page import render_plan
 from ..runstate import PLAN
 from ..steps.finish import check_gate
-from .bench import MODELS, RUNS, Bench
+from .bench import MODELS, Bench
 from .expand import expand
 from .outcome import Found, collect
 from .planned import Expanded

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..answers import passed
 from ..data.encode import IGNORED, Example, control_pieces
-from ..data.formats import Row, answer_alone
+from ..data.formats import Row, answer_alone, has_answer
 from ..data.prompting import prompt_ids
 from ..data.written import answered, prompt_of
 from ..errors import RecipeError
@@ -23,7 +23,6 @@ from ..probe import look
 from ..progress import Watch
 from ..recipe import Recipe
 from ..recipe.plan import Rounds
-from ..steps.questions import has_answer
 from ..tasks import Task
 from ..tasks.writing import greedy
 

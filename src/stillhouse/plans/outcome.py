@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..asking.ledger import RUNS
 from ..files import read_json
 from ..measure import Metric, Rows
 from ..models.machine import machine
@@ -14,7 +15,7 @@ from ..recipe import Recipe
 from ..registry import pick
 from ..runstate import ORDER
 from ..tasks import TASKS
-from .bench import RUNS, Bench
+from .bench import Bench
 from .compare import content_of, difference_over_seeds, has_rows, student_rows, unpaired, value_over_seeds
 from .planned import Expanded, Planned
 

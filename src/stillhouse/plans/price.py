@@ -1,7 +1,8 @@
 """What all runs of a plan will take, before it is spent.
 
 Each run is measured for some seconds, as `stillhouse plan` does for one.  A stage that several runs have in common is
-counted once: two stages are the same if their settings are, and those of all they build on.  What learns from a student
+counted once: two stages are the same if their settings are, and those of all they build on; and a question to a teacher behind
+an API is, whatever stage asks it (see `asking.ledger_of`).  What learns from a student
 that does not exist yet is measured with the recipe's own teacher in its place, which is larger: then the sum is a bound.
 """
 
@@ -19,6 +20,7 @@ from ..progress import Watch
 from ..recipe import Recipe, Tune, parse_recipe
 from ..recipe.plan import Range, Rounds
 from ..stages import STAGES
+from ..steps.asking import what_asking_takes
 from .bench import Bench
 from .expand import expand
 from .foretold import stand_in
@@ -48,9 +50,10 @@ def price_runs(recipe: Recipe, runs: Sequence[Planned], folder: Path, watch: Wat
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     by_name = {one.name: one for one in runs}
     seen: dict[str, str] = {}
+    questions: set[str] = set()
     rows, plans = {}, []
     for one in runs:
-        plans.append(_measured(_measurable(one, by_name, recipe), bench))
+        plans.append(_measured(_measurable(one, by_name, recipe), bench, questions))
         rows[one.name] = _counted(one.name, plans[-1], _marks(one, by_name), seen)
     return _summed(rows, plans)
 
@@ -71,7 +74,8 @@ def price_tuning(recipe: Recipe, trials: int | None, folder: Path, watch: Watch)
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     some = [planned_trial(recipe, wanted, number, values) for number, values in enumerate(settings)]
     last = planned_whole(recipe, own, wanted, "default", "")
-    plans = [_measured(some[0], bench), _measured(last, bench)]
+    questions: set[str] = set()
+    plans = [_measured(some[0], bench, questions), _measured(last, bench, questions)]
     examples = read_json(bench.place(some[0].name) / "prepare" / DONE)["result"]["sets"]["train"]["rows"]
     seen: dict[str, str] = {}
     rows = {}
@@ -96,11 +100,20 @@ def price_tuning(recipe: Recipe, trials: int | None, folder: Path, watch: Watch)
     return {**found, "notes": [f"trials: as settings drawn at random from the space would take{early}"]}
 
 
-def _measured(one: Planned, bench: Bench) -> dict[str, Any]:
-    """plan.json of a run."""
-    bench.run(one, until="plan")
-    found: dict[str, Any] = read_json(bench.place(one.name) / "plan" / "plan.json")
-    return found
+def _measured(one: Planned, bench: Bench, questions: set[str]) -> dict[str, Any]:
+    """plan.json of a run, in which nothing is asked and paid that is among `questions`; those are brought up to date."""
+    done = bench.run(one, until="plan")
+    run, recipe = bench.place(one.name), bench.recipe(one)
+    found: dict[str, Any] = read_json(run / "plan" / "plan.json")
+    if recipe.teacher.is_local:
+        return found
+    asked = what_asking_takes(recipe, done["prepare"], run, before=questions)
+    questions.update(asked["keys"])
+    return {
+        **found,
+        "seconds": {**found["seconds"], "label": asked["seconds"]},
+        "money": asked["dollars"],
+    }
 
 
 def _counted(name: str, plan: dict[str, Any], marks: dict[str, str], seen: dict[str, str]) -> dict[str, Any]:

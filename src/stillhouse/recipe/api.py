@@ -56,7 +56,7 @@ class Api(Section):
     price: Price | None = None
     """For the forecast, the ledger and `max_cost`."""
     max_cost: PositiveFloat | None = None
-    """Dollars, over all runs in this folder: asking stops before it is passed."""
+    """Dollars, over all that is asked from this folder, by all runs of a plan together: asking stops before it is passed."""
     answers: str | None = None
     """Past answers to take before anything is asked: a .jsonl of OpenAI's batch output, of stored completions, or of prompts with
     completions."""

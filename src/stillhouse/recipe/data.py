@@ -87,6 +87,10 @@ class Writer(Section):
     """A panel: models that answer as well; `generate: [{kind: answers}]` says which answer stays."""
 
 
+LEARNED_FROM = ("train", "extra", "unlabelled")
+"""Data sets whose licences count for the student; rows set aside for validation come from `train`."""
+
+
 class Data(Section):
     """What the student learns from."""
 
@@ -99,7 +103,7 @@ class Data(Section):
     group: str | None = None
     """Column whose equal values stay on one side of the split (an author, a user, a document)."""
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the training rows set aside for choosing settings (`stillhouse tune`): neither trained on nor reported."""
+    """Share of the training rows set aside for choosing settings (`stillhouse tune`, and `learned` and `validation` in `teacher.pool`): neither trained on nor reported."""
     extra: DataSet | None = None
     """Further rows to learn from, none of which is held out."""
     unlabelled: DataSet | None = None

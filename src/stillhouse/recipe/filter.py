@@ -17,7 +17,8 @@ Language = Literal[
 
 class Filter(Section):
     """Rows of `train`, `extra` and `unlabelled`, and those that a model wrote, are dropped for these reasons; what is measured on
-    is never touched.  Where a row has an answer, what is said of `text` is said of its answer."""
+    is never touched.  Where a row has an answer, what is said of `text` is said of its answer; a prompt that a
+    teacher behind an API answers is judged by that answer, when it is there."""
 
     min_words: PositiveInt | None = None
     """Shortest text, in words; each Chinese, Japanese or Korean character is one."""

@@ -33,7 +33,7 @@ class Pool(Section):
     column: str | None = Field(default=None, min_length=1)
     """Column of data.train with the member's name, for `by: column`; the whole panel's mean teaches rows without one."""
     rows: PositiveInt = 500
-    """Labelled training rows from which `learned` and `validation` judge the members."""
+    """Labelled rows from which `learned` and `validation` judge the members: of `data.validation`, or else training rows."""
 
     @model_validator(mode="after")
     def _column_where_it_is_read(self) -> Self:

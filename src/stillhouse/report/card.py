@@ -138,6 +138,8 @@ def _data(results: Results) -> str:
     dropped = [f"{count:,} ({plain(why)})" for why, count in (data.get("dropped") or {}).items()]
     text = f"Rows: {in_words(rows)}. " if rows else ""
     text += f"Dropped: {in_words(dropped)}." if dropped else "None was dropped."
+    left_out = [f"{count:,} ({plain(why)})" for why, count in (data.get("dropped_answers") or {}).items()]
+    text += f" Left out for the teacher's answer: {in_words(left_out)}." if left_out else ""
     text += f" {plain(data['asked'])}." if data.get("asked") else ""
     if planted := data.get("canaries"):
         text += (

@@ -42,7 +42,8 @@ class Terms:
     def sentence(self) -> str:
         """For a person."""
         where = f"; {self.source}" if self.source else ""
-        return f"training others on {self.subject}: {self.verdict} ({self.why}{where})"
+        when = f"; as known in {self.drawn_up}" if self.drawn_up else ""
+        return f"training others on {self.subject}: {self.verdict} ({self.why}{where}{when})"
 
 
 @cache
@@ -75,6 +76,13 @@ def of_provider(address: str) -> Terms:
     return _terms(known["name"], known)
 
 
+def of_past_answers(model: str) -> Terms:
+    """Of answers in a file, which nobody was asked for: whose terms they came under is not known."""
+    return Terms(
+        f"past answers of {model}", "unknown", "they are from a file: the terms they came under decide", ""
+    )
+
+
 def _terms(subject: str, known: dict[str, Any]) -> Terms:
     return Terms(
         subject,
@@ -86,12 +94,15 @@ def _terms(subject: str, known: dict[str, Any]) -> Terms:
     )
 
 
-def refuse_disallowed(terms: Iterable[Terms], accepted: str | None) -> None:
-    """Raises: RecipeError for the first that forbids training others, unless the recipe accepts it in writing."""
+def refuse_disallowed(terms: Iterable[Terms], accepted: str | None, who: str = "teacher") -> None:
+    """Raises: RecipeError for the first that forbids training others, unless the recipe accepts it in writing.
+
+    who: the field of the recipe that names what is under these terms.
+    """
     wrong = next((one for one in terms if one.verdict == "disallowed"), None)
     if wrong is not None and not accepted:
         raise RecipeError(
-            f"teacher: {wrong.sentence()}, as far as was known in {wrong.drawn_up}. Choose another teacher, or say in teacher.terms_accepted who "
+            f"{who}: {wrong.sentence()}. Choose {'other data' if who.startswith('data.') else 'another teacher'}, or say in teacher.terms_accepted who "
             "decided that it is allowed here, and why; that sentence will stand in the run and in the model card."
         )
 
@@ -122,7 +133,7 @@ def student_licence(weights: str | None, others: Iterable[str | None]) -> Studen
     names = [weights, *others]
     if missing := [name for name in names if not name or of_licence(name).verdict == "unknown"]:
         named = ", ".join(sorted({name or "one that is not stated" for name in missing}))
-        return StudentLicence(None, f"it learned under terms that are not known here: {named}")
+        return StudentLicence(None, f"it learned under terms from which no licence follows here: {named}")
     kept = {plain(str(name)) for name in names}
     asking = sorted(name for name in kept if of_licence(name).passes_on)
     if len(asking) > 1:

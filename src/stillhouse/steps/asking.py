@@ -1,24 +1,28 @@
 """The label stage of a teacher behind an API: rows -> questions -> answers -> what the student learns from."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from ..asking import Answer, Ledger, Request, ask
+from ..asking import Answer, Ledger, Request, ask, ledger_of
 from ..asking.endpoint import price_of
 from ..asking.files import import_answers, index_questions, question_text, unanswered
 from ..data.encode import IGNORED, Example, read_examples, write_examples
+from ..data.filters import sift
+from ..data.filters.rules import looked_up
+from ..data.formats import Row
 from ..data.load import read_raw
 from ..errors import DataError
 from ..files import atomic, hash_json, hash_path, read_jsonl, write_jsonl
 from ..progress import Watch
 from ..recipe import Api
+from ..recipe.filter import Filter
 from ..tasks import Task
 from ..teachers import TopK
 from ..teachers.cache import Entry, SoftTargetCache, folder_name
@@ -70,7 +74,7 @@ def label_by_asking(
     """Ask about every row, held-out ones too, and write what the student learns from and is measured against."""
     api = recipe.teacher.api
     asked = questions(api, recipe.task, facts["labels"], place.parent / "prepare")
-    with Ledger(place.parent / LEDGER) as ledger:
+    with Ledger(ledger_of(place.parent, LEDGER)) as ledger:
         flat = [request for _, some in asked.values() for request in some]
         ledger.plan(flat)
         if api.answers is not None:
@@ -112,7 +116,7 @@ def _labels(
                 dropped.append({"where": one.row["where"], "reason": found, "set": name})
             else:
                 shares[one.row["id"]] = found
-    _tell(dropped, place, heard, watch)
+    left_out = _tell(dropped, place, heard, watch)
     prepared = place.parent / "prepare"
     train = [one for one in read_examples(prepared / "train.parquet") if one.row in shares]
     if not train:
@@ -144,6 +148,7 @@ def _labels(
     return {
         "cache": cache.folder.relative_to(place.parent).as_posix(), "meta": meta, "examples": len(train),
         "train": f"{place.name}/train.parquet", "graded": graded, "sets": {},
+        "dropped": left_out,
     }  # fmt: skip
 
 
@@ -171,27 +176,32 @@ def _texts(
     recipe: Any, place: Path, facts: dict[str, Any], task: Task, heard: dict[str, list[Heard]], watch: Watch
 ) -> dict[str, Any]:
     """Each row with the teacher's text as its answer, to learn from and to be measured on."""
-    dropped: list[dict[str, str]] = []
+    dropped: Rows = []
     sets: dict[str, dict[str, Any]] = {}
+    whole = {name: [_taught(one, task, recipe.teacher.api) for one in some] for name, some in heard.items()}
+    if recipe.data.filter is not None:
+        whole["train"] = _sifted(whole["train"], recipe.data.filter, _measured_on(heard, whole))
     for name, some in heard.items():
         rows = {one.row["id"]: one for one in some}
-        whole = [_taught(one, task, recipe.teacher.api) for one in some]
-        dropped += [{**row, "set": name} for row in whole if "reason" in row]
-        examples, refused = task.encode([row for row in whole if "reason" not in row])
+        dropped += [{**row, "set": name} for row in whole[name] if "reason" in row]
+        examples, refused = task.encode([row for row in whole[name] if "reason" not in row])
         dropped += [{**row, "set": name} for row in refused]
         if not examples:
             raise DataError(
                 f"{name}: no answer of the teacher's can be used ({_reasons(dropped)}); see stillhouse label show, or raise "
-                "data.max_length or teacher.api.max_tokens."
+                "data.max_length or teacher.api.max_tokens, or ask less of data.filter."
             )
         title = name if name == "train" or not facts["sets"][name]["rows"] else f"{name}{BY_TEACHER}"
         sizes = write_examples(place / f"{title}.parquet", examples)
         if name != "train":
             sets[title] = sizes
             _keep_heard(place / f"heard-{title}.safetensors", [rows[one.row] for one in examples])
-    _tell(dropped, place, heard, watch)
+    left_out = _tell(dropped, place, heard, watch)
     train = read_examples(place / "train.parquet")
-    return {"examples": len(train), "train": f"{place.name}/train.parquet", "graded": False, "sets": sets}
+    return {
+        "examples": len(train), "train": f"{place.name}/train.parquet", "graded": False, "sets": sets,
+        "dropped": left_out,
+    }  # fmt: skip
 
 
 def _taught(one: Heard, task: Task, api: Api) -> dict[str, Any]:
@@ -202,6 +212,25 @@ def _taught(one: Heard, task: Task, api: Api) -> dict[str, Any]:
     if has_control_tokens(one.answer.text, task.tokenizer):
         return {"where": one.row["where"], "reason": CONTROL_TOKEN}
     return answered_row(one.row, one.answer.text, api)
+
+
+def _sifted(rows: Rows, wanted: Filter, tests: dict[str, Rows]) -> Rows:
+    """`rows` with a reason in those whose answer `data.filter` has something against; see `data.filters`."""
+    answered = [row for row in rows if "reason" not in row]
+    verdicts = sift(cast(list[Row], answered), wanted, cast(dict[str, list[Row]], tests))
+    judged = [
+        row if why is None else {**row, "reason": why} for row, why in zip(answered, verdicts, strict=True)
+    ]
+    return [*(row for row in rows if "reason" in row), *judged]
+
+
+def _measured_on(heard: dict[str, list[Heard]], whole: dict[str, Rows]) -> dict[str, Rows]:
+    """Set -> what no training row may give away: its rows as the data has them, and with the teacher's answers."""
+    return {
+        name: [*(one.row for one in some), *(row for row in whole[name] if "reason" not in row)]
+        for name, some in heard.items()
+        if name != "train"
+    }
 
 
 def _keep_heard(path: Path, heard: list[Heard]) -> None:
@@ -220,8 +249,10 @@ def _keep_heard(path: Path, heard: list[Heard]) -> None:
 # ── both ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _tell(dropped: list[dict[str, str]], place: Path, heard: dict[str, list[Heard]], watch: Watch) -> None:
-    """Say how many rows are lost, and keep which."""
+def _tell(
+    dropped: Rows, place: Path, heard: dict[str, list[Heard]], watch: Watch
+) -> dict[str, dict[str, int]]:
+    """Say how many rows are lost, and keep which.  Returns: set -> {reason: rows}."""
     write_jsonl(place / "dropped.jsonl", dropped)
     for name, some in heard.items():
         lost = [row for row in dropped if row["set"] == name]
@@ -229,9 +260,13 @@ def _tell(dropped: list[dict[str, str]], place: Path, heard: dict[str, list[Hear
             watch.note(
                 f"  {name}: {len(some) - len(lost):,} of {len(some):,} answers can be used; left out: {_reasons(lost)}"
             )
+    return {
+        name: dict(Counter(row["reason"] for row in dropped if row["set"] == name).most_common())
+        for name in heard
+    }
 
 
-def _reasons(dropped: list[dict[str, str]]) -> str:
+def _reasons(dropped: Rows) -> str:
     counts = Counter(row["reason"] for row in dropped).most_common(4)
     return ", ".join(f"{number:,} {reason}" for reason, number in counts) or "none"
 
@@ -251,7 +286,7 @@ def label_fault(place: Path, result: dict[str, Any]) -> str | None:
 def what_was_said(recipe: Any, facts: dict[str, Any], run: Path) -> dict[str, str]:
     """Row id -> the teacher's words, of the held-out rows that it answered."""
     rows, some = questions(recipe.teacher.api, recipe.task, facts["labels"], run / "prepare")["eval"]
-    with Ledger(run / LEDGER) as ledger:
+    with Ledger(ledger_of(run, LEDGER)) as ledger:
         known = ledger.answers([one.key for one in some])
     pairs = zip(rows, some, strict=True)
     return {
@@ -259,18 +294,24 @@ def what_was_said(recipe: Any, facts: dict[str, Any], run: Path) -> dict[str, st
     }
 
 
-def what_asking_takes(recipe: Any, facts: dict[str, Any], run: Path) -> dict[str, Any]:
-    """Requests that have no answer yet, the seconds they take, and the dollars they may cost at most (None: no price)."""
+def what_asking_takes(
+    recipe: Any, facts: dict[str, Any], run: Path, before: Collection[str] = ()
+) -> dict[str, Any]:
+    """What has no answer yet: the requests' keys, the seconds they take, and the dollars they may cost at most (None: no price).
+
+    before: keys of what other runs of its plan will have asked by then.
+    """
     api = recipe.teacher.api
     asked = questions(api, recipe.task, facts["labels"], run / "prepare")
-    with Ledger(run / LEDGER) as ledger:
+    with Ledger(ledger_of(run, LEDGER)) as ledger:
         missing = unanswered(ledger, [one for _, some in asked.values() for one in some])
+    missing = [one for one in missing if one.key not in before]
     read, write = sum(one.size for one in missing), sum(one.max_tokens for one in missing)
     waits = [len(missing) * SECONDS_AN_ANSWER / api.concurrency]
     waits += [60 * len(missing) / api.requests_per_minute] if api.requests_per_minute else []
     waits += [60 * (read + write) / api.tokens_per_minute] if api.tokens_per_minute else []
     return {
-        "requests": len(missing),
+        "keys": [one.key for one in missing],
         "seconds": 2.0 + max(waits) if api.base_url is not None else 2.0,
         "dollars": price_of(api.price, read, write),
     }
@@ -288,10 +329,11 @@ def stand_ins(api: Api, task: Task, path: Path) -> list[Example]:
     return found
 
 
-def answers_stamp(recipe: Any) -> str | None:
-    """Sum of the file of past answers, if there is one: others may be in it tomorrow."""
+def answers_stamp(recipe: Any) -> list[str] | None:
+    """Sums of the file of past answers, if there is one, and of what the filter looks up: they may be others tomorrow."""
     api = recipe.teacher.api
-    if api is None or api.answers is None:
+    if api is None:
         return None
-    path = Path(api.answers)
-    return hash_path(path) if path.exists() else "missing"
+    named = [api.answers, *([] if recipe.data.filter is None else looked_up(recipe.data.filter))]
+    paths = [Path(name) for name in named if name is not None]
+    return [hash_path(path) if path.exists() else "missing" for path in paths]

@@ -24,11 +24,12 @@ from ..measure.metrics import TOP_CLASSES
 from ..models.machine import machine
 from ..pipeline import Results, Stage, stage_times
 from ..recipe import Recipe
+from ..recipe.data import LEARNED_FROM
 from ..recipe.text import recipe_text
 from ..registry import pick
 from ..report.card import render_card
 from ..report.html import render_html
-from ..sources.terms import of_licence, student_licence
+from ..sources.terms import Terms, of_licence, of_past_answers, of_provider, student_licence
 from ..tasks import TASKS
 from .beyond import BEYOND
 from .fetching import helpers
@@ -75,7 +76,11 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "gain_over_hard_only": gains["eval"][task.headline] if gains else None,
         "gains": gains,
         "datasets": {name: sets[name] for name in found["retentions"]},
-        "data": {**_data(facts), "asked": results["teacher"].get("asked", {}).get("note")},
+        "data": {
+            **_data(facts),
+            "dropped_answers": _answers_dropped(results["label"]),
+            "asked": results["teacher"].get("asked", {}).get("note"),
+        },
         "stages": stage_rows(run, stages),
         "said": results["label"].get("said"),
         "economics": _economics(recipe, models, stage_rows(run, stages)),
@@ -93,7 +98,12 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
 def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
     """Who came under which licence, what follows for the student, and what the recipe's author took upon themselves."""
     data = [facts["licences"][name] for name in LEARNED_FROM if name in facts["licences"]]
-    teachers = [one["licence"] for one in facts["panel"] or [facts["teacher"]]]
+    taught = _teachers_terms(recipe.teacher, facts)
+    teachers = (
+        [one["licence"] for one in facts["panel"] or [facts["teacher"]]]
+        if recipe.teacher.is_local
+        else [one.subject for one in taught]
+    )
     writers = [one["licence"] for one in helpers(facts)]
     began_with = facts["student"]["licence"] if facts["student"] else facts["teacher"]["licence"]
     computed = student_licence(began_with, [*teachers, *writers, *data])
@@ -103,9 +113,16 @@ def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
         "because": computed.why,
         "teacher": facts["teacher"]["licence"],
         "data": " / ".join(dict.fromkeys(licence or "not stated" for licence in data)) if any(data) else None,
-        "terms": [of_licence(licence).sentence() for licence in dict.fromkeys([*teachers, *writers])],
+        "terms": [one.sentence() for one in dict.fromkeys([*taught, *map(of_licence, writers)])],
         "accepted": recipe.teacher.terms_accepted,
     }
+
+
+def _teachers_terms(teacher: Any, facts: dict[str, Any]) -> list[Terms]:
+    """Under what each teacher may train others: a model's licence, or what the provider of an API says."""
+    if teacher.is_local:
+        return [of_licence(one["licence"]) for one in facts["panel"] or [facts["teacher"]]]
+    return [of_past_answers(teacher.name) if teacher.provider is None else of_provider(teacher.provider)]
 
 
 def _looks(results: Results) -> dict[str, Any] | None:
@@ -129,9 +146,6 @@ def _economics(
     seconds = sum(stage["seconds"] for stage in stages.values())
     return economics(teacher, student, seconds, **prices.model_dump())
 
-
-LEARNED_FROM = ("train", "extra", "unlabelled")
-"""Data sets whose licences count for the student; rows set aside for validation come from `train`."""
 
 CALIBRATION = "calibration.json"
 """Beside the student, if the recipe asks for it."""
@@ -168,6 +182,12 @@ def _data(facts: dict[str, Any]) -> dict[str, Any]:
         "canaries": facts["canaries"],
         "example": facts["example"],
     }
+
+
+def _answers_dropped(label: dict[str, Any]) -> dict[str, int]:
+    """Reason -> training rows that were left out for what a teacher behind an API said; {} for any other teacher."""
+    found: dict[str, int] = label.get("dropped", {}).get("train", {})
+    return found
 
 
 def stage_rows(run: Path, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:

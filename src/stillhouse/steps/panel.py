@@ -17,6 +17,7 @@ from ..recipe import Member, Pool
 from ..tasks import Task, on_device
 from ..tasks.panel import write_panel
 from .prepare import ROUTES
+from .training import labelled
 
 
 def make_panel(
@@ -32,8 +33,9 @@ def make_panel(
         "context": teacher.context,
         "weights": [weight / sum(weights) for weight in weights],
     }
-    examples = read_examples(place.parent / "prepare" / "train.parquet")
-    known = [example for example in examples if max(example.labels) >= 0][: pool.rows]
+    known = []
+    if pool.by in ("learned", "validation"):
+        known = judged_by(place.parent / "prepare", facts)[: pool.rows]
     if pool.by == "learned":
         settings |= {"pool": "mean", "weights": _learned(folders, task, known, batch_size, watch)}
     elif pool.by == "validation":
@@ -55,6 +57,16 @@ def make_panel(
         "panel": [member["name"] for member in members],
         **shown,
     }
+
+
+def judged_by(prepared: Path, facts: dict[str, Any]) -> list[Example]:
+    """Labelled rows that tell how good the members are: those of `data.validation` if it has any, or else training rows.
+
+    Training rows flatter a member that has learned them; nothing is ever judged by what the models are measured on.
+    """
+    names = ["validation", "train"] if facts["validation"] else ["train"]
+    found = (labelled(read_examples(prepared / f"{name}.parquet")) for name in names)
+    return next((some for some in found if some), [])
 
 
 def _learned(
@@ -93,7 +105,7 @@ def _table(
 def _said(folder: Path, task: Task, known: list[Example], batch_size: int, watch: Watch) -> Any:
     """(log-probabilities [n, V], labels [n]) of a member, chunk by chunk."""
     if not known:
-        raise DataError("teacher.pool: no training row has a label to judge the members by; use by: mean.")
+        raise DataError("teacher.pool: no row has a label to judge the members by; use by: mean.")
     model = task.load(folder).to(device())
     for start in range(0, len(known), batch_size):
         with torch.inference_mode():

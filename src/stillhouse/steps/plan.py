@@ -88,7 +88,7 @@ def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) 
             * _mean(train),
         },
         "money": 0.0 if asked is None else asked["dollars"],
-        "requests": 0 if asked is None else asked["requests"],
+        "requests": 0 if asked is None else len(asked["keys"]),
         "student_parameters": speed["parameters"],
     }
     write_json(place / "plan.json", plan)

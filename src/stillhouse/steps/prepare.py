@@ -7,7 +7,8 @@ from typing import Any
 from ..data.augment import augmented, neighbours
 from ..data.coverage import coverage
 from ..data.encode import Example, write_examples
-from ..data.formats import Row
+from ..data.filters.rules import looked_up
+from ..data.formats import Row, has_answer
 from ..data.split import Prepared
 from ..data.split import prepare as split_rows
 from ..errors import DataError, RecipeError
@@ -15,15 +16,17 @@ from ..files import hash_json, read_jsonl, write_json, write_jsonl
 from ..models.load import load_config, load_tokenizer
 from ..progress import Watch
 from ..recipe import Baseline, Data, DataSet, generate
+from ..recipe.data import LEARNED_FROM
 from ..registry import source_of
 from ..sources import resolve
+from ..sources.terms import of_licence, refuse_disallowed
 from ..tasks import Task, make_task
 from ..tasks.bilingual import BilingualClassification, BilingualLM
 from ..tasks.classification import label_order
 from .canaries import canary_rows, planted
 from .confidence import sure
 from .naming import TEXTS, keep_texts
-from .questions import has_answer, named_labels, refuse_unaskable
+from .questions import named_labels, refuse_unaskable
 from .variants import variants
 
 BATCH = 8
@@ -71,7 +74,7 @@ def _beside(data: Data) -> list[str | None]:
         targets = [one.key, one.checker] if isinstance(one, generate.Answers) else []
         found += [str(source_of(target)) for target in targets if target is not None]
     if wanted is not None:
-        found += [wanted.json_schema, str(source_of(wanted.checker)) if wanted.checker is not None else None]
+        found += looked_up(wanted)
     return found
 
 
@@ -83,6 +86,8 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
             one.source, sha256=one.sha256, revision=one.revision, kind="data", progress=watch.note
         )
         paths[name], licences[name] = found.path, found.licence
+        if name in LEARNED_FROM:
+            refuse_disallowed([of_licence(found.licence)], recipe.teacher.terms_accepted, f"data.{name}")
     bare = recipe.teacher.takes_bare_rows
     groups, column = recipe.evaluate.groups, recipe.teacher.pool.column if recipe.teacher.pool else None
     rows = split_rows(

@@ -8,13 +8,6 @@ from ..errors import DataError
 from ..models.load import load_config
 
 
-def has_answer(row: Row) -> bool:
-    """Whether a row of a language model holds an answer of its own; one of a classifier always does, or needs none."""
-    if "messages" in row:
-        return row["messages"][-1]["role"] == "assistant"
-    return "completion" in row or "prompt" not in row
-
-
 def refuse_unaskable(task: str, sets: Mapping[str, Sequence[Row]]) -> None:
     """Raises: DataError for plain text, which asks nothing, and for held-out rows of a classifier that nobody labelled."""
     for name, rows in sets.items():

@@ -1,4 +1,8 @@
-"""Reasons to drop a row that the row itself gives."""
+"""Reasons to drop a row that the row itself gives.
+
+All of them are about its answer, or its text where that is all there is.  A row that nobody has answered yet passes; it is
+judged when somebody has: a writer, or a teacher behind an API (see `steps.asking`).
+"""
 
 import json
 import re
@@ -8,8 +12,8 @@ from typing import Any
 
 from ...errors import DataError, RecipeError
 from ...recipe.filter import Filter
-from ...registry import load, require
-from ..formats import Row
+from ...registry import load, require, source_of
+from ..formats import Row, has_answer
 from .language import language
 from .texts import answer_of, words
 
@@ -34,10 +38,15 @@ REFUSAL = re.compile(
 
 
 def rules(wanted: Filter) -> Iterator[Rule]:
-    """What `wanted` asks of each row by itself.
+    """What `wanted` asks of each row by itself, if it has an answer.
 
     Raises: RecipeError or DataError if a file or a function that it names cannot be used.
     """
+    for rule in _rules(wanted):
+        yield lambda row, rule=rule: rule(row) if has_answer(row) else None  # type: ignore[misc]
+
+
+def _rules(wanted: Filter) -> Iterator[Rule]:
     if wanted.min_words is not None or wanted.max_words is not None:
         yield lambda row: length_fault(answer_of(row), wanted.min_words, wanted.max_words)
     if wanted.languages is not None:
@@ -55,6 +64,12 @@ def rules(wanted: Filter) -> Iterator[Rule]:
         yield schema_rule(Path(wanted.json_schema))
     if wanted.checker is not None:
         yield checker_rule(wanted.checker)
+
+
+def looked_up(wanted: Filter) -> list[str]:
+    """Files beside the recipe that decide what `wanted` drops."""
+    checker = None if wanted.checker is None else source_of(wanted.checker)
+    return [str(path) for path in (wanted.json_schema, checker) if path is not None]
 
 
 def length_fault(text: str, least: int | None, most: int | None) -> str | None:

@@ -23,7 +23,7 @@ def letters(text: str) -> str:
 
 
 def answer_of(row: Row) -> str:
-    """What the student learns to say, or, where nobody answers, the text."""
+    """What the student learns to say, or the text.  The row must have an answer (see `has_answer`)."""
     if "messages" in row:
         return row["messages"][-1]["content"]
     return row["completion"] if "completion" in row else row["text"]
