@@ -256,6 +256,7 @@ STAGES = [
             "student.revision",
             "student.vocabulary",
             "data",
+            "writing_api",
             "evaluate.also",
             "evaluate.baselines",
             "evaluate.groups",

@@ -8,6 +8,6 @@
 
 from .ledger import Ledger
 from .messages import Answer, Request, chat, completion
-from .service import ask, forecast
+from .service import ask, forecast, takes
 
-__all__ = ["Answer", "Ledger", "Request", "ask", "chat", "completion", "forecast"]
+__all__ = ["Answer", "Ledger", "Request", "ask", "chat", "completion", "forecast", "takes"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import StillhouseError
 from ..files import MANIFEST, atomic_folder, link_or_copy, read_json, write_json
+from ..forecast import foretell
 from ..pipeline import DONE, Results, Stage, run_pipeline
 from ..progress import Watch
 from ..recipe import Recipe, parse_recipe
@@ -70,6 +71,16 @@ class Bench:
         if not (self.folder / MACHINE).exists() and (place / MACHINE).exists():
             shutil.copyfile(place / MACHINE, self.folder / MACHINE)
         return done
+
+    def plan(self, one: Planned) -> None:
+        """Predict what it takes, without buying texts that an API is to write.  Raises: as `run`."""
+        self._decide_once(self.place(one.name))
+        try:
+            foretold = foretell(self.recipe(one), self.place(one.name), Named(self.watch, one.name))
+        except StillhouseError as error:
+            raise type(error)(f"run {one.name}: {error}") from error
+        if not foretold:
+            self.run(one, until="plan")
 
     def student(self, name: str, initial: bool = False) -> Path:
         """The student of a finished run (or as it began) under a name of its own, for others to refer to."""

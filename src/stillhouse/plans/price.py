@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..files import hash_json, read_json
-from ..pipeline import DONE, Stage
+from ..pipeline import Stage
 from ..pipeline import settings_of as read_by
 from ..progress import Watch
 from ..recipe import Recipe, Tune, parse_recipe
@@ -70,7 +70,7 @@ def price_tuning(recipe: Recipe, trials: int | None, folder: Path, watch: Watch)
     some = [planned_trial(recipe, wanted, number, values) for number, values in enumerate(settings)]
     last = planned_whole(recipe, own, wanted, "default", "")
     plans = [_measured(some[0], bench), _measured(last, bench)]
-    examples = read_json(bench.place(some[0].name) / "prepare" / DONE)["result"]["sets"]["train"]["rows"]
+    examples = plans[0]["examples"]
     seen: dict[str, str] = {}
     rows = {}
     for one in some:
@@ -96,14 +96,15 @@ def price_tuning(recipe: Recipe, trials: int | None, folder: Path, watch: Watch)
 
 def _measured(one: Planned, bench: Bench) -> dict[str, Any]:
     """plan.json of a run."""
-    bench.run(one, until="plan")
+    bench.plan(one)
     found: dict[str, Any] = read_json(bench.place(one.name) / "plan" / "plan.json")
     return found
 
 
 def _counted(name: str, plan: dict[str, Any], marks: dict[str, str], seen: dict[str, str]) -> dict[str, Any]:
     """What a run takes without what an earlier one has done; `seen` is brought up to date."""
-    taken, left, money = [], 0.0, 0.0
+    taken, left = [], 0.0
+    money: float | None = 0.0
     for stage, mark in marks.items():
         if stage not in plan["seconds"]:
             continue
@@ -112,7 +113,8 @@ def _counted(name: str, plan: dict[str, Any], marks: dict[str, str], seen: dict[
         else:
             seen[mark] = name
             left += plan["seconds"][stage]
-            money = plan["money"] if stage == "label" else money
+            due = plan["money_by_stage"].get(stage, 0.0)
+            money = None if due is None or money is None else money + due
     return {"seconds": round(left, 1), "money": money, "taken": taken}
 
 

@@ -16,8 +16,11 @@ FOR_CLASSIFIERS = (Paraphrase, BackTranslation, HardNegatives, Balance)
 FOR_LANGUAGE_MODELS = (Answers, Paraphrase, BackTranslation, SelfInstruct, EvolInstruct, Rationale)
 
 
-def written_fault(data: Data, task: str, has_teacher: bool) -> str | None:
-    """Why `data.generate` cannot be done; None if it can, or is not asked for."""
+def written_fault(data: Data, task: str, has_teacher: bool, by_api: bool) -> str | None:
+    """Why `data.generate` cannot be done; None if it can, or is not asked for.
+
+    by_api: whether an API writes, be it the teacher's.
+    """
     classifier = task == "classification"
     answered = any(isinstance(one, Answers) for one in data.generate)
     if data.unlabelled is not None and not classifier and not answered:
@@ -34,7 +37,7 @@ def written_fault(data: Data, task: str, has_teacher: bool) -> str | None:
             return f"data.generate: {one.kind} is not for task: {task}; remove it"
         if isinstance(one, FOR_CLASSIFIERS) and classifier and not has_teacher and not one.keep_label:
             return f"data.generate: nobody labels what {one.kind} makes; set keep_label: true, or add a forward_kl term"
-    if classifier and (data.writer is None or data.writer.model is None):
+    if classifier and not by_api and (data.writer is None or data.writer.model is None):
         return "data.generate: a classifier cannot write; name a language model in data.writer.model"
     if any(isinstance(one, Answers) for one in data.generate[1:]):
         return "data.generate: answers must come first, for the others go on from them"

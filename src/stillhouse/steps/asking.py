@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from ..asking import Answer, Ledger, Request, ask
-from ..asking.endpoint import price_of
+from ..asking import Answer, Ledger, Request, ask, takes
 from ..asking.files import import_answers, index_questions, question_text, unanswered
 from ..data.encode import IGNORED, Example, read_examples, write_examples
 from ..data.load import read_raw
@@ -32,12 +31,11 @@ from ..teachers.said import (
     question_of,
     words_of,
 )
+from .prepare import WRITTEN
 
 LEDGER = "ledger.sqlite"
 BY_TEACHER = "_by_teacher"
 """Ends the name of a data set whose answers are the teacher's, where the rows have their own."""
-SECONDS_AN_ANSWER = 2.0
-"""Of an endpoint that nobody has measured."""
 Rows = list[dict[str, Any]]
 
 
@@ -181,6 +179,9 @@ def _texts(
         dropped += [{**row, "set": name} for row in whole if "reason" in row]
         examples, refused = task.encode([row for row in whole if "reason" not in row])
         dropped += [{**row, "set": name} for row in refused]
+        if name == "train":
+            more, refused = task.encode(read_jsonl(place.parent / "prepare" / WRITTEN))
+            examples, dropped = examples + more, dropped + [{**row, "set": "written"} for row in refused]
         if not examples:
             raise DataError(
                 f"{name}: no answer of the teacher's can be used ({_reasons(dropped)}); see stillhouse label show, or raise "
@@ -267,15 +268,7 @@ def what_asking_takes(recipe: Any, facts: dict[str, Any], run: Path) -> dict[str
     asked = questions(api, recipe.task, facts["labels"], run / "prepare")
     with Ledger(run / LEDGER) as ledger:
         missing = unanswered(ledger, [one for _, some in asked.values() for one in some])
-    read, write = sum(one.size for one in missing), sum(one.max_tokens for one in missing)
-    waits = [len(missing) * SECONDS_AN_ANSWER / api.concurrency]
-    waits += [60 * len(missing) / api.requests_per_minute] if api.requests_per_minute else []
-    waits += [60 * (read + write) / api.tokens_per_minute] if api.tokens_per_minute else []
-    return {
-        "requests": len(missing),
-        "seconds": 2.0 + max(waits) if api.base_url is not None else 2.0,
-        "dollars": price_of(api.price, read, write),
-    }
+    return takes(api, missing)
 
 
 def stand_ins(api: Api, task: Task, path: Path) -> list[Example]:

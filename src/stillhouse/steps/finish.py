@@ -27,10 +27,10 @@ from ..recipe.text import recipe_text
 from ..registry import pick
 from ..report.card import render_card
 from ..report.html import render_html
-from ..sources.terms import of_licence, student_licence
+from ..sources.terms import of_licence, of_provider, student_licence
 from ..tasks import TASKS
 from .beyond import BEYOND
-from .fetching import helpers
+from .fetching import helpers, terms_of_writers
 
 
 def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -92,15 +92,19 @@ def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
     data = [facts["licences"][name] for name in LEARNED_FROM if name in facts["licences"]]
     teachers = [one["licence"] for one in facts["panel"] or [facts["teacher"]]]
     writers = [one["licence"] for one in helpers(facts)]
+    asked = terms_of_writers(recipe)
+    host = recipe.teacher.provider
+    terms = [of_provider(host)] if host is not None else [of_licence(licence) for licence in teachers]
+    terms += [*map(of_licence, writers), *asked.values()]
     began_with = facts["student"]["licence"] if facts["student"] else facts["teacher"]["licence"]
-    computed = student_licence(began_with, [*teachers, *writers, *data])
+    computed = student_licence(began_with, [*teachers, *writers, *(None for _ in asked), *data])
     return {
         "student": recipe.licence or computed.licence,
         "computed": computed.licence,
         "because": computed.why,
         "teacher": facts["teacher"]["licence"],
         "data": " / ".join(dict.fromkeys(licence or "not stated" for licence in data)) if any(data) else None,
-        "terms": [of_licence(licence).sentence() for licence in dict.fromkeys([*teachers, *writers])],
+        "terms": list(dict.fromkeys(one.sentence() for one in terms)),
         "accepted": recipe.teacher.terms_accepted,
     }
 
