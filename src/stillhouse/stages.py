@@ -289,6 +289,7 @@ STAGES = [
             "report.samples",
         ),
         after=("prepare",),
+        version=2,
     ),
     Stage(
         "teacher",

@@ -60,21 +60,6 @@ class Augment(Section):
     """Share of the new rows that are instead the beginning of one row and the end of another."""
 
 
-def refuse_labelling(api: Api) -> None:
-    """Raises: ValueError for what an API is told as a teacher, and not as one that writes."""
-    for name in ("prompt", "labels", "top_logprobs", "answers"):
-        if getattr(api, name):
-            raise ValueError(f"api.{name}: is for a teacher; remove it")
-    if api.max_tokens is not None:
-        raise ValueError(
-            "api.max_tokens: data.generate says how long its texts may be, in max_new_tokens; remove it"
-        )
-    if api.temperature:
-        raise ValueError(
-            "api.temperature: data.generate says it for each kind; remove it, or set null to send none"
-        )
-
-
 class Another(Section):
     """A further model that answers: `model`, or one behind an `api`."""
 
@@ -91,8 +76,6 @@ class Another(Section):
     def _one_model(self) -> Self:
         if (self.model is None) == (self.api is None):
             raise ValueError("model: give either model or api")
-        if self.api is not None:
-            refuse_labelling(self.api)
         return self
 
 
@@ -122,7 +105,6 @@ class Writer(Section):
         fields = type(self).model_fields
         if given := [name for name in local if getattr(self, name) != fields[name].default]:
             raise ValueError(f"{given[0]}: an api has no weights here; give either {given[0]} or api")
-        refuse_labelling(self.api)
         return self
 
 

@@ -1,5 +1,6 @@
 """Whether what is to be written fits the rest of a recipe."""
 
+from .api import Api
 from .data import Data
 from .generate import (
     Answers,
@@ -30,6 +31,8 @@ def written_fault(data: Data, task: str, has_teacher: bool, by_api: bool) -> str
         )
     if fault := _chosen_fault(data, classifier):
         return fault
+    if fault := next(filter(None, (_api_fault(name, api) for name, api in data.apis.items())), None):
+        return fault
     if not data.generate:
         return "data.writer: nothing is to be written; add data.generate" if data.writer is not None else None
     for one in data.generate:
@@ -41,6 +44,20 @@ def written_fault(data: Data, task: str, has_teacher: bool, by_api: bool) -> str
         return "data.generate: a classifier cannot write; name a language model in data.writer.model"
     if any(isinstance(one, Answers) for one in data.generate[1:]):
         return "data.generate: answers must come first, for the others go on from them"
+    return None
+
+
+def _api_fault(name: str, api: Api) -> str | None:
+    """Why an API that writes is told things that only a teacher is asked; None if it is not."""
+    for field in ("prompt", "labels", "top_logprobs", "answers"):
+        if getattr(api, field):
+            return f"{name}.{field}: is for a teacher; remove it"
+    if api.max_tokens is not None:
+        return (
+            f"{name}.max_tokens: data.generate says how long its texts may be, in max_new_tokens; remove it"
+        )
+    if api.temperature:
+        return f"{name}.temperature: data.generate says it for each kind; remove it, or set null to send none"
     return None
 
 

@@ -212,9 +212,9 @@ class Desk:
         repeated = [row for row in questions for _ in range(wanted.samples)]
         prompts, rows = [written.prompt_of(row) for row in repeated], [row["where"] for row in repeated]
         said: list[list[Said]] = [[] for _ in questions]
-        for texts in self.texts(prompts, rows, wanted, wanted.temperature, self.writers):
+        for some in self.texts(prompts, rows, wanted, wanted.temperature, self.writers):
             for number, own in enumerate(said):
-                own += texts[number * wanted.samples : (number + 1) * wanted.samples]
+                own += some[number * wanted.samples : (number + 1) * wanted.samples]
         made = []
         whole = [[None if isinstance(text, Lost) else text for text in own] for own in said]
         choices = self.chosen(wanted, questions, whole)

@@ -6,8 +6,9 @@ answer that is cut off, withheld, empty or refused stays in the ledger, is not b
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ..asking import Answer, Ledger, Request, ask, chat, completion
+from ..asking import Answer, Ledger, Request, ask, chat
 from ..data.prompting import Prompt
 from ..models.continuous import Sampling
 from ..progress import Watch
@@ -48,19 +49,13 @@ class ApiWriter:
         """
         keys = text_keys(self.identity, prompts, sampling, seed)
         api = self._asked
-        fields = {} if api.temperature is None else {"temperature": sampling.temperature}
+        fields: dict[str, Any] = {} if api.temperature is None else {"temperature": sampling.temperature}
         if api.temperature is not None and sampling.top_p < 1.0:
             fields["top_p"] = sampling.top_p
         made = []
         for prompt, row, key in zip(prompts, rows, keys, strict=True):
             own = {**fields, "seed": draw_seed(seed, key) % SEEDS} if sampling.temperature else fields
-            send = completion if isinstance(prompt, str) and api.endpoint == "completions" else chat
-            turns = (
-                prompt
-                if isinstance(prompt, str)
-                else [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
-            )
-            made.append(send(api, turns, row, purpose, max_tokens=sampling.max_new_tokens, **own))  # type: ignore[operator]
+            made.append(chat(api, _turns(prompt), row, purpose, max_tokens=sampling.max_new_tokens, **own))
         return made
 
     def texts(
@@ -89,6 +84,13 @@ class ApiWriter:
         if not answer.usable:
             return Lost(answer.reason.partition(":")[0])
         return after(prompt, answer.text, self.api) if isinstance(prompt, str) else answer.text
+
+
+def _turns(prompt: Prompt) -> str | list[dict[str, str]]:
+    """As it is sent."""
+    if isinstance(prompt, str):
+        return prompt
+    return [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
 
 
 def cut_off(tokens: int) -> Lost:
