@@ -57,7 +57,8 @@ def test_the_stage_refuses_as_well_and_what_was_accepted_stands_in_the_results(t
         "teacher": {"licence": "llama3"}, "student": None, "panel": None, "writer": None, "others": [], "judge": None,
         "licences": {"train": "mit"},
     }  # fmt: skip
-    recipe = SimpleNamespace(licence=None, teacher=SimpleNamespace(terms_accepted="A. Person said so"))
+    teacher = SimpleNamespace(terms_accepted="A. Person said so", provider=None)
+    recipe = SimpleNamespace(licence=None, teacher=teacher, data=SimpleNamespace(apis={}))
     found = licences(recipe, facts)
     assert found["accepted"] == "A. Person said so"
     assert "disallowed" in found["terms"][0]
@@ -78,7 +79,8 @@ def test_the_licence_of_everything_that_is_learned_from_counts(name) -> None:
         "licences": {"train": "mit", "eval": None},
     }
     facts |= {"others": [], "judge": None}
-    recipe = SimpleNamespace(licence=None, teacher=SimpleNamespace(terms_accepted=None))
+    teacher = SimpleNamespace(terms_accepted=None, provider=None)
+    recipe = SimpleNamespace(licence=None, teacher=teacher, data=SimpleNamespace(apis={}))
     assert licences(recipe, facts)["student"] == "mit"
     if name == "writer":
         facts["writer"] = {"licence": "cc-by-nc-4.0"}

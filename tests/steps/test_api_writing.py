@@ -21,11 +21,15 @@ from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.runner import plan_stages, run_stages, run_write_part
 from stillhouse.steps import writing
+from stillhouse.steps.fetching import fetch_models
 from stillhouse.steps.finish import licences
+from stillhouse.teachers.api_writer import ApiWriter
+from stillhouse.teachers.writer import LocalWriter
 from tiny import save_language_model, sentences
 from typed import hurried, start, stillhouse, write_recipe
 
 SHORT = {"max_new_tokens": 12}
+API = {"base_url": "http://localhost:1/v1", "model": "w"}
 
 
 @pytest.fixture(scope="module")
@@ -354,6 +358,34 @@ def test_the_price_of_a_sweep_counts_shared_texts_once_and_buys_none(tmp_path: P
     assert first == pytest.approx((16 + 4) * 12 * 0.1, rel=0.01) and second == 0.0
 
 
+def test_a_local_model_may_write_beside_a_teacher_behind_an_api(tmp_path: Path, folder: Path) -> None:
+    writer = {"model": str(folder), "others": [{"api": API}, {"model": str(folder)}]}
+    recipe = parse_recipe(recipe_for(folder, API["base_url"], [{"kind": "answers"}], data={"writer": writer}))
+    found = fetch_models(recipe, run_folder(tmp_path) / "prepare", Silent())
+    assert found["writer"]["folder"] == str(folder) and len(found["others"]) == 1
+    kinds = [type(one) for one in [writing.make_writer(recipe, found), *writing.make_others(recipe, found)]]
+    assert kinds == [LocalWriter, ApiWriter, LocalWriter]
+
+
+def test_validate_looks_at_the_writers_key_and_says_where_its_texts_come_from(
+    tmp_path: Path, folder: Path
+) -> None:
+    data = {"train": {"source": prompts_file(tmp_path / "prompts.jsonl", 9)}}
+    for writer, code, says in (
+        (
+            {**API, "api_key_env": "NOWHERE_TO_BE_FOUND"},
+            2,
+            "data.writer.api.api_key_env: the environment has no",
+        ),
+        (API, 0, "data.writer: w at http://localhost:1/v1, with no key"),
+    ):
+        values = recipe_for(
+            folder, API["base_url"], [{"kind": "answers"}], data={**data, "writer": {"api": writer}}
+        )
+        said = stillhouse("validate", write_recipe(tmp_path / "r.yaml", values))
+        assert said.code == code and says in said.out + said.err
+
+
 def test_parts_are_for_models_on_this_machine(tmp_path: Path, folder: Path) -> None:
     recipe = parse_recipe(recipe_for(folder, "http://localhost:1/v1", [{"kind": "answers"}]))
     with pytest.raises(RecipeError, match="write part: one process asks an API for many texts at once"):
@@ -379,9 +411,6 @@ def test_the_writers_provider_is_named_and_leaves_the_licence_to_a_person(folder
 
 
 # ── what does not go together ───────────────────────────────────────────────────────────────────────────────────────
-
-
-API = {"base_url": "http://localhost:1/v1", "model": "w"}
 
 
 @pytest.mark.parametrize(
