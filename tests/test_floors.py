@@ -22,7 +22,7 @@ FLOORS = (
     {"blackbox", "baselines"},
     {"steps"},
     {"stages"},
-    {"runstate"},
+    {"runstate", "forecast"},
     {"plans"},
     {"runner", "doctor"},
     {"cli"},

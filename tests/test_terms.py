@@ -66,7 +66,7 @@ def test_the_terms_of_an_apis_provider_stand_in_the_results_the_card_and_the_rep
         "teacher": {"licence": None}, "student": {"licence": "mit"}, "panel": None, "writer": None, "others": [],
         "judge": None, "licences": {"train": "mit"},
     }  # fmt: skip
-    found = licences(SimpleNamespace(licence=None, teacher=teacher), facts)
+    found = licences(SimpleNamespace(licence=None, teacher=teacher, data=SimpleNamespace(apis={})), facts)
     assert len(found["terms"]) == 1 and line in found["terms"][0]
     assert "without a stated licence" not in str(found) and "not stated" not in str(found)
     assert found["computed"] is None
@@ -119,9 +119,8 @@ def test_the_stage_refuses_as_well_and_what_was_accepted_stands_in_the_results(t
         "teacher": {"licence": "llama3"}, "student": None, "panel": None, "writer": None, "others": [], "judge": None,
         "licences": {"train": "mit"},
     }  # fmt: skip
-    recipe = SimpleNamespace(
-        licence=None, teacher=SimpleNamespace(is_local=True, terms_accepted="A. Person said so")
-    )
+    teacher = SimpleNamespace(is_local=True, terms_accepted="A. Person said so", provider=None)
+    recipe = SimpleNamespace(licence=None, teacher=teacher, data=SimpleNamespace(apis={}))
     found = licences(recipe, facts)
     assert found["accepted"] == "A. Person said so"
     assert "disallowed" in found["terms"][0]
@@ -140,7 +139,8 @@ def test_the_licence_of_everything_that_is_learned_from_counts(name) -> None:
         "licences": {"train": "mit", "eval": None},
     }
     facts |= {"others": [], "judge": None}
-    recipe = SimpleNamespace(licence=None, teacher=SimpleNamespace(is_local=True, terms_accepted=None))
+    teacher = SimpleNamespace(is_local=True, terms_accepted=None, provider=None)
+    recipe = SimpleNamespace(licence=None, teacher=teacher, data=SimpleNamespace(apis={}))
     assert licences(recipe, facts)["student"] == "mit"
     if name == "writer":
         facts["writer"] = {"licence": "cc-by-nc-4.0"}

@@ -5,6 +5,7 @@ from typing import Any
 
 from .errors import RecipeError
 from .files import read_json
+from .forecast import foretell
 from .pipeline import follow_pipeline, run_pipeline
 from .plans.execute import check_product, run_plan
 from .progress import Silent, Watch
@@ -46,6 +47,14 @@ def refuse_many(recipe: Recipe) -> None:
         raise RecipeError(
             "train.early_stopping: one process looks for the best student; remove it, or run without torchrun."
         )
+
+
+def plan_stages(recipe: Recipe, place: Path, watch: Watch) -> dict[str, Any]:
+    """What the run in `place` will take, before anything is paid for.  Returns: the content of its plan.json."""
+    if not foretell(recipe, place, watch):
+        run_stages(recipe, place, watch, until="plan")
+    found: dict[str, Any] = read_json(place / "plan" / "plan.json")
+    return found
 
 
 def run_write_part(recipe: Recipe, place: Path, part: tuple[int, int], watch: Watch) -> dict[str, int]:

@@ -256,6 +256,7 @@ STAGES = [
             "student.revision",
             "student.vocabulary",
             "data",
+            "writing_api",
             "evaluate.also",
             "evaluate.baselines",
             "evaluate.groups",
@@ -288,6 +289,7 @@ STAGES = [
             "report.samples",
         ),
         after=("prepare",),
+        version=2,
     ),
     Stage(
         "teacher",

@@ -353,14 +353,19 @@ def _seen(made: Sequence[Row | Dropped], whole: bool) -> str:
 def _beside(recipe: Recipe) -> list[str]:
     """The writer's model and prompts, and the files and functions that a filter names."""
     writer, notes = recipe.data.writer, []
+    for name, api in recipe.data.apis.items():
+        terms = of_provider(str(api.base_url))
+        refuse_disallowed([terms], recipe.teacher.terms_accepted)
+        notes += [*api_checks(api, name), f"{name.removesuffix('.api')}: {terms.sentence()}"]
     if writer is not None and writer.model is not None:
         said = sources.check(writer.model, sha256=writer.sha256, revision=writer.revision, kind="model")
         notes += [f"data.writer: {note}" for note in said]
     judge = recipe.data.judge
     for name, one in [
-        ("data.writer.others", one) for one in (writer.others if writer is not None else [])
-    ] + [("data.judge", judge)]:
-        if one is not None:
+        *(("data.writer.others", one) for one in (writer.others if writer else [])),
+        ("data.judge", judge),
+    ]:
+        if one is not None and one.model is not None:
             said = sources.check(one.model, sha256=one.sha256, revision=one.revision, kind="model")
             notes += [f"{name}: {note}" for note in said]
     if judge is not None:

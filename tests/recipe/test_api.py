@@ -71,7 +71,7 @@ def test_both_tasks_are_read_and_written_back() -> None:
         (values(label={"samples": 3}), "label.samples"),
         (values(objective=[{"kind": "hard"}]), "no term uses the teacher"),
         (values(data={"train": {"source": "x.csv"}, "augment": {}}), "data.augment"),
-        (texts(data={"train": {"source": "x.jsonl"}, "generate": [{"kind": "paraphrase"}]}), "data.generate: is written by a model"),
+        (texts(data={"train": {"source": "x.jsonl"}, "filter": {"min_score": 0.5}, "judge": {"model": "a/b"}}), "data.filter.min_score: scores rows before"),
         (texts(rollouts={}), "rollouts: a teacher behind an API"),
         (texts(teacher=with_api(labels=["a"])), "teacher.api.labels: only for task: classification"),
         (values(task="causal_lm"), "use objective: [{kind: hard}]"),

@@ -6,8 +6,19 @@
 `answers` are in the order of the requests, one each; what the ledger already has is not asked again.  Imports no torch.
 """
 
-from .ledger import Ledger, ledger_of
+from .ledger import LEDGER, Ledger, ledger_of
 from .messages import Answer, Request, chat, completion
-from .service import ask, forecast
+from .service import ask, forecast, takes
 
-__all__ = ["Answer", "Ledger", "Request", "ask", "chat", "completion", "forecast", "ledger_of"]
+__all__ = [
+    "LEDGER",
+    "Answer",
+    "Ledger",
+    "Request",
+    "ask",
+    "chat",
+    "completion",
+    "forecast",
+    "ledger_of",
+    "takes",
+]

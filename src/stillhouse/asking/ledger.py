@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS answers (
 VERSION = 1
 FLUSH_SECONDS = 5.0
 """Between flushes to disk, which a power cut cannot undo."""
+LEDGER = "ledger.sqlite"
 RUNS = "runs"
 """Folder, in that of a plan, in which its runs lie."""
 _ANSWER = "status, text, reason, tokens, input_tokens, output_tokens, cost"

@@ -35,6 +35,8 @@ PROBE = 2.0
 """Seconds without any answer, after which one more request may be under way."""
 LONGEST = 900.0
 """Seconds of Retry-After that are waited for."""
+SECONDS_AN_ANSWER = 2.0
+"""Of an endpoint that nobody has measured."""
 
 
 def ask(
@@ -83,7 +85,7 @@ def forecast(api: Api, missing: Sequence[Request], ledger: Ledger, field: str = 
         assert high is not None
         line = f"cost: at most ${high:,.2f}"
         if usual:
-            expected = price_of(api.price, read, usual * len(missing)) or 0.0
+            expected = price_of(api.price, read, min(most, usual * len(missing))) or 0.0
             line = f"cost: about ${expected:,.2f}, by the answers so far; at most ${high:,.2f}"
         lines.append(line)
         if api.max_cost is not None:
@@ -96,6 +98,19 @@ def forecast(api: Api, missing: Sequence[Request], ledger: Ledger, field: str = 
             if high > left:
                 lines.append(f"asking stops at max_cost, ${api.max_cost:g}, of which ${left:,.4f} are left")
     return lines
+
+
+def takes(api: Api, missing: Sequence[Request]) -> dict[str, Any]:
+    """{"requests", "seconds", "dollars": at most, or None without a price} that `missing` will take."""
+    read, write = sum(one.size for one in missing), sum(one.max_tokens for one in missing)
+    waits = [len(missing) * SECONDS_AN_ANSWER / api.concurrency]
+    waits += [60 * len(missing) / api.requests_per_minute] if api.requests_per_minute else []
+    waits += [60 * (read + write) / api.tokens_per_minute] if api.tokens_per_minute else []
+    return {
+        "requests": len(missing),
+        "seconds": 2.0 + max(waits) if api.base_url is not None else 2.0,
+        "dollars": price_of(api.price, read, write),
+    }
 
 
 @dataclass(order=True)

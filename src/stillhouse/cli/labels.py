@@ -131,7 +131,7 @@ def _ledger(folder: Path, new: bool = False) -> "Ledger":
 
     path = ledger_of(folder, "ledger.sqlite")
     if not path.exists() and not new:
-        raise RecipeError(f"{folder}: has no ledger; only a run with teacher.api asks anybody.")
+        raise RecipeError(f"{folder}: has no ledger; only a run with an API asks anybody.")
     return Ledger(path)
 
 

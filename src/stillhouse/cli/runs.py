@@ -43,15 +43,17 @@ def validate(recipe: RecipePath, changes: Changes = None, shown: Shown = "auto")
 
 def plan(recipe: RecipePath, changes: Changes = None, folder: Folder = None, shown: Shown = "auto") -> None:
     """Measure teacher and student for some seconds, and say what RECIPE will take before spending it."""
-    from ..files import read_json
+    from ..progress import watch_for
 
     loaded = _load(recipe, changes)
     if loaded.is_plan:
         plans.price_plan(loaded, folder, shown)
         return
     place = folder or Path("runs") / loaded.name
-    _run(loaded, place, shown, until="plan")
-    found = read_json(place / "plan" / "plan.json")
+    make_ready(loaded, place)
+    from ..runner import plan_stages
+
+    found = plan_stages(loaded, place, watch_for(shown))
     if shown == "json":
         output.as_json(found)
         return
@@ -65,7 +67,7 @@ def plan(recipe: RecipePath, changes: Changes = None, folder: Folder = None, sho
         f"tokens     {found['tokens']['labelled']:,.0f} labelled by the teacher, {found['tokens']['trained']:,.0f} trained on"
     )
     if found["money"] is None:
-        print(f"money      not known: teacher.api has no price ({found['requests']:,} requests)")
+        print(f"money      not known: the API has no price ({found['requests']:,} requests)")
     elif found["requests"]:
         print(f"money      at most ${found['money']:,.2f} for {found['requests']:,} requests")
     else:

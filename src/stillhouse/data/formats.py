@@ -50,6 +50,8 @@ class Row(TypedDict, total=False):
     label: str
     group: str
     """Rows of one group stay on one side of a split; not part of the content."""
+    written: bool
+    """Whether a model wrote its answer, so that nobody need be asked for it; not part of the content."""
     teacher: str
     """The member of a panel that teaches this row; not part of the content."""
     groups: dict[str, str]

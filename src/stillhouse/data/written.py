@@ -39,18 +39,31 @@ def said(text: str) -> list[Message]:
 
 
 def prompt_of(row: Row) -> Prompt:
-    """What comes before a row's answer."""
-    return row["messages"][:-1] if "messages" in row else row["prompt"]
+    """What comes before a row's answer, if it has one."""
+    if "messages" not in row:
+        return row["prompt"]
+    turns = row["messages"]
+    return turns[:-1] if turns[-1]["role"] == "assistant" else turns
+
+
+def is_answered(row: Row) -> bool:
+    """Whether a row that asks has an answer: who has a teacher behind an API may have questions alone."""
+    last = row["messages"][-1] if "messages" in row else None
+    if last is not None:
+        return last["role"] == "assistant" and bool(last["content"].strip())
+    return bool(row.get("completion", "").strip())
 
 
 def answered(row: Row, answer: str, where: str | None = None) -> Row | str:
     """`row` with another answer."""
     if not answer.strip():
         return "empty answer"
-    new: Row = {**row, "where": where or row["where"]}
+    new: Row = {**row, "where": where or row["where"], "written": True}
     new.pop("rationale", None)  # of the answer that was there
     if "messages" in row:
-        new["messages"] = [*row["messages"][:-1], {"role": "assistant", "content": answer.strip()}]
+        before = prompt_of(row)
+        assert not isinstance(before, str)
+        new["messages"] = [*before, {"role": "assistant", "content": answer.strip()}]
     else:
         new["completion"] = answer
     return with_id(new)
@@ -59,7 +72,9 @@ def answered(row: Row, answer: str, where: str | None = None) -> Row | str:
 def asked_of(row: Row) -> str:
     """The text that a row is about: its question, or else the text."""
     if "messages" in row:
-        return row["messages"][-2]["content"] if len(row["messages"]) > 1 else row["messages"][-1]["content"]
+        before = prompt_of(row) or row["messages"]
+        assert not isinstance(before, str)
+        return before[-1]["content"]
     return row["prompt"] if "prompt" in row else row["text"]
 
 
@@ -80,10 +95,9 @@ def reworded(row: Row, text: str, where: str, label: str | None = None, keep: bo
         return "unchanged"
     new: Row = {**row, "where": where}
     if "messages" in row:
-        turns = row["messages"]
-        new["messages"] = (
-            [*turns[:-2], {"role": "user", "content": text}, turns[-1]] if len(turns) > 1 else turns
-        )
+        turns, asking = row["messages"], len(prompt_of(row))
+        if asking:
+            new["messages"] = [*turns[: asking - 1], {"role": "user", "content": text}, *turns[asking:]]
     elif "prompt" in row:
         new["prompt"] = text
     else:
@@ -163,16 +177,16 @@ def answers(rows: Sequence[Row]) -> Iterator[Ask]:
 
 
 def rationales(rows: Sequence[Row], prompt: Template) -> Iterator[Ask]:
-    """Each row's answer, its reasons before it; rows that give reasons already are left as they are."""
+    """Each row's answer, its reasons before it; rows that give reasons already, or no answer, are left as they are."""
     for row in rows:
-        if "rationale" in row:
+        if "rationale" in row or not is_answered(row):
             continue
         where = f"{row['where']}~rationale"
 
         def with_reasons(text: str, row: Row = row, where: str = where) -> Row | str:
             if not text.strip():
                 return "empty answer"
-            return reasoned({**row, "where": where}, text)
+            return reasoned({**row, "where": where, "written": True}, text)
 
         yield Ask(
             said(fill(prompt("rationale"), question=asked_of(row), answer=answer_of(row).strip())),
@@ -242,8 +256,9 @@ def _unanswered(row: Row, text: str, where: str) -> Row | str:
         return new
     new.pop("rationale", None)
     if "messages" in new:  # of a conversation the last question only
-        turns = [turn for turn in new["messages"][:-2] if turn["role"] == "system"]
-        new["messages"] = [*turns, new["messages"][-2], {"role": "assistant", "content": ""}]
+        before = new["messages"][: len(prompt_of(new))]
+        turns = [turn for turn in before[:-1] if turn["role"] == "system"]
+        new["messages"] = [*turns, *before[-1:], {"role": "assistant", "content": ""}]
     elif "prompt" in new:
         new["completion"] = ""
     return with_id(new)

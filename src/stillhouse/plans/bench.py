@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..asking import LEDGER as ASKED
 from ..asking import Ledger
 from ..asking.ledger import RUNS
 from ..errors import StillhouseError
 from ..files import MANIFEST, atomic_folder, link_or_copy, read_json, write_json
+from ..forecast import foretell
 from ..judge import LEDGER as JUDGED
 from ..pipeline import DONE, Results, Stage, run_pipeline
 from ..progress import Watch
@@ -16,7 +18,6 @@ from ..recipe import Recipe, parse_recipe
 from ..recipe.plan import RUN
 from ..stages import STAGES
 from ..static import check_shape
-from ..steps.asking import LEDGER as ASKED
 from ..steps.writing import FOLDER as WRITTEN
 from ..teachers.texts import pool_texts
 from .planned import INITIAL, Planned
@@ -88,6 +89,18 @@ class Bench:
             shutil.copyfile(place / MACHINE, self.folder / MACHINE)
         return done
 
+    def plan(self, one: Planned) -> None:
+        """Predict what it takes, without buying texts that an API is to write.  Raises: as `run`."""
+        self._decide_once(self.place(one.name))
+        try:
+            recipe = self.recipe(one)
+            self._pay_once(recipe)
+            foretold = foretell(recipe, self.place(one.name), Named(self.watch, one.name))
+        except StillhouseError as error:
+            raise type(error)(f"run {one.name}: {error}") from error
+        if not foretold:
+            self.run(one, until="plan")
+
     def student(self, name: str, initial: bool = False) -> Path:
         """The student of a finished run (or as it began) under a name of its own, for others to refer to."""
         return self._published(
@@ -137,8 +150,9 @@ class Bench:
     def _pay_once(self, recipe: Recipe) -> None:
         """What is asked and paid (see `ledger_of`) is written down in one place for all runs of a plan."""
         judge = recipe.evaluate.judge
-        for api, name in ((recipe.teacher.api, ASKED), (judge and judge.api, JUDGED)):
-            if api is not None:
+        asks = recipe.teacher.api is not None or recipe.writing_api is not None or bool(recipe.data.apis)
+        for needed, name in ((asks, ASKED), (judge is not None and judge.api is not None, JUDGED)):
+            if needed:
                 Ledger(self.folder / name).close()
 
 

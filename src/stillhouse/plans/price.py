@@ -76,7 +76,7 @@ def price_tuning(recipe: Recipe, trials: int | None, folder: Path, watch: Watch)
     last = planned_whole(recipe, own, wanted, "default", "")
     questions: set[str] = set()
     plans = [_measured(some[0], bench, questions), _measured(last, bench, questions)]
-    examples = read_json(bench.place(some[0].name) / "prepare" / DONE)["result"]["sets"]["train"]["rows"]
+    examples = plans[0]["examples"]
     seen: dict[str, str] = {}
     rows = {}
     for one in some:
@@ -102,23 +102,27 @@ def price_tuning(recipe: Recipe, trials: int | None, folder: Path, watch: Watch)
 
 def _measured(one: Planned, bench: Bench, questions: set[str]) -> dict[str, Any]:
     """plan.json of a run, in which nothing is asked and paid that is among `questions`; those are brought up to date."""
-    done = bench.run(one, until="plan")
+    bench.plan(one)
     run, recipe = bench.place(one.name), bench.recipe(one)
     found: dict[str, Any] = read_json(run / "plan" / "plan.json")
-    if recipe.teacher.is_local:
+    prepared = run / "prepare" / DONE
+    if recipe.teacher.is_local or not prepared.exists():  # texts that are not bought yet cannot be compared
         return found
-    asked = what_asking_takes(recipe, done["prepare"], run, before=questions)
+    asked = what_asking_takes(recipe, read_json(prepared)["result"], run, before=questions)
     questions.update(asked["keys"])
+    by_stage = {**found["money_by_stage"], "label": asked["dollars"]}
     return {
         **found,
         "seconds": {**found["seconds"], "label": asked["seconds"]},
-        "money": asked["dollars"],
+        "money_by_stage": by_stage,
+        "money": None if None in by_stage.values() else sum(by_stage.values()),
     }
 
 
 def _counted(name: str, plan: dict[str, Any], marks: dict[str, str], seen: dict[str, str]) -> dict[str, Any]:
     """What a run takes without what an earlier one has done; `seen` is brought up to date."""
-    taken, left, money = [], 0.0, 0.0
+    taken, left = [], 0.0
+    money: float | None = 0.0
     for stage, mark in marks.items():
         if stage not in plan["seconds"]:
             continue
@@ -127,7 +131,8 @@ def _counted(name: str, plan: dict[str, Any], marks: dict[str, str], seen: dict[
         else:
             seen[mark] = name
             left += plan["seconds"][stage]
-            money = plan["money"] if stage == "label" else money
+            due = plan["money_by_stage"].get(stage, 0.0)
+            money = None if due is None or money is None else money + due
     return {"seconds": round(left, 1), "money": money, "taken": taken}
 
 

@@ -167,7 +167,8 @@ def _of_data(recipe: "Recipe") -> Iterator[str]:
             "data.augment: only a classifier with a teacher can use rows without labels; remove it, or add a forward_kl "
             "term to a recipe with task: classification"
         )
-    if fault := written_fault(data, recipe.task, recipe.has_teacher, "paraphrase" in recipe.evaluate.perturb):
+    by_api, reworded = recipe.writing_api is not None, "paraphrase" in recipe.evaluate.perturb
+    if fault := written_fault(data, recipe.task, recipe.has_teacher, by_api, reworded):
         yield fault
     if classifies and data.unlabelled is not None and not recipe.has_teacher:
         yield "data.unlabelled: no term of the objective uses the teacher; add a forward_kl term"

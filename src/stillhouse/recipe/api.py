@@ -118,13 +118,12 @@ def api_fault(recipe: Any) -> str | None:
         return "data.augment: makes tokens, and an API reads text; use data.unlabelled"
     if recipe.plan is not None:
         return "plan: its steps make teachers of models on this machine, and this one is behind an API; remove it"
-    if student.vocabulary is not None or recipe.data.writer is not None:
-        what = "student.vocabulary" if student.vocabulary is not None else "data.writer"
-        return f"{what}: needs the teacher's model on this machine, and it is behind an API; remove it"
-    if recipe.data.generate:
-        return "data.generate: is written by a model on this machine; remove it: the API answers the prompts of data.train"
-    if recipe.data.judge is not None:
-        return "data.judge: scores rows before the API has answered them; remove it"
+    if student.vocabulary is not None:
+        return "student.vocabulary: needs the teacher's model on this machine, and it is behind an API; remove it"
+    if recipe.data.generate and recipe.writing_api is api and api.base_url is None:
+        return "data.generate: past answers write nothing new; add teacher.api.base_url, or name a model in data.writer"
+    if recipe.data.filter is not None and recipe.data.filter.min_score is not None:
+        return "data.filter.min_score: scores rows before the API has answered them; remove it"
     if recipe.data.filter is not None and recipe.data.filter.min_confidence is not None:
         return "data.filter.min_confidence: is measured on the teacher's model, and it is behind an API; remove it"
     kinds = {term.kind for term in recipe.terms}

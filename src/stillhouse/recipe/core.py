@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from .agreement import faults
+from .api import Api
 from .data import Data
 from .objective import TEACHERLESS, ForwardKL, Hard, Schedule, SoftTerm, Term, living
 from .outputs import Evaluate, Gate, Report
@@ -85,6 +86,14 @@ class Recipe(Section):
             return None
         found = (term.temperature for term in self.terms if isinstance(term, SoftTerm))
         return next((value for value in found if not isinstance(value, Schedule)), None)
+
+    @property
+    def writing_api(self) -> Api | None:
+        """The API that writes what `data.generate` asks for; None if a model on this machine does, or nothing is to be written."""
+        writer = self.data.writer
+        if not self.data.generate or (writer is not None and writer.model is not None):
+            return None
+        return writer.api if writer is not None and writer.api is not None else self.teacher.api
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

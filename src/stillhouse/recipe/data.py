@@ -1,9 +1,10 @@
 """`data:` and `evaluate.also`: which text, and what its columns mean."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from .api import Api
 from .filter import Filter
 from .generate import Generate
 from .judge import Judge
@@ -60,21 +61,31 @@ class Augment(Section):
 
 
 class Another(Section):
-    """A further model that answers."""
+    """A further model that answers: `model`, or one behind an `api`."""
 
-    model: str
+    model: str | None = None
     """Hub id, local folder or .gguf file, or `pypi:NAME==VERSION:path/inside`."""
+    api: Api | None = None
+    """Instead of `model`: an OpenAI-compatible endpoint."""
     sha256: Sha256 | None = None
     """What a `pypi:` wheel must hash to; required for `pypi:`."""
     revision: str | None = None
     """Commit or tag, for hub ids."""
 
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if (self.model is None) == (self.api is None):
+            raise ValueError("model: give either model or api")
+        return self
+
 
 class Writer(Section):
-    """The language model that writes; the teacher, if this is not given."""
+    """The language model that writes; the teacher, through its own API if it is behind one, if neither `model` nor `api` is given."""
 
     model: str | None = None
     """Hub id, local folder or .gguf file, or `pypi:NAME==VERSION:path/inside`; a classifier cannot write, so it needs one."""
+    api: Api | None = None
+    """Instead of `model`: an OpenAI-compatible endpoint.  `generate` says temperature and lengths; null is not sent."""
     sha256: Sha256 | None = None
     """What a `pypi:` wheel must hash to; required for `pypi:`."""
     revision: str | None = None
@@ -85,6 +96,16 @@ class Writer(Section):
     """Folder with prompts of yours (paraphrase.txt, …) to use instead of those that come with the package."""
     others: list[Another] = []
     """A panel: models that answer as well; `generate: [{kind: answers}]` says which answer stays."""
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if self.api is None:
+            return self
+        local = ("model", "sha256", "revision", "batch_size")
+        fields = type(self).model_fields
+        if given := [name for name in local if getattr(self, name) != fields[name].default]:
+            raise ValueError(f"{given[0]}: an api has no weights here; give either {given[0]} or api")
+        return self
 
 
 LEARNED_FROM = ("train", "extra", "unlabelled")
@@ -121,6 +142,17 @@ class Data(Section):
     """Drop rows that are not worth learning from; each is counted with its reason and kept in prepare/dropped.jsonl."""
     max_length: PositiveInt = 256
     """Tokens in a row; longer text is packed into several rows (plain text) or cut (everything else)."""
+
+    @property
+    def apis(self) -> dict[str, Api]:
+        """Field of the recipe -> the API, of those that `writer` names."""
+        if self.writer is None:
+            return {}
+        found = {
+            f"data.writer.others[{number}].api": one.api for number, one in enumerate(self.writer.others)
+        }
+        found = {"data.writer.api": self.writer.api, **found}
+        return {name: api for name, api in found.items() if api is not None}
 
     @field_validator("split")
     @classmethod

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from .api import Api
 from .data import Data
 from .generate import (
     Answers,
@@ -25,6 +26,8 @@ def paraphrase_fault(recipe: Any) -> str | None:
     asked, writer = "evaluate.perturb: paraphrase", recipe.data.writer
     if not recipe.teacher.is_local:
         return f"{asked} is written by a model on this machine, and the teacher is behind an API; remove it"
+    if writer is not None and writer.api is not None:
+        return f"{asked} is written by a model on this machine, and data.writer is an API; remove it"
     if writer is None:
         return f"{asked} needs somebody who writes; name a language model in data.writer.model"
     alone = recipe.teacher.panel is None and recipe.teacher.context is None
@@ -35,10 +38,12 @@ def paraphrase_fault(recipe: Any) -> str | None:
     return None
 
 
-def written_fault(data: Data, task: str, has_teacher: bool, paraphrase: bool = False) -> str | None:
+def written_fault(
+    data: Data, task: str, has_teacher: bool, by_api: bool, paraphrase: bool = False
+) -> str | None:
     """Why `data.generate` cannot be done; None if it can, or is not asked for.
 
-    paraphrase: whether the writer has held-out rows to paraphrase.
+    by_api: whether an API writes, be it the teacher's; paraphrase: whether the writer has held-out rows to paraphrase.
     """
     classifier = task == "classification"
     answered = any(isinstance(one, Answers) for one in data.generate)
@@ -49,6 +54,8 @@ def written_fault(data: Data, task: str, has_teacher: bool, paraphrase: bool = F
         )
     if fault := _chosen_fault(data, classifier):
         return fault
+    if fault := next(filter(None, (_api_fault(name, api) for name, api in data.apis.items())), None):
+        return fault
     if not data.generate:
         idle = data.writer is not None and not paraphrase
         return "data.writer: nothing is to be written; add data.generate" if idle else None
@@ -57,10 +64,24 @@ def written_fault(data: Data, task: str, has_teacher: bool, paraphrase: bool = F
             return f"data.generate: {one.kind} is not for task: {task}; remove it"
         if isinstance(one, FOR_CLASSIFIERS) and classifier and not has_teacher and not one.keep_label:
             return f"data.generate: nobody labels what {one.kind} makes; set keep_label: true, or add a forward_kl term"
-    if classifier and (data.writer is None or data.writer.model is None):
+    if classifier and not by_api and (data.writer is None or data.writer.model is None):
         return "data.generate: a classifier cannot write; name a language model in data.writer.model"
     if any(isinstance(one, Answers) for one in data.generate[1:]):
         return "data.generate: answers must come first, for the others go on from them"
+    return None
+
+
+def _api_fault(name: str, api: Api) -> str | None:
+    """Why an API that writes is told things that only a teacher is asked; None if it is not."""
+    for field in ("prompt", "labels", "top_logprobs", "answers"):
+        if getattr(api, field):
+            return f"{name}.{field}: is for a teacher; remove it"
+    if api.max_tokens is not None:
+        return (
+            f"{name}.max_tokens: data.generate says how long its texts may be, in max_new_tokens; remove it"
+        )
+    if api.temperature:
+        return f"{name}.temperature: data.generate says it for each kind; remove it, or set null to send none"
     return None
 
 

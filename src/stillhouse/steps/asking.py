@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from ..asking import Answer, Ledger, Request, ask, ledger_of
-from ..asking.endpoint import price_of
+from ..asking import LEDGER, Answer, Ledger, Request, ask, ledger_of, takes
 from ..asking.files import import_answers, index_questions, question_text, unanswered
 from ..data.encode import IGNORED, Example, read_examples, write_examples
 from ..data.filters import sift
@@ -36,12 +35,10 @@ from ..teachers.said import (
     question_of,
     words_of,
 )
+from .prepare import WRITTEN
 
-LEDGER = "ledger.sqlite"
 BY_TEACHER = "_by_teacher"
 """Ends the name of a data set whose answers are the teacher's, where the rows have their own."""
-SECONDS_AN_ANSWER = 2.0
-"""Of an endpoint that nobody has measured."""
 Rows = list[dict[str, Any]]
 
 
@@ -186,6 +183,9 @@ def _texts(
         dropped += [{**row, "set": name} for row in whole[name] if "reason" in row]
         examples, refused = task.encode([row for row in whole[name] if "reason" not in row])
         dropped += [{**row, "set": name} for row in refused]
+        if name == "train":
+            more, refused = task.encode(read_jsonl(place.parent / "prepare" / WRITTEN))
+            examples, dropped = examples + more, dropped + [{**row, "set": "written"} for row in refused]
         if not examples:
             raise DataError(
                 f"{name}: no answer of the teacher's can be used ({_reasons(dropped)}); see stillhouse label show, or raise "
@@ -306,15 +306,7 @@ def what_asking_takes(
     with Ledger(ledger_of(run, LEDGER)) as ledger:
         missing = unanswered(ledger, [one for _, some in asked.values() for one in some])
     missing = [one for one in missing if one.key not in before]
-    read, write = sum(one.size for one in missing), sum(one.max_tokens for one in missing)
-    waits = [len(missing) * SECONDS_AN_ANSWER / api.concurrency]
-    waits += [60 * len(missing) / api.requests_per_minute] if api.requests_per_minute else []
-    waits += [60 * (read + write) / api.tokens_per_minute] if api.tokens_per_minute else []
-    return {
-        "keys": [one.key for one in missing],
-        "seconds": 2.0 + max(waits) if api.base_url is not None else 2.0,
-        "dollars": price_of(api.price, read, write),
-    }
+    return {"keys": [one.key for one in missing], **takes(api, missing)}
 
 
 def stand_ins(api: Api, task: Task, path: Path) -> list[Example]:

@@ -11,7 +11,7 @@ from ..models.machine import bfloat16_pays
 from ..progress import Watch
 from ..registry import pick
 from ..sources import cache_dir, resolve
-from ..sources.terms import of_licence, of_provider, refuse_disallowed
+from ..sources.terms import Terms, of_licence, of_provider, refuse_disallowed
 from ..tasks import TASKS
 
 
@@ -25,14 +25,11 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
         "zero_shot": None,
     }
     found |= {"others": [], "judge": None}
-    if not recipe.teacher.is_local:
-        return {**found, **_lent(recipe, watch), "bfloat16": _decided(place)}
-    by_names = recipe.teacher.zero_shot is not None
-    for role, wanted in {
-        "teacher": recipe.teacher,
-        "student": recipe.student,
-        "writer": recipe.data.writer,
-    }.items():
+    local, by_names = recipe.teacher.is_local, recipe.teacher.zero_shot is not None
+    if not local:
+        found |= _lent(recipe, watch)
+    roles = {"teacher": recipe.teacher, "student": recipe.student} if local else {}
+    for role, wanted in {**roles, "writer": recipe.data.writer}.items():
         if wanted is None or wanted.model is None or (by_names and role != "writer"):
             continue
         task = "causal_lm" if role == "writer" else recipe.task
@@ -42,11 +39,12 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     if recipe.teacher.panel is not None:
         found |= _fetch_panel(recipe, Path(found["teacher"]["folder"]), watch)
     found |= _fetch_helpers(recipe.data, watch)
-    for who in [*(found["panel"] or [found["teacher"]]), *helpers(found)]:
-        terms = of_licence(who["licence"])
-        watch.note(f"  {who['name']}: {terms.sentence()}")
+    teachers = (found["panel"] or [found["teacher"]]) if local else []
+    asked = {who["name"]: of_licence(who["licence"]) for who in [*teachers, *helpers(found)]}
+    for name, terms in [*asked.items(), *terms_of_writers(recipe).items()]:
+        watch.note(f"  {name}: {terms.sentence()}")
         refuse_disallowed([terms], recipe.teacher.terms_accepted)
-    if found["student"]:
+    if local and found["student"]:
         mine, theirs = (load_tokenizer(Path(found[role]["folder"])) for role in ("student", "teacher"))
         if why := same_tokenizer(mine, theirs):
             if recipe.teacher.panel is not None:
@@ -64,14 +62,19 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
 
 
 def helpers(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Models beside the teacher that decide what the student reads: writers, and a judge."""
+    """Models on this machine, beside the teacher, that decide what the student reads: writers, and a judge."""
     return [one for one in (found["writer"], *found["others"], found["judge"]) if one]
+
+
+def terms_of_writers(recipe: Any) -> dict[str, Terms]:
+    """Name -> its provider's terms, of each writer behind an API that is not the teacher's own."""
+    return {api.model: of_provider(str(api.base_url)) for api in recipe.data.apis.values()}
 
 
 def _fetch_helpers(data: Any, watch: Watch) -> dict[str, Any]:
     """Further writers and a judge."""
     others = data.writer.others if data.writer is not None else []
-    found = [fetched(one.model, one, "causal_lm", watch) for one in others]
+    found = [fetched(one.model, one, "causal_lm", watch) for one in others if one.model is not None]
     if data.judge is None:
         return {"others": found, "judge": None}
     # a reward model keeps its own class: only a .gguf file must be told what it is

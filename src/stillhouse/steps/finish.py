@@ -32,7 +32,7 @@ from ..report.html import render_html
 from ..sources.terms import Terms, of_licence, of_past_answers, of_provider, student_licence
 from ..tasks import TASKS
 from .beyond import BEYOND
-from .fetching import helpers
+from .fetching import helpers, terms_of_writers
 
 
 def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -105,15 +105,17 @@ def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
         else [one.subject for one in taught]
     )
     writers = [one["licence"] for one in helpers(facts)]
+    asked = terms_of_writers(recipe)
+    terms = [*taught, *map(of_licence, writers), *asked.values()]
     began_with = facts["student"]["licence"] if facts["student"] else facts["teacher"]["licence"]
-    computed = student_licence(began_with, [*teachers, *writers, *data])
+    computed = student_licence(began_with, [*teachers, *writers, *(None for _ in asked), *data])
     return {
         "student": recipe.licence or computed.licence,
         "computed": computed.licence,
         "because": computed.why,
         "teacher": facts["teacher"]["licence"],
         "data": " / ".join(dict.fromkeys(licence or "not stated" for licence in data)) if any(data) else None,
-        "terms": [one.sentence() for one in dict.fromkeys([*taught, *map(of_licence, writers)])],
+        "terms": list(dict.fromkeys(one.sentence() for one in terms)),
         "accepted": recipe.teacher.terms_accepted,
     }
 

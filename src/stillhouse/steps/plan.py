@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ..cost import batch_rows
 from ..data.encode import Example, read_examples
 from ..errors import RecipeError
-from ..files import folder_bytes, write_json
+from ..files import folder_bytes, read_jsonl, write_json
 from ..latency import FEWEST, NEW_TOKENS, REQUESTS, WARM_UP
 from ..models.load import parameters
 from ..models.machine import device, synchronise
@@ -33,7 +33,7 @@ from ..train.features import FEATURES
 from ..train.objective import Layers, Objective
 from .asking import stand_ins, what_asking_takes
 from .naming import ROWS, make_namer, ways_of
-from .prepare import task_of
+from .prepare import WRITTEN, task_of
 from .students import passes, shape_of
 from .training import HARD_ONLY, attend_fast, beside, dtype_name, labelled, steps_of
 
@@ -49,8 +49,13 @@ TOGETHER = 1.8
 """How many times as long as a single one the next tokens of a few texts take, written together."""
 
 
-def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) -> dict[str, Any]:
-    """Writes plan.json.  Returns: {} — predictions vary from one measurement to the next, so no stage may read them."""
+def measure_plan(
+    recipe: Any, place: Path, facts: dict[str, Any], watch: Watch, writing: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Writes plan.json.  Returns: {} — predictions vary from one measurement to the next, so no stage may read them.
+
+    Args: writing: {"requests", "seconds", "dollars"} of the texts that an API has yet to write.
+    """
     task = task_of(recipe, facts, place.parent / "prepare")
     if facts["tongues"] and (
         fault := crossing_fault(recipe.task, recipe.terms, recipe.label.online, recipe.rollouts)
@@ -62,13 +67,16 @@ def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) 
     asked = None
     if not recipe.teacher.is_local:
         asked = what_asking_takes(recipe, facts, place.parent)
-        train = train or stand_ins(recipe.teacher.api, task, place.parent / "prepare" / "asked-train.jsonl")
+        prepared = place.parent / "prepare"
+        train = train or stand_ins(recipe.teacher.api, task, prepared / "asked-train.jsonl")
+        train += task.encode(read_jsonl(prepared / WRITTEN))[0]
     teacher = Path(facts["teacher"]["folder"])
     base = Path((facts["tongues"]["student"] if facts["tongues"] else facts["teacher"])["folder"])
     if facts["zero_shot"]:
         teacher = place.parent / make_namer(recipe, task, facts, place, None)["folder"]
     speed = _speeds(recipe, task, base, teacher, train, facts, watch)
-    seconds = _predict(recipe, task, train, held, speed)
+    seconds = {} if writing is None else {"prepare": writing["seconds"]}
+    seconds |= _predict(recipe, task, train, held, speed)
     if facts["zero_shot"]:
         ways = len(ways_of(recipe.teacher.zero_shot, facts))
         seconds["teacher"] = 3.0 + ways * _tokens(train[:ROWS]) * speed["teacher_label"]
@@ -87,12 +95,24 @@ def measure_plan(recipe: Any, place: Path, facts: dict[str, Any], watch: Watch) 
             * recipe.train.accumulate
             * _mean(train),
         },
-        "money": 0.0 if asked is None else asked["dollars"],
-        "requests": 0 if asked is None else len(asked["keys"]),
+        **_bill(writing, asked),
+        "examples": len(train),
         "student_parameters": speed["parameters"],
     }
     write_json(place / "plan.json", plan)
     return {}
+
+
+def _bill(writing: dict[str, Any] | None, asked: dict[str, Any] | None) -> dict[str, Any]:
+    """Dollars (None: no price is known) and requests in all, and the dollars stage by stage."""
+    stages = {"prepare": writing, "label": asked}
+    dollars = {name: 0.0 if one is None else one["dollars"] for name, one in stages.items()}
+    unknown = None in dollars.values()
+    return {
+        "money": None if unknown else sum(dollars.values()),
+        "money_by_stage": dollars,
+        "requests": sum(one["requests"] for one in stages.values() if one is not None),
+    }
 
 
 def _speeds(

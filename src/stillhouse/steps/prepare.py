@@ -37,6 +37,8 @@ READINGS = "readings.parquet"
 """A classifier's rows in the teacher's tokens, where these are not the student's."""
 ROUTES = "routes.json"
 """Member of the panel by example, where a column of the rows names it."""
+WRITTEN = "written.jsonl"
+"""Rows that the writer answered already, so that a teacher behind an API is not asked about them."""
 TRAINED_BY = ("train", "validation")
 """Sets that settings or weights are chosen on, and that nothing is reported on."""
 EXAMPLE_CHARACTERS = 1500
@@ -131,7 +133,10 @@ def encode_rows(
     conversations: dict[str, Any] = {}
     routed: dict[str, str] = {}
     texts: list[tuple[Row, Example]] = []
+    written = [] if recipe.teacher.is_local else [row for row in train if row.get("written")]
     for name, some in sets.items():
+        if name == "train" and written:
+            some = [row for row in some if not row.get("written")]
         examples, refused = task.encode(
             [dict(row) for row in some if recipe.teacher.is_local or has_answer(row)]
         )
@@ -164,7 +169,11 @@ def encode_rows(
         shown = shown or (_shown(examples[0], task) if examples else "")
         sizes[name] = write_examples(place / f"{name}.parquet", examples)
         if not recipe.teacher.is_local:
-            sizes[name]["asked"] = len(asked)
+            more = len(written) if name == "train" else 0
+            sizes[name] |= {"asked": len(asked) + more, "questions": hash_json([row["id"] for row in asked])}
+    if not recipe.teacher.is_local:
+        write_jsonl(place / WRITTEN, [dict(row) for row in written])
+        sizes["train"]["written"] = hash_json([row["id"] for row in written])
     if recipe.teacher.pool and recipe.teacher.pool.by == "column":
         write_json(place / ROUTES, routed)
     if conversations:

@@ -78,12 +78,13 @@ def paraphrased(
     asked = [asked_texts(row) for row in rows]
     prompts = [said(fill(desk.template("paraphrase"), text=text)) for texts in asked for text in texts]
     settings = kinds.Paraphrase(max_new_tokens=max(LEAST_ROOM, recipe.data.max_length))
-    (written,) = desk.texts(prompts, settings, temperature=0.0)
+    names = [str(row["id"]) for row, texts in zip(rows, asked, strict=True) for _ in texts]
+    (written,) = desk.texts(prompts, names, settings, temperature=0.0)
     answers = iter(written)
     made = []
     for row, texts in zip(rows, asked, strict=True):
         new = [next(answers) for _ in texts]
-        usable = [text.strip() for text in new if text is not None and text.strip()]
+        usable = [text.strip() for text in new if isinstance(text, str) and text.strip()]
         if len(usable) == len(texts) and [*map(words, usable)] != [*map(words, texts)]:
             made.append(reworded(row, usable))
     watch.note(f"  paraphrase: {len(made):,} of {len(rows):,} held-out rows are said in other words")

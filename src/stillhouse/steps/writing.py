@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..asking import LEDGER, Ledger, ledger_of
 from ..data import choosing, templates, written
 from ..data.choosing import Choice
 from ..data.content import content_key
@@ -20,6 +21,7 @@ from ..models.load import load_tokenizer
 from ..progress import Watch
 from ..recipe import Filter
 from ..recipe import generate as kinds
+from ..teachers.api_writer import ApiWriter, Lost, Said, cut_off
 from ..teachers.texts import Texts
 from ..teachers.together import Together
 from ..teachers.writer import LocalWriter, Writer, write_kept
@@ -78,21 +80,32 @@ def _refuse_plain_text(wanted: Any, rows: Sequence[Row]) -> None:
         )
 
 
-def make_writer(recipe: Any, models: dict[str, Any]) -> Writer:
+def make_writer(recipe: Any, models: dict[str, Any]) -> Writer | ApiWriter:
     """Who writes: the model that `data.writer` names, or the teacher."""
+    if recipe.writing_api is not None:
+        own = recipe.data.writer is not None and recipe.data.writer.api is not None
+        return ApiWriter(recipe.writing_api, "data.writer.api" if own else "teacher.api")
     found = models["writer"] or models["teacher"]
     size = recipe.data.writer.batch_size if recipe.data.writer is not None else 16
     dtype = "bfloat16" if models["bfloat16"] else "float32"
     return LocalWriter(Path(found["folder"]), found["identity"], dtype, size)
 
 
-def make_others(recipe: Any, models: dict[str, Any]) -> list[Writer]:
+def make_others(recipe: Any, models: dict[str, Any]) -> list[Writer | ApiWriter]:
     """The further models that answer."""
     if recipe.data.writer is None:
         return []
     dtype = "bfloat16" if models["bfloat16"] else "float32"
     size = recipe.data.writer.batch_size
-    return [LocalWriter(Path(one["folder"]), one["identity"], dtype, size) for one in models["others"]]
+    here = iter(models["others"])
+    made: list[Writer | ApiWriter] = []
+    for number, one in enumerate(recipe.data.writer.others):
+        if one.api is not None:
+            made.append(ApiWriter(one.api, f"data.writer.others[{number}].api"))
+        else:
+            found = next(here)
+            made.append(LocalWriter(Path(found["folder"]), found["identity"], dtype, size))
+    return made
 
 
 def make_desk(
@@ -108,7 +121,7 @@ class Desk:
     """Where prompts go out and texts come in; keeps account of what became of each."""
 
     recipe: Any
-    writers: Sequence[Writer]
+    writers: Sequence[Writer | ApiWriter]
     """All of them answer, and the first one writes everything else."""
     models: dict[str, Any]
     kept: Texts
@@ -130,22 +143,49 @@ class Desk:
         return templates.template(name, self.prompts)
 
     def texts(
-        self, prompts: Sequence[Prompt], wanted: Any, temperature: float, writers: Sequence[Writer] = ()
-    ) -> list[list[str | None]]:
+        self,
+        prompts: Sequence[Prompt],
+        rows: Sequence[str],
+        wanted: Any,
+        temperature: float,
+        writers: Sequence[Writer | ApiWriter] = (),
+    ) -> list[list[Said]]:
         """What each writer (the first, if none is named) says to each, without pieces that a tokenizer would take for control
-        tokens."""
+        tokens.
+
+        Args: rows: what each prompt is for.
+        """
         writers = writers or self.writers[:1]
         sampling = Sampling(wanted.max_new_tokens, temperature, wanted.top_p)
         if self.together is not None:
-            self.together.write(writers, prompts, sampling, wanted.kind)
+            here = [writer for writer in writers if not isinstance(writer, ApiWriter)]
+            self.together.write(here, prompts, sampling, wanted.kind)
         self.asked += len(prompts) * len(writers)
-        said = [
-            write_kept(writer, prompts, sampling, self.recipe.seed, self.kept, self.watch, wanted.kind)
-            for writer in writers
-        ]
+        said = [self.said(writer, prompts, rows, sampling, wanted.kind) for writer in writers]
         return [
-            [None if text is None else without_control(text, self.control) for text in own] for own in said
+            [text if isinstance(text, Lost) else without_control(text, self.control) for text in own]
+            for own in said
         ]
+
+    def said(
+        self,
+        writer: Writer | ApiWriter,
+        prompts: Sequence[Prompt],
+        rows: Sequence[str],
+        sampling: Sampling,
+        purpose: str,
+    ) -> list[Said]:
+        """One writer's texts, from where they are kept or from itself."""
+        if isinstance(writer, ApiWriter):
+            with Ledger(self.ledger) as ledger:
+                return writer.texts(prompts, rows, sampling, self.recipe.seed, purpose, ledger, self.watch)
+        texts = write_kept(writer, prompts, sampling, self.recipe.seed, self.kept, self.watch, purpose)
+        return [cut_off(sampling.max_new_tokens) if text is None else text for text in texts]
+
+    @property
+    def ledger(self) -> Path:
+        """What was asked of APIs: the run's own, which its label stage reads and pays into as well."""
+        return ledger_of(self.kept.folder.parent, LEDGER)
 
     def rows(self, asks: Iterable[Ask], wanted: Any, temperature: float) -> list[Row]:
         """The rows that the writer's answers make."""
@@ -154,10 +194,10 @@ class Desk:
     def numbered(self, asks: Iterable[Ask], wanted: Any, temperature: float) -> list[tuple[int, Row]]:
         """The same, each with the number of what was asked."""
         asks = list(asks)
-        (texts,) = self.texts([ask.prompt for ask in asks], wanted, temperature)
+        (texts,) = self.texts([ask.prompt for ask in asks], [ask.where for ask in asks], wanted, temperature)
         made = []
         for number, (ask, text) in enumerate(zip(asks, texts, strict=True)):
-            row = self.cut(wanted) if text is None else ask.row(text)
+            row = text.reason if isinstance(text, Lost) else ask.row(text)
             if isinstance(row, str):
                 self.drop(ask.where, row)
             else:
@@ -168,30 +208,34 @@ class Desk:
         """The questions with the writers' answers; of several, with the one that is chosen."""
         if wanted.samples * len(self.writers) == 1 and wanted.choose == "agreement":
             return self.rows(written.answers(questions), wanted, wanted.temperature)
-        prompts = [written.prompt_of(row) for row in questions for _ in range(wanted.samples)]
-        said: list[list[str | None]] = [[] for _ in questions]
-        for texts in self.texts(prompts, wanted, wanted.temperature, self.writers):
+        repeated = [row for row in questions for _ in range(wanted.samples)]
+        prompts, rows = [written.prompt_of(row) for row in repeated], [row["where"] for row in repeated]
+        said: list[list[Said]] = [[] for _ in questions]
+        for some in self.texts(prompts, rows, wanted, wanted.temperature, self.writers):
             for number, own in enumerate(said):
-                own += texts[number * wanted.samples : (number + 1) * wanted.samples]
+                own += some[number * wanted.samples : (number + 1) * wanted.samples]
         made = []
-        choices = CHOOSERS[wanted.choose](self, wanted, questions, said)
-        for row, own, (chosen, reason) in zip(questions, said, choices, strict=True):
-            text = None if chosen is None else own[chosen]
+        whole = [[None if isinstance(text, Lost) else text for text in own] for own in said]
+        choices = self.chosen(wanted, questions, whole)
+        for row, own, texts, (chosen, reason) in zip(questions, said, whole, choices, strict=True):
+            text = None if chosen is None else texts[chosen]
             new = written.answered(row, text) if text is not None else reason
             if isinstance(new, str):
-                cut = reason == choosing.CUT and not any(own)
-                self.drop(row["where"], self.cut(wanted) if cut else new)
+                lost = next((one.reason for one in own if isinstance(one, Lost)), new)
+                self.drop(row["where"], lost if reason == choosing.CUT else new)
             else:
                 made.append(new)
         return made
 
+    def chosen(
+        self, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[choosing.Texts]
+    ) -> list[Choice]:
+        """Which of several answers to each stays."""
+        return CHOOSERS[wanted.choose](self, wanted, questions, said)
+
     def answered(self, questions: Sequence[Row], wanted: Any) -> list[Row]:
         """Questions of the writer's with its own greedy answers."""
         return self.rows(written.answers(questions), wanted, 0.0)
-
-    def cut(self, wanted: Any) -> str:
-        """Why an answer without an end is dropped."""
-        return f"longer than {wanted.max_new_tokens} tokens"
 
     def drop(self, where: str, reason: str, row: Row | None = None) -> None:
         """Count a text that makes no row."""
@@ -298,6 +342,10 @@ def _evolved(desk: Desk, wanted: kinds.EvolInstruct, train: list[Row]) -> list[R
 
 
 def _reasoned(desk: Desk, wanted: kinds.Rationale, train: list[Row]) -> list[Row]:
+    if train and not any(written.is_answered(row) for row in train):
+        raise RecipeError(
+            "data.generate: rationale gives reasons for answers, and no row has one; put {kind: answers} before it."
+        )
     return desk.rows(written.rationales(train, desk.template), wanted, wanted.temperature)
 
 

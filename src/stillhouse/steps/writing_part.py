@@ -25,6 +25,10 @@ def write_part(recipe: Any, folder: Path, part: tuple[int, int], watch: Watch) -
     """
     if not recipe.data.generate:
         raise RecipeError("write part: nothing is to be written; add data.generate.")
+    if recipe.writing_api is not None or recipe.data.apis:
+        raise RecipeError(
+            "write part: one process asks an API for many texts at once; stillhouse run asks for them all."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, watch):  # one after the other: models are fetched and the arithmetic is chosen once
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))

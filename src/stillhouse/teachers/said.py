@@ -53,9 +53,14 @@ def answered_row(row: dict[str, Any], text: str, api: Api) -> dict[str, Any]:
     if "messages" in row:
         turns = row["messages"][:-1] if row["messages"][-1]["role"] == "assistant" else row["messages"]
         return {**row, "messages": [*turns, {"role": "assistant", "content": text}]}
-    if api.endpoint == "chat":  # what was a turn of its own becomes the end of a line
-        text = text.strip() if row["prompt"][-1:].isspace() else f" {text.strip()}"
-    return {**row, "completion": text}
+    return {**row, "completion": after(row["prompt"], text, api)}
+
+
+def after(prompt: str, text: str, api: Api) -> str:
+    """The teacher's text as what comes after a plain prompt: what was a turn of its own becomes the end of a line."""
+    if api.endpoint != "chat":
+        return text
+    return text.strip() if prompt[-1:].isspace() else f" {text.strip()}"
 
 
 def has_control_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:

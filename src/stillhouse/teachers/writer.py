@@ -1,7 +1,8 @@
 """Who writes texts: asked for once and kept shard by shard, so that a second run asks only for the rest.
 
 A writer is anything with an `identity` and `write(prompts, sampling, seeds)`, which gives (number of the prompt, text) as they
-are finished; None for an answer that was cut off at its length.  A local model is one, and so may be an API.
+are finished; None for an answer that was cut off at its length.  A local model is one.  What a model behind an API wrote lies in
+the run's ledger instead; see `api_writer`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -89,7 +90,7 @@ def write_kept(
 
     Equal prompts get different texts, unless sampling is greedy.
     """
-    keys = _keys(writer, prompts, sampling, seed)
+    keys = text_keys(writer.identity, prompts, sampling, seed)
     _write(writer, dict(zip(keys, prompts, strict=True)), sampling, seed, texts, watch, what)
     return [texts[key] for key in keys]
 
@@ -108,7 +109,7 @@ def write_share(
 
     Returns: what each text is found by, in the order of `prompts`.
     """
-    keys = _keys(writer, prompts, sampling, seed)
+    keys = text_keys(writer.identity, prompts, sampling, seed)
     mine = {
         key: prompt for key, prompt in zip(keys, prompts, strict=True) if share_of(key, part[1]) == part[0]
     }
@@ -149,9 +150,9 @@ def _write(
             texts.keep(shard)
 
 
-def _keys(writer: Writer, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[str]:
+def text_keys(identity: str, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[str]:
     """What each text is found by: all that decides it, and how often the same was asked before."""
-    settings = [writer.identity, vars(sampling), seed if sampling.temperature else None]
+    settings = [identity, vars(sampling), seed if sampling.temperature else None]
     times: dict[str, int] = {}
     keys = []
     for prompt in prompts:

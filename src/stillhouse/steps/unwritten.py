@@ -1,0 +1,110 @@
+"""What `data.generate` will take where an API writes, before anything is asked: texts that lie in the ledger are taken from there,
+and stand-ins as long as a text may be take the place of the others.
+
+So the sum is a bound: a text may be shorter, and one that is lost leads to no further questions.  What is chosen of several answers
+and what a filter drops is not known yet either, so nothing is dropped here.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..asking import Ledger, Request, takes
+from ..asking.files import unanswered
+from ..data import choosing
+from ..data.choosing import Choice
+from ..data.formats import Row
+from ..data.prompting import Prompt
+from ..data.split import Prepared
+from ..models.continuous import Sampling
+from ..progress import Watch
+from ..recipe import generate as kinds
+from ..teachers.api_writer import ApiWriter, Said
+from ..teachers.texts import Texts
+from ..teachers.writer import Writer, text_keys
+from .writing import FOLDER, Desk, made_rows, make_others, make_writer
+
+BYTES = 4
+"""Of a token, as `Request.size` counts."""
+
+
+def foretold_rows(
+    recipe: Any, rows: Prepared, models: dict[str, Any], run: Path, watch: Watch
+) -> tuple[Prepared, dict[str, Any] | None]:
+    """`rows` with stand-ins for what would be written, and {"requests", "seconds", "dollars"} of what is to be asked; None if
+    every text is there."""
+    writers = [make_writer(recipe, models), *make_others(recipe, models)]
+    desk = Foretelling(recipe, writers, models, Texts(run / FOLDER), watch)
+    old, unlabelled, new = made_rows(desk, rows)
+    if not any(desk.open.values()):
+        return rows, None
+    classifies = recipe.task == "classification"
+    bare = [row for row in new if classifies and "label" not in row]
+    made = replace(
+        rows,
+        train=old + [row for row in new if not classifies or "label" in row],
+        unlabelled=unlabelled + bare,
+        written=frozenset(row["id"] for row in new),
+    )
+    return made, desk.bill()
+
+
+@dataclass
+class Foretelling(Desk):
+    """A desk from which nothing goes out."""
+
+    open: defaultdict[str, dict[str, tuple[ApiWriter, Request]]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
+    """Field of the recipe that names a writer -> key -> the writer, and what it will be asked."""
+
+    def said(
+        self,
+        writer: Writer | ApiWriter,
+        prompts: Sequence[Prompt],
+        rows: Sequence[str],
+        sampling: Sampling,
+        purpose: str,
+    ) -> list[Said]:
+        """The texts that an API gave already; stand-ins for all others, and for a local model's."""
+        if not isinstance(writer, ApiWriter):
+            keys = text_keys(writer.identity, prompts, sampling, self.recipe.seed)
+            return [stand_in(key, sampling.max_new_tokens) for key in keys]
+        some = writer.requests(prompts, rows, sampling, self.recipe.seed, purpose)
+        with Ledger(self.ledger) as ledger:
+            known = ledger.answers([one.key for one in some])
+            self.open[writer.field] |= {one.key: (writer, one) for one in unanswered(ledger, some)}
+        return [
+            writer.text_of(known[one.key], prompt, sampling)
+            if one.key in known
+            else stand_in(one.key, sampling.max_new_tokens)
+            for one, prompt in zip(some, prompts, strict=True)
+        ]
+
+    def chosen(
+        self, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[choosing.Texts]
+    ) -> list[Choice]:
+        """The first that is there."""
+        there = [[number for number, text in enumerate(own) if text is not None] for own in said]
+        return [(own[0], "") if own else (None, choosing.CUT) for own in there]
+
+    def bill(self) -> dict[str, Any]:
+        """All writers together, one after the other."""
+        bills = [
+            takes(next(iter(own.values()))[0].api, [request for _, request in own.values()])
+            for own in self.open.values()
+            if own
+        ]
+        unknown = any(one["dollars"] is None for one in bills)
+        return {
+            "requests": sum(one["requests"] for one in bills),
+            "seconds": sum(one["seconds"] for one in bills),
+            "dollars": None if unknown else sum(one["dollars"] for one in bills),
+        }
+
+
+def stand_in(key: str, tokens: int) -> str:
+    """A text of so many tokens, unlike any other."""
+    return f"{key[:12]} {'text ' * (BYTES * tokens)}"[: BYTES * tokens].strip()

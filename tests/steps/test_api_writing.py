@@ -1,0 +1,454 @@
+"""Texts that an API writes: over real HTTP, asked for once, counted, paid within limits and priced before."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endpoint import Endpoint, prompt_of
+from stillhouse.asking import Ledger
+from stillhouse.data.formats import Row, with_id
+from stillhouse.data.split import Prepared
+from stillhouse.errors import RecipeError, ResourceError, TeacherError
+from stillhouse.files import hash_json, read_json, write_json
+from stillhouse.forecast import foretell
+from stillhouse.plans.price import price
+from stillhouse.progress import Silent
+from stillhouse.recipe import parse_recipe
+from stillhouse.runner import plan_stages, run_stages, run_write_part
+from stillhouse.steps import writing
+from stillhouse.steps.fetching import fetch_models
+from stillhouse.steps.finish import licences
+from stillhouse.teachers.api_writer import ApiWriter
+from stillhouse.teachers.writer import LocalWriter
+from tiny import save_language_model, sentences
+from typed import hurried, start, stillhouse, write_recipe
+
+SHORT = {"max_new_tokens": 12}
+API = {"base_url": "http://localhost:1/v1", "model": "w"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_language_model(tmp_path_factory.mktemp("api") / "base", layers=2)
+
+
+def unlike(body: dict[str, Any]) -> str:
+    """A text of its own for each request."""
+    return f"text {hash_json(body)[:12]}"
+
+
+def recipe_for(folder: Path, url: str, generate: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    api = {"base_url": url, "model": "big", "concurrency": 4, **changes.pop("api", {})}
+    return {
+        "name": "box", "task": "causal_lm", "teacher": {"api": api}, "student": {"model": str(folder)},
+        "data": {"train": {"source": "rows.jsonl"}, "generate": generate, "max_length": 64, "split": 4,
+                 **changes.pop("data", {})},
+        "objective": [{"kind": "hard"}], **changes,
+    }  # fmt: skip
+
+
+def questions(count: int, answer: str | None = " It is so.") -> list[Row]:
+    rows: list[Row] = [
+        {"where": f"x:{n}", "prompt": f"What is number {n} of the list?"} for n in range(count)
+    ]
+    return [with_id({**row, "completion": answer} if answer else row) for row in rows]
+
+
+def reviews(count: int, good: int) -> list[Row]:
+    return [
+        with_id({"where": f"x:{n}", "text": f"review {n} of a film", "label": "good" if n < good else "bad"})
+        for n in range(count)
+    ]
+
+
+def written(values: dict[str, Any], folder: Path, run: Path, train: list[Row]) -> Prepared:
+    """The rows of a recipe after its API wrote."""
+    rows = Prepared(train, [], [], {}, [], {})
+    models = {"teacher": {"folder": str(folder)}, "writer": None, "others": [], "bfloat16": False}
+    return writing.write_rows(parse_recipe(values), rows, models, run / "prepare", Silent())
+
+
+# ── kinds ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rows", "requests"),
+    [
+        ({"kind": "answers"}, 4, 4),
+        ({"kind": "paraphrase", "copies": 2}, 8, 8),
+        ({"kind": "back_translation"}, 4, 8),
+        ({"kind": "self_instruct", "rows": 3}, 3, 6),
+        ({"kind": "evol_instruct", "rounds": 2}, 8, 16),
+        ({"kind": "rationale"}, 4, 4),
+    ],
+    ids=lambda value: value["kind"] if isinstance(value, dict) else "",
+)
+def test_each_kind_for_language_models_is_one_request_a_text(
+    tmp_path: Path, folder: Path, wanted: dict[str, Any], rows: int, requests: int
+) -> None:
+    train = questions(4)
+    with Endpoint(unlike) as endpoint:
+        found = written(recipe_for(folder, endpoint.url, [wanted]), folder, tmp_path, train)
+        again = written(recipe_for(folder, endpoint.url, [wanted]), folder, tmp_path, train)
+    new = [row for row in found.train if row["id"] in found.written]
+    assert len(endpoint.bodies) == requests == found.counts["written"]["texts"], (
+        "a second run asks for nothing"
+    )
+    assert again == found
+    assert len(new) == rows, found.dropped
+    asked = [body for body in endpoint.bodies if body.get("temperature")]
+    assert all("seed" in body for body in asked) and len({body["seed"] for body in asked}) == len(asked)
+    assert not any("seed" in body for body in endpoint.bodies if body not in asked)
+    assert {body["max_tokens"] for body in endpoint.bodies} == {256}
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert [row["purpose"] for row in ledger.summary()] == [wanted["kind"]]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "labelled", "bare"),
+    [
+        ({"kind": "paraphrase"}, 0, 10),
+        ({"kind": "back_translation", "keep_label": True}, 10, 0),
+        ({"kind": "hard_negatives"}, 0, 10),
+        ({"kind": "balance"}, 4, 0),
+    ],
+    ids=lambda value: value["kind"] if isinstance(value, dict) else "",
+)
+def test_each_kind_for_classifiers_is_written_by_their_teachers_api(
+    tmp_path: Path, folder: Path, wanted: dict[str, Any], labelled: int, bare: int
+) -> None:
+    objective = [{"kind": "forward_kl"}]
+    with Endpoint(unlike) as endpoint:
+        values = recipe_for(folder, endpoint.url, [wanted], task="classification", objective=objective,
+                            api={"top_logprobs": 5, "max_tokens": 3, "labels": ["good", "bad"]})  # fmt: skip
+        found = written(values, folder, tmp_path, reviews(10, good=7))
+    assert (len(found.train) - 10, len(found.unlabelled)) == (labelled, bare)
+    assert not any("logprobs" in body for body in endpoint.bodies), "they are paid for and not read"
+    assert {body["max_tokens"] for body in endpoint.bodies} == {256}, "a label's room is not a text's"
+
+
+def test_of_several_samples_what_most_come_to_stays_or_what_a_checker_likes(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def say(body: dict[str, Any]) -> str:
+        return f"It is {body['seed'] % 2}." if "number 0" in prompt_of(body) else "It is 7."
+
+    (tmp_path / "mine.py").write_text("def right(row):\n    return '7' in row['completion']\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    several = {"kind": "answers", "samples": 3, "temperature": 0.7, "top_p": 0.9}
+    for choose, kept in (({}, 3), ({"choose": "checker", "checker": "mine:right"}, 2)):
+        with Endpoint(say) as endpoint:
+            values = recipe_for(folder, endpoint.url, [{**several, **choose}])
+            found = written(values, folder, tmp_path / str(kept), questions(3))
+        assert len(found.train) == kept
+        assert all(row["completion"] == " It is 7." for row in found.train[-2:])
+        assert len(endpoint.bodies) == 9 == len({body["seed"] for body in endpoint.bodies})
+        assert {(body["temperature"], body["top_p"]) for body in endpoint.bodies} == {(0.7, 0.9)}
+
+
+def test_a_writer_of_its_own_and_a_panel_of_apis_answer_through_one_ledger(
+    tmp_path: Path, folder: Path
+) -> None:
+    def say(body: dict[str, Any]) -> str:
+        return "It is 3." if body["model"] == "odd" else "It is 8."
+
+    with Endpoint(say) as endpoint:
+        one = {"base_url": endpoint.url, "model": "one", "system": "Be brief."}
+        others = [{"api": {**one, "model": "two"}}, {"api": {**one, "model": "odd", "temperature": None}}]
+        data = {"writer": {"api": one, "others": others}}
+        values = recipe_for(folder, "http://localhost:1/v1", [{"kind": "answers"}], data=data)
+        found = written(values, folder, tmp_path, questions(3))
+    assert [row["completion"] for row in found.train] == [" It is 8."] * 3
+    assert {body["model"] for body in endpoint.bodies} == {"one", "two", "odd"}
+    assert all("temperature" not in body for body in endpoint.bodies if body["model"] == "odd")
+    assert all(body["messages"][0] == {"role": "system", "content": "Be brief."} for body in endpoint.bodies)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.summary()[0]["requests"] == 9
+
+
+def test_questions_without_answers_are_reworded_and_gain_no_reasons(tmp_path: Path, folder: Path) -> None:
+    bare = [
+        *questions(2, answer=None),
+        with_id({"where": "y", "messages": [{"role": "user", "content": "Why?"}]}),
+    ]
+    with Endpoint(unlike) as endpoint:
+        found = written(recipe_for(folder, endpoint.url, [{"kind": "paraphrase"}]), folder, tmp_path, bare)
+        new = found.train[3:]
+        assert len(new) == 3 and not any("completion" in row or row.get("written") for row in new)
+        assert [turn["role"] for turn in new[2]["messages"]] == ["user"] and new[2]["messages"][0][
+            "content"
+        ] != "Why?"
+        answered = written(recipe_for(folder, endpoint.url, [{"kind": "answers"}]), folder, tmp_path, bare)
+        assert [turn["role"] for turn in answered.train[2]["messages"]] == ["user", "assistant"]
+        assert all(row["written"] for row in answered.train)
+        with pytest.raises(RecipeError, match="rationale gives reasons for answers, and no row has one; put"):
+            written(recipe_for(folder, endpoint.url, [{"kind": "rationale"}]), folder, tmp_path, bare)
+
+
+# ── asked once, and paid within limits ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_cut_and_withheld_texts_say_so_and_are_not_bought_again(tmp_path: Path, folder: Path) -> None:
+    def reply(content: str, finish: str) -> tuple[int, dict[str, str], str]:
+        choice = {"message": {"role": "assistant", "content": content}, "finish_reason": finish}
+        return 200, {}, json.dumps({"model": "big", "choices": [choice], "usage": {}})
+
+    script = [reply("It goes", "length"), reply("", "content_filter"), reply("Fine.", "stop")]
+    with Endpoint(script=script) as endpoint:
+        values = recipe_for(folder, endpoint.url, [{"kind": "answers"}], api={"concurrency": 1})
+        first = written(values, folder, tmp_path, questions(3))
+        again = written(values, folder, tmp_path, questions(3))
+    assert first == again and len(endpoint.bodies) == 3
+    reasons = [row["reason"] for row in first.dropped]
+    assert sorted(reasons) == ["filtered by the provider", "longer than 256 tokens"]
+
+
+def test_asking_stops_before_the_first_request_over_max_cost_and_goes_on_when_it_is_raised(
+    tmp_path: Path, folder: Path
+) -> None:
+    money = {"price": {"input": 0.0, "output": 1e6}}  # a dollar a token
+    with Endpoint(lambda body: "one two three") as endpoint:
+
+        def values(most: float) -> dict[str, Any]:
+            wanted = [{"kind": "answers", "max_new_tokens": 4}]
+            return recipe_for(folder, endpoint.url, wanted, api={**money, "max_cost": most, "concurrency": 1})
+
+        with pytest.raises(ResourceError, match=r"teacher.api.max_cost: \$0"):
+            written(values(3.9), folder, tmp_path, questions(5))
+        assert not endpoint.bodies, "an answer may cost 4 dollars"
+        with pytest.raises(ResourceError, match=r"teacher.api.max_cost: \$6"):
+            written(values(9.9), folder, tmp_path, questions(5))
+        assert len(endpoint.bodies) == 2
+        found = written(values(99.0), folder, tmp_path, questions(5))
+    assert len(endpoint.bodies) == 5 and len(found.train) == 5
+
+
+def test_a_wrong_key_stops_after_one_request(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WRITER_KEY", "wrong")
+    with Endpoint(key="right") as endpoint:
+        writer = {"api": {"base_url": endpoint.url, "model": "big", "api_key_env": "WRITER_KEY"}}
+        values = recipe_for(
+            folder, "http://localhost:1/v1", [{"kind": "paraphrase"}], data={"writer": writer}
+        )
+        with pytest.raises(
+            TeacherError, match="data.writer.api: .* cannot be used: the key is refused"
+        ) as error:
+            written(values, folder, tmp_path, questions(9))
+    assert endpoint.seen.outcomes == {"401": 1} and error.value.exit_code == 4
+
+
+# ── whole commands ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def prompts_file(path: Path, count: int) -> str:
+    rows = [{"prompt": f"{text} Why?"} for text in sentences(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def whole_recipe(
+    tmp_path: Path, folder: Path, url: str, generate: list[dict[str, Any]], **api: Any
+) -> dict[str, Any]:
+    data = {"train": {"source": prompts_file(tmp_path / "prompts.jsonl", 20)}, "split": 4}
+    return recipe_for(
+        folder, url, generate, data=data, api={"max_tokens": 12, **api},
+        train={"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "precision": "float32"},
+        evaluate={"resamples": 200, "speed": False}, report={"samples": 1},
+    )  # fmt: skip
+
+
+def run_folder(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / "machine.json", {"bfloat16": False})
+    return tmp_path / "run"
+
+
+def test_the_plan_prices_every_round_before_anybody_is_asked_and_is_a_bound(
+    tmp_path: Path, folder: Path
+) -> None:
+    generate = [{"kind": "answers", **SHORT}, {"kind": "self_instruct", "rows": 3, **SHORT}]
+    place = run_folder(tmp_path)
+    with Endpoint(lambda body: f"because {unlike(body)}") as endpoint:
+        values = whole_recipe(tmp_path, folder, endpoint.url, generate, price={"input": 1e3, "output": 1e5})
+        recipe = parse_recipe(values)
+        with hurried():
+            before = plan_stages(recipe, place, Silent())
+        assert not endpoint.bodies and not (place / "prepare").exists() and not (place / "written").exists()
+        assert before["requests"] == 16 + 2 * 3 + 4, (
+            "answers, questions, their answers; and the held-out rows"
+        )
+        least = (16 + 2 * 3 + 4) * 12 * 1e5 / 1e6
+        assert least < before["money"] < 1.2 * least and before["seconds"]["prepare"] > 2.0
+        with hurried():
+            run_stages(recipe, place, Silent(), until="label")
+        assert len(endpoint.bodies) == before["requests"]
+        with Ledger(place / "ledger.sqlite") as ledger:
+            assert 0 < ledger.spent() <= before["money"]
+        assert not foretell(recipe, place, Silent()), "there is nothing left to buy"
+        after = read_json(place / "plan" / "plan.json")
+        assert after["money_by_stage"]["prepare"] == 0.0 and after["requests"] == 4
+        label = read_json(place / "label" / "DONE.json")["result"]
+        assert label["examples"] == 16 + 3, "what was written is learned, and nobody is asked for it again"
+
+
+def test_a_few_prompts_and_an_api_are_enough_for_a_student(tmp_path: Path, folder: Path) -> None:
+    """Answers are chosen of three, questions reworded; the report names whose terms count."""
+    generate = [
+        {"kind": "answers", "samples": 3, "temperature": 0.7, **SHORT},
+        {"kind": "paraphrase", **SHORT},
+    ]
+    with Endpoint(
+        lambda body: "because of 7" if prompt_of(body).count("\n") == 0 else unlike(body)
+    ) as endpoint:
+        values = whole_recipe(tmp_path, folder, endpoint.url, generate)
+        with hurried():
+            found = run_stages(parse_recipe(values), run_folder(tmp_path), Silent())
+    assert found is not None
+    assert set(endpoint.seen.delivered.values()) == {1}, "nothing is asked twice"
+    assert len(endpoint.seen.delivered) == 3 * 16 + 16 + 4
+    assert found["data"]["sets"]["written"]["kept"] == 32
+    assert found["gains"] is None, "no row has an answer of its own, so there is no control"
+    assert any("a machine of one's own" in line for line in found["licence"]["terms"])
+
+
+def test_a_run_that_is_killed_asks_only_for_the_rest(tmp_path: Path, folder: Path) -> None:
+    place = run_folder(tmp_path)
+
+    def slowly(body: dict[str, Any]) -> str:
+        time.sleep(0.05)
+        return unlike(body)
+
+    with Endpoint(slowly) as endpoint:
+        values = whole_recipe(tmp_path, folder, endpoint.url, [{"kind": "paraphrase", "copies": 3, **SHORT}])
+        values["teacher"]["api"]["concurrency"] = 1
+        file = write_recipe(tmp_path / "r.yaml", values)
+        words = ["run", file, "--folder", place, "--until", "prepare"]
+        first = start(*words, start_new_session=True)
+        while first.poll() is None and len(endpoint.seen.delivered) < 8:
+            time.sleep(0.01)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.communicate()
+        assert 8 <= len(endpoint.seen.delivered) < 48, "it was killed in the middle"
+        with hurried():
+            assert stillhouse(*words).code == 0
+    twice = sum(count - 1 for count in endpoint.seen.delivered.values())
+    assert len(endpoint.seen.delivered) == 48 and twice <= 1, "only what was under way is asked again"
+    assert read_json(place / "prepare" / "DONE.json")["result"]["counts"]["written"]["texts"] == 48
+
+
+def test_the_price_of_a_sweep_counts_shared_texts_once_and_buys_none(tmp_path: Path, folder: Path) -> None:
+    with Endpoint() as endpoint:
+        values = whole_recipe(
+            tmp_path, folder, endpoint.url, [{"kind": "answers", **SHORT}], price={"input": 1, "output": 1e5}
+        )
+        values["sweep"] = {"train.learning_rate": [1e-3, 1e-4]}
+        (tmp_path / "plan").mkdir()
+        write_json(tmp_path / "plan" / "machine.json", {"bfloat16": False})
+        with hurried():
+            found = price(parse_recipe(values), tmp_path / "plan", Silent())
+    assert not endpoint.bodies
+    first, second = (row["money"] for row in found["runs"].values())
+    assert first == pytest.approx((16 + 4) * 12 * 0.1, rel=0.01) and second == 0.0
+
+
+def test_a_local_model_may_write_beside_a_teacher_behind_an_api(tmp_path: Path, folder: Path) -> None:
+    writer = {"model": str(folder), "others": [{"api": API}, {"model": str(folder)}]}
+    recipe = parse_recipe(recipe_for(folder, API["base_url"], [{"kind": "answers"}], data={"writer": writer}))
+    found = fetch_models(recipe, run_folder(tmp_path) / "prepare", Silent())
+    assert found["writer"]["folder"] == str(folder) and len(found["others"]) == 1
+    kinds = [type(one) for one in [writing.make_writer(recipe, found), *writing.make_others(recipe, found)]]
+    assert kinds == [LocalWriter, ApiWriter, LocalWriter]
+
+
+def test_validate_looks_at_the_writers_key_and_says_where_its_texts_come_from(
+    tmp_path: Path, folder: Path
+) -> None:
+    data = {"train": {"source": prompts_file(tmp_path / "prompts.jsonl", 9)}}
+    for writer, code, says in (
+        (
+            {**API, "api_key_env": "NOWHERE_TO_BE_FOUND"},
+            2,
+            "data.writer.api.api_key_env: the environment has no",
+        ),
+        (API, 0, "data.writer: w at http://localhost:1/v1, with no key"),
+    ):
+        values = recipe_for(
+            folder, API["base_url"], [{"kind": "answers"}], data={**data, "writer": {"api": writer}}
+        )
+        said = stillhouse("validate", write_recipe(tmp_path / "r.yaml", values))
+        assert said.code == code and says in said.out + said.err
+
+
+def test_parts_are_for_models_on_this_machine(tmp_path: Path, folder: Path) -> None:
+    recipe = parse_recipe(recipe_for(folder, "http://localhost:1/v1", [{"kind": "answers"}]))
+    with pytest.raises(RecipeError, match="write part: one process asks an API for many texts at once"):
+        run_write_part(recipe, tmp_path / "run", (1, 2), Silent())
+
+
+def test_the_writers_provider_is_named_and_leaves_the_licence_to_a_person(folder: Path) -> None:
+    data = {"writer": {"api": {"base_url": "https://api.mistral.ai/v1", "model": "w"}}}
+    recipe = parse_recipe(recipe_for(folder, "http://localhost:1/v1", [{"kind": "answers"}], data=data))
+    mit = {"licence": "mit", "identity": "x"}
+    facts = {
+        "panel": None,
+        "teacher": mit,
+        "writer": None,
+        "others": [],
+        "judge": None,
+        "student": mit,
+        "licences": {},
+    }
+    found = licences(recipe, facts)
+    assert found["computed"] is None
+    assert len(found["terms"]) == 2 and "training others on" in found["terms"][1]
+
+
+# ── what does not go together ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("writer", "sentence"),
+    [
+        (
+            {"api": API, "model": "a/b"},
+            "data.writer.model: an api has no weights here; give either model or api",
+        ),
+        ({"api": API, "batch_size": 4}, "data.writer.batch_size: an api has no weights here"),
+        ({"api": {**API, "labels": ["a"]}}, "data.writer.api.labels: is for a teacher; remove it"),
+        ({"api": {**API, "max_tokens": 5}}, "data.writer.api.max_tokens: data.generate says how long"),
+        (
+            {"api": {**API, "temperature": 1.0}},
+            "data.writer.api.temperature: data.generate says it for each kind",
+        ),
+        ({"api": API, "others": [{}]}, "data.writer.others[0].model: give either model or api"),
+    ],
+)
+def test_a_writer_that_cannot_be_is_said_in_one_sentence(
+    folder: Path, writer: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(RecipeError) as error:
+        parse_recipe(recipe_for(folder, API["base_url"], [{"kind": "answers"}], data={"writer": writer}))
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+def test_past_answers_write_nothing_new(tmp_path: Path, folder: Path) -> None:
+    values = recipe_for(folder, API["base_url"], [{"kind": "paraphrase"}])
+    values["teacher"] = {"api": {"model": "big", "answers": "past.jsonl"}}
+    with pytest.raises(
+        RecipeError, match="data.generate: past answers write nothing new; add teacher.api.base_url"
+    ):
+        parse_recipe(values)
+
+
+def test_a_recipe_as_it_is_kept_in_a_run_is_read_again(folder: Path) -> None:
+    recipe = parse_recipe(
+        recipe_for(folder, API["base_url"], [{"kind": "answers"}], data={"writer": {"api": API}})
+    )
+    assert type(recipe).model_validate(recipe.model_dump(mode="json")) == recipe
