@@ -391,6 +391,10 @@ ALIKE = {
     ),
     "no layers": ({"objective": [{"kind": "hidden", "layers": {}}], "label__online": True}, r"layers"),
     "rollouts nobody judges": ({"rollouts": {}}, r"nobody has labelled.*set label.online: true"),
+    "rollouts whose judge weighs nothing": (
+        {"rollouts": {}, "label__online": True, "objective": [{"kind": "hard"}, {"kind": "forward_kl", "weight": 0}]},
+        r"^(?!.*label.online).*rollouts: no term uses the teacher.*a weight above 0",
+    ),
     "a policy gradient without rollouts": (
         {"objective": [{"kind": "policy_gradient"}], "label__online": True}, r"policy_gradient.*add rollouts",
     ),
