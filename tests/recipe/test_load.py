@@ -413,6 +413,15 @@ def test_terms_that_do_not_fit_their_targets_are_refused_with_the_remedy(name: s
     assert re.search(message, refused(**changes), re.DOTALL)
 
 
+def test_terms_of_weight_0_are_listed_only_where_a_place_in_the_list_names_others() -> None:
+    """Elsewhere to add or drop one must not train anew what has not changed."""
+    soft, none = {"kind": "forward_kl"}, {"kind": "hard", "weight": 0}
+    one = parse_recipe(values(objective=[none, soft]))
+    assert one.listed_terms == one.terms == one.objective[1:]
+    two = parse_recipe(values(objective=[none, soft, soft]))
+    assert two.listed_terms == two.objective and len(two.terms) == 2
+
+
 def test_every_kind_of_term_has_a_function_in_python_and_the_other_way_round() -> None:
     from typing import get_args
 
