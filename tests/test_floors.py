@@ -28,7 +28,6 @@ FLOORS = (
     {"cli"},
     {"__main__"},
 )
-"""`static` lies below `scaffold`, which asks it how many layers a configuration has."""
 LEVEL = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 FILES = sorted(path for path in SRC.rglob("*.py") if path != SRC / "__init__.py")
 UNSAFE = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")

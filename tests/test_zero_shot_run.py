@@ -13,17 +13,20 @@ from transformers import AutoModelForCausalLM
 import tiny
 from stillhouse import Distiller, run
 from stillhouse import objectives as kd
-from stillhouse.data.encode import read_examples
+from stillhouse.data.encode import Example, read_examples
 from stillhouse.errors import DataError, RecipeError
 from stillhouse.files import read_json, write_json
 from stillhouse.models.load import load_tokenizer
 from stillhouse.pipeline import run_pipeline
 from stillhouse.progress import Silent
+from stillhouse.recipe import ZeroShot as ZeroShotSettings
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
 from stillhouse.static import static_checks
+from stillhouse.steps import plan
+from stillhouse.steps.naming import ways_of
 from stillhouse.tasks import make_task
-from stillhouse.tasks.zero_shot import ZeroShot
+from stillhouse.tasks.zero_shot import CONTENT_FREE, ZeroShot
 from stillhouse.teachers.cache import SoftTargetCache
 from typed import hurried
 
@@ -176,9 +179,10 @@ def test_the_prompt_that_tells_texts_apart_is_chosen_and_evened_out_without_a_la
         run_pipeline(parse_recipe(recipe), STAGES, folder, seen, until="teacher")
     kept = read_json(folder / "teacher" / "zero_shot" / "zero_shot.json")
     assert (kept["prompt"], kept["form"]) == (PROMPT, "chat")
-    said = [note for note in seen.notes if "asked as a chat turn, '{text}'" in note]
+    said = [note for note in seen.notes if "asked as a chat turn, prompt.txt (" in note]
     assert len(said) == 1 and said[0].count("nats of information about the texts") == 4
     assert "evened out by 90 training texts" in said[0]
+    assert "plain text, other.txt (" in said[0] and "told them apart no better" in said[0]
     task = make_task("classification", load_tokenizer(folder / "teacher" / "zero_shot"), 32, ["bad", "good"])
     trained = {example.key for example in read_examples(folder / "prepare" / "train.parquet")}
     rows = map(json.loads, (folder / "prepare" / "texts.jsonl").open())
@@ -188,6 +192,92 @@ def test_the_prompt_that_tells_texts_apart_is_chosen_and_evened_out_without_a_la
     assert float(mean.exp().sum()) == pytest.approx(1.0)
     asked.prior = {}
     torch.testing.assert_close(asked.log_probs(texts).exp().mean(0).log(), mean, atol=1e-5, rtol=1e-5)
+
+
+def until_teacher(recipe: dict[str, Any], folder: Path, bfloat16: bool = False) -> tuple[dict[str, Any], str]:
+    """(what the teacher stage wrote, what it said of how it asks)."""
+    seen = Noted()
+    folder.mkdir()
+    write_json(folder / "machine.json", {"bfloat16": bfloat16})
+    with hurried():
+        run_pipeline(parse_recipe(recipe), STAGES, folder, seen, until="teacher")
+    said = [note for note in seen.notes if "The teacher was asked as" in note]
+    return read_json(folder / "teacher" / "zero_shot" / "zero_shot.json"), "".join(said)
+
+
+def test_kinds_of_text_of_which_few_were_looked_at_are_evened_out_by_texts_without_content(
+    made: Path, tmp_path: Path
+) -> None:
+    """Of 40 training rows 3 are pairs, and of the held-out ones some: none is refused, and no prior is three rows' own answer."""
+    rows = list(csv.DictReader((made / "rows.csv").open()))
+    train = [{"text": row["text"]} for row in rows[:40]]
+    for row in train[:3]:
+        row["pair"] = "the river reads."
+    held = [{**row, **({"pair": "a book."} if n % 2 else {})} for n, row in enumerate(rows[40:])]
+    for name, some in (("train", train), ("eval", held)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    recipe = values(made, calibrate="texts", prompt=[])
+    recipe["data"] = {name: {"source": str(tmp_path / f"{name}.jsonl")} for name in ("train", "eval")}
+    kept, said = until_teacher(recipe, tmp_path / "run")
+    assert "chat turn, Stillhouse's own prompt (" in said
+    assert (
+        "evened out by 37 training texts and texts without content, for fewer than 16 of the training rows"
+        in said
+    )
+    assert said.rstrip(".").endswith("are pairs")
+    model = AutoModelForCausalLM.from_pretrained(made / "lm")
+    asked = ZeroShot(model, load_tokenizer(made / "lm"), ["terrible", "lovely"])
+    free = asked.log_probs([(text, text) for text in CONTENT_FREE]).exp().mean(0).log()
+    alone = asked.log_probs([row["text"] for row in train[3:]]).exp().mean(0).log()
+    for kind, wanted in {"pair": free, "text": alone}.items():
+        found = torch.tensor(kept["prior"][kind], dtype=torch.float64)
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_very_few_texts_do_not_even_out_their_own_labels(made: Path, tmp_path: Path) -> None:
+    lines = (made / "bare.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "few.jsonl").write_text("".join(lines[:2]))
+    recipe = values(made, calibrate="texts")
+    recipe["data"]["train"] = {"source": str(tmp_path / "few.jsonl")}
+    kept, said = until_teacher(recipe, tmp_path / "run")
+    free, _ = until_teacher(
+        {**recipe, **{"teacher": values(made, calibrate="content_free")["teacher"]}}, tmp_path / "free"
+    )
+    assert "evened out by texts without content, for fewer than 16" in said
+    assert kept["prior"] == free["prior"]
+
+
+def test_a_way_of_asking_is_chosen_in_the_precision_that_the_recipe_names(made: Path, tmp_path: Path) -> None:
+    """The machine would take bfloat16, and the recipe says float32."""
+    wanted, _ = until_teacher(values(made, calibrate="texts"), tmp_path / "plain")
+    found, _ = until_teacher(values(made, calibrate="texts"), tmp_path / "asked", bfloat16=True)
+    assert found["prior"] == wanted["prior"]
+    left = values(made, calibrate="texts")
+    left["teacher"]["dtype"] = "auto"
+    less, _ = until_teacher(left, tmp_path / "auto", bfloat16=True)
+    assert less["prior"] != wanted["prior"]
+
+
+def test_a_model_without_a_chat_template_is_not_asked_to_chat(made: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(made / "lm")
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "bare")
+    facts = {"zero_shot": {"folder": str(tmp_path / "bare"), "name": "bare", "prompts": []}}
+    with pytest.raises(RecipeError, match=r"zero_shot.form: bare has no chat template; use plain\.$"):
+        ways_of(ZeroShotSettings(form="chat"), facts)
+    assert [one["way"]["form"] for one in ways_of(ZeroShotSettings(), facts)] == ["plain"]
+
+
+def test_the_time_of_choosing_a_way_is_that_of_the_texts_read_in_each(made: Path) -> None:
+    facts = {"zero_shot": {"folder": str(made / "lm"), "name": "lm", "prompts": []}}
+    long = [Example(str(n), str(n), [5] * (30 if n < 128 else 10), [-100], [0], 1) for n in range(256)]
+    speed = {"teacher_label": 1e-3}
+    one = ZeroShotSettings(form="chat", calibrate="none")
+    assert plan._choosing(one, facts, long, speed) == 0.0
+    both = one.model_copy(update={"form": None})
+    assert plan._choosing(both, facts, long, speed) == pytest.approx(plan.LOADING + 2 * 128 * 20 * 1e-3)
+    evened = one.model_copy(update={"calibrate": "texts"})
+    assert plan._choosing(evened, facts, long[:4], speed) == pytest.approx(plan.LOADING + 4 * 30 * 1e-3)
 
 
 def test_more_examples_than_labelled_rows_are_refused(made: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from .data.formats import detect
 from .data.load import read_raw
 from .errors import RecipeError
 from .files import read_json
+from .models.described import layer_count
 from .shipped import run_name
 from .sources import known_package
-from .static import layer_count
 
 TASKS = {"chat": "causal_lm", "text": "causal_lm", "classification": "classification"}
 

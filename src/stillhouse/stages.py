@@ -130,7 +130,7 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
 def _train(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """Teach the student."""
     teacher = training.build_teacher(recipe, results, place, watch)
-    return _trained(recipe, recipe.terms, teacher, place, results, watch)
+    return _trained(recipe, recipe.listed_terms, teacher, place, results, watch)
 
 
 def _control(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -265,7 +265,7 @@ STAGES = [
             "evaluate.swap",
             "evaluate.rows",
         ),
-        version=3,
+        version=4,
         stamp=prepare.files_stamp,
         intact=prepare.fault,
     ),
@@ -297,7 +297,7 @@ STAGES = [
         reads=(
             *("seed", "task", "label.batch_size", "data.max_length", "teacher.is_local", "teacher.model"),
             *("teacher.finetune", "teacher.panel", "teacher.pool", "teacher.context"),
-            *("teacher.zero_shot", "teacher.label_words"),
+            *("teacher.zero_shot", "teacher.label_words", "teacher.asked_dtype"),
         ),
         after=(
             *_TASK,
@@ -334,7 +334,7 @@ STAGES = [
     Stage(
         "train",
         _train,
-        reads=(*_LEARNING, *_FORMS, *_TAUGHT),
+        reads=(*_LEARNING, *_FORMS, *_TAUGHT, "listed_terms"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "teacher", "initial", "label"),
         version=2,
         stamp=own_losses,

@@ -1,6 +1,5 @@
 """What can be said of a recipe without loading a model: files, columns, tokenizers, licences, disk.  Under 2 seconds."""
 
-import json
 import re
 import shutil
 from collections import Counter
@@ -8,7 +7,6 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from . import sources
 from .asking.checks import api_checks
@@ -18,6 +16,7 @@ from .data.load import read_raw
 from .data.questions import question
 from .data.templates import check_folder, check_judge, prompt_file, prompt_files
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
+from .models.described import cut_short, json_in, layer_count, model_config, skeleton_in
 from .models.shrink.requests import check_layers, check_pace, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
 from .recipe import Baseline, DataSet, DeeperLayers, Recipe, Student, crossing_fault
@@ -153,14 +152,14 @@ def _model(role: str, folder: Path, recipe: Recipe) -> None:
             f"{role}.model: {folder} has no *.safetensors weights ({found}); save it again with save_pretrained."
         )
     for path in sorted(folder.glob("*.safetensors")):
-        if why := _cut_short(path):
+        if why := cut_short(path):
             raise TeacherError(f"{role}.model: {path} is not whole ({why}); copy, download or save it again.")
     if not names & TOKENIZERS:
         raise RecipeError(
             f"{role}.model: {folder} holds no tokenizer (tokenizer.json); save it there with save_pretrained."
         )
     if (folder / "tokenizer.json").is_file() and not {"model", "added_tokens"} <= set(
-        _json(folder / "tokenizer.json")
+        json_in(folder / "tokenizer.json")
     ):
         raise RecipeError(
             f"{role}.model: {folder / 'tokenizer.json'} is no tokenizer; save the tokenizer again."
@@ -188,22 +187,6 @@ def _model(role: str, folder: Path, recipe: Recipe) -> None:
             f"{role}.model: {folder} is a {made_for}, whose classifier is not trained yet; "
             + ("add teacher.finetune." if role == "teacher" else "name one that is.")
         )
-
-
-def _cut_short(path: Path) -> str | None:
-    """Why a safetensors file cannot be whole, by its header alone; None if nothing speaks against it."""
-    size = path.stat().st_size
-    with path.open("rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
-        if length + 8 > size:
-            return "its header is longer than the file"
-        try:
-            header = json.loads(handle.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            return f"its header cannot be read: {error}"
-    expected = 8 + length + max(ends, default=0)
-    return None if size == expected else f"it has {size:,} bytes instead of {expected:,}"
 
 
 def _layers(recipe: Recipe) -> None:
@@ -261,49 +244,6 @@ def shape_within(student: Student, skeleton: Skeleton, task: str, context: int) 
         check_pace(skeleton, student.target, fixed, head=task == "causal_lm")
         return None
     return shapes_within(skeleton, student.target, fixed, context)[0]
-
-
-def skeleton_in(folder: Path) -> Skeleton:
-    """Of the model in `folder`, by its files' headers.  Raises: RecipeError for a family that cannot be cut."""
-    files = sorted(folder.glob("*.safetensors"))
-    tensors = {name: shape for path in files for name, shape in _tensors(path).items()}
-    return Skeleton.of(model_config(folder), tensors)
-
-
-def _tensors(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of the parameters in a safetensors file, from its header."""
-    with path.open("rb") as handle:
-        header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-    return {
-        name: tuple(entry["shape"]) for name, entry in header.items() if name.endswith((".weight", ".bias"))
-    }
-
-
-def layer_count(config: dict[str, Any]) -> int | None:
-    """Layers of the (text) model that a config.json describes, by the names that families use."""
-    inner = config.get("text_config")
-    for one in (inner if isinstance(inner, dict) else {}, config):
-        for name in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"):
-            if isinstance(one.get(name), int):
-                return int(one[name])
-    return None
-
-
-def model_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model's folder."""
-    return _json(folder / "config.json")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RecipeError(
-            f"{path}: is not valid JSON ({error}); save it again with save_pretrained."
-        ) from error
-    if not isinstance(found, dict):
-        raise RecipeError(f"{path}: is no JSON object; save it again with save_pretrained.")
-    return found
 
 
 def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[str]:
@@ -385,7 +325,7 @@ def _tokenizers(recipe: Recipe) -> list[str]:
     alone = recipe.student.model is None or recipe.teacher.zero_shot is not None
     if alone or not all(file.is_file() for file in files):
         return []
-    one, other = (_json(file).get("model", {}).get("vocab") for file in files)
+    one, other = (json_in(file).get("model", {}).get("vocab") for file in files)
     if one != other:
         fault = crossing_fault(recipe.task, recipe.terms, recipe.label.online, recipe.rollouts)
         if fault is not None:

@@ -13,6 +13,7 @@ import tiny
 from families import FAMILIES, family, logits, rows
 from stillhouse.errors import RecipeError
 from stillhouse.measure import middle
+from stillhouse.models.described import skeleton_in
 from stillhouse.models.shrink.cut import cut, skeleton_of
 from stillhouse.models.shrink.factorise import factorise_embeddings
 from stillhouse.models.shrink.importance import choose, unmeasured
@@ -20,7 +21,6 @@ from stillhouse.models.shrink.pace import shape_by_measure
 from stillhouse.models.shrink.shapes import least, shape_for
 from stillhouse.models.shrink.skeleton import Skeleton
 from stillhouse.recipe import parse_recipe
-from stillhouse.static import skeleton_in
 from typed import stillhouse, write_recipe
 
 SMOLLM2: dict[str, Any] = {

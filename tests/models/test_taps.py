@@ -9,7 +9,7 @@ import transformers as hf
 from torch import Tensor, nn
 
 from stillhouse.errors import RecipeError
-from stillhouse.models.taps import tapped
+from stillhouse.models.taps import key_value_heads, tapped
 
 D, H = 8, 4
 PLAIN: dict[str, Any] = {
@@ -89,6 +89,12 @@ def test_queries_keys_and_values_are_those_of_the_weights_rows_head_by_head(name
         if module.bias is not None:
             expected = expected + module.bias[rows].double()
         torch.testing.assert_close(caught[f"{what}.2"].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(FUSED))
+def test_there_are_as_many_heads_of_keys_as_the_weights_have_rows_for(name: str) -> None:
+    make, _, order = FUSED[name]
+    assert key_value_heads(make()) == "".join(order).count("k")
 
 
 @pytest.mark.parametrize("name", BY_INTERFACE)

@@ -290,6 +290,23 @@ def test_the_control_of_rounds_has_all_their_steps_on_labelled_rows_alone() -> N
     assert not parse_recipe(made.values).has_teacher
 
 
+@pytest.mark.parametrize("perturb", [[], ["paraphrase"]])
+def test_the_control_of_rounds_keeps_the_writer_of_held_out_rows_alone(perturb: list[str]) -> None:
+    """Its rows from the writer are gone for want of a label; who paraphrases the held-out ones is still needed."""
+    one = recipe(
+        task="classification",
+        data={
+            **BASE["data"],
+            "writer": {"model": "/writer"},
+            "generate": [{"kind": "paraphrase", "keep_label": False}],
+        },
+        plan={"kind": "rounds", "pool": {"source": "/pool"}},
+        evaluate={"perturb": perturb},
+    )
+    made = parse_recipe(hard_only(one, 1).values)
+    assert made.data.generate == [] and (made.data.writer is not None) == bool(perturb)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

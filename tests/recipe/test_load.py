@@ -391,6 +391,10 @@ ALIKE = {
     ),
     "no layers": ({"objective": [{"kind": "hidden", "layers": {}}], "label__online": True}, r"layers"),
     "rollouts nobody judges": ({"rollouts": {}}, r"nobody has labelled.*set label.online: true"),
+    "rollouts whose judge weighs nothing": (
+        {"rollouts": {}, "label__online": True, "objective": [{"kind": "hard"}, {"kind": "forward_kl", "weight": 0}]},
+        r"^(?!.*label.online).*rollouts: no term uses the teacher.*a weight above 0",
+    ),
     "a policy gradient without rollouts": (
         {"objective": [{"kind": "policy_gradient"}], "label__online": True}, r"policy_gradient.*add rollouts",
     ),
@@ -407,6 +411,15 @@ ALIKE = {
 def test_terms_that_do_not_fit_their_targets_are_refused_with_the_remedy(name: str) -> None:
     changes, message = ALIKE[name]
     assert re.search(message, refused(**changes), re.DOTALL)
+
+
+def test_terms_of_weight_0_are_listed_only_where_a_place_in_the_list_names_others() -> None:
+    """Elsewhere to add or drop one must not train anew what has not changed."""
+    soft, none = {"kind": "forward_kl"}, {"kind": "hard", "weight": 0}
+    one = parse_recipe(values(objective=[none, soft]))
+    assert one.listed_terms == one.terms == one.objective[1:]
+    two = parse_recipe(values(objective=[none, soft, soft]))
+    assert two.listed_terms == two.objective and len(two.terms) == 2
 
 
 def test_every_kind_of_term_has_a_function_in_python_and_the_other_way_round() -> None:

@@ -65,9 +65,9 @@ def test_a_prior_of_the_texts_makes_them_even_and_keeps_their_order(model):
 
 
 def test_texts_without_content_are_of_the_kinds_that_are_there():
-    assert without_content(["a", "b"]) == list(CONTENT_FREE)
-    assert without_content([("a", "b")]) == [(text, text) for text in CONTENT_FREE]
-    assert len(without_content(["a", ("a", "b")])) == 2 * len(CONTENT_FREE)
+    assert without_content({"text"}) == list(CONTENT_FREE)
+    assert without_content({"pair"}) == [(text, text) for text in CONTENT_FREE]
+    assert len(without_content({"text", "pair"})) == 2 * len(CONTENT_FREE)
 
 
 def test_information_is_zero_where_all_texts_are_told_the_same_and_the_entropy_where_each_is_certain():
@@ -106,7 +106,7 @@ def test_a_text_that_is_too_long_loses_its_end_and_not_the_question(model):
 
 def test_a_pair_is_asked_about_as_a_pair(model):
     both = [("the night", "a book"), "the night"]
-    free = without_content(both)
+    free = without_content({"text", "pair"})
     prior = priors(free, ZeroShot(*model, ["good", "bad"]).log_probs(free))
     asked = ZeroShot(*model, ["good", "bad"], prior=prior)
     assert set(prior) == {"text", "pair"} and prior["text"] != prior["pair"]
@@ -114,3 +114,13 @@ def test_a_pair_is_asked_about_as_a_pair(model):
     alone = asked.log_probs([("the night", "a book")])
     assert torch.allclose(found[:1], alone, atol=1e-9)
     assert "Second text: a book" in asked.tokenizer.decode(asked.ids(("the night", "a book")))
+
+
+def test_a_kind_of_text_without_a_prior_is_told_as_it_is(model):
+    prior = {"text": [-2.0, -0.1]}
+    plain = ZeroShot(*model, ["good", "bad"])
+    asked = ZeroShot(*model, ["good", "bad"], prior=prior)
+    pair, text = [("the night", "a book")], ["the night"]
+    torch.testing.assert_close(asked.log_probs([*pair, *text])[:1], plain.log_probs(pair))
+    wanted = (plain.log_probs(text) - torch.tensor(prior["text"], dtype=torch.float64)).log_softmax(-1)
+    torch.testing.assert_close(asked.log_probs([*pair, *text])[1:], wanted)

@@ -190,3 +190,9 @@ def test_whole_distributions_kept_at_one_temperature_serve_another_exactly():
         torch.testing.assert_close(found, expected)
     with pytest.raises(RecipeError, match=r"temperature 3.0.*taken at 1.0"):
         Objective([kd.forward_kl(temperature=3.0)])(scores(), kept(V - 1, temperature=1.0), N)
+
+
+def test_terms_of_one_kind_are_named_by_their_place_in_the_list_as_it_was_given():
+    terms = [kd.hard(0.0), kd.forward_kl(0.5), kd.hard(1.0), kd.forward_kl(0.5, temperature=2.0)]
+    assert Objective(terms).names == ["forward_kl_1", "hard", "forward_kl_3"]
+    assert Objective(terms[:3]).names == ["forward_kl", "hard"]

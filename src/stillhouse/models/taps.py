@@ -349,4 +349,10 @@ def layer_map(wanted: str | dict[int, int], student: int, teacher: int) -> dict[
 def key_value_heads(model: PreTrainedModel) -> int:
     """Of grouped-query attention; as many as heads elsewhere."""
     config = model.config.get_text_config()
+    if (
+        config.model_type == "falcon"
+    ):  # has a name of its own for them, which its older architecture does not read
+        if config.new_decoder_architecture:
+            return int(config.num_kv_heads)
+        return 1 if config.multi_query else int(config.num_attention_heads)
     return int(config.to_dict().get("num_key_value_heads") or config.num_attention_heads)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RecipeError
+from ..models.described import layer_count, model_config, skeleton_in
 from ..models.shrink.families import family_of
 from ..models.shrink.requests import check_layers
 from ..models.shrink.skeleton import FIELDS, Skeleton
 from ..recipe import Recipe, Student, parse_recipe
 from ..recipe.plan import RUN
-from ..static import layer_count, model_config, shape_within, skeleton_in
+from ..static import shape_within
 from .planned import FORMS, INITIAL, Planned
 
 Runs = dict[str, Planned]

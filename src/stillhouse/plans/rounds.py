@@ -260,7 +260,8 @@ def hard_only(recipe: Recipe, rounds: int, product: Planned | None = None) -> Pl
     if recipe.task == "classification":  # what has no label says nothing to it
         labelled = [one for one in values["data"]["generate"] if one.get("keep_label")]
         values["data"] = {**values["data"], "unlabelled": None, "augment": None, "generate": labelled}
-        values["data"]["writer"] = values["data"]["writer"] if labelled else None
+        if not labelled and "paraphrase" not in recipe.evaluate.perturb:
+            values["data"]["writer"] = None
     values |= {"name": HARD_ONLY, "objective": [{"kind": "hard", "weight": 1.0}], "rollouts": None}
     values = uncontrolled(values)
     return Planned(HARD_ONLY, values, "hard targets alone, for all rounds' steps", HARD_ONLY)

@@ -3,8 +3,8 @@
 from typing import Any
 
 from ..errors import RecipeError
+from ..models.described import layer_count
 from ..recipe import Student
-from ..static import layer_count
 
 
 def between(student: Student, teacher: dict[str, Any], count: int) -> list[dict[str, Any]]:

@@ -93,7 +93,12 @@ def _of_rollouts(recipe: "Recipe") -> Iterator[str]:
         return
     if recipe.task != "causal_lm":
         yield "rollouts: only a language model writes; remove them"
-    if not recipe.label.online or not recipe.has_teacher:
+    if not recipe.has_teacher:
+        yield (
+            "rollouts: no term uses the teacher, who judges what the student writes; give one, such as {kind: forward_kl}, a "
+            "weight above 0"
+        )
+    if not recipe.label.online:
         yield "rollouts: nobody has labelled what the student writes; set label.online: true"
     if isinstance(recipe.rollouts.share, Adaptive) and recipe.data.validation is None:
         yield (

@@ -68,6 +68,12 @@ class Recipe(Section):
         return living(self.objective)
 
     @property
+    def listed_terms(self) -> list[Term]:
+        """`terms`, and those of weight 0 too where two that take part are of one kind, for their place in the list names them."""
+        kinds = [term.kind for term in self.terms]
+        return self.terms if len(set(kinds)) == len(kinds) else self.objective
+
+    @property
     def has_teacher(self) -> bool:
         """Whether the student learns from a teacher: by a term of the objective that compares with one, or by its texts."""
         if self.teacher.api is not None and self.task == "causal_lm":

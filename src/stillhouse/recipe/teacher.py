@@ -103,6 +103,11 @@ class Teacher(Section):
         return {} if (names := self.api or self.zero_shot) is None else names.label_words
 
     @property
+    def asked_dtype(self) -> str | None:
+        """In what a way of asking is chosen and its prior taken; None if none is."""
+        return None if self.zero_shot is None else self.dtype
+
+    @property
     def takes_bare_rows(self) -> bool:
         """Whether training rows without a label or an answer are of use as they are, for it is asked about each."""
         return self.api is not None or self.zero_shot is not None

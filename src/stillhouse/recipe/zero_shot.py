@@ -25,7 +25,7 @@ class ZeroShot(Section):
     """Labelled training rows shown before each text, as many of each label as possible."""
     calibrate: Literal["texts", "content_free", "none"] = "texts"
     """Divide by how often a label is said whatever the text: on average over training texts (Zhou et al. 2023, arXiv:2309.17249), or of
-    texts without content (Zhao et al. 2021, arXiv:2102.09690)."""
+    texts without content (Zhao et al. 2021, arXiv:2102.09690), as is done too where fewer than 16 training texts are there."""
 
     @model_validator(mode="after")
     def _words_differ(self) -> Self:

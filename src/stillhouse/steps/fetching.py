@@ -117,7 +117,9 @@ def _with_lender(recipe: Any, teacher: dict[str, Any], watch: Watch) -> dict[str
 def _fetch_namer(recipe: Any, watch: Watch) -> dict[str, Any]:
     """A language model that labels by names."""
     found = fetched(recipe.teacher.model, recipe.teacher, "causal_lm", watch)
-    asked = prompt_files(recipe.teacher.zero_shot.prompts, "zero_shot_pair", "teacher.zero_shot.prompt")
+    paths = recipe.teacher.zero_shot.prompts
+    texts = prompt_files(paths, "zero_shot_pair", "teacher.zero_shot.prompt")
+    asked = [{"name": Path(path).name, "text": text} for path, text in zip(paths, texts, strict=True)]
     return {**_with_lender(recipe, found, watch), "zero_shot": {**found, "prompts": asked}}
 
 
@@ -148,6 +150,11 @@ def _name(source: str, path: Path) -> str:
     if Path(source).exists() or source.startswith("pypi:"):
         return path.stem if path.is_file() else path.name
     return source.removeprefix("hub:")
+
+
+def dtype_name(wanted: str, facts: dict[str, Any]) -> str:
+    """ "auto" as it was decided when the run was prepared: a run must not change its arithmetic when it goes on."""
+    return ("bfloat16" if facts["bfloat16"] else "float32") if wanted == "auto" else wanted
 
 
 def _decided(place: Path) -> bool:

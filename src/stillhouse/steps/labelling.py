@@ -13,8 +13,8 @@ from ..tasks import Task
 from ..teachers.cache import SoftTargetCache, folder_name
 from ..teachers.labelling import label_examples, label_settings
 from ..teachers.parts import part_name
+from .fetching import dtype_name
 from .prepare import located, task_of
-from .training import dtype_name
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The teacher stage of a language model that labels by names: a folder that stands in for a classifier."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 
 from ..data.encode import Example, read_examples
 from ..data.formats import Row
-from ..errors import DataError
+from ..errors import DataError, RecipeError
 from ..files import atomic_folder, hash_json, read_jsonl, write_jsonl
 from ..models.load import load_model, load_tokenizer
 from ..models.machine import device
@@ -16,12 +17,26 @@ from ..progress import Watch
 from ..recipe import ZeroShot as ZeroShotSettings
 from ..seeds import draw_seed
 from ..tasks import Task
-from ..tasks.zero_shot import Text, ZeroShot, information, priors, text_of, without_content, write_zero_shot
+from ..tasks.zero_shot import (
+    Text,
+    ZeroShot,
+    information,
+    kind_of,
+    priors,
+    text_of,
+    without_content,
+    write_zero_shot,
+)
+from .fetching import dtype_name
 
+OWN = "Stillhouse's own prompt"
 TEXTS = "texts.jsonl"
 """Of the prepared rows: {key, text, pair?}, for a teacher that reads them in its own tokens."""
 ROWS = 128
 """Texts by which a prompt is chosen and a prior taken: the mean probability of a label is good to 0.03 or so."""
+FEW = 16
+"""Fewer texts of a kind say more of themselves than of a name: the prior of one text alone is what is said to it."""
+KINDS = {"text": "single texts", "pair": "pairs"}
 FORMS = {"chat": "a chat turn", "plain": "plain text"}
 
 
@@ -45,10 +60,12 @@ def make_namer(
         "labels": list(words.values()),
         "examples": _shown(settings.examples, recipe.seed, task, words, prepared),
     }
-    ways, texts = ways_of(settings, facts), _some_texts(prepared, recipe.seed)
-    chosen = {"way": ways[0]}
-    if watch is not None and texts and (len(ways) > 1 or settings.calibrate != "none"):
-        chosen = _chosen(settings, facts, named, ways, texts, watch)
+    ways = ways_of(settings, facts)
+    chosen: dict[str, Any] = {"way": ways[0]["way"]}
+    if watch is not None and is_chosen(settings, ways):
+        texts, kinds = _some_texts(prepared, recipe.seed)
+        dtype = getattr(torch, dtype_name(recipe.teacher.asked_dtype, facts))
+        chosen = _chosen(settings, Path(model["folder"]), dtype, named, ways, texts, kinds, watch)
     asked = {**named, **chosen["way"], "prior": chosen.get("prior")}
     with atomic_folder(place / "zero_shot") as part:
         write_zero_shot(part, Path(model["folder"]), Path("../../prepare") / TEXTS, **asked)
@@ -62,68 +79,98 @@ def make_namer(
 
 
 def ways_of(settings: ZeroShotSettings, facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """The prompts and forms that could be asked with; a model without a chat template reads plain text only."""
-    tokenizer = load_tokenizer(Path(facts["zero_shot"]["folder"]))
-    forms = [settings.form] if settings.form else ["chat", "plain"] if tokenizer.chat_template else ["plain"]
+    """The prompts and forms that could be asked with, {name of the prompt, way: {prompt, form}}; a model without a chat
+    template reads plain text only.  Raises: RecipeError if it is asked to chat."""
+    chats = load_tokenizer(Path(facts["zero_shot"]["folder"])).chat_template
+    if settings.form == "chat" and not chats:
+        raise RecipeError(
+            f"teacher.zero_shot.form: {facts['zero_shot']['name']} has no chat template; use plain."
+        )
+    forms = [settings.form] if settings.form else ["chat", "plain"] if chats else ["plain"]
     return [
-        {"prompt": prompt, "form": form}
-        for prompt in facts["zero_shot"]["prompts"] or [None]
+        {"name": prompt["name"], "way": {"prompt": prompt["text"], "form": form}}
+        for prompt in facts["zero_shot"]["prompts"] or [{"name": OWN, "text": None}]
         for form in forms
     ]
 
 
+def is_chosen(settings: ZeroShotSettings, ways: list[dict[str, Any]]) -> bool:
+    """Whether the model is asked about some texts before it labels all."""
+    return len(ways) > 1 or settings.calibrate != "none"
+
+
 def _chosen(
     settings: ZeroShotSettings,
-    facts: dict[str, Any],
+    folder: Path,
+    dtype: torch.dtype,
     named: dict[str, Any],
     ways: list[dict[str, Any]],
     texts: list[Text],
+    kinds: set[str],
     watch: Watch,
 ) -> dict[str, Any]:
     """The way of asking that tells the texts apart the most, its prior, and how far each tells them apart; no label is read."""
-    folder = Path(facts["zero_shot"]["folder"])
-    dtype = torch.bfloat16 if facts["bfloat16"] else torch.float32
     model, tokenizer = load_model(folder, "AutoModelForCausalLM", dtype).to(device()), load_tokenizer(folder)
     examples = [(text_of(row), row["label"]) for row in named["examples"]]
     tried: list[dict[str, Any]] = []
-    for number, way in enumerate(ways):
+    for number, one in enumerate(ways):
         watch.step("asking in several ways", number, len(ways))
-        asked = ZeroShot(model, tokenizer, named["labels"], examples=examples, **way)
+        asked = ZeroShot(model, tokenizer, named["labels"], examples=examples, **one["way"])
         log_p = asked.log_probs(texts)
-        tried.append({"way": way, "nats": information(log_p), "asked": asked, "log_p": log_p})
+        tried.append({**one, "nats": information(log_p), "asked": asked, "log_p": log_p})
     watch.end()
     best = max(tried, key=lambda one: one["nats"])
     found: dict[str, Any] = {
         "way": best["way"],
-        "tried": [{**one["way"], "nats": one["nats"]} for one in tried],
+        "tried": [{"name": one["name"], **one["way"], "nats": one["nats"]} for one in tried],
     }
     found["note"] = f"The teacher was asked as {_told(best)}"
     if others := [_told(one) for one in tried if one is not best]:
-        found["note"] += f"; {' and '.join(others)} told them apart less"
-    if settings.calibrate == "texts":
-        found["prior"] = priors(texts, best["log_p"])
-        found["note"] += f"; its labels are evened out by {len(texts)} training texts"
-    elif settings.calibrate == "content_free":
-        free = without_content(texts)
-        found["prior"] = priors(free, best["asked"].log_probs(free))
-        found["note"] += "; its labels are evened out by texts without content"
+        found["note"] += f"; {' and '.join(others)} told them apart no better"
+    if settings.calibrate != "none":
+        found["prior"], by = _evened(settings.calibrate, best, texts, kinds)
+        found["note"] += f"; its labels are evened out by {by}"
     watch.note(f"  {found['note']}.")
     return found
 
 
+def _evened(
+    calibrate: str, best: dict[str, Any], texts: list[Text], kinds: set[str]
+) -> tuple[dict[str, list[float]], str]:
+    """(a prior for each of `kinds`, what it was taken from): the texts of a kind if they are not too `FEW`, or ones without content."""
+    counts = Counter(map(kind_of, texts))
+    enough = {kind for kind in kinds if calibrate == "texts" and counts[kind] >= FEW}
+    rows = [number for number, text in enumerate(texts) if kind_of(text) in enough]
+    few, by = sorted(kinds - enough, reverse=True), []
+    free = without_content(few)
+    prior = priors([texts[number] for number in rows], best["log_p"][rows])
+    prior |= priors(free, best["asked"].log_probs(free) if free else best["log_p"][:0])
+    if rows:
+        by.append(f"{len(rows)} training texts")
+    if few:
+        names = " or ".join(KINDS[kind] for kind in few)
+        why = (
+            f", for fewer than {FEW} of the training rows looked at are {names}"
+            if calibrate == "texts"
+            else ""
+        )
+        by.append(f"texts without content{why}")
+    return prior, " and ".join(by)
+
+
 def _told(one: dict[str, Any]) -> str:
-    first = (one["way"]["prompt"] or "Stillhouse's own prompt").splitlines()[0]
     return (
-        f"{FORMS[one['way']['form']]}, {first[:40]!r} ({one['nats']:.3f} nats of information about the texts)"
+        f"{FORMS[one['way']['form']]}, {one['name']} ({one['nats']:.3f} nats of information about the texts)"
     )
 
 
-def _some_texts(prepared: Path, seed: int) -> list[Text]:
-    """`ROWS` training texts at most, drawn by the seed."""
+def _some_texts(prepared: Path, seed: int) -> tuple[list[Text], set[str]]:
+    """(`ROWS` training texts at most, drawn by the seed; the kinds of all texts, those held out too)."""
     examples = read_examples(prepared / "train.parquet")
     examples.sort(key=lambda example: draw_seed(seed, "ways", example.key))
     keys = {example.key for example in examples[:ROWS]}
-    return [text_of(row) for row in read_jsonl(prepared / TEXTS) if row["key"] in keys]
+    texts = [(row["key"], text_of(row)) for row in read_jsonl(prepared / TEXTS)]
+    return [text for key, text in texts if key in keys], {kind_of(text) for _, text in texts}
 
 
 def _shown(

@@ -20,7 +20,7 @@ from ..models.machine import device, synchronise
 from ..models.taps import tapped
 from ..pipeline import peak_memory
 from ..progress import Watch
-from ..recipe import Baseline, Finetune, Term, Train, crossing_fault
+from ..recipe import Baseline, Finetune, Term, Train, ZeroShot, crossing_fault
 from ..samples import NEW_TOKENS as SAMPLE_TOKENS
 from ..static import check_shape
 from ..tasks import Task, on_device
@@ -32,10 +32,16 @@ from ..teachers.local import LocalTeacher
 from ..train.features import FEATURES
 from ..train.objective import Layers, Objective
 from .asking import stand_ins, what_asking_takes
+<<<<<<< HEAD
 from .naming import ROWS, make_namer, ways_of
 from .prepare import WRITTEN, task_of
+=======
+from .fetching import dtype_name
+from .naming import ROWS, is_chosen, make_namer, ways_of
+from .prepare import task_of
+>>>>>>> fixa
 from .students import passes, shape_of
-from .training import HARD_ONLY, attend_fast, beside, dtype_name, labelled, steps_of
+from .training import HARD_ONLY, attend_fast, beside, labelled, steps_of
 
 SECONDS = 2.0
 """Spent on each measurement, about."""
@@ -78,8 +84,7 @@ def measure_plan(
     seconds = {} if writing is None else {"prepare": writing["seconds"]}
     seconds |= _predict(recipe, task, train, held, speed)
     if facts["zero_shot"]:
-        ways = len(ways_of(recipe.teacher.zero_shot, facts))
-        seconds["teacher"] = 3.0 + ways * _tokens(train[:ROWS]) * speed["teacher_label"]
+        seconds["teacher"] = _choosing(recipe.teacher.zero_shot, facts, train, speed)
     if asked is not None:
         seconds["label"] = asked["seconds"]
     teacher_bytes = folder_bytes(teacher, lambda path: path.suffix == ".safetensors")
@@ -263,6 +268,16 @@ def _finetuning(wanted: Finetune | None, train: list[Example], speed: dict[str, 
     if wanted is None:
         return 0.0
     return 3.0 + float(wanted.epochs) * _tokens(train) * float(speed["teacher_learn"])
+
+
+def _choosing(
+    settings: ZeroShot, facts: dict[str, Any], train: list[Example], speed: dict[str, Any]
+) -> float:
+    """Every way of asking reads some of the texts, if there is anything to choose or to even out."""
+    ways = ways_of(settings, facts)
+    if not is_chosen(settings, ways):
+        return 0.0
+    return LOADING + len(ways) * min(ROWS, len(train)) * _mean(train) * float(speed["teacher_label"])
 
 
 def _disk(recipe: Any, task: Task, train: list[Example], student: int, teacher_bytes: int) -> int:

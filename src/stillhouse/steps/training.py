@@ -31,6 +31,7 @@ from ..train import checkpoints
 from ..train.distiller import Distiller
 from ..train.early import BEST, SEEN, Chosen, Stopping, ended, looks_in, looks_of
 from ..train.forms import Form, forms_of, load_weights
+from .fetching import dtype_name
 from .prepare import located, task_of
 
 HARD_ONLY: list[Term] = [Hard(weight=1.0)]
@@ -284,11 +285,6 @@ def training_seed(recipe: Any) -> int:
 def labelled(examples: list[Example]) -> list[Example]:
     """Those with a hard target."""
     return [example for example in examples if len(example.labels) > 1 or example.labels[0] >= 0]
-
-
-def dtype_name(wanted: str, facts: dict[str, Any]) -> str:
-    """ "auto" as it was decided when the run was prepared: a run must not change its arithmetic when it goes on."""
-    return ("bfloat16" if facts["bfloat16"] else "float32") if wanted == "auto" else wanted
 
 
 class Curves(TrainerCallback):

@@ -7,7 +7,7 @@ arXiv:2102.09690; Zhou et al. 2023 (batch calibration: a prior from the texts th
 (the prompt with the most mutual information), arXiv:2203.11364.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class ZeroShot(nn.Module):
             examples: (text, label) shown before each text.
             prompt: what is asked, with {text}, {pair} and {labels} to be filled in; the package's own for its form if not given.
             form: "chat" (a user's turn, which the name answers) or "plain" (a text that the name goes on, after a space).
-            prior: of `priors`: what the labels' probabilities are divided by.
+            prior: of `priors`: what the labels' probabilities are divided by; nothing for a kind of text that it lacks.
             texts: key of an example -> its text; what `scores` looks up.
         Raises: RecipeError if two labels are the same tokens, or an example's label is not among them.
         """
@@ -95,7 +95,8 @@ class ZeroShot(nn.Module):
         """[texts, C] log-probabilities of the labels, summing to 1 over them; for a T other than 1 divide, and normalise again."""
         scores = self._raw(texts, batch_size)
         if self.prior:
-            scores -= torch.stack([self.prior[kind_of(text)] for text in texts])
+            none = torch.zeros(len(self.labels), dtype=torch.float64)
+            scores -= torch.stack([self.prior.get(kind_of(text), none) for text in texts])
         return scores.log_softmax(-1)
 
     def _ask(self, text: Text) -> str:
@@ -194,9 +195,8 @@ def priors(texts: Sequence[Text], log_p: Tensor) -> dict[str, list[float]]:
     return found
 
 
-def without_content(texts: Sequence[Text]) -> list[Text]:
+def without_content(kinds: Collection[str]) -> list[Text]:
     """For each kind of text, some that say nothing."""
-    kinds = set(map(kind_of, texts))
     alone: list[Text] = list(CONTENT_FREE) if "text" in kinds else []
     return alone + ([(text, text) for text in CONTENT_FREE] if "pair" in kinds else [])
 

@@ -72,7 +72,12 @@ class Objective:
         if not self.terms:
             raise RecipeError(f"{NONE_LIVING}.")
         kinds = [term.kind for term in self.terms]
-        self.names = [f"{kind}_{n}" if kinds.count(kind) > 1 else kind for n, kind in enumerate(kinds)]
+        self.names = [
+            f"{term.kind}_{place}" if kinds.count(term.kind) > 1 else term.kind
+            for place, term in enumerate(terms)
+            if living([term])
+        ]
+        """Of each living term: its kind; of several of one kind, with the place in the list as it was given, from 0."""
 
         self.features: FeatureTerms | None = None
         """What compares layers, once `attach` has seen both models."""
