@@ -20,6 +20,7 @@ from ..data.formats import Row
 from ..data.load import read_raw
 from ..errors import DataError
 from ..files import atomic, hash_json, hash_path, read_jsonl, write_jsonl
+from ..held_out import BY_TEACHER
 from ..progress import Watch
 from ..recipe import Api
 from ..recipe.filter import Filter
@@ -38,7 +39,6 @@ from ..teachers.said import (
 )
 
 LEDGER = "ledger.sqlite"
-BY_TEACHER = "_by_teacher"
 """Ends the name of a data set whose answers are the teacher's, where the rows have their own."""
 SECONDS_AN_ANSWER = 2.0
 """Of an endpoint that nobody has measured."""
