@@ -206,6 +206,18 @@ def test_the_limits_of_a_classifiers_temperature_hold_it_and_are_none_beyond_wha
     assert ended, "or nothing was tried"
 
 
+def test_where_all_documents_are_alike_the_temperature_still_lies_in_its_interval(
+    overconfident: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Every resample has the same curve, whose parabola is a little beside the best temperature of the rows."""
+    logits, labels = (np.concatenate([part[:40]] * 50) for part in overconfident)
+    documents = [str(n // 40) for n in range(2000)]
+    found = mended(logit_rows(logits, labels), lambda rows: clustered(rows, documents), **FEW)
+    limits = found["intervals"]["temperature"]
+    assert limits["low"] <= found["temperature"] <= limits["high"]
+    assert 0 < limits["high"] - limits["low"] < 0.01 * found["temperature"]
+
+
 def test_a_model_that_is_always_right_has_a_coldest_temperature_and_no_interval() -> None:
     labels = np.arange(60) % 2
     found = mended(logit_rows(4.0 * np.eye(2)[labels], labels), alone, **FEW)
