@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .held_out import CHANGED, HALVES, SWAPPED, UNSWAPPED
 from .kept import RowIndex
 from .measure import (
     FLIPS,
@@ -42,12 +43,6 @@ LABEL_RATES = 6
 QUARTERS = ("shortest quarter", "second quarter", "third quarter", "longest quarter")
 FEWEST_ROWS = 10
 """Of a slice in which agreement is measured."""
-
-CHANGED = ("eval_typos", "eval_capitals", "eval_drop_words", "eval_longer", "eval_paraphrase")
-SWAPPED = "eval_swapped"
-"""Names of the sets that `data.perturb` makes."""
-HALVES, UNSWAPPED = "eval_halves", "eval_unswapped"
-"""Of a plain text: the clean pieces that changed ones are compared with, in the place of `eval`."""
 
 KeptRows = dict[str, dict[str, Rows]]
 """Model -> data set -> statistics."""
@@ -168,10 +163,14 @@ def _robustness(
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """What a change of the rows costs each model, over rows on which all count the same answer whole; see `shift_facts`."""
-    pairs, rows = _pairs(of_set, index, HALVES if HALVES in of_set else "eval", changed)
+    """What a change of the rows costs each model, over rows on which all count the same answer whole; see `shift_facts`.
+
+    `left_out` counts the other clean rows: the changed one was refused, was not made, or its answer was cut.
+    """
+    clean = HALVES if HALVES in of_set else "eval"
+    pairs, rows = _pairs(of_set, index, clean, changed)
     whole = np.flatnonzero(np.logical_and.reduce([same_answers(*pair) for pair in pairs.values()]))
-    left_out = len(index[changed].rows) - len(whole)
+    left_out = len(index[clean].rows) - len(whole)
     if not len(whole):
         return {"rows": 0, "left_out": left_out, "models": {}, "extra": None}
     scale = 1.0 / np.log(2.0) if headline.unit == "bits" else 1.0
@@ -188,17 +187,21 @@ def _counterfactual(
     of_set: dict[str, dict[str, Rows]], index: dict[str, RowIndex], *, resamples: int, seed: int
 ) -> dict[str, Any]:
     """What swapping a term changes in teacher, student and control, and their differences: the share of answers that become
-    others, or of a language model how far the likelihood of the same answer, or of the text, moves."""
+    others, or of a language model how far the likelihood of the same answer, or of the text, moves.
+
+    Where no swapped row has its clean one beside it, there are 0 rows and no numbers.
+    """
     settings: Any = {"resamples": resamples, "seed": seed}
     pairs, rows = _pairs(of_set, index, UNSWAPPED if UNSWAPPED in of_set else "eval", SWAPPED)
     classifies = "pred" in pairs["student"][0]
     metric, paired = (FLIPS, flip_rows) if classifies else (MOVED, moved_rows)
+    about = {"rows": len(rows.rows), "metric": metric.name, "title": metric.title}
+    if not rows.rows:
+        return {**about, "models": {}, "drift": None, "inherited": None}
     units = {name: rows.units(paired(*pair)) for name, pair in pairs.items()}
     student, control = units["student"], units.get("hard_only")
     return {
-        "rows": len(rows.rows),
-        "metric": metric.name,
-        "title": metric.title,
+        **about,
         "models": {name: interval(metric, each, **settings).as_json() for name, each in units.items()},
         "drift": difference(metric, student, units["teacher"], **settings).as_json(),
         "inherited": None if control is None else difference(metric, student, control, **settings).as_json(),

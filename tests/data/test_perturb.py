@@ -6,7 +6,7 @@ import tiny
 from stillhouse.data.encode import IGNORED, encode_completion, runs
 from stillhouse.data.formats import Row, with_id
 from stillhouse.data.perturb import (
-    KINDS,
+    CHANGES,
     asked_texts,
     halves,
     in_pieces,
@@ -27,7 +27,7 @@ ROWS: list[Row] = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CHANGES)
 def test_a_change_follows_from_seed_and_row_and_keeps_id_and_label(kind: str) -> None:
     one, again, other = (perturbed(ROWS, [kind], seed)[f"eval_{kind}"] for seed in (1, 1, 2))
     assert one == again
@@ -62,7 +62,7 @@ def texts(count: int) -> list[Row]:
     ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CHANGES)
 def test_of_a_plain_text_only_the_first_half_is_changed_and_only_the_second_is_counted(kind: str) -> None:
     tokenizer, rows = tiny.language_tokenizer(), texts(12)
     clean = halves(in_pieces(rows, lambda text: [text]))

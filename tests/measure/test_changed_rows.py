@@ -65,7 +65,9 @@ def test_what_a_change_costs_is_measured_on_the_rows_that_both_sides_count_whole
     sets, kept, truth = drawn
     facts = found_in(sets, kept)["robustness"]["eval_typos"]
     mine = [name for name in sets["eval_typos"] if name not in ("gone", "r9")]
-    assert (facts["rows"], facts["left_out"]) == (len(mine), 2)
+    refused = set(sets["eval_halves"]) - set(sets["eval_typos"])
+    assert len(refused) == 4 and facts["rows"] == len(mine)
+    assert facts["left_out"] == len(refused) + 1, "of the clean rows: those refused, and the one cut off"
     expected = {}
     for model in MODELS:
         total = sum(truth["size"]["eval_halves", name] for name in mine) * np.log(2.0)
@@ -124,3 +126,12 @@ def test_where_no_answer_fits_on_both_sides_it_is_said_and_no_number_is_made_up(
     before, after = statistics([1.0, 3.0], [10.0, 8.0]), statistics([2.0, 9.0], [4.0, 5.0])
     found = found_in(sets, {key: {"eval": before, "eval_longer": after} for key in MODELS})
     assert found["robustness"]["eval_longer"] == {"rows": 0, "left_out": 2, "models": {}, "extra": None}
+
+
+@pytest.mark.parametrize("column", ["pred", "nll"])
+def test_swapped_rows_without_their_clean_ones_end_no_run_and_make_up_no_number(column: str) -> None:
+    sets = {"eval": ["a", "b"], "eval_swapped": ["c", "d"]}
+    rows = statistics([1.0, 3.0], [10.0, 8.0]) | ({"pred": np.eye(2)} if column == "pred" else {})
+    facts = found_in(sets, {key: dict.fromkeys(sets, rows) for key in MODELS})["counterfactual"]
+    assert (facts["rows"], facts["metric"]) == (0, "flips" if column == "pred" else "moved")
+    assert (facts["models"], facts["drift"], facts["inherited"]) == ({}, None, None)

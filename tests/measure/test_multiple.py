@@ -9,6 +9,7 @@ from stillhouse.measure import (
     FINE_BINS,
     LM_METRICS,
     TEMPERATURES,
+    best_temperature,
     claimed,
     classification_rows,
     clustered,
@@ -176,6 +177,53 @@ def test_a_limit_beyond_the_temperatures_that_were_tried_is_not_known() -> None:
     found = mended(language_rows(1.75, spread=0.8), alone, **FEW)
     assert found["intervals"]["temperature"]["low"] < found["temperature"]
     assert found["intervals"]["temperature"]["high"] is None
+
+
+def logit_rows(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    return classification_rows(softmax(logits), labels)
+
+
+def test_the_limits_of_a_classifiers_temperature_hold_it_and_are_none_beyond_what_was_tried() -> None:
+    """Few sure rows: resampled temperatures reach the end of what is tried, and what is reflected must not hide that."""
+    ended = 0
+    for seed in range(30):
+        generator = np.random.default_rng([3, seed])
+        logits = generator.normal(size=(60, 2)) * 3
+        labels = (softmax(logits).cumsum(1) < generator.random((60, 1))).sum(1)
+        rows = logit_rows(logits, labels)
+        found = mended(rows, alone, resamples=200, seed=seed)
+        limits, best = found["intervals"]["temperature"], found["temperature"]
+        assert limits["value"] == best
+        assert limits["low"] is None or best * np.exp(-1.5) < limits["low"] <= best
+        assert limits["high"] is None or best <= limits["high"]
+        drawn = [
+            best_temperature(rows["log_probs"][some], labels[some])
+            for some in generator.integers(0, 60, size=(100, 60))
+        ]
+        if np.mean(np.array(drawn) < best * np.exp(-1.6)) > 0.06:
+            ended += 1
+            assert limits["low"] is None
+    assert ended, "or nothing was tried"
+
+
+def test_where_all_documents_are_alike_the_temperature_still_lies_in_its_interval(
+    overconfident: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Every resample has the same curve, whose parabola is a little beside the best temperature of the rows."""
+    logits, labels = (np.concatenate([part[:40]] * 50) for part in overconfident)
+    documents = [str(n // 40) for n in range(2000)]
+    found = mended(logit_rows(logits, labels), lambda rows: clustered(rows, documents), **FEW)
+    limits = found["intervals"]["temperature"]
+    assert limits["low"] <= found["temperature"] <= limits["high"]
+    assert 0 < limits["high"] - limits["low"] < 0.01 * found["temperature"]
+
+
+def test_a_model_that_is_always_right_has_a_coldest_temperature_and_no_interval() -> None:
+    labels = np.arange(60) % 2
+    found = mended(logit_rows(4.0 * np.eye(2)[labels], labels), alone, **FEW)
+    assert found["temperature"] == pytest.approx(0.01, rel=1e-5)
+    limits = found["intervals"]["temperature"]
+    assert (limits["low"], limits["high"]) == (None, None) and "coldest" in limits["note"]
 
 
 def test_too_few_rows_mend_nothing(overconfident: tuple[np.ndarray, np.ndarray]) -> None:

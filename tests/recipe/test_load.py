@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from stillhouse.errors import RecipeError
+from stillhouse.held_out import MADE
 from stillhouse.recipe import FromTeacher, Recipe, load_recipe, parse_recipe
 from stillhouse.recipe.text import recipe_text
 
@@ -162,6 +163,10 @@ def test_whole_numbers_are_numbers() -> None:
     ({"objective": [{"kind": "forward_kl"}, {"kind": "forward_kl", "temperature": 2.0}]}, "objective: terms ask for temperatures"),
     ({"evaluate__also": [{"name": "a", "source": "x"}, {"name": "a", "source": "y"}]}, "evaluate.also: names must differ"),
     ({"evaluate__also": [{"name": "train", "source": "x"}]}, "evaluate.also: names must differ"),
+    *(
+        ({"evaluate__also": [{"name": name, "source": "x"}]}, f"the name {name} is kept for rows that are changed")
+        for name in (*MADE, "year_by_teacher")
+    ),
     ({"data__train__format": "labelled"}, "data.train.format: labelled does not fit task: causal_lm"),
     ({"data__train__sha256": "abc"}, "data.train.sha256: must be 64 hexadecimal digits"),
     ({"name": "a/b"}, "name: must match"),

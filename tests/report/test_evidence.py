@@ -80,11 +80,23 @@ def test_what_was_counted_of_changed_texts_is_said_beside_the_numbers() -> None:
     results["counterfactual"] |= {"metric": "moved", "title": "difference that a term makes"}
     found = {section.title.partition(":")[0]: section for section in sections(results)}
     assert "second half" in found["Changed rows"].says[0]
-    assert found["Changed rows"].says[1].startswith("Typos: 3 rows are left out")
+    assert found["Changed rows"].says[1] == (
+        "Typos: 3 rows are left out, for they have no partner whose answer fits in whole."
+    )
     assert found["Changed rows"].rows[0][0] == "typos (40 rows)"
     assert "without its sign" in found["Swapped terms"].says[0]
     assert found["Swapped terms"].rows[0][0] == "difference that a term makes (30 rows)"
     assert "second half" not in str(sections(planted()))
+
+
+def test_swapped_rows_that_nothing_stands_beside_say_so_in_the_place_of_numbers() -> None:
+    results = planted()
+    results["counterfactual"] |= {"rows": 0, "models": {}, "drift": None, "inherited": None}
+    (found,) = [section for section in sections(results) if section.title == "Swapped terms"]
+    assert found.says == [
+        "No row is measured both with its term and with the other one, so there is nothing to compare."
+    ]
+    assert found.rows == [["answers that change (0 rows)", "–", "–", "–", "–"]]
 
 
 def test_a_run_without_such_numbers_has_no_such_sections() -> None:

@@ -3,10 +3,10 @@
 from typing import Any, get_args
 
 from report_fixtures import classifier, language_model, measured
-from stillhouse.data.perturb import SWAPPED
+from stillhouse.data.perturb import CHANGES
+from stillhouse.held_out import BY_TEACHER, HALVES, KINDS, MADE, PARAPHRASE, SWAPPED, UNSWAPPED
 from stillhouse.recipe.outputs import Evaluate
-from stillhouse.report.verdict import OF_THE_SOURCE, failed_claims, verdict
-from stillhouse.steps.asking import BY_TEACHER
+from stillhouse.report.verdict import failed_claims, verdict
 
 
 def _with_headline(value: float, better: bool | None) -> dict[str, Any]:
@@ -108,7 +108,12 @@ def test_a_run_that_measured_no_other_domain_says_so_and_how_to():
 
 def test_every_set_that_is_made_of_the_held_out_rows_is_known_to_be_of_the_source():
     made = get_args(get_args(Evaluate.model_fields["perturb"].annotation)[0])
-    assert set(OF_THE_SOURCE) == {"eval", *(f"eval_{kind}" for kind in made), SWAPPED, f"eval{BY_TEACHER}"}
+    assert set(made) == set(KINDS) == {*CHANGES, PARAPHRASE}
+    beside = {SWAPPED, HALVES, UNSWAPPED, f"eval{BY_TEACHER}"}
+    assert set(MADE) == {f"eval_{kind}" for kind in made} | beside
+    results = language_model()
+    results["datasets"] = dict.fromkeys(["eval", *MADE], results["datasets"]["eval"])
+    assert any(claim.startswith("Other domains: nothing") for claim in failed_claims(results))
 
 
 def test_a_student_that_is_no_smaller_faster_or_better_than_nothing_is_told_so():

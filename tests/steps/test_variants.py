@@ -19,6 +19,7 @@ from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.runner import run_stages
 from stillhouse.steps import variants, writing
+from stillhouse.tasks import make_task
 
 
 class Reverses:
@@ -89,12 +90,35 @@ def asked_for(tmp_path: Path, held: list[Row], **evaluate: Any) -> dict[str, lis
     wanted = SimpleNamespace(**{"perturb": [], "swap": [], "rows": None, **evaluate})
     data = SimpleNamespace(writer=None, max_length=32)
     recipe = SimpleNamespace(evaluate=wanted, task="classification", seed=0, data=data)
+    task = make_task("classification", load_tokenizer(tmp_path / "teacher"), 32, ["x"])
     models = {"teacher": {"folder": str(tmp_path / "teacher")}}
-    return variants.variants(recipe, held, None, models, tmp_path / "prepare", Silent())  # type: ignore[arg-type]
+    return variants.variants(recipe, held, task, models, tmp_path / "prepare", Silent())  # type: ignore[arg-type]
 
 
 def labelled(*texts: str) -> list[Row]:
     return [with_id({"where": f"f:{n}", "text": text, "label": "x"}) for n, text in enumerate(texts)]
+
+
+def test_prompts_whose_terms_are_swapped_are_those_that_are_measured(tmp_path: Path) -> None:
+    """The first rows cannot be used, and those with a term are not the first: the changed ones are of what `rows` leaves."""
+    tiny.save_language_model(tmp_path / "teacher")
+    task = make_task("causal_lm", load_tokenizer(tmp_path / "teacher"), 24)
+    prompts = ["good " * 40, "seven", "good eight", "nine", "bad ten", "good eleven"]
+    rows = [
+        with_id({"where": f"f:{n}", "prompt": prompt, "completion": " yes"})
+        for n, prompt in enumerate(prompts)
+    ]
+    wanted = SimpleNamespace(perturb=["capitals"], swap=[["good", "bad"]], rows=4)
+    recipe = SimpleNamespace(evaluate=wanted, task="causal_lm", seed=0)
+    made = variants.variants(recipe, rows, task, {}, tmp_path / "prepare", Silent())
+    measured = [example.row for example in task.encode([dict(row) for row in rows])[0][:4]]
+    assert measured == [row["id"] for row in rows[1:5]], "the first is too long"
+    assert [row["id"] for row in made["eval_capitals"]] == measured
+    assert [(row["id"], row["prompt"]) for row in made["eval_swapped"]] == [
+        (rows[2]["id"], "bad eight"),
+        (rows[4]["id"], "good ten"),
+    ]
+    assert variants.variants(recipe, rows[:1], task, {}, tmp_path, Silent()) == {}, "`eval` itself says so"
 
 
 def test_a_paraphrase_keeps_id_and_label_and_what_is_none_is_left_out(

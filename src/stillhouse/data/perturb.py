@@ -20,11 +20,6 @@ from .formats import Row, with_id
 
 TYPOS, DROPPED = 0.15, 0.15
 """Share of the words that get a typo, or are left out."""
-PARAPHRASE = "paraphrase"
-"""The one change that a model writes (`steps.variants`)."""
-SWAPPED = "eval_swapped"
-HALVES, UNSWAPPED = "eval_halves", "eval_unswapped"
-"""What changed plain texts are compared with: the same pieces of text as they are."""
 
 Draw = np.random.Generator
 WORD = re.compile(r"\w+")
@@ -35,7 +30,7 @@ def perturbed(rows: Iterable[Row], kinds: Sequence[str], seed: int) -> dict[str,
     some = list(rows)
     return {
         f"eval_{kind}": [
-            _changed(row, KINDS[kind], np.random.default_rng(draw_seed(seed, kind, row["id"])))
+            _changed(row, CHANGES[kind], np.random.default_rng(draw_seed(seed, kind, row["id"])))
             for row in some
         ]
         for kind in kinds
@@ -162,7 +157,7 @@ def longer(text: str, _: Draw) -> str:
     return f"{text} {text}"
 
 
-KINDS: dict[str, Callable[[str, Draw], str]] = {
+CHANGES: dict[str, Callable[[str, Draw], str]] = {
     "typos": typos, "capitals": capitals, "drop_words": drop_words, "longer": longer,
 }  # fmt: skip
 

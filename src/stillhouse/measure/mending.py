@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .calibration import best_temperature
+from .calibration import COLDEST, HOTTEST, best_temperature
 from .intervals import ROUNDING, Interval, interval
 from .metrics import CLASSIFICATION_METRICS, FloatArray, IntArray, Metric, Rows, classification_rows, ratio
 
@@ -21,6 +21,9 @@ FEWEST = 40
 
 REACH, STEPS = 1.5, 31
 """A classifier's resampled temperatures are sought up to so far, in logarithms, from the best one; places looked at."""
+AT_END = 1e-6
+"""So near to an end, as a share of it, the search of a best temperature has found no inside."""
+NO_OTHER_SIDE = "there is no interval: the best temperature is the coldest or hottest that is tried."
 
 Found = dict[str, Any]
 
@@ -53,7 +56,7 @@ def _classifier(rows: Rows, units: Callable[[Rows], Rows], settings: Any) -> Fou
     places = best * np.exp(np.linspace(-REACH, REACH, STEPS))
     cooled = {"nll_at": _nll_at(scores_NC, truth_N, places), "nll_at_count": np.ones(len(truth_N))}
     found: Found = {"temperature": best}
-    limits = {"temperature": replace(_temperature(units(cooled), places, settings, biased=True), value=best)}
+    limits = {"temperature": _around(best, units(cooled), places, settings)}
     before, after = units(rows), units(classification_rows(after_NC, truth_N))
     for name in ("nll", "ece"):
         metric = CLASSIFICATION_METRICS[name]
@@ -84,18 +87,38 @@ def _language_model(rows: Rows, settings: Any) -> Found | None:
     return values | missing | {"intervals": {name: each.as_json() for name, each in limits.items()}}
 
 
+def _around(best: float, rows: Rows, places: FloatArray, settings: Any) -> Interval:
+    """A classifier's `best` temperature between its limits; none where it is the coldest or the hottest that is tried.
+
+    `best` is sought on the rows themselves, and the resampled ones on parabolas between `places`, so the limits are made to hold it.
+    """
+    if not COLDEST * (1 + AT_END) < best < HOTTEST * (1 - AT_END):
+        return Interval(best, None, None, NO_OTHER_SIDE)
+    found = _temperature(rows, places, settings, biased=True)
+    return replace(
+        found,
+        value=best,
+        low=None if found.low is None else min(found.low, best),
+        high=None if found.high is None else max(found.high, best),
+    )
+
+
 def _temperature(rows: Rows, places: FloatArray, settings: Any, biased: bool = False) -> Interval:
-    """The best temperature between `places` [T]; a limit that lies at their end is not known, for it may lie beyond.
+    """The best temperature between `places` [T]; a limit is not known where that of the resamples lies at their end, for it may
+    lie beyond, nor where it was moved beyond.
 
     Args: biased: whether few rows make it too hot, as a classifier's; see `Metric.biased`.
     """
     metric = _of_curve("temperature", lambda nats_T: np.exp(_lowest(np.log(places), nats_T)[0]))
-    found = interval(replace(metric, biased=biased), rows, **settings)
-    low, high = found.low, found.high
+    plain = interval(metric, rows, **settings)
+    found = interval(replace(metric, biased=True), rows, **settings) if biased else plain
+    lows, highs = (plain.low, found.low), (plain.high, found.high)
     return replace(
         found,
-        low=None if low is None or low <= places[0] * (1 + ROUNDING) else low,
-        high=None if high is None or high >= places[-1] * (1 - ROUNDING) else high,
+        low=None if any(low is None or low <= places[0] * (1 + ROUNDING) for low in lows) else found.low,
+        high=None
+        if any(high is None or high >= places[-1] * (1 - ROUNDING) for high in highs)
+        else found.high,
     )
 
 

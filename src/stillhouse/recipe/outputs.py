@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from ..held_out import BY_TEACHER, MADE
 from .api import Api
 from .data import Also, Sha256
 from .section import Section
@@ -103,8 +104,8 @@ class Evaluate(Section):
     speed: bool = True
     """Measure speed and memory of teacher and student, which takes half a minute; a plan does so once for each shape."""
     speed_batch: PositiveInt | None = None
-    """Rows of a batch whose speed and memory are measured; 32 for a classifier, and for a language model 4 read (2 on a processor)
-    and 8 written, if not given."""
+    """Rows of a batch whose speed is measured, and of the one that is read where peak memory is (two tokens are written then, and
+    no more); 32 for a classifier, and for a language model 4 read (2 on a processor) and 8 written, if not given."""
     baselines: list[Literal["tfidf", "majority", "uniform"] | Baseline] = []
     """Who else reads the held-out rows.  Classification: `tfidf` (words and word pairs with a logistic regression, trained on the
     labelled training rows; needs the extra `eval`), `majority`, `uniform`.  Any task: another model, {name: …, model: …}."""
@@ -150,11 +151,10 @@ class Evaluate(Section):
         names = [also.name for also in self.also]
         if len(set(self.perturb)) != len(self.perturb):
             raise ValueError("perturb: names one kind twice; name each once")
-        made = {f"eval_{kind}" for kind in [*self.perturb, *["halves"] * bool(self.perturb)]}
-        made |= {"eval_swapped", "eval_unswapped"} if self.swap else set()
-        if made & set(names):
+        made = [name for name in names if name in MADE or name.endswith(BY_TEACHER)]
+        if made:
             raise ValueError(
-                f"also: the name {min(made & set(names))} is that of the changed rows; choose another"
+                f"also: the name {made[0]} is kept for rows that are changed, or answered by the teacher; choose another"
             )
         taken = {"train", "eval", "unlabelled", "validation", "extra"} & set(names)
         if taken or len(set(names)) != len(names):

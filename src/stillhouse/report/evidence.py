@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..held_out import HALVES
 from .numbers import MISSING, beside, count, in_words, known, number, percent, with_interval
 from .table import Results, dataset_names, metric_title
 
@@ -136,6 +137,10 @@ def _counterfactual(results: Results) -> Section | None:
         with_interval(found["drift"]),
     ]
     says = [] if found["metric"] == "flips" else [MOVED_SAYS]
+    if not found["rows"]:
+        says = [
+            "No row is measured both with its term and with the other one, so there is nothing to compare."
+        ]
     return Section("Swapped terms", says, ["", *WHO, "student less teacher"], [row])
 
 
@@ -150,10 +155,10 @@ def _robust(results: Results) -> Section | None:
         for kind, each in found.items()
     ]
     title = f"Changed rows: {metric_title(results, results['metric'])} less that on the clean ones"
-    says = [HALVES_SAYS] if "eval_halves" in dataset_names(results) else []
+    says = [HALVES_SAYS] if HALVES in dataset_names(results) else []
     says += [
-        f"{kind.removeprefix('eval_').replace('_', ' ').capitalize()}: {each['left_out']:,} rows are left out, for the answer did "
-        "not fit in whole."
+        f"{kind.removeprefix('eval_').replace('_', ' ').capitalize()}: {each['left_out']:,} rows are left out, for they have "
+        "no partner whose answer fits in whole."
         for kind, each in found.items()
         if each["left_out"]
     ]

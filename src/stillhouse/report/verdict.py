@@ -8,14 +8,9 @@ chance, and null where it is not.
 from collections.abc import Iterator
 from typing import Any
 
+from ..held_out import MADE
 from .numbers import count, in_words, known, number, percent, with_interval
 from .table import Results, dataset_names, higher_is_better, metric_names, metric_title
-
-OF_THE_SOURCE = (
-    *("eval", "eval_typos", "eval_capitals", "eval_drop_words", "eval_longer", "eval_swapped"),
-    "eval_by_teacher",
-)
-"""Data sets that are the source's held-out rows: as they are, changed, or answered by a teacher that was asked."""
 
 
 def gains(results: Results) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -195,7 +190,7 @@ def _against_before(results: Results) -> Iterator[str]:
 
 
 def _elsewhere(results: Results) -> Iterator[str]:
-    if set(dataset_names(results)) <= set(OF_THE_SOURCE):
+    if set(dataset_names(results)) <= {"eval", *MADE}:
         yield (
             "Other domains: nothing was measured beyond the held-out rows of the source; name another data set in evaluate.also."
         )

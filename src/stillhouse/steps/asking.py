@@ -19,6 +19,7 @@ from ..data.formats import Row
 from ..data.load import read_raw
 from ..errors import DataError
 from ..files import atomic, hash_json, hash_path, read_jsonl, write_jsonl
+from ..held_out import BY_TEACHER
 from ..progress import Watch
 from ..recipe import Api
 from ..recipe.filter import Filter
@@ -37,8 +38,6 @@ from ..teachers.said import (
 )
 from .prepare import WRITTEN
 
-BY_TEACHER = "_by_teacher"
-"""Ends the name of a data set whose answers are the teacher's, where the rows have their own."""
 Rows = list[dict[str, Any]]
 
 

@@ -11,11 +11,12 @@ from ..cost import costs, shared_by_shape
 from ..data.encode import Example, read_examples
 from ..evaluate import Evaluation, index_of, texts_of
 from ..files import read_jsonl
+from ..held_out import BY_TEACHER
 from ..pipeline import Results
 from ..progress import Watch
 from ..samples import Writing, answered, classified, furthest_apart
 from ..tasks import Task
-from .asking import BY_TEACHER, heard_of, what_was_said
+from .asking import heard_of, what_was_said
 from .prepare import located
 
 

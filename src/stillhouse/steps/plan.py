@@ -32,14 +32,9 @@ from ..teachers.local import LocalTeacher
 from ..train.features import FEATURES
 from ..train.objective import Layers, Objective
 from .asking import stand_ins, what_asking_takes
-<<<<<<< HEAD
-from .naming import ROWS, make_namer, ways_of
-from .prepare import WRITTEN, task_of
-=======
 from .fetching import dtype_name
 from .naming import ROWS, is_chosen, make_namer, ways_of
-from .prepare import task_of
->>>>>>> fixa
+from .prepare import WRITTEN, task_of
 from .students import passes, shape_of
 from .training import HARD_ONLY, attend_fast, beside, labelled, steps_of
 

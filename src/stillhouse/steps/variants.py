@@ -7,22 +7,11 @@ from typing import Any
 from ..data.encode import runs
 from ..data.filters.texts import words
 from ..data.formats import Row
-from ..data.perturb import (
-    HALVES,
-    PARAPHRASE,
-    SWAPPED,
-    UNSWAPPED,
-    asked_texts,
-    halves,
-    in_pieces,
-    perturbed,
-    reworded,
-    swapped,
-    wholes,
-)
+from ..data.perturb import asked_texts, halves, in_pieces, perturbed, reworded, swapped, wholes
 from ..data.templates import fill
 from ..data.written import said
 from ..errors import DataError
+from ..held_out import HALVES, PARAPHRASE, SWAPPED, UNSWAPPED
 from ..progress import Watch
 from ..recipe import generate as kinds
 from ..tasks import Task
@@ -40,8 +29,11 @@ def variants(
     plain = recipe.task == "causal_lm" and "text" in rows[0]
     if plain:  # half a window, so that what gets longer still fits
         rows = in_pieces(rows, lambda text: runs(text, task.tokenizer, max(2, task.max_length // 2)))
-    if wanted.rows and (plain or recipe.task == "classification"):
-        rows = rows[: wanted.rows]  # the same ones that are measured
+        rows = rows[: wanted.rows]
+    else:
+        rows = _measured(rows, task, wanted.rows)
+        if not rows:  # which whoever encodes `eval` says better
+            return {}
     found: dict[str, list[Row]] = {}
     if wanted.perturb:
         clean = rows
@@ -53,7 +45,7 @@ def variants(
         drawn = [kind for kind in wanted.perturb if kind != PARAPHRASE]
         found |= perturbed(clean, drawn, recipe.seed)
         if PARAPHRASE in wanted.perturb:
-            found[f"eval_{PARAPHRASE}"] = paraphrased(recipe, clean[: wanted.rows], models, place, watch)
+            found[f"eval_{PARAPHRASE}"] = paraphrased(recipe, clean, models, place, watch)
     if wanted.swap:
         some = _some(
             swapped(rows, wanted.swap),
@@ -65,6 +57,13 @@ def variants(
             found[UNSWAPPED] = wholes(row for row in rows if row["id"] in changed)
         found[SWAPPED] = wholes(some) if plain else some
     return found
+
+
+def _measured(rows: list[Row], task: Task, most: int | None) -> list[Row]:
+    """The rows that the examples of `eval` are made of, so that each changed row is measured beside its clean one."""
+    examples, _ = task.encode([dict(row) for row in rows])
+    used = {example.row for example in examples[:most]}
+    return [row for row in rows if row["id"] in used]
 
 
 def paraphrased(
