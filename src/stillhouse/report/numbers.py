@@ -37,10 +37,10 @@ def size(value: float | None) -> str:
 
 
 def duration(value: float | None) -> str:
-    """3.14 seconds -> '3.1 s'; 0.0123 -> '12.3 ms'; 125 -> '2 min 05 s'; 3725 -> '1 h 02 min'."""
+    """3.14 seconds -> '3.1 s'; 0.183 -> '183 ms'; 0.0123 -> '12.3 ms'; 125 -> '2 min 05 s'; 3725 -> '1 h 02 min'."""
     if value is None or not known(value):
         return MISSING
-    if 0 < value < 0.1:
+    if 0 < value < 0.9995:  # two medians of 0.2 s may be a tenth apart
         return f"{1000 * value:.{0 if value >= 0.01995 else 1}f} ms"
     if value < 59.95:
         return f"{value:.1f} s"
