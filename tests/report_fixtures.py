@@ -242,18 +242,20 @@ def plan_row(name: str, value: float, parameters: int, up: bool = True) -> dict[
     return {
         "name": name, "about": "<script>alert(1)</script>", "runs": [name], "needs": [], "metric": "accuracy",
         "higher_is_better": up, "quality": {"value": value, "low": value - 0.02, "high": value + 0.02, "seeds": 1},
+        "also": {"emails": {"value": value - 0.1, "low": value - 0.15, "high": value - 0.05, "seeds": 1}},
         "retention": None, "gain": None, "parameters": parameters, "seconds": 3.0, "taken": {},
     }  # fmt: skip
 
 
 def plan(better: bool | None, value: float = 0.04, **changes: Any) -> dict[str, Any]:
     """A plan's results: one comparison."""
-    gap = {"of": "chain", "against": "direct", "metric": "accuracy", "value": value, "low": value - 0.01,
+    gap = {"of": "chain", "against": "direct", "on": "eval", "metric": "accuracy", "value": value, "low": value - 0.01,
            "high": value + 0.01, "better": better, "seeds": 3}  # fmt: skip
+    elsewhere = {**gap, "on": "emails", "value": 0.5, "low": 0.4, "high": 0.6, "better": True}
     metrics = {"accuracy": {"title": "accuracy", "unit": "share", "higher_is_better": True}}
     return {
         "plan": "assistants", "name": "toy", "description": "", "created": "now", "version": "0", "task": "classification",
         "metric": "accuracy", "metrics": metrics, "machine": {}, "teacher": {"metrics": {"eval": {}}, "parameters": 9},
-        "runs": [plan_row("chain", 0.8, 10), plan_row("direct", 0.76, 10)], "comparisons": [gap], "product": "chain",
+        "runs": [plan_row("chain", 0.8, 10), plan_row("direct", 0.76, 10)], "comparisons": [gap, elsewhere], "product": "chain",
         "notes": [], "seconds": 6.0, **changes,
     }  # fmt: skip

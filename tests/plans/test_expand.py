@@ -374,13 +374,43 @@ def test_a_chain_that_can_be_is_not_refused(tmp_path: Path) -> None:
 # ── sizes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_sizes_between_are_evenly_spaced_in_magnitude() -> None:
+def described(folder: Path, **config: Any) -> Path:
+    """A teacher of which only the configuration is there."""
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_sizes_between_are_evenly_spaced_in_magnitude(tmp_path: Path) -> None:
     student = parse_recipe(BASE | {"student": {"from_teacher": {"layers": 2}}}).student
-    made = between(student, {"num_hidden_layers": 32}, 3)
+    made = between(student, described(tmp_path, num_hidden_layers=32), 3)
     assert [one["from_teacher"]["layers"] for one in made] == [16, 8, 4]
 
 
-def test_a_width_between_can_be_divided_by_the_heads() -> None:
+def test_an_assistant_is_between_in_width_as_well_and_of_a_shape_that_the_family_can_have(
+    tmp_path: Path,
+) -> None:
+    """Heads of a BERT are hidden_size ÷ heads wide: 16 here, so that 45 is no width."""
+    tiny.save_classifier(tmp_path / "teacher", layers=4, width=64)
+    cut = {"layers": [0, 3], "hidden_size": 32, "intermediate_size": 40}
+    student = parse_recipe(BASE | {"student": {"from_teacher": cut}}).student
+    made = between(student, tmp_path / "teacher", 1)
+    assert made == [{"from_teacher": {"layers": 3, "intermediate_size": 72, "hidden_size": 48}}]
+    widths = parse_recipe(BASE | {"student": {"from_teacher": {"intermediate_size": 32}}}).student
+    assert between(widths, tmp_path / "teacher", 1) == [{"from_teacher": {"intermediate_size": 64}}]
+
+
+def test_named_layers_are_the_teachers_and_an_assistant_gives_as_many() -> None:
+    """Layer 5 of a teacher of six is none of an assistant of three."""
+    found = runs_of(
+        student={"from_teacher": {"layers": [0, 5], "rows": 32}},
+        plan={"kind": "assistants", "sizes": [{"from_teacher": {"layers": 3}}]},
+    )
+    assert found["student"].values["student"]["from_teacher"]["layers"] == 2
+    assert found["student"].values["student"]["from_teacher"]["rows"] == 32
+    assert found["direct"].values["student"]["from_teacher"]["layers"] == [0, 5]
+
+
+def test_a_width_between_can_be_divided_by_the_heads(tmp_path: Path) -> None:
     config = {"hidden_size": 96, "num_attention_heads": 3, "num_hidden_layers": 2, "initializer_range": 0.05}
     student = parse_recipe(BASE | {"student": {"from_config": {"config": config}}}).student
     teacher = {
@@ -389,16 +419,16 @@ def test_a_width_between_can_be_divided_by_the_heads() -> None:
         "num_hidden_layers": 6,
         "initializer_range": 0.02,
     }
-    made = between(student, teacher, 1)[0]["from_config"]["config"]
+    made = between(student, described(tmp_path, **teacher), 1)[0]["from_config"]["config"]
     assert made["hidden_size"] == 192 and made["hidden_size"] % made["num_attention_heads"] == 0
     assert made["num_hidden_layers"] == 3
     assert made["initializer_range"] == 0.05
 
 
-def test_no_room_for_an_assistant_is_said() -> None:
+def test_no_room_for_an_assistant_is_said(tmp_path: Path) -> None:
     student = parse_recipe(BASE | {"student": {"from_teacher": {"layers": 2}}}).student
     with pytest.raises(RecipeError, match=r"no 2 sizes between 4 and 2 layers"):
-        between(student, {"num_hidden_layers": 4}, 2)
+        between(student, described(tmp_path, num_hidden_layers=4), 2)
 
 
 def test_sizes_are_chosen_from_the_teachers_own_configuration(tmp_path: Path) -> None:

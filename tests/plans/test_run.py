@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import tiny
 from plans.kitchen import asked, classifier
 from stillhouse.files import read_json
 from typed import Said, hurried, stillhouse, write_recipe
@@ -20,12 +21,22 @@ def run(inputs: Path, folder: Path, *words: object, **changes: Any) -> Said:
         return stillhouse("run", recipe, "--folder", folder, *words)
 
 
+def sweeping(inputs: Path) -> dict[str, Any]:
+    """What makes the recipe a sweep that reads a further data set."""
+    plain = classifier(inputs)
+    more = inputs / "more.csv"
+    if not more.exists():
+        tiny.labelled_file(more, rows=20, seed=9)
+    also = [{"source": str(more), "name": "elsewhere"}]
+    return {"sweep": SWEEP, "evaluate": {**plain["evaluate"], "also": also}}
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
     """A finished sweep of four runs, and what the teacher was asked for it."""
     inputs = tmp_path_factory.mktemp("sweep")
     with asked() as counts:
-        said = run(inputs, inputs / "swept", sweep=SWEEP)
+        said = run(inputs, inputs / "swept", **sweeping(inputs))
     assert said.code == 0, said.err
     return inputs, counts
 
@@ -58,10 +69,13 @@ def test_each_run_is_an_ordinary_run_that_the_same_recipe_would_have_made(
 def test_the_table_has_each_runs_own_numbers(swept: tuple[Path, list[int]]) -> None:
     folder = swept[0] / "swept"
     found = read_json(folder / "results.json")
-    assert len(found["comparisons"]) == 3
+    assert [gap["on"] for gap in found["comparisons"]] == 3 * ["eval"] + 3 * ["elsewhere"]
     for row in found["runs"]:
         own = read_json(folder / "runs" / row["runs"][0] / "results.json")
         assert row["quality"]["value"] == own["student"]["metrics"]["eval"]["accuracy"]["value"]
+        assert (
+            row["also"]["elsewhere"]["value"] == own["student"]["metrics"]["elsewhere"]["accuracy"]["value"]
+        )
     page = (folder / "report.html").read_text()
     assert "learning_rate 0.003, temperature 4" in page
     assert "<script" not in page and "http://" not in page.replace("http://www.w3.org", "")
@@ -75,7 +89,7 @@ def test_the_second_time_nothing_runs_and_nothing_is_asked(
     shutil.copytree(inputs / "swept", folder)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("DONE.json")}
     with asked() as counts:
-        said = run(inputs, folder, sweep=SWEEP)
+        said = run(inputs, folder, **sweeping(inputs))
     assert said.code == 0, said.err
     assert counts == []
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("DONE.json")} == before

@@ -4,7 +4,7 @@ import pytest
 
 from report_fixtures import plan as found
 from report_fixtures import plan_row as row
-from stillhouse.report.plan_charts import pareto_points
+from stillhouse.report.plan_charts import pareto_points, plan_charts
 from stillhouse.report.plan_page import render_plan
 from stillhouse.report.plan_verdict import plan_verdict
 
@@ -30,6 +30,14 @@ def test_a_metric_that_should_be_low_is_turned_so_that_better_is_a_positive_numb
         "better than direct in perplexity by 0.040 [0.030, 0.050]"
         in plan_verdict(found(True, -0.04, metrics=metrics, runs=rows))[0]
     )
+
+
+def test_what_holds_on_another_data_set_is_said_apart_and_has_a_column_and_a_picture() -> None:
+    results = found(None, 0.004)
+    assert "on emails by 0.50 [0.40, 0.60]" in plan_verdict(results)[1]
+    page = render_plan(results, "")
+    assert "quality on emails" in page
+    assert [chart.identity for chart in plan_charts(results)][:2] == ["compared", "compared-emails"]
 
 
 def test_text_stays_text_and_nothing_is_asked_for_from_elsewhere() -> None:

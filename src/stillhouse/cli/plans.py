@@ -201,14 +201,14 @@ def result(found: dict[str, Any], folder: Path, shown: Format) -> None:
     if shown == "json":
         output.as_json(found)
         return
-    from ..report.plan_page import COLUMNS, plan_rows
+    from ..report.plan_page import plan_columns, plan_rows
     from ..report.plan_verdict import plan_verdict
 
     print()
     for sentence in plan_verdict(found):
         print(sentence)
     print()
-    output.table("", list(COLUMNS), plan_rows(found))
+    output.table("", plan_columns(found), plan_rows(found))
     for note in found.get("notes", []):
         print(f"note: {note}")
     winner = (found.get("tuning") or {}).get("recipe")

@@ -14,6 +14,7 @@ from ..models.shrink.requests import check_layers
 from ..models.shrink.skeleton import FIELDS, Skeleton
 from ..recipe import Recipe, Student, parse_recipe
 from ..recipe.plan import RUN
+from ..sources import known_package
 from ..static import shape_within
 from .planned import FORMS, INITIAL, Planned
 
@@ -123,14 +124,20 @@ def _skeleton_of(name: str, runs: Runs) -> Skeleton | None:
 
 
 def _config_in(model: str) -> dict[str, Any]:
-    folder = Path(model)
+    folder = _there(model)
     return model_config(folder) if (folder / "config.json").is_file() else {}
+
+
+def _there(model: str) -> Path:
+    """Where it lies, if it was fetched before or need not be."""
+    known = known_package(model)
+    return Path(model) if known is None else known[1]
 
 
 def _skeleton_in(model: str) -> Skeleton | None:
     if not _config_in(model):
         return None
     try:
-        return skeleton_in(Path(model))
+        return skeleton_in(_there(model))
     except RecipeError:  # a family that loses whole layers alone
         return None

@@ -1,6 +1,5 @@
 """Each kind of plan as the runs that it consists of, its control among them."""
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def _chain(recipe: Recipe, plan: Chain) -> Expanded:
 def _assistants(recipe: Recipe, plan: Assistants) -> Expanded:
     base = plain(recipe)
     if isinstance(plan.sizes, int):
-        students = between(recipe.student, _teacher_config(recipe), plan.sizes)
+        students = between(recipe.student, _teacher_folder(recipe), plan.sizes)
     else:
         students = [student.model_dump(mode="json") for student in plan.sizes]
     share = scaled(base, 1 / (len(students) + 1))
@@ -85,9 +84,19 @@ def _assistants(recipe: Recipe, plan: Assistants) -> Expanded:
             _run(f"assistant-{number}", {**taught, "student": student}, f"teacher assistant {number}", False)
         )
     about = "the student, taught by the last assistant"
-    runs.append(_run("student", learning_from(share, runs[-1].name), about, False, product=True))
+    last = counted(learning_from(share, runs[-1].name))
+    runs.append(_run("student", last, about, False, product=True))
     runs.append(_run("direct", base, "the same student taught directly, for all steps together"))
     return Expanded("assistants", runs, [("student", "direct")], "student", control=("direct", HARD_ONLY))
+
+
+def counted(values: dict[str, Any]) -> dict[str, Any]:
+    """A copy that keeps as many layers as it names, for the named ones are the teacher's and not an assistant's."""
+    cut = values["student"].get("from_teacher") or {}
+    if not isinstance(cut.get("layers"), list):
+        return values
+    student = {**values["student"], "from_teacher": {**cut, "layers": len(cut["layers"])}}
+    return {**values, "student": student}
 
 
 def _generations(recipe: Recipe, plan: Generations) -> Expanded:
@@ -163,8 +172,8 @@ def _tasks(recipe: Recipe, plan: Tasks) -> Expanded:
     return Expanded("tasks", runs, compare, None)
 
 
-def _teacher_config(recipe: Recipe) -> dict[str, Any]:
-    """The teacher's config.json; it is fetched if need be."""
+def _teacher_folder(recipe: Recipe) -> Path:
+    """Where the teacher's config.json is; it is fetched if need be."""
     if recipe.teacher.model is None or recipe.teacher.model.startswith(RUN):
         raise RecipeError(
             "plan.sizes: the teacher is another run's student, or no model on this machine; write the assistants' sizes out."
@@ -172,10 +181,8 @@ def _teacher_config(recipe: Recipe) -> dict[str, Any]:
     found = resolve(
         recipe.teacher.model, sha256=recipe.teacher.sha256, revision=recipe.teacher.revision, kind="model"
     )
-    path = Path(found.path) / "config.json"
-    if not path.is_file():
+    if not (Path(found.path) / "config.json").is_file():
         raise RecipeError(
             f"plan.sizes: {recipe.teacher.model} has no config.json to choose sizes from; write them out."
         )
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return config
+    return Path(found.path)

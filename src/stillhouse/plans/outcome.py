@@ -8,6 +8,7 @@ from typing import Any
 from .. import __version__
 from ..asking.ledger import RUNS
 from ..files import read_json
+from ..held_out import MADE
 from ..measure import Metric, Rows
 from ..models.machine import machine
 from ..pipeline import DONE
@@ -48,7 +49,8 @@ def collect(recipe: Recipe, plan: Expanded, bench: Bench, more: Found | None = N
             gap = difference_over_seeds(headline, rows[one], rows[other], *draws)
         else:
             gap = unpaired(headline, by_name[one]["quality"], by_name[other]["quality"])
-        compared.append({"of": one, "against": other, "metric": headline.name, **gap})
+        compared.append({"of": one, "against": other, "on": "eval", "metric": headline.name, **gap})
+    compared += _elsewhere(plan, groups, results, bench, draws)
     if plan.product is not None and plan.control is not None:
         by_name[plan.product]["gain"] = _gain(plan, plan.product, rows[plan.product], content, bench, draws)
     return {
@@ -69,6 +71,36 @@ def collect(recipe: Recipe, plan: Expanded, bench: Bench, more: Found | None = N
         "seconds": round(sum(seconds_spent(run) for run in sorted((bench.folder / RUNS).iterdir())), 1),
         **(more or {}),
     }
+
+
+def _elsewhere(
+    plan: Expanded,
+    groups: dict[str, list[Planned]],
+    results: dict[str, Found],
+    bench: Bench,
+    draws: tuple[int, int],
+) -> list[Found]:
+    """The same comparisons on each of `evaluate.also` that both sides have measured on the same rows."""
+    found = []
+    for kind in dict.fromkeys(kind for one in results.values() for kind in further_sets(one)):
+        for one, other in plan.compare:
+            if one in plan.ensembles or other in plan.ensembles:
+                continue  # their probabilities are joined on the source's rows only
+            sides = [[bench.place(run.name) for run in groups[name]] for name in (one, other)]
+            if not all(has_rows(place, "student", kind) for side in sides for place in side):
+                continue
+            ours, theirs = ([content_of(place, kind) for place in side] for side in sides)
+            if ours == theirs:
+                headline = _metrics_of(results, groups[one])[results[groups[one][0].name]["metric"]]
+                levels = [[student_rows(place, kind=kind) for place in side] for side in sides]
+                gap = difference_over_seeds(headline, levels[0], levels[1], *draws)
+                found.append({"of": one, "against": other, "on": kind, "metric": headline.name, **gap})
+    return found
+
+
+def further_sets(results: Found) -> list[str]:
+    """Of a run's results: the data sets of `evaluate.also`."""
+    return [name for name in results["datasets"] if name not in ("eval", *MADE)]
 
 
 def _gain(
@@ -116,6 +148,15 @@ def _row(
         "metric": first["metric"],
         "higher_is_better": task.metrics[first["metric"]].higher_is_better,
         "quality": value_over_seeds(task.metrics[first["metric"]], rows, *draws),
+        "also": {
+            kind: value_over_seeds(
+                task.metrics[first["metric"]],
+                [student_rows(bench.place(one.name), kind=kind) for one in runs],
+                *draws,
+            )
+            for kind in further_sets(first)
+            if all(has_rows(bench.place(one.name), "student", kind) for one in runs)
+        },
         "retention": first["retention"] if len(runs) == 1 else None,
         "gain": first["gain_over_hard_only"] if len(runs) == 1 else None,
         "parameters": first["student"]["parameters"],
@@ -147,6 +188,7 @@ def _ensemble_row(
         "metric": metric,
         "higher_is_better": task.metrics[metric].higher_is_better,
         "quality": value_over_seeds(task.metrics[metric], rows, *draws),
+        "also": {},
         "retention": None,
         "gain": None,
         "parameters": sum(member["student"]["parameters"] for member in members),

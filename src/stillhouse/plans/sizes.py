@@ -1,43 +1,85 @@
 """Sizes between a teacher's and a student's, evenly spaced in magnitude."""
 
+from pathlib import Path
 from typing import Any
 
 from ..errors import RecipeError
-from ..models.described import layer_count
-from ..recipe import Student
+from ..models.described import layer_count, model_config, skeleton_in
+from ..models.shrink.skeleton import FIELDS, Skeleton
+from ..recipe import FromTeacher, Student
 
 
-def between(student: Student, teacher: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """`count` students between the teacher of this config.json and `student`, largest first, as plain values.
+def between(student: Student, teacher: Path, count: int) -> list[dict[str, Any]]:
+    """`count` students between the teacher in this folder and `student`, largest first, as plain values.
 
     Raises: RecipeError if there is no room between them, or the student is a model of its own.
     """
     shares = [number / (count + 1) for number in range(1, count + 1)]
+    config = model_config(teacher)
     if student.from_teacher is not None:
-        have, keep = layer_count(teacher), student.from_teacher.layers
-        if have is None or keep is None:
-            unknown = "the teacher's config.json" if have is None else "student.from_teacher"
-            raise RecipeError(
-                f"plan.sizes: {unknown} does not say how many layers it has; write the sizes out."
-            )
-        few = keep if isinstance(keep, int) else len(keep)
-        layers = [round(have * (few / have) ** share) for share in shares]
-        if not all(a > b for a, b in zip([have, *layers], [*layers, few], strict=True)):
-            raise RecipeError(
-                f"plan.sizes: there are no {count} sizes between {have} and {few} layers; ask for fewer assistants."
-            )
-        return [{"from_teacher": {"layers": number}} for number in layers]
+        sizes = given_sizes(student.from_teacher)
+        skeleton = skeleton_in(teacher) if sizes else None
+        depths = _depths(student.from_teacher, config, shares)
+        cuts = [
+            {**depth, **_widths(sizes, skeleton, share)} for depth, share in zip(depths, shares, strict=True)
+        ]
+        return [{"from_teacher": cut} for cut in cuts]
     if student.from_config is not None:
         wanted = student.from_config
         made = []
         for share in shares:
             config = {
-                name: _between(name, teacher.get(name), value, share, wanted.config)
+                name: _between(name, config.get(name), value, share, wanted.config)
                 for name, value in wanted.config.items()
             }
             made.append({"from_config": {"config": config, "embeddings": wanted.embeddings}})
         return made
     raise RecipeError("plan.sizes: the student is a model of its own; write the assistants' sizes out.")
+
+
+def given_sizes(cut: FromTeacher) -> dict[str, int]:
+    """Heads and widths that a recipe asks for."""
+    return {name: size for name in FIELDS if (size := getattr(cut, name)) is not None}
+
+
+def _depths(cut: FromTeacher, teacher: dict[str, Any], shares: list[float]) -> list[dict[str, Any]]:
+    """Layers of each assistant."""
+    have, keep = layer_count(teacher), cut.layers
+    if keep is None and given_sizes(cut):
+        return [{} for _ in shares]
+    if have is None or keep is None:
+        unknown = "the teacher's config.json" if have is None else "student.from_teacher"
+        raise RecipeError(f"plan.sizes: {unknown} does not say how many layers it has; write the sizes out.")
+    few = keep if isinstance(keep, int) else len(keep)
+    layers = [round(have * (few / have) ** share) for share in shares]
+    falling = all(a > b for a, b in zip([have, *layers], [*layers, few], strict=True))
+    if not falling and not (have >= few and given_sizes(cut)):
+        raise RecipeError(
+            f"plan.sizes: there are no {len(shares)} sizes between {have} and {few} layers; ask for fewer assistants."
+        )
+    return [{"layers": number} for number in layers]
+
+
+def _widths(sizes: dict[str, int], skeleton: Skeleton | None, share: float) -> dict[str, int]:
+    """The other sizes of one assistant: of those that the family can have, the ones nearest to the geometric mean."""
+    if skeleton is None:
+        return {}
+    found: dict[str, int] = {}
+    for name, small in sizes.items():
+        large = getattr(skeleton.shape, name)
+        middle = large * (small / large) ** share
+        nearest = sorted(range(min(small, large), large + 1), key=lambda size: abs(size - middle))
+        fitting = (size for size in nearest if _fits(skeleton, {**found, name: size}))
+        found[name] = next(fitting, small)
+    return found
+
+
+def _fits(skeleton: Skeleton, sizes: dict[str, int]) -> bool:
+    try:
+        skeleton.wanted(**sizes)
+    except RecipeError:
+        return False
+    return True
 
 
 def _between(name: str, large: Any, small: Any, share: float, config: dict[str, Any]) -> Any:

@@ -15,15 +15,21 @@ NAMED = 8
 
 def plan_charts(found: Results) -> list[Chart]:
     """Those that have numbers."""
-    charts = [comparisons(found), front(found), search(found), importance(found)]
+    charts = [*comparisons(found), front(found), search(found), importance(found)]
     return [chart for chart in charts if chart is not None]
 
 
-def comparisons(found: Results) -> Chart | None:
+def comparisons(found: Results) -> list[Chart]:
+    """A picture a data set, for each has its own scale."""
+    drawn: dict[str, list[Any]] = {}
+    for gap in found["comparisons"]:
+        if known(gap.get("value")) and known(gap.get("low")):
+            drawn.setdefault(gap.get("on", "eval"), []).append(gap)
+    return [_forest(found, on, gaps) for on, gaps in drawn.items()]
+
+
+def _forest(found: Results, on: str, gaps: list[Any]) -> Chart:
     """Each difference with its interval; right is better."""
-    gaps = [gap for gap in found["comparisons"] if known(gap.get("value")) and known(gap.get("low"))]
-    if not gaps:
-        return None
     words = []
     with drawing():
         figure, (axes,) = canvas(0.9 + 0.5 * len(gaps))
@@ -50,7 +56,8 @@ def comparisons(found: Results) -> Chart | None:
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
         axes.set_xlabel("← worse · better →")
-        return to_chart(figure, "compared", "Compared on the same rows", "; ".join(words) + ".")
+        key, title = ("compared", "") if on == "eval" else (f"compared-{on}", f" of {on}")
+        return to_chart(figure, key, f"Compared on the same rows{title}", "; ".join(words) + ".")
 
 
 def front(found: Results) -> Chart | None:

@@ -17,12 +17,28 @@ def render_plan(found: Results, recipe_text: str) -> str:
     template = _environment().get_template("plan.html.j2")
     return template.render(
         found=found, kind=KINDS[found["plan"]], said=said, rows=plan_rows(found),
-        columns=COLUMNS, charts=plan_charts(found), svg=lambda chart: Markup(chart.svg), recipe=recipe_text,
+        columns=plan_columns(found), charts=plan_charts(found), svg=lambda chart: Markup(chart.svg), recipe=recipe_text,
         machine=found.get("machine") or {}, settings=settings_rows(found),
     )  # fmt: skip
 
 
-COLUMNS = ("run", "builds on", "quality", "retention", "gain over hard targets", "parameters", "took")
+def plan_columns(found: Results) -> list[str]:
+    """Heads of the table; each further data set that a run has measured has a column."""
+    return [
+        "run",
+        "builds on",
+        "quality",
+        *_further(found).values(),
+        "retention",
+        "gain over hard targets",
+        "parameters",
+        "took",
+    ]
+
+
+def _further(found: Results) -> dict[str, str]:
+    """Data set -> the head of its column."""
+    return {name: f"quality on {name}" for row in found["runs"] for name in row.get("also") or {}}
 
 
 def plan_rows(found: Results) -> list[list[str]]:
@@ -36,6 +52,7 @@ def plan_rows(found: Results) -> list[list[str]]:
                 row["name"] + (f" (×{seeds})" if seeds > 1 else ""),
                 ", ".join(row["needs"]) or "the teacher",
                 f"{metric} {with_interval(row['quality'])}",
+                *(with_interval((row.get("also") or {}).get(name)) for name in _further(found)),
                 percent(row["retention"]) if row.get("retention") else MISSING,
                 with_interval(row["gain"]) if row.get("gain") else MISSING,
                 count(row["parameters"]),
@@ -49,7 +66,9 @@ def _teacher_row(found: Results) -> list[str]:
     """The teacher of the first run, for comparison."""
     teacher, metric = found["teacher"], found["metric"]
     quality = teacher["metrics"]["eval"].get(metric)
-    cells = [f"{metric_title(found, metric)} {with_interval(quality)}", MISSING, MISSING]
+    cells = [f"{metric_title(found, metric)} {with_interval(quality)}"]
+    cells += [with_interval((teacher["metrics"].get(name) or {}).get(metric)) for name in _further(found)]
+    cells += [MISSING, MISSING]
     return ["teacher", MISSING, *cells, count(teacher.get("parameters")), MISSING]
 
 

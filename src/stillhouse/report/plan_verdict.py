@@ -23,6 +23,8 @@ def plan_verdict(found: Results) -> list[str]:
 def _sentence(found: Results, gap: Mapping[str, Any]) -> str:
     """One comparison."""
     metric, one, other = metric_title(found, gap["metric"]), gap["of"], gap["against"]
+    if gap.get("on", "eval") != "eval":
+        metric += f" on {gap['on']}"
     if not known(gap.get("value")):
         return f"{one} against {other}: {gap.get('note') or 'cannot be compared.'}"
     up = _up(found, gap["metric"])
