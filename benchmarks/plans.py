@@ -1,9 +1,11 @@
 """Plans on a cut-down `sentiment`: what is it worth to begin as the teacher, to have an assistant, generations, a search?
 
-    python benchmarks/plans.py origins | assistants | generations | tune [--folder runs/benchmark-plans] [--steps N] [--seeds 3]
+    python benchmarks/plans.py origins | lm-origins | assistants | generations | tune [--folder runs/benchmark-plans]
+                               [--steps N] [--seeds 3]
 
 origins      two layers of MiniLM: from the teacher's weights and taught by it; from random weights and taught by it; from
              the teacher's weights on hard targets alone
+lm-origins   the same for a language model: 15 layers of SmolLM2, on `quickstart`'s reviews and another book
 assistants   chain against direct teaching for as many steps, which are enough for the direct student to learn
 generations  three generations and their ensemble against one student trained three times as long
 tune         20 trials, killed twice with SIGKILL on the way, against the recipe's own settings on rows that the search has
@@ -27,9 +29,9 @@ from stillhouse.recipe import load_recipe, parse_recipe
 from stillhouse.recipe.yaml import write_yaml
 from stillhouse.report.numbers import with_interval
 
-STEPS = {"origins": 300, "assistants": 400, "generations": 300, "tune": 100}
+STEPS = {"origins": 300, "lm-origins": 40, "assistants": 400, "generations": 300, "tune": 100}
 """Of one student; for assistants, of the student and of the assistant each."""
-RECIPE = Path(__file__).parents[1] / "recipes" / "sentiment" / "recipe.yaml"
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def cut_down(
@@ -37,7 +39,7 @@ def cut_down(
 ) -> dict[str, Any]:
     """`sentiment` on fewer rows, of which a fifth are held out; all its models have all of the teacher's tokens."""
     base = load_recipe(
-        RECIPE,
+        RECIPES / "sentiment" / "recipe.yaml",
         [
             f"data.train.limit={labelled}",
             f"data.unlabelled.limit={unlabelled}" if unlabelled else "data.unlabelled=",
@@ -74,6 +76,26 @@ def origins(steps: int, seeds: list[int]) -> dict[str, Any]:
     values["train"]["learning_rate"] = (
         1e-4  # random weights have their own, ten times as much: with this they would not move
     )
+    return values
+
+
+def lm_origins(steps: int, seeds: list[int]) -> dict[str, Any]:
+    """The same three of a language model; random weights have their own learning rate, twice as much."""
+    quiet = ["evaluate.hard_only=false", "evaluate.speed=false", "evaluate.rows=48", "report.samples=0"]
+    base = load_recipe(
+        RECIPES / "quickstart" / "recipe.yaml",
+        [f"train.steps={steps}", "train.epochs=", "data.train.limit=180", *quiet],
+    )
+    values = plain(base, "bench-lm-origins")
+    random = {"from_config": {"config": {"num_hidden_layers": 15}, "embeddings": "random"}}
+    runs = [
+        {"name": "kd"},
+        {"name": "random-kd", "set": {"student": random, "train.learning_rate": 1e-3}},
+        {"name": "hard", "set": {"objective": [{"kind": "hard", "weight": 1.0}]}},
+    ]
+    compare = {"random-kd": "kd", "hard": "kd"}
+    values |= {"plan": {"kind": "chain", "runs": runs, "compare": compare}, "sweep": {"train.seed": seeds}}
+    parse_recipe(values)
     return values
 
 
@@ -128,15 +150,18 @@ def killed_when(running: "subprocess.Popen[bytes]", there: Path) -> None:
 
 def print_table(found: dict[str, Any]) -> None:
     """A plan's runs and comparisons in Markdown."""
-    print(f"\n| run | about | {found['metric']} | parameters | seconds |\n|---|---|---|---|---|")
+    others = list(found["runs"][0]["also"])
+    heads = ["run", "about", found["metric"], *(f"on {name}" for name in others), "parameters", "seconds"]
+    print(f"\n| {' | '.join(heads)} |\n|{len(heads) * '---|'}")
     for row in found["runs"]:
-        cells = [with_interval(row["quality"]), f"{row['parameters']:,}", f"{row['seconds']:.0f}"]
+        cells = [with_interval(row["quality"]), *(with_interval(row["also"].get(name)) for name in others)]
+        cells += [f"{row['parameters']:,}", f"{row['seconds']:.0f}"]
         print(f"| {row['name']} | {row['about']} | {' | '.join(cells)} |")
-    print("\n| comparison | difference | seeds | better |\n|---|---|---|---|")
+    print("\n| comparison | on | difference | seeds | better |\n|---|---|---|---|---|")
     for gap in found["comparisons"]:
         better = {True: "yes", False: "no, worse", None: "cannot be told"}[gap["better"]]
         print(
-            f"| {gap['of']} − {gap['against']} | {with_interval(gap)} | {gap['seeds']} | {better} |",
+            f"| {gap['of']} − {gap['against']} | {gap['on']} | {with_interval(gap)} | {gap['seeds']} | {better} |",
             flush=True,
         )
 
@@ -152,9 +177,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--whole", action="store_true", help="tune: do not kill it on the way")
     chosen = parser.parse_args()
-    made = {"origins": origins, "assistants": assistants, "generations": generations, "tune": tune}[
-        chosen.what
-    ]
+    made = {
+        "origins": origins,
+        "lm-origins": lm_origins,
+        "assistants": assistants,
+        "generations": generations,
+        "tune": tune,
+    }[chosen.what]
     values = made(chosen.steps or STEPS[chosen.what], list(range(chosen.seeds)))
     command = "tune" if chosen.what == "tune" else "run"
     if command == "tune" and not chosen.whole:
