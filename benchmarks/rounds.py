@@ -1,9 +1,9 @@
 """Rounds on sums like reasoning-gym's `chain_sum`, judged by whether the answer is right.
 
-    python benchmarks/rounds.py [--folder runs/benchmark-rounds] [--teacher-steps 4000] [--steps 500] [--rows 400]
+    python benchmarks/rounds.py [--folder runs/benchmark-rounds] [--teacher-steps 4000] [--steps 2000] [--rows 1000]
 
-A small model of characters learns to add here and is the teacher; a student of half its layers learns from 300 problems,
-sees on which of 3,000 fresh ones it is farthest from the teacher, and learns on.  Printed: right answers after each round,
+A small model of characters learns to add here and is the teacher; a student of half its layers learns from 1,500 problems,
+sees on which of 8,000 fresh ones it is farthest from the teacher, and learns on.  Printed: right answers after each round,
 with intervals, beside as many problems at random; it stops by itself.  Run it again and it goes on.
 """
 
@@ -90,7 +90,7 @@ def teacher(folder: Path, steps: int) -> Path:
 def recipe_values(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Rounds, judged by `right`."""
     files = {name: folder / f"{name}.jsonl" for name in ("train", "eval", "pool")}
-    for (name, path), count in zip(files.items(), (300, asked.held, 3000), strict=True):
+    for (name, path), count in zip(files.items(), (1500, asked.held, 8000), strict=True):
         write_jsonl(path, problems(count, name))
     return {
         "name": "bench-rounds",
@@ -121,7 +121,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-rounds"))
-    for name, default in (("teacher-steps", 4000), ("steps", 500), ("rows", 400), ("held", 300), ("most", 4)):
+    for name, default in (("teacher-steps", 4000), ("steps", 2000), ("rows", 1000), ("held", 500), ("most", 4)):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
