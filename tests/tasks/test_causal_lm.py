@@ -342,6 +342,7 @@ def test_reading_back_gives_the_same_examples(tmp_path):
     examples, _ = TASK.encode([*rows(*tiny.sentences(6)), chat(("user", "why"), ("assistant", "good"))])
     counts = write_examples(tmp_path / "x.parquet", examples)
     assert read_examples(tmp_path / "x.parquet") == examples
+    assert counts["counted"] == sum(example.counted for example in examples)
 
 
 def test_a_token_that_is_read_twice_is_one_object_so_that_a_corpus_fits_into_memory(tmp_path):
@@ -353,4 +354,3 @@ def test_a_token_that_is_read_twice_is_one_object_so_that_a_corpus_fits_into_mem
     assert read == examples
     assert len({id(token) for one in read[:3] for token in one.input_ids}) == 2
     assert len({id(one.labels[0]) for one in read[:3]}) == 1
-    assert counts["counted"] == sum(example.counted for example in examples)

@@ -76,7 +76,7 @@ def _widths(sizes: dict[str, int], skeleton: Skeleton | None, share: float) -> d
 
 def _fits(skeleton: Skeleton, sizes: dict[str, int]) -> bool:
     try:
-        skeleton.wanted(**sizes)
+        skeleton.wanted(None, **sizes)
     except RecipeError:
         return False
     return True
