@@ -18,11 +18,13 @@ from stillhouse.asking import Ledger
 from stillhouse.data.encode import Example, read_examples
 from stillhouse.errors import RecipeError
 from stillhouse.files import read_json, write_json
+from stillhouse.losses import forward_kl_topk
 from stillhouse.pipeline import run_pipeline
 from stillhouse.plans.bench import UNPREDICTED
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
+from stillhouse.static import static_checks
 from stillhouse.steps.told import Told
 from stillhouse.teachers import TopK
 from stillhouse.teachers.cache import SoftTargetCache
@@ -238,17 +240,28 @@ def test_a_whole_run_learns_from_them_and_says_so(tmp_path: Path, teacher: Path,
     }
     after = found["student"]["metrics"]["eval"]["bits_per_byte"]["value"]
     assert after < bits["initial"]
-    assert divergence(folder / "student", speaker, folder) < 0.5 * divergence(student, speaker, folder)
+    result = read_json(folder / "label" / "DONE.json")["result"]
+    pairs = kept(folder, result)
+    before, now = (apart(Speaker(model), pairs) for model in (student, folder / "student"))
+    assert now < 0.5 * before, (before, now)
 
 
-def divergence(model: Path, speaker: Speaker, run: Path) -> float:
-    """Mean KL in nats of the teacher from a model, on the rows that it learned from."""
-    other = Speaker(model)
-    examples = read_examples(run / "label" / "train.parquet")
-    each = [(speaker.own(one), other.own(one)) for one in examples]
-    return float(torch.cat([(p.exp() * (p - q)).sum(-1) for p, q in each]).mean())
+def apart(speaker: Speaker, pairs: list[tuple[Example, TopK]]) -> float:
+    """Mean KL in nats of the kept targets from a model: hard targets alone would raise it, for the teacher is not sure."""
+    each = [forward_kl_topk(speaker.own(one), targets.ids, targets.log_p) for one, targets in pairs]
+    return float(torch.cat(each).mean())
 
 
 def test_a_note_tells_only_what_happened() -> None:
     assert Told([[], []], 2, 0).note.endswith("by the log-probabilities of their tokens")
     assert Told([[], None], 2, 1).note.endswith("1 came without any, and are learned as text alone")
+
+
+def test_validate_says_what_is_not_known_before_somebody_answers(tmp_path: Path, student: Path) -> None:
+    plain = values(tmp_path, "http://127.0.0.1:9/v1", student)
+    notes = static_checks(parse_recipe(plain), tmp_path / "run")
+    assert any(
+        "5 log-probabilities a token become soft targets if its tokenizer is" in note for note in notes
+    )
+    hard = static_checks(parse_recipe({**plain, "objective": [{"kind": "hard"}]}), tmp_path / "run")
+    assert not any("log-probabilities" in note for note in hard)
