@@ -19,7 +19,10 @@ from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Self
 
-Said = str | tuple[str, list[tuple[str, dict[str, float]]]]
+Token = str | bytes
+"""A token by its text or by its bytes, which need not be whole characters."""
+Tokens = list[tuple[Token, dict[Token, float]]]
+Said = str | tuple[str, Tokens]
 """A text, or a text with (token, {alternative: log-probability})."""
 
 
@@ -250,19 +253,35 @@ def prompt_of(body: dict[str, Any]) -> str:
     return str(body["messages"][-1]["content"] if "messages" in body else body["prompt"])
 
 
-def _logprobs(tokens: list[tuple[str, dict[str, float]]], chat: bool) -> dict[str, Any]:
+def _logprobs(tokens: Tokens, chat: bool) -> dict[str, Any]:
+    """As OpenAI writes them: pieces of characters are told by their bytes, each endpoint in its own way."""
     if not chat:
         return {
-            "tokens": [token for token, _ in tokens],
+            "tokens": [_escaped(token) for token, _ in tokens],
             "token_logprobs": [others[token] for token, others in tokens],
-            "top_logprobs": [others for _, others in tokens],
+            "top_logprobs": [{_escaped(t): p for t, p in others.items()} for _, others in tokens],
         }
     return {
         "content": [
-            {"token": token, "logprob": others[token], "top_logprobs": [{"token": t, "logprob": p} for t, p in others.items()]}
+            {**_named(token), "logprob": others[token], "top_logprobs": [{**_named(t), "logprob": p} for t, p in others.items()]}
             for token, others in tokens
         ]
     }  # fmt: skip
+
+
+def _text(token: Token) -> str:
+    return token if isinstance(token, str) else token.decode(errors="replace")
+
+
+def _escaped(token: Token) -> str:
+    text = _text(token)
+    if isinstance(token, str) or "\ufffd" not in text:
+        return text
+    return "bytes:" + "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in token)
+
+
+def _named(token: Token) -> dict[str, Any]:
+    return {"token": _text(token), "bytes": list(token.encode() if isinstance(token, str) else token)}
 
 
 def _error(message: str) -> str:

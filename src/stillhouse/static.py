@@ -48,6 +48,11 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             _model(role, Path(wanted.model), recipe)
     if recipe.teacher.api is not None:
         notes += api_checks(recipe.teacher.api)
+        if recipe.task == "causal_lm" and recipe.temperature is not None:
+            notes.append(
+                f"teacher: {recipe.teacher.api.top_logprobs} log-probabilities a token become soft targets if its tokenizer is the "
+                "student's; its first answers tell"
+            )
         if recipe.teacher.provider is not None:
             terms = of_provider(recipe.teacher.provider)
             refuse_disallowed([terms], recipe.teacher.terms_accepted)

@@ -304,6 +304,25 @@ def test_a_file_that_is_no_ledger_is_refused_in_a_sentence(tmp_path: Path) -> No
         Ledger(tmp_path / "b.sqlite")
 
 
+def test_log_probabilities_come_back_as_they_were_told_and_from_ledgers_that_kept_them_as_json(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    told = (("a", {"a": -0.123456789, "bytes:\\xe2\\x82": -12.5}), ("€", {"€": -1e-9}))
+    settings = Api(model="big", answers="past.jsonl")
+    old, new = (chat(settings, text, row=text, purpose="train") for text in ("old", "new"))
+    ledger.plan([old, new])
+    ledger.keep(new.key, Answer("answered", "a€", tokens=told), "here")
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as base:
+        values = (old.key, "answered", "a€", "", json.dumps(told), 1, 2, None, "here", 0.0)
+        base.execute(f"INSERT INTO answers VALUES ({', '.join('?' * len(values))})", values)
+    base.close()
+    for answer in ask(settings, [old, new], ledger):
+        assert answer is not None
+        assert [name for name, _ in answer.tokens] == ["a", "€"]
+        for (_, found), (_, expected) in zip(answer.tokens, told, strict=True):
+            assert found == pytest.approx(expected, abs=5e-6)
+
+
 def test_the_endpoint_for_completions_gets_plain_text(ledger: Ledger) -> None:
     with Endpoint(lambda body: f"after {prompt_of(body)}") as endpoint:
         settings = api(endpoint, endpoint="completions", top_logprobs=3)

@@ -6,13 +6,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from closed_form import forward_kl_gradient, forward_kl_topk_gradient, hard_cross_entropy_gradient
+from closed_form import (
+    forward_kl_gradient,
+    forward_kl_topk_gradient,
+    hard_cross_entropy_gradient,
+    topk_term,
+    written_out,
+)
 from stillhouse.losses import (
+    divergence_topk,
     forward_kl,
     forward_kl_topk,
     hard_cross_entropy,
+    js,
+    reverse_kl,
+    skew_forward_kl,
+    skew_reverse_kl,
     topk_log_probs,
     total_mean,
+    total_variation,
 )
 
 
@@ -114,6 +126,36 @@ def test_topk_of_a_teacher_with_minus_infinities_is_no_nan(kind, k):
     closed = forward_kl_topk_gradient(student, ids, log_p)
     close(closed[0], expected[0])
     close(closed[1], expected[1], 5e-5)
+
+
+KINDS = (forward_kl, reverse_kl, js, skew_forward_kl, skew_reverse_kl, total_variation)
+
+
+@pytest.mark.parametrize("divergence", KINDS)
+def test_places_that_hold_no_outcome_count_with_the_tail_whichever_ids_they_have(divergence):
+    student, teacher = draw(5, 9), draw(5, 9, seed=1)
+    ids, log_p = topk_log_probs(teacher, 2)
+    spare = torch.stack([torch.tensor([v for v in range(9) if v not in row][:3]) for row in ids.tolist()])
+    wide = torch.cat([ids, spare], -1), torch.cat([log_p, torch.full((5, 3), -torch.inf)], -1)
+    expected = value_and_autograd(lambda z: divergence_topk(z, ids, log_p, divergence), student)
+    by_autograd = value_and_autograd(lambda z: divergence_topk(z, *wide, divergence), student)
+    closed = written_out(student, topk_term(*wide, divergence=divergence))
+    for found in (by_autograd, closed):
+        close(found[0], expected[0])
+        close(found[1], expected[1])
+
+
+def test_a_target_with_all_on_one_token_is_a_hard_target():
+    student = draw(4, 9)
+    tokens = torch.tensor([3, 0, 8, 5])
+    ids = torch.stack([tokens, (tokens + 1) % 9, (tokens + 2) % 9], -1)
+    log_p = torch.tensor([[0.0, -torch.inf, -torch.inf]]).expand(4, -1)
+    expected = value_and_autograd(
+        lambda z: torch.nn.functional.cross_entropy(z, tokens, reduction="none"), student.double()
+    )
+    found = forward_kl_topk_gradient(student, ids, log_p)
+    close(found[0], expected[0])
+    close(found[1], expected[1])
 
 
 def naive_topk_of_zeros(student: Tensor, teacher: Tensor, k: int) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 
 from stillhouse.errors import RecipeError
 from stillhouse.recipe import Recipe, parse_recipe
+from stillhouse.recipe.api import OF_FEW
 from stillhouse.recipe.text import recipe_text
 from stillhouse.recipe.yaml import parse_yaml
 
@@ -30,6 +31,12 @@ def texts(**changes: Any) -> dict[str, Any]:
 
 def with_api(**more: Any) -> dict[str, Any]:
     return {"api": {**API, **more}}
+
+
+def told(*terms: dict[str, Any], label: dict[str, Any] | None = None, **api: Any) -> dict[str, Any]:
+    """A language model that learns from an API's log-probabilities."""
+    more = {} if label is None else {"label": label}
+    return values(task="causal_lm", objective=list(terms), teacher=with_api(top_logprobs=5, **api), **more)
 
 
 def fault(plain: dict[str, Any]) -> str:
@@ -75,12 +82,27 @@ def test_both_tasks_are_read_and_written_back() -> None:
         (texts(rollouts={}), "rollouts: a teacher behind an API"),
         (texts(teacher=with_api(labels=["a"])), "teacher.api.labels: only for task: classification"),
         (values(task="causal_lm"), "use objective: [{kind: hard}]"),
+        (values(task="causal_lm"), "add teacher.api.top_logprobs if the server gives them"),
+        (told({"kind": "adaptive_kl"}), "objective: adaptive_kl needs more than the most probable tokens"),
+        (told({"kind": "custom", "target": "a:b"}), "objective: custom needs more"),
+        (told({"kind": "cross_tokenizer"}), "objective: cross_tokenizer needs more"),
+        (told({"kind": "hidden"}), "objective: hidden needs more"),
+        (told({"kind": "forward_kl", "temperature": 2.0}), "set its temperature: 1"),
+        (told({"kind": "forward_kl"}, label={"top_k": "all"}), "label.top_k: an API tells teacher.api.top_logprobs"),
+        (told({"kind": "forward_kl"}, temperature=0.7), "teacher.api.temperature: some servers"),
+        (told({"kind": "forward_kl"}, temperature=None), "teacher.api.temperature: some servers"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_said(plain: dict[str, Any], says: str) -> None:
     said = fault(plain)
     assert says in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("kind", OF_FEW)
+def test_terms_that_can_compare_with_a_tail_take_an_apis_log_probabilities(kind: str) -> None:
+    recipe = parse_recipe(told({"kind": kind}, {"kind": "hard"}, temperature=1.0, label={"top_k": 3}))
+    assert recipe.temperature == 1.0 and recipe.has_control
 
 
 def test_a_tokenizer_of_its_own_is_for_teachers_behind_an_api_alone() -> None:

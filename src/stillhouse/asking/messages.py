@@ -1,5 +1,6 @@
 """What is asked, and what came of it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ Status = Literal["answered", "truncated", "filtered", "empty", "refused"]
     refused    the endpoint refuses this very request (400, 413, 422, such as a prompt that is too long)
 """
 
+Tokens = tuple[tuple[str, dict[str, float]], ...]
+"""(token, {alternative: log-probability, in nats, at temperature 1}) one by one."""
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
@@ -59,8 +62,8 @@ class Answer:
     text: str
     reason: str = ""
     """Why there is no whole answer."""
-    tokens: tuple[tuple[str, dict[str, float]], ...] = ()
-    """(token, {alternative, itself included: its log-probability}) one by one, where they were asked for."""
+    tokens: Tokens = ()
+    """(token, {alternative, itself included: its log-probability}) one by one, where they were asked for; see `spelled`."""
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float | None = None
@@ -163,17 +166,14 @@ def _count(usage: Any, name: str) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
 
 
-def _tokens(found: Any) -> tuple[tuple[str, dict[str, float]], ...]:
+def _tokens(found: Any) -> Tokens:
     """Log-probabilities as the chat endpoint writes them (`content`), or as the completions endpoint does (`top_logprobs`)."""
     if not isinstance(found, dict):
         return ()
     try:
         if found.get("content"):
             return tuple(
-                (
-                    one["token"],
-                    _finite({**_pairs(one.get("top_logprobs") or []), one["token"]: one["logprob"]}),
-                )
+                (_name(one), _finite({**_pairs(one.get("top_logprobs") or []), _name(one): one["logprob"]}))
                 for one in found["content"]
             )
         if found.get("tokens"):
@@ -189,7 +189,34 @@ def _tokens(found: Any) -> tuple[tuple[str, dict[str, float]], ...]:
 
 
 def _pairs(listed: list[dict[str, Any]]) -> dict[str, float]:
-    return {one["token"]: one["logprob"] for one in listed}
+    return {_name(one): one["logprob"] for one in listed}
+
+
+def _name(one: dict[str, Any]) -> str:
+    """A token's text; of a piece of a character its bytes, as OpenAI's completions endpoint writes them: "bytes:\\xe2\\x82"."""
+    token, raw = one["token"], one.get("bytes")
+    if not isinstance(token, str):
+        raise TypeError(token)
+    if raw is None or numbered(token) is not None:
+        return token
+    try:
+        return bytes(raw).decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def numbered(name: str) -> int | None:
+    """The id in "token_id:17", as vLLM names tokens with `return_tokens_as_token_ids`; None in any other name."""
+    found = re.fullmatch(r"token_id:(\d{1,9})", name)
+    return None if found is None else int(found[1])
+
+
+def spelled(name: str) -> bytes | None:
+    """The bytes of a token by its name; None where it only stands for bytes that nobody knows (U+FFFD)."""
+    if re.match(r"bytes:.*\\x[0-9a-f]{2}", name):
+        escaped = name.removeprefix("bytes:").encode()
+        return re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), escaped)
+    return None if "\ufffd" in name else name.encode()
 
 
 def _finite(values: dict[str, float]) -> dict[str, float]:

@@ -4,7 +4,8 @@
 others together are one more outcome, the tail.  Renormalising the K instead would teach over-confidence: the student
 would learn that what was not kept cannot happen.  Any divergence of `divergences` can be taken on these K + 1 outcomes;
 for the f-divergences (KL in both directions, JS, the skewed ones, total variation) the data-processing inequality says
-that the result never exceeds the one on all outcomes, and equals it when all are kept.
+that the result never exceeds the one on all outcomes, and equals it when all are kept.  Where fewer than K are known, the
+places that are left have log_p = −inf, and their ids count with the tail: they may be any that are not kept.
 
 **Sampled.**  The probable outcomes with their probability, and some drawn from the others, each with a share.  The loss is
 the cross-entropy with these shares less the teacher's entropy: over many draws its mean and that of its gradient are those
@@ -76,7 +77,8 @@ def divergence_topk(
     """
     log_q = log_softmax(student_logits, temperature)
     outcomes = log_q.shape[-1]
-    return temperature**2 * divergence(_coarse(log_q.gather(-1, ids), outcomes), _coarse(log_p, outcomes))
+    picked = _of_kept(log_q.gather(-1, ids), log_p, outcomes)
+    return temperature**2 * divergence(_coarse(picked, outcomes), _coarse(log_p, outcomes))
 
 
 def divergence_topk_parts(
@@ -89,7 +91,8 @@ def divergence_topk_parts(
     student's own proportions.
     """
     with torch.enable_grad():
-        log_q = _coarse(kept.picked.detach(), kept.outcomes).requires_grad_()
+        picked = _of_kept(kept.picked.detach(), log_p, kept.outcomes)
+        log_q = _coarse(picked, kept.outcomes).requires_grad_()
         nats = divergence(log_q, _coarse(log_p, kept.outcomes))
         (u,) = torch.autograd.grad(nats.sum(), log_q)
     q = log_q.detach().exp()
@@ -205,6 +208,13 @@ def forward_kl_sampled_parts(
 
 _TINY = torch.finfo(torch.float32).eps
 """Below this, a tail is rounding: 1 − Σp is not known more exactly in float32."""
+
+
+def _of_kept(log_q: Tensor, log_p: Tensor, outcomes: int) -> Tensor:
+    """[N, K] the student's log-probabilities, −inf at places that hold no outcome; all hold one where every outcome is kept."""
+    if log_q.shape[-1] >= outcomes:
+        return log_q
+    return log_q.masked_fill(log_p == -torch.inf, -torch.inf)
 
 
 def _coarse(log_kept: Tensor, outcomes: int) -> Tensor:

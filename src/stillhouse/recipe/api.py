@@ -7,6 +7,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from .section import Section
 
+OF_FEW = ("forward_kl", "reverse_kl", "js", "skew_forward_kl", "skew_reverse_kl", "total_variation")
+"""Terms that can compare with the most probable tokens and a tail."""
 Prompt = Annotated[str, Field(pattern=r"(?s)^.*\{text\}.*$")]
 
 
@@ -38,7 +40,8 @@ class Api(Section):
     labels: list[str] | dict[str, str] = []
     """Classification: the labels' names where no training row has one; or the data's label: the word that the teacher says for it."""
     top_logprobs: Annotated[PositiveInt, Field(le=20)] | None = None
-    """Classification: ask for this many log-probabilities a token, and make them each label's probability."""
+    """Ask for this many log-probabilities a token.  Classification: they become each label's probability.  Language models: they
+    become soft targets, where the student's tokenizer is the model's."""
     temperature: NonNegativeFloat | None = 0.0
     """0 is the most probable answer; null is not sent (some models refuse it)."""
     max_tokens: PositiveInt | None = None
@@ -133,11 +136,36 @@ def api_fault(recipe: Any) -> str | None:
         rowwise = ("groups", "perturb", "swap")
         if asked := [name for name in rowwise if getattr(recipe.evaluate, name)]:
             return f"evaluate.{asked[0]}: compares with the teacher row by row, and behind an API it says texts alone; remove it"
-        if soft := sorted(kinds - {"hard", "deeper_layers"}):
-            return (
-                f"objective: {soft[0]} needs the teacher's probabilities, and behind an API it says text alone, which the "
-                "student learns as hard targets; use objective: [{kind: hard}]"
-            )
+        if soft := [term for term in recipe.terms if term.kind not in ("hard", "deeper_layers")]:
+            return _told_fault(recipe, api, soft)
     elif kinds <= {"hard", "deeper_layers"}:
         return "objective: no term uses the teacher, whose answers are soft targets; add {kind: forward_kl}"
+    return None
+
+
+def _told_fault(recipe: Any, api: Api, soft: list[Any]) -> str | None:
+    """Why the log-probabilities of an API's tokens do not do for these terms; None if they do."""
+    first = soft[0].kind
+    if api.top_logprobs is None:
+        return (
+            f"objective: {first} needs the teacher's probabilities, and behind an API it says text alone, which the student "
+            "learns as hard targets; add teacher.api.top_logprobs if the server gives them, or use objective: [{kind: hard}]"
+        )
+    if unfit := [term.kind for term in soft if term.kind not in OF_FEW]:
+        return (
+            f"objective: {unfit[0]} needs more than the most probable tokens, which are all that an API tells; use one of "
+            f"{', '.join(OF_FEW)}"
+        )
+    if recipe.label.top_k == "all":
+        return "label.top_k: an API tells teacher.api.top_logprobs tokens and not all; remove it"
+    if other := [term for term in soft if term.temperature != 1.0]:
+        return (
+            f"objective: {other[0].kind} asks for another temperature than 1, at which an API's probabilities are, and few of "
+            "them cannot be taken to another; set its temperature: 1"
+        )
+    if api.temperature not in (0.0, 1.0):
+        return (
+            "teacher.api.temperature: some servers tell probabilities at the temperature they write at; set it to 0 or 1 where "
+            "they are soft targets"
+        )
     return None

@@ -37,6 +37,7 @@ from ..teachers.said import (
     words_of,
 )
 from .prepare import WRITTEN
+from .told import LOOKED_AT, keep_told, listen, tells
 
 Rows = list[dict[str, Any]]
 
@@ -75,12 +76,32 @@ def label_by_asking(
         ledger.plan(flat)
         if api.answers is not None:
             watch.note(f"  {take_answers(ledger, asked, Path(api.answers))}")
+        if tells(recipe):
+            _look_at_first(recipe, task, asked["train"], ledger, watch)
         answers = iter(ask(api, flat, ledger, watch, seed=recipe.seed))
     heard = {name: [Heard(row, next(answers)) for row in rows] for name, (rows, _) in asked.items()}
     learn = _labels if recipe.task == "classification" else _texts
     found = learn(recipe, place, facts, task, heard, watch)
     said = {name: _counts(some) for name, some in heard.items()}
     return {"cache": None, "meta": None, **found, "said": said}
+
+
+def _look_at_first(
+    recipe: Any, task: Task, asked: tuple[Rows, list[Request]], ledger: Ledger, watch: Watch
+) -> None:
+    """Ask a few questions, and see whether the tokens can be used before the others are paid for.  Raises: see `listen`."""
+    rows, some = asked[0][:LOOKED_AT], asked[1][:LOOKED_AT]
+    if len(unanswered(ledger, asked[1])) > LOOKED_AT:
+        watch.note(f"  the first {LOOKED_AT} answers tell whether their tokens are the student's")
+    answers = ask(recipe.teacher.api, some, ledger, watch, seed=recipe.seed)
+    heard = [Heard(row, answer) for row, answer in zip(rows, answers, strict=True)]
+    taught = [_taught(one, task, recipe.teacher.api) for one in heard]
+    examples, _ = task.encode([row for row in taught if "reason" not in row])
+    listen(task, examples, _by_row(heard))
+
+
+def _by_row(heard: Iterable[Heard]) -> dict[str, Answer]:
+    return {one.row["id"]: one.answer for one in heard if one.answer is not None}
 
 
 def take_answers(ledger: Ledger, asked: dict[str, tuple[Rows, list[Request]]], path: Path) -> str:
@@ -197,9 +218,13 @@ def _texts(
             _keep_heard(place / f"heard-{title}.safetensors", [rows[one.row] for one in examples])
     left_out = _tell(dropped, place, heard, watch)
     train = read_examples(place / "train.parquet")
+    soft = {}
+    if tells(recipe):
+        told = listen(task, train, _by_row(heard["train"]))
+        soft = keep_told(recipe, place, facts["teacher"]["identity"], task, train, told, watch)
     return {
         "examples": len(train), "train": f"{place.name}/train.parquet", "graded": False, "sets": sets,
-        "dropped": left_out,
+        "dropped": left_out, **soft,
     }  # fmt: skip
 
 
@@ -237,7 +262,7 @@ def _keep_heard(path: Path, heard: list[Heard]) -> None:
     nll = [
         -sum(others[token] for token, others in one.answer.tokens)
         for one in heard
-        if one.answer and one.answer.tokens
+        if one.answer and one.answer.tokens and all(token in others for token, others in one.answer.tokens)
     ]
     sizes = [float(len(one.answer.text.encode())) for one in heard if one.answer]
     known = {"nll": np.asarray(nll), "bytes": np.asarray(sizes)} if len(nll) == len(heard) else {}

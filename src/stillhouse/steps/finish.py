@@ -79,7 +79,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "data": {
             **_data(facts),
             "dropped_answers": _answers_dropped(results["label"]),
-            "asked": results["teacher"].get("asked", {}).get("note"),
+            "asked": _what_was_told(results),
         },
         "stages": stage_rows(run, stages),
         "said": results["label"].get("said"),
@@ -190,6 +190,13 @@ def _answers_dropped(label: dict[str, Any]) -> dict[str, int]:
     """Reason -> training rows that were left out for what a teacher behind an API said; {} for any other teacher."""
     found: dict[str, int] = label.get("dropped", {}).get("train", {})
     return found
+
+
+def _what_was_told(results: Results) -> str | None:
+    """How a teacher was asked, or what became of an API's log-probabilities, in a sentence; None for any other."""
+    said = results["teacher"].get("asked") or results["label"].get("told") or {}
+    note: str | None = said.get("note")
+    return note
 
 
 def stage_rows(run: Path, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:

@@ -36,6 +36,7 @@ from .fetching import dtype_name
 from .naming import ROWS, is_chosen, make_namer, ways_of
 from .prepare import WRITTEN, task_of
 from .students import passes, shape_of
+from .told import places, tells
 from .training import HARD_ONLY, attend_fast, beside, labelled, steps_of
 
 SECONDS = 2.0
@@ -191,7 +192,10 @@ def _any_targets(recipe: Any, task: Task, rows: list[Example]) -> SoftTargets | 
     """Soft targets of the right form for a teacher that is not here; None for one that says texts."""
     if recipe.temperature is None:
         return None
-    ids = torch.arange(task.outcomes).expand(len(rows), -1).to(device())
+    count, kept = len(rows), task.outcomes
+    if tells(recipe):
+        count, kept = sum(one.counted for one in rows), places(recipe.label, recipe.teacher.api)
+    ids = torch.arange(kept).expand(count, -1).to(device())
     return TopK(ids, torch.full(ids.shape, -math.log(task.outcomes), device=device()), recipe.temperature)
 
 
@@ -279,7 +283,10 @@ def _disk(recipe: Any, task: Task, train: list[Example], student: int, teacher_b
     """Bytes: kept soft targets, checkpoints with Adam's two moments, and the students."""
     kept = 0
     if recipe.temperature is not None:
-        kept = int(sum(example.counted for example in train) * bytes_a_position(recipe.label, task.outcomes))
+        label = recipe.label
+        if not recipe.teacher.is_local and tells(recipe):
+            label = label.model_copy(update={"top_k": places(label, recipe.teacher.api)})
+        kept = int(sum(example.counted for example in train) * bytes_a_position(label, task.outcomes))
     runs = 2 if recipe.evaluate.hard_only else 1
     checkpoints = runs * int(recipe.train.keep_checkpoints) * 12 * student
     return kept + checkpoints + (runs + 2) * 4 * student + (teacher_bytes if recipe.teacher.finetune else 0)
