@@ -12,13 +12,14 @@ from ..losses import log_softmax
 from ..losses.pooling import PooledHead, pooled
 from .base import Batch, Scores, Task
 from .context import in_context, prefixes
+from .told import Told, is_told
 from .zero_shot import ZERO_SHOT, is_zero_shot
 
 PANEL = "panel.json"
 
 
 class Panel(nn.Module):
-    """Members of one task and one vocabulary.
+    """Members of one task and one vocabulary: models, and those that were asked (`Told`, `ZeroShot`) in a model's place.
 
     Args:
         pool: of `losses.pooling`.
@@ -49,8 +50,13 @@ class Panel(nn.Module):
 
     @property
     def module(self) -> nn.Module:
-        """The first member: what stands for the panel where one model is asked for."""
-        return self.members[0]
+        """The first member that is a model: what stands for the panel where one is asked for."""
+        return next((member for member in self.members if not isinstance(member, Told)), self.members[0])
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all of it runs on this machine, so that its size and speed are its own."""
+        return not any(isinstance(member, Told) for member in self.members)
 
     @property
     def device(self) -> torch.device:
@@ -77,13 +83,20 @@ class Panel(nn.Module):
         return Scores(hidden, head, each[0].labels, each[0].rows)
 
     def _weights(self, batch: Batch, one: Scores) -> Tensor:
-        """[N, M], adding up to 1: all on one member where the row has a route."""
-        rows = self.weights.repeat(len(batch["keys"]), 1) if self.routes else self.weights.unsqueeze(0)
-        for number, key in enumerate(batch["keys"] if self.routes else []):
-            if key in self.routes:
-                rows[number] = torch.eye(len(self.members))[self.routes[key]]
-        rows = rows.to(one.rows.device)
-        return rows[one.rows] if self.routes else rows.expand(len(one.rows), -1)
+        """[N, M], adding up to 1: all on one member where the row has a route.  What a member has no answer to is left to the
+        others."""
+        if not self.routes and self.is_here:
+            return self.weights.to(one.rows.device).expand(len(one.rows), -1)
+        rows = torch.stack([self._shares(key) for key in batch["keys"]])
+        return rows.to(one.rows.device)[one.rows]
+
+    def _shares(self, key: str) -> Tensor:
+        """[M] of one row."""
+        there = torch.tensor([not isinstance(one, Told) or key in one for one in self.members])
+        if key in self.routes and there[self.routes[key]]:
+            return torch.eye(len(self.members))[self.routes[key]]
+        shares = self.weights * there
+        return shares / shares.sum() if there.any() else self.weights
 
     def forward(self, **inputs: Any) -> Any:
         """What it costs to ask them all; the answer of the last."""
@@ -131,7 +144,7 @@ class Panel(nn.Module):
 
 
 def write_panel(folder: Path, members: list[Path], **settings: Any) -> None:
-    """Name the members' folders (absolute ones) and how they are pooled; see `Panel`."""
+    """Name the members' folders (absolute ones, or such as lie in `folder`) and how they are pooled; see `Panel`."""
     write_json(folder / PANEL, {"members": [str(member) for member in members], **settings})
 
 
@@ -144,13 +157,16 @@ def members_of(folder: Path) -> list[Path]:
     """The folders of the models in it: the panel's members, the one behind a stand-in, or the one model itself."""
     if is_zero_shot(folder):
         return [Path(read_json(folder / ZERO_SHOT)["model"])]
-    return [Path(member) for member in read_json(folder / PANEL)["members"]] if is_panel(folder) else [folder]
+    if is_panel(folder):
+        named = [folder / member for member in read_json(folder / PANEL)["members"]]
+        return [model for member in named for model in members_of(member)]
+    return [] if is_told(folder) else [folder]
 
 
 def load_panel(task: Task, folder: Path, dtype: torch.dtype) -> Any:
     """The panel that `write_panel` wrote, ready for `task`."""
     kept = read_json(folder / PANEL)
-    members = [task.load(Path(member), dtype) for member in kept.pop("members")]
+    members = [task.load(folder / member, dtype) for member in kept.pop("members")]
     panel = Panel(members, **kept).eval()
     if panel.context is not None:
         panel._before, panel._instead_of = prefixes(task.tokenizer, panel.context)
