@@ -233,7 +233,7 @@ def test_weights_are_learned_from_what_every_member_said_and_a_label_without_pro
         contrarian = {"api": {"base_url": wrong.url, "model": "contrary"}, "name": "contrary"}
         for by in ("learned", "validation"):
             recipe = values(made, contrarian, asked(right.url), reader(made), pool={"by": by})
-            recipe["data"]["validation"] = 12
+            recipe["data"]["validation"] = 0.5
             found = until("teacher", recipe, folder_for(tmp_path / by))
             if by == "learned":
                 assert found["weights"][1] == max(found["weights"]) and found["weights"][0] < 1e-3
@@ -262,15 +262,15 @@ def test_a_row_is_taught_by_the_member_that_its_column_names_and_by_the_others_i
 def test_the_forecast_prices_what_the_members_are_asked_and_asking_stops_at_their_cost(
     made: Path, tmp_path: Path
 ) -> None:
-    price = {"input": 1000.0, "output": 1000.0}
+    price = {"input": 1.0, "output": 1000.0}
     with Endpoint(opinion) as endpoint:
-        recipe = values(made, names(made), asked(endpoint.url, price=price, max_cost=1.0))
+        recipe = values(made, names(made), asked(endpoint.url, price=price, max_cost=0.03))
         place = folder_for(tmp_path / "run")
         with hurried():
             run_pipeline(parse_recipe(recipe), STAGES, place, Silent(), until="plan")
         plan = read_json(place / "plan" / "plan.json")
         assert plan["requests"] == 60 and not endpoint.seen.delivered
-        assert plan["money_by_stage"]["teacher"] == plan["money"] > 1.0
+        assert plan["money_by_stage"]["teacher"] == plan["money"] > 60 * 16 * 1e-3
         with pytest.raises(ResourceError, match=r"^teacher.panel\[1\].api.max_cost"):
             until("teacher", recipe, place)
         assert 0 < len(endpoint.seen.delivered) < 60
