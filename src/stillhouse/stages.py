@@ -231,7 +231,7 @@ _SOURCES = (
     *("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune"),
     *("teacher.panel", "teacher.pool", "teacher.terms_accepted"),
     *("teacher.is_local", "teacher.name", "teacher.provider", "teacher.label_words", "teacher.zero_shot"),
-    *("teacher.takes_bare_rows", "teacher.lends", "teacher.labels_field"),
+    *("teacher.takes_bare_rows", "teacher.lends", "teacher.labels_field", "teacher.context_column"),
 )
 _LEARNING = ("seed", "task", "train", "data.max_length")
 _ORIGIN = tuple(
@@ -296,13 +296,14 @@ STAGES = [
         reads=(
             *("seed", "task", "label.batch_size", "data.max_length", "teacher.is_local", "teacher.model"),
             *("teacher.finetune", "teacher.panel", "teacher.pool", "teacher.context"),
+            "teacher.context_column",
             *("teacher.zero_shot", "teacher.asked_dtype"),
         ),
         after=(
             *_TASK,
             "prepare.panel",
             "prepare.routes",
-            "prepare.asked",
+            *("prepare.asked", "prepare.contexts"),
             "prepare.evaluated",
             "prepare.zero_shot",
             "prepare.bfloat16",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import sources
 from .asking.checks import api_checks
+from .data.contexts import context_of
 from .data.filters.rules import rules
 from .data.formats import Dropped, Row, canonical, detect, value_of
 from .data.load import read_raw
@@ -275,6 +276,9 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
         else detect(first[0].fields, columns, recipe.task, first[0].where, name, answered)
     )
     labelled = name != "data.unlabelled"
+    if (column := recipe.teacher.context_column) is not None:
+        for raw in first:
+            context_of(raw, form, column)
     made = [canonical(raw, form, columns, labelled, answered=answered) for raw in first]
     return [*notes, f"{form} rows; {_seen(made, len(first) < ROWS_READ)}"]
 

@@ -56,7 +56,7 @@ def _of_teacher(recipe: "Recipe") -> Iterator[str]:
         zero_shot_fault(recipe),
         panel_fault(recipe.task, settings.panel, settings.pool, tuned, averaged),
         members_fault(recipe),
-        context_fault(recipe.task, tuned, averaged) if settings.context is not None else None,
+        context_fault(recipe) if settings.context is not None else None,
         alone_fault(settings, recipe.data, student.vocabulary is not None),
     ]
     yield from (fault for fault in kinds if fault)

@@ -70,11 +70,26 @@ class Pool(Section):
         return self
 
 
-def context_fault(task: str, finetune: bool, ema: bool) -> str | None:
+class FromColumn(Section):
+    """A prompt of its own for each row."""
+
+    column: str = Field(min_length=1)
+    """Column of every data set that holds it, such as the passage that an answer is to be found in."""
+
+
+def context_fault(recipe: Any) -> str | None:
     """Why a teacher with a prompt of its own does not fit the other settings; None if it does."""
-    if task != "causal_lm":
+    teacher, data = recipe.teacher, recipe.data
+    if recipe.task != "causal_lm":
         return "teacher.context: only a language model reads a prompt; remove it"
-    return "teacher.context: cannot be combined with finetune or ema; remove one" if finetune or ema else None
+    if teacher.finetune is not None or teacher.ema is not None:
+        return "teacher.context: cannot be combined with finetune or ema; remove one"
+    if isinstance(teacher.context, FromColumn):
+        if data.generate:
+            return "data.generate: what is written has no column for teacher.context; remove it, or give one context for all rows"
+        if recipe.evaluate.memorisation is not None:
+            return "evaluate.memorisation: what it plants has no column for teacher.context; remove it, or give one context for all rows"
+    return None
 
 
 def panel_fault(

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from .api import Api
 from .data import Sha256
-from .panel import Member, Pool
+from .panel import FromColumn, Member, Pool
 from .section import Section
 from .zero_shot import ZeroShot
 
@@ -41,9 +41,9 @@ class Teacher(Section):
     student as it began); `model` then only lends its tokenizer, its layers, and the figures to compare with."""
     finetune: Finetune | None = None
     """Fine-tune it on the training rows' labels before it teaches."""
-    context: Annotated[str, Field(min_length=1)] | None = None
+    context: Annotated[str, Field(min_length=1)] | FromColumn | None = None
     """A prompt that the teacher sees before every row and the student does not (context distillation, Snell et al. 2022,
-    arXiv:2209.15189); with a chat template it is the system's turn."""
+    arXiv:2209.15189), or {column: …} with one for each row; with a chat template it is the system's turn."""
     zero_shot: ZeroShot | None = None
     """Classification: `model` is a language model, and labels text by the names of the labels."""
     terms_accepted: Annotated[str, Field(min_length=10)] | None = None
@@ -81,6 +81,11 @@ class Teacher(Section):
         if given := [name for name in local if getattr(self, name) is not None]:
             raise ValueError(f"{given[0]}: an api has no weights here; give either {given[0]} or api")
         return self
+
+    @property
+    def context_column(self) -> str | None:
+        """Of each row, if that holds the prompt that only the teacher sees."""
+        return self.context.column if isinstance(self.context, FromColumn) else None
 
     @property
     def is_local(self) -> bool:

@@ -28,7 +28,7 @@ from ..tasks.told import write_told
 from ..teachers.said import words_of
 from .asking import hear, reasons, shares_of, statuses, wrong
 from .naming import write_namer
-from .prepare import ROUTES
+from .prepare import CONTEXTS, ROUTES
 from .training import labelled
 
 
@@ -73,7 +73,7 @@ def make_panel(recipe: Any, task: Task, facts: dict[str, Any], place: Path, watc
     weights = [member.weight for member in members]
     settings: dict[str, Any] = {
         "pool": pool.by,
-        "context": teacher.context,
+        "context": None if teacher.context_column else teacher.context,
         "weights": [weight / sum(weights) for weight in weights],
     }
     with atomic_folder(place / "panel") as part:
@@ -97,9 +97,11 @@ def make_panel(recipe: Any, task: Task, facts: dict[str, Any], place: Path, watc
             seat.folder.relative_to(part) if seat.folder.is_relative_to(part) else seat.folder
             for seat in seats
         ]
-        write_panel(part, own, **settings)
+        write_panel(
+            part, own, **settings, contexts=f"../../prepare/{CONTEXTS}" if facts["contexts"] else None
+        )
         task.tokenizer.save_pretrained(part)
-    identity = hash_json([[seat.identity for seat in seats], settings])
+    identity = hash_json([[seat.identity for seat in seats], settings, facts["contexts"]])
     shown = {name: value for name, value in settings.items() if name in ("pool", "weights", "table")}
     lead = next((one["folder"] for one, member in zip(found, members, strict=True) if member.lends), None)
     return {

@@ -23,6 +23,7 @@ from ..sources.terms import of_licence, refuse_disallowed
 from ..tasks import Task, make_task
 from ..tasks.bilingual import BilingualClassification, BilingualLM
 from ..tasks.classification import label_order
+from ..tasks.context import prompt_key
 from .canaries import canary_rows, planted
 from .confidence import sure
 from .naming import TEXTS, keep_texts, namers_of
@@ -35,6 +36,8 @@ MESSAGES = "messages.jsonl"
 """Conversations by example, where teacher and student have templates of their own."""
 READINGS = "readings.parquet"
 """A classifier's rows in the teacher's tokens, where these are not the student's."""
+CONTEXTS = "contexts.jsonl"
+"""What only the teacher reads, by example, where a column of the rows has it."""
 ROUTES = "routes.json"
 """Member of the panel by example, where a column of the rows names it."""
 WRITTEN = "written.jsonl"
@@ -95,7 +98,15 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
     bare = recipe.teacher.takes_bare_rows
     groups, column = recipe.evaluate.groups, recipe.teacher.pool.column if recipe.teacher.pool else None
     rows = split_rows(
-        recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, groups, column, answered=not bare
+        recipe.data,
+        recipe.evaluate.also,
+        recipe.task,
+        recipe.seed,
+        paths,
+        groups,
+        column,
+        answered=not bare,
+        context=recipe.teacher.context_column,
     )
     if bare:
         refuse_unaskable(recipe.task, {"train": rows.train, "eval": rows.eval, **rows.also})
@@ -135,6 +146,7 @@ def encode_rows(
     shown = ""
     conversations: dict[str, Any] = {}
     routed: dict[str, str] = {}
+    contexts: dict[str, dict[str, str]] = {}
     texts: list[tuple[Row, Example]] = []
     asks = any(member.api is not None for member in recipe.teacher.panel or [])  # and otherwise reads
     by_names, asked_of = bool(namers_of(models)), {}
@@ -149,6 +161,7 @@ def encode_rows(
             secrets = canary_rows(recipe, rows.counts["train"]["format"], task)
             some = [*some, *secrets]
         routed |= _routed(some, examples)
+        contexts |= _contexts(some, examples)
         if by_names:
             known_rows = {row["id"]: row for row in some}
             texts += [(known_rows[example.row], example) for example in examples]
@@ -182,6 +195,8 @@ def encode_rows(
         sizes["train"]["written"] = hash_json([row["id"] for row in written])
     if recipe.teacher.pool and recipe.teacher.pool.by == "column":
         write_json(place / ROUTES, routed)
+    if contexts:
+        write_jsonl(place / CONTEXTS, contexts.values())
     if conversations:
         write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
     if by_names:
@@ -202,6 +217,7 @@ def encode_rows(
         "counts": rows.counts,
         "routes": hash_json(routed),
         "asked": asked_of if asks else None,
+        "contexts": hash_json(contexts) if contexts else None,
         "coverage": coverage(train, [row for row in train if row["id"] in rows.written], _tests(rows)),
         "example": shown,
     }
@@ -253,6 +269,22 @@ def _routed(rows: Sequence[Any], examples: list[Example]) -> dict[str, str]:
     return {example.key: named[example.row] for example in examples if example.row in named}
 
 
+def _contexts(rows: Sequence[Any], examples: list[Example]) -> dict[str, dict[str, str]]:
+    """Key of an example -> what only the teacher reads of it, and by which prompt it is found where that is all there is."""
+    named = {row["id"]: row["context"] for row in rows if "context" in row}
+    return {
+        example.key: {
+            "key": example.key,
+            "prompt": prompt_key(
+                example.input_ids[: next(n for n, label in enumerate(example.labels) if label >= 0)]
+            ),
+            "context": named[example.row],
+        }
+        for example in examples
+        if example.row in named
+    }
+
+
 def fault(place: Path, result: dict[str, Any]) -> str | None:
     """What of the prepared files, or of the fetched models, is gone."""
     models = [
@@ -263,6 +295,7 @@ def fault(place: Path, result: dict[str, Any]) -> str | None:
     models += [Path(one["folder"]) for one in result["baselines"]["models"].values()]
     wanted = [*models, *(place / f"{name}.parquet" for name in result["sets"])]
     wanted += [place / TEXTS] if namers_of(result) else []
+    wanted += [place / CONTEXTS] if result["contexts"] else []
     wanted += [Path(result["tongues"]["student"]["folder"])] if result["tongues"] else []
     wanted += [place / READINGS] if result["tongues"] and result["labels"] else []
     return next((f"{path} is gone" for path in wanted if not path.exists()), None)

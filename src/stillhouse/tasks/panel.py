@@ -1,17 +1,19 @@
 """A panel of teachers as one model: a folder that names its members, and what they say pooled into one distribution."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..files import read_json, write_json
+from ..errors import DataError
+from ..files import read_json, read_jsonl, write_json
 from ..losses import log_softmax
 from ..losses.pooling import PooledHead, pooled
 from .base import Batch, Scores, Task
-from .context import in_context, prefixes
+from .context import in_context, prefixes, prompt_key
 from .told import Told, is_told
 from .zero_shot import ZERO_SHOT, is_zero_shot
 
@@ -27,6 +29,7 @@ class Panel(nn.Module):
         table: [M, C], for the pool `table`.
         routes: key of an example -> number of the member that teaches it.
         context: a prompt that they see before every row, and the student does not; a panel of one may have one too.
+        contexts: key of an example, or `prompt_key` of what it begins with -> a prompt of its own.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Panel(nn.Module):
         table: list[list[float]] | None = None,
         routes: dict[str, int] | None = None,
         context: str | None = None,
+        contexts: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
@@ -44,9 +48,9 @@ class Panel(nn.Module):
         self.weights = torch.tensor(weights or [1.0 / len(members)] * len(members))
         self.table = None if table is None else torch.tensor(table)
         self.routes = routes or {}
-        self.context = context
-        self._before: list[int] = []
-        self._instead_of: list[int] = []
+        self.context, self.contexts = context, contexts or {}
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        """What reads a context before the prompts that it writes after; none is read without one."""
 
     @property
     def module(self) -> nn.Module:
@@ -70,7 +74,8 @@ class Panel(nn.Module):
 
     def scores(self, task: Task, batch: Batch) -> Scores:
         """All members' hidden states side by side, with the weights of each position, under one head."""
-        read = batch if self.context is None else in_context(task, batch, self.context)
+        contexts = self._contexts(task, batch)
+        read = in_context(task, batch, contexts) if contexts else batch
         each = [task.scores(member, read) for member in self.members]
         weights = self._weights(batch, each[0])
         head = PooledHead(
@@ -81,6 +86,24 @@ class Panel(nn.Module):
         )
         hidden = torch.cat([*(one.hidden for one in each), weights.to(each[0].hidden)], -1)
         return Scores(hidden, head, each[0].labels, each[0].rows)
+
+    def _contexts(self, task: Task, batch: Batch) -> list[str]:
+        """One a row, if there are any.  Raises: DataError for a row that has none of several."""
+        if self.context is not None:
+            return [self.context] * len(batch["labels"])
+        if not self.contexts:
+            return []
+        found = []
+        for key, prompt in zip(batch["keys"], task.prompts(batch, 1), strict=True):
+            own = self.contexts.get(key) or self.contexts.get(
+                prompt_key(prompt)
+            )  # what the student wrote has a key of its own
+            if own is None:
+                raise DataError(
+                    f"teacher.context: the context of row {key} is not there; delete the run's prepare folder and run again."
+                )
+            found.append(own)
+        return found
 
     def _weights(self, batch: Batch, one: Scores) -> Tensor:
         """[N, M], adding up to 1: all on one member where the row has a route.  What a member has no answer to is left to the
@@ -136,10 +159,16 @@ class Panel(nn.Module):
 
     def _in_context(self, prompt: Tensor) -> Tensor:
         """[1, T] after the context, which takes the place of the system's turn that the template began it with, as it does
-        where the teacher labels."""
-        skip = len(self._instead_of)
-        begins = skip < prompt.shape[1] and prompt[0, :skip].tolist() == self._instead_of
-        before = torch.tensor([self._before], dtype=torch.long, device=prompt.device)
+        where the teacher labels.  A prompt that is no row's, as one that only a clock looks at, has none of several contexts."""
+        context = self.context or (
+            self.contexts.get(prompt_key(prompt[0].tolist())) if self.contexts else None
+        )
+        if context is None or self.tokenizer is None:
+            return prompt
+        said, instead_of = prefixes(self.tokenizer, context)
+        skip = len(instead_of)
+        begins = skip < prompt.shape[1] and prompt[0, :skip].tolist() == instead_of
+        before = torch.tensor([said], dtype=torch.long, device=prompt.device)
         return torch.cat([before, prompt[:, skip:] if begins else prompt], -1)
 
 
@@ -167,7 +196,14 @@ def load_panel(task: Task, folder: Path, dtype: torch.dtype) -> Any:
     """The panel that `write_panel` wrote, ready for `task`."""
     kept = read_json(folder / PANEL)
     members = [task.load(folder / member, dtype) for member in kept.pop("members")]
+    if kept.get("contexts") is not None:
+        kept["contexts"] = _by_key(read_jsonl(folder / kept["contexts"]))
     panel = Panel(members, **kept).eval()
-    if panel.context is not None:
-        panel._before, panel._instead_of = prefixes(task.tokenizer, panel.context)
+    panel.tokenizer = task.tokenizer
     return panel
+
+
+def _by_key(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """{key, prompt, context} of each example -> its context by either; of two with one prompt the first."""
+    by_prompt = {row["prompt"]: row["context"] for row in reversed(rows)}
+    return by_prompt | {row["key"]: row["context"] for row in rows}
