@@ -264,7 +264,7 @@ STAGES = [
             "evaluate.swap",
             "evaluate.rows",
         ),
-        version=4,
+        version=5,
         stamp=prepare.files_stamp,
         intact=prepare.fault,
     ),
@@ -288,7 +288,7 @@ STAGES = [
             "report.samples",
         ),
         after=("prepare",),
-        version=2,
+        version=3,
     ),
     Stage(
         "teacher",

@@ -276,9 +276,9 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
         else detect(first[0].fields, columns, recipe.task, first[0].where, name, answered)
     )
     labelled = name != "data.unlabelled"
-    if (column := recipe.teacher.context_column) is not None:
+    if (passages := recipe.teacher.context_column) is not None:
         for raw in first:
-            context_of(raw, form, column)
+            context_of(raw, form, passages)
     made = [canonical(raw, form, columns, labelled, answered=answered) for raw in first]
     return [*notes, f"{form} rows; {_seen(made, len(first) < ROWS_READ)}"]
 
