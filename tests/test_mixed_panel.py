@@ -20,10 +20,12 @@ from stillhouse.errors import RecipeError, ResourceError
 from stillhouse.files import read_json, write_json
 from stillhouse.models.load import load_tokenizer
 from stillhouse.pipeline import run_pipeline
+from stillhouse.plans import price as prices
 from stillhouse.plans.bench import UNPREDICTED
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
+from stillhouse.static import static_checks
 from stillhouse.tasks import make_task
 from stillhouse.tasks.panel import Panel
 from stillhouse.tasks.told import Told
@@ -341,6 +343,7 @@ HERE = "http://127.0.0.1:9/v1"
         ({"objective": [{"kind": "hard"}]}, "add {kind: forward_kl}"),
         ({"data": {"train": {"source": "rows.csv"}, "augment": {}}}, r"data.augment: makes tokens, and teacher.panel\[1\]"),
         ({"plan": {"kind": "generations"}}, r"plan: its steps .* teacher.panel\[1\]"),
+        ({"teacher": {"panel": [asked(HERE), past(Path("p"))]}, "label": {"online": True}}, "label.online: nobody on the panel"),
         ({"teacher": {"panel": [asked(HERE), asked(HERE)]}}, "same name"),
         ({"teacher": {"panel": [asked(HERE), {**asked(HERE), "name": "b"}]}}, "nobody is asked twice"),
         ({"teacher": {"panel": [asked(HERE), {"api": {"model": "old", "answers": "past.jsonl"}}]}, "student": {"from_teacher": {"layers": 1}}}, "no member of the panel has layers"),
@@ -366,3 +369,33 @@ def test_told_probabilities_survive_the_disk_as_they_were(tmp_path: Path) -> Non
     assert is_told(tmp_path / "told")
     found = load_told(tmp_path / "told")
     np.testing.assert_allclose(found.log_p.detach().double().exp().numpy(), list(said.values()), rtol=1e-6)
+
+
+def test_a_panel_with_answers_on_it_runs_beside_the_student_too(made: Path, tmp_path: Path) -> None:
+    recipe = values(made, past(made), reader(made))
+    recipe["label"] = {"online": True}
+    recipe["train"]["log_every"] = 1
+    place = folder_for(tmp_path / "run")
+    assert until("train", recipe, place)["folder"] == "train/model"
+    losses = [row["forward_kl"] for row in map(json.loads, (place / "train" / "metrics.jsonl").open()) if "forward_kl" in row]  # fmt: skip
+    assert losses and all(math.isfinite(loss) and loss > 0 for loss in losses)
+
+
+def test_members_are_looked_at_before_anything_is_loaded(made: Path, tmp_path: Path) -> None:
+    recipe = values(made, reader(made), names(made), asked(HERE), past(made))
+    notes = "\n".join(static_checks(parse_recipe(recipe), tmp_path / "run"))
+    assert "teacher.panel[2]: big at http://127.0.0.1:9/v1" in notes
+    assert "answers are taken from" in notes
+    recipe["teacher"]["panel"][1]["model"] = str(made / "reader")
+    with pytest.raises(RecipeError, match="which says no words"):
+        static_checks(parse_recipe(recipe), tmp_path / "run")
+
+
+def test_runs_of_a_sweep_are_priced_as_asking_a_member_once(made: Path, tmp_path: Path) -> None:
+    price = {"input": 1.0, "output": 1000.0}
+    recipe = values(made, reader(made), asked(HERE, price=price))
+    recipe["sweep"] = {"train.learning_rate": [1e-3, 2e-3]}
+    with hurried():
+        found = prices.price(parse_recipe(recipe), tmp_path / "runs", Silent())
+    first, second = found["runs"].values()
+    assert first["money"] > 60 * 16 * 1e-3 and second["money"] == 0

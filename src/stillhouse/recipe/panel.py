@@ -136,6 +136,8 @@ def members_fault(recipe: Any) -> str | None:
             return "student.from_teacher: no member of the panel has layers to keep; use student.model, or from_config with student.tokenizer"
         if student.from_config is not None and student.tokenizer is None:
             return "student.tokenizer: no member of the panel lends one; name a model of the student's family that does, or use student.model"
+    if recipe.label.online and all(member.api is not None for _, member in panel):
+        return "label.online: nobody on the panel is on this machine, to run beside the student; remove it"
     if recipe.data.augment is not None:
         return f"data.augment: makes tokens, and {where} reads text; use data.unlabelled, or data.generate"
     if recipe.plan is not None:
