@@ -262,22 +262,22 @@ def test_a_model_without_a_chat_template_is_not_asked_to_chat(made: Path, tmp_pa
     tokenizer = load_tokenizer(made / "lm")
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "bare")
-    facts = {"zero_shot": {"folder": str(tmp_path / "bare"), "name": "bare", "prompts": []}}
+    bare = {"folder": str(tmp_path / "bare"), "name": "bare", "prompts": []}
     with pytest.raises(RecipeError, match=r"zero_shot.form: bare has no chat template; use plain\.$"):
-        ways_of(ZeroShotSettings(form="chat"), facts)
-    assert [one["way"]["form"] for one in ways_of(ZeroShotSettings(), facts)] == ["plain"]
+        ways_of(ZeroShotSettings(form="chat"), bare)
+    assert [one["way"]["form"] for one in ways_of(ZeroShotSettings(), bare)] == ["plain"]
 
 
 def test_the_time_of_choosing_a_way_is_that_of_the_texts_read_in_each(made: Path) -> None:
-    facts = {"zero_shot": {"folder": str(made / "lm"), "name": "lm", "prompts": []}}
+    model = {"folder": str(made / "lm"), "name": "lm", "prompts": []}
     long = [Example(str(n), str(n), [5] * (30 if n < 128 else 10), [-100], [0], 1) for n in range(256)]
     speed = {"teacher_label": 1e-3}
     one = ZeroShotSettings(form="chat", calibrate="none")
-    assert plan._choosing(one, facts, long, speed) == 0.0
+    assert plan._choosing(one, model, long, speed) == 0.0
     both = one.model_copy(update={"form": None})
-    assert plan._choosing(both, facts, long, speed) == pytest.approx(plan.LOADING + 2 * 128 * 20 * 1e-3)
+    assert plan._choosing(both, model, long, speed) == pytest.approx(plan.LOADING + 2 * 128 * 20 * 1e-3)
     evened = one.model_copy(update={"calibrate": "texts"})
-    assert plan._choosing(evened, facts, long[:4], speed) == pytest.approx(plan.LOADING + 4 * 30 * 1e-3)
+    assert plan._choosing(evened, model, long[:4], speed) == pytest.approx(plan.LOADING + 4 * 30 * 1e-3)
 
 
 def test_more_examples_than_labelled_rows_are_refused(made: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from .pipeline import Results, Stage
 from .progress import Watch
 from .recipe import Recipe
 from .steps import finish, prepare, students, training, writing
-from .steps.asking import answers_stamp, label_by_asking
+from .steps.asking import answers_stamp, label_by_asking, panel_stamp
 from .steps.baselines import prepare_baselines
 from .steps.beyond import beyond
 from .steps.canaries import canary_facts
@@ -40,7 +40,7 @@ from .steps.intact import (
     targets_fault,
 )
 from .steps.judging import judged
-from .steps.labelling import label_all
+from .steps.labelling import label_all, taught_apart
 from .steps.measuring import let_read, to_measure
 from .steps.naming import make_namer
 from .steps.panel import make_panel
@@ -80,10 +80,9 @@ def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
         return {"folder": None, "identity": facts["teacher"]["identity"]}
     if recipe.teacher.panel is not None or recipe.teacher.context is not None:
         return make_panel(
-            recipe.teacher,
+            recipe,
             prepare.task_of(recipe, facts, place.parent / "prepare"),
             facts,
-            recipe.label.batch_size,
             place,
             watch,
         )
@@ -123,7 +122,7 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
             recipe, place, facts, prepare.task_of(recipe, facts, place.parent / "prepare"), watch
         )
     if recipe.temperature is None:
-        return {"cache": None}
+        return {"cache": None, **taught_apart(results["teacher"])}
     return label_all(recipe, results, place, watch)
 
 
@@ -232,7 +231,7 @@ _SOURCES = (
     *("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune"),
     *("teacher.panel", "teacher.pool", "teacher.terms_accepted"),
     *("teacher.is_local", "teacher.name", "teacher.provider", "teacher.label_words", "teacher.zero_shot"),
-    "teacher.takes_bare_rows",
+    *("teacher.takes_bare_rows", "teacher.lends", "teacher.labels_field", "teacher.context_column"),
 )
 _LEARNING = ("seed", "task", "train", "data.max_length")
 _ORIGIN = tuple(
@@ -265,7 +264,7 @@ STAGES = [
             "evaluate.swap",
             "evaluate.rows",
         ),
-        version=4,
+        version=5,
         stamp=prepare.files_stamp,
         intact=prepare.fault,
     ),
@@ -289,7 +288,7 @@ STAGES = [
             "report.samples",
         ),
         after=("prepare",),
-        version=2,
+        version=3,
     ),
     Stage(
         "teacher",
@@ -297,17 +296,21 @@ STAGES = [
         reads=(
             *("seed", "task", "label.batch_size", "data.max_length", "teacher.is_local", "teacher.model"),
             *("teacher.finetune", "teacher.panel", "teacher.pool", "teacher.context"),
-            *("teacher.zero_shot", "teacher.label_words", "teacher.asked_dtype"),
+            "teacher.context_column",
+            *("teacher.zero_shot", "teacher.asked_dtype"),
         ),
         after=(
             *_TASK,
             "prepare.panel",
             "prepare.routes",
+            *("prepare.asked", "prepare.contexts"),
+            "prepare.evaluated",
             "prepare.zero_shot",
             "prepare.bfloat16",
             "prepare.sets.train",
             *_CHOSEN,
         ),
+        stamp=panel_stamp,
         intact=model_fault,
         joined=lambda recipe: recipe.teacher.finetune is not None,
     ),

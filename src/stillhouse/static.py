@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import sources
 from .asking.checks import api_checks
+from .data.contexts import context_of
 from .data.filters.rules import rules
 from .data.formats import Dropped, Row, canonical, detect, value_of
 from .data.load import read_raw
@@ -19,7 +20,7 @@ from .errors import DataError, MissingExtra, RecipeError, ResourceError, Teacher
 from .models.described import cut_short, json_in, layer_count, model_config, skeleton_in
 from .models.shrink.requests import check_layers, check_pace, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
-from .recipe import Baseline, DataSet, DeeperLayers, Recipe, Student, crossing_fault
+from .recipe import Baseline, DataSet, DeeperLayers, Recipe, Student, ZeroShot, crossing_fault
 from .recipe.data import LEARNED_FROM
 from .registry import needs
 from .sources import cache_dir
@@ -45,28 +46,32 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
         if wanted.model is not None:
             said = sources.check(wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model")
             notes += [f"{role}: {note}" for note in said]
-            _model(role, Path(wanted.model), recipe)
-    if recipe.teacher.api is not None:
-        notes += api_checks(recipe.teacher.api)
+            _model(
+                role, Path(wanted.model), recipe, role == "teacher" and recipe.teacher.zero_shot is not None
+            )
+    for field, api in recipe.teacher.apis.items():
+        notes += api_checks(api, field)
         if recipe.task == "causal_lm" and recipe.temperature is not None:
             notes.append(
-                f"teacher: {recipe.teacher.api.top_logprobs} log-probabilities a token become soft targets if its tokenizer is the "
+                f"teacher: {api.top_logprobs} log-probabilities a token become soft targets if its tokenizer is the "
                 "student's; its first answers tell"
             )
-        if recipe.teacher.provider is not None:
-            terms = of_provider(recipe.teacher.provider)
+        if api.base_url is not None:
+            terms = of_provider(api.base_url)
             refuse_disallowed([terms], recipe.teacher.terms_accepted)
-            notes.append(f"teacher: {terms.sentence()}")
+            notes.append(f"{field.removesuffix('.api')}: {terms.sentence()}")
     if (lender := recipe.student.tokenizer) is not None:
         own = recipe.student
         said = sources.check(lender, sha256=own.sha256, revision=own.revision, kind="model")
         notes += [f"student.tokenizer: {note}" for note in said]
-    if recipe.teacher.zero_shot is not None:
-        prompt_files(recipe.teacher.zero_shot.prompts, "zero_shot_pair", "teacher.zero_shot.prompt")
+    for field, asked in recipe.teacher.asked.items():
+        if isinstance(asked, ZeroShot):
+            prompt_files(asked.prompts, "zero_shot_pair", f"{field}.prompt")
     for number, member in enumerate(recipe.teacher.panel or []):
-        said = sources.check(member.model, sha256=member.sha256, revision=member.revision, kind="model")
-        notes += [f"teacher.panel[{number}]: {note}" for note in said]
-        _model("teacher", Path(member.model), recipe)
+        if member.model is not None:
+            said = sources.check(member.model, sha256=member.sha256, revision=member.revision, kind="model")
+            notes += [f"teacher.panel[{number}]: {note}" for note in said]
+            _model("teacher", Path(member.model), recipe, member.zero_shot is not None)
     _layers(recipe)
     named = {
         "data.train": recipe.data.train,
@@ -141,8 +146,9 @@ def harness_task(name: str) -> str:
     raise RecipeError(f"evaluate.harness.tasks: {name} has no line `task: name`; add it.")
 
 
-def _model(role: str, folder: Path, recipe: Recipe) -> None:
-    """What a folder on this disk must hold: a configuration, weights without pickles, a tokenizer, the right head."""
+def _model(role: str, folder: Path, recipe: Recipe, by_names: bool = False) -> None:
+    """What a folder on this disk must hold: a configuration, weights without pickles, a tokenizer, the right head (of a language model
+    for one that labels `by_names`)."""
     if not folder.is_dir():
         return
     names = {path.name for path in folder.iterdir()}
@@ -175,11 +181,11 @@ def _model(role: str, folder: Path, recipe: Recipe) -> None:
             f"{role}.model: {folder} is a {made_for}, which cannot generate text; name a causal language model, or "
             "set task: classification."
         )
-    if role == "teacher" and recipe.teacher.zero_shot is not None:
+    if by_names:
         if OTHER_HEAD.search(made_for):
             raise RecipeError(
                 f"teacher.model: {folder} is a {made_for}, which says no words; name a causal language model, or remove "
-                "teacher.zero_shot."
+                "zero_shot."
             )
         return
     untrained = role != "student" and (role != "teacher" or recipe.teacher.finetune is None)
@@ -275,6 +281,9 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
         else detect(first[0].fields, columns, recipe.task, first[0].where, name, answered)
     )
     labelled = name != "data.unlabelled"
+    if (passages := recipe.teacher.context_column) is not None:
+        for raw in first:
+            context_of(raw, form, passages)
     made = [canonical(raw, form, columns, labelled, answered=answered) for raw in first]
     return [*notes, f"{form} rows; {_seen(made, len(first) < ROWS_READ)}"]
 

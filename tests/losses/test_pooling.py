@@ -87,3 +87,14 @@ def test_the_reliability_table_counts_by_what_was_said_and_not_by_what_is_true()
     log_p = torch.tensor([[[2.0, 0], [2.0, 0], [2.0, 0], [0, 2.0]]])
     table = reliability_table(log_p, torch.tensor([0, 0, 1, 1]))
     torch.testing.assert_close(table, torch.tensor([[3 / 5, 2 / 3]]))
+
+
+@pytest.mark.parametrize("pool", ["mean", "geometric", "confidence", "table"])
+def test_a_member_without_weight_has_no_say_in_any_pool(pool):
+    """What it would have said is the surest and the most reliable of all, and nobody heard it."""
+    one, other, silent = torch.tensor([[0.3, 0.0]]), torch.tensor([[0.0, 0.6]]), torch.tensor([[9.0, 0.0]])
+    table = torch.tensor([[0.6, 0.6], [0.5, 0.7], [1.0, 1.0]])
+    weights = torch.tensor([[0.5, 0.5, 0.0]])
+    log_p = [z.log_softmax(-1) for z in (one, other, silent)]
+    without = pooled(log_p[:2], weights[:, :2], pool, table[:2])
+    torch.testing.assert_close(pooled(log_p, weights, pool, table), without)

@@ -29,7 +29,7 @@ def test_the_same_tokens_are_counted_in_the_same_order_each_document_after_the_c
     task = make_task("causal_lm", tokenizer, 40)
     rows = [{"id": str(n), "where": "", "text": text[:30]} for n, text in enumerate(tiny.sentences(9))]
     batch = task.collate(task.encode(rows)[0])
-    read = in_context(task, batch, CONTEXT)
+    read = in_context(task, batch, [CONTEXT] * len(batch["labels"]))
     for one in (batch, read):
         one["said"] = one["labels"][:, 1:][task.counted(one)]
     assert torch.equal(batch["said"], read["said"])

@@ -153,12 +153,17 @@ def test_members_are_judged_by_the_rows_set_aside_and_by_training_rows_only_wher
         write_examples(tmp_path / "prepare" / f"{name}.parquet", own)
     members = [{"folder": str(one), "identity": one.name, "name": one.name} for one in folders[:2]]
     teacher = SimpleNamespace(
-        pool=Pool(by=by), context=None, model=None, panel=[Member(model=str(one)) for one in folders[:2]]
+        pool=Pool(by=by),
+        context=None,
+        context_column=None,
+        model=None,
+        panel=[Member(model=str(one)) for one in folders[:2]],
     )
+    recipe = SimpleNamespace(teacher=teacher, label=SimpleNamespace(batch_size=8))
 
     def best(validation):
-        facts = {"panel": members, "validation": validation}
-        found = make_panel(teacher, task, facts, 8, tmp_path / "teacher", Silent())
+        facts = {"panel": members, "validation": validation, "contexts": None}
+        found = make_panel(recipe, task, facts, tmp_path / "teacher", Silent())
         right = found["weights"] if by == "learned" else [min(row) for row in found["table"]]
         assert abs(right[0] - right[1]) > 0.1
         return right.index(max(right))

@@ -96,7 +96,7 @@ def export(
         return
     asked = _questions(folder)
     with _ledger(folder, new=True) as ledger:
-        requests = [one for _, some in asked.values() for one in some]
+        requests = [one for each in asked for _, some in each.values() for one in some]
         ledger.plan(requests)
         missing = unanswered(ledger, requests)
     if not missing:
@@ -122,7 +122,8 @@ def take(
     asked = _questions(folder)
     with _ledger(folder, new=True) as ledger:
         print(take_answers(ledger, asked, answers))
-        left = len(unanswered(ledger, [one for _, some in asked.values() for one in some]))
+        requests = [one for each in asked for _, some in each.values() for one in some]
+        left = len(unanswered(ledger, requests))
     print(f"{left:,} requests have no answer yet" if left else "every request has its answer")
 
 
@@ -135,8 +136,8 @@ def _ledger(folder: Path, new: bool = False) -> "Ledger":
     return Ledger(path)
 
 
-def _questions(folder: Path) -> "dict[str, tuple[list[dict[str, Any]], list[Request]]]":
-    """What the run in `folder` asks."""
+def _questions(folder: Path) -> "list[dict[str, tuple[list[dict[str, Any]], list[Request]]]]":
+    """What the run in `folder` asks, of the teacher or of each member of a panel that is behind an API."""
     from ..files import read_json
     from ..pipeline import DONE
     from ..recipe import Recipe
@@ -147,12 +148,15 @@ def _questions(folder: Path) -> "dict[str, tuple[list[dict[str, Any]], list[Requ
             f"{folder}: its rows are not prepared yet; first: stillhouse run RECIPE --folder {folder} --until prepare"
         )
     recipe = Recipe.model_validate(read_json(folder / "recipe.json"))
-    if recipe.teacher.api is None:
+    if not recipe.teacher.apis:
         raise RecipeError(
             f"{folder}: its teacher is a model on this machine; only a run with teacher.api asks anybody."
         )
     labels = read_json(folder / "prepare" / DONE)["result"]["labels"]
-    return questions(recipe.teacher.api, recipe.task, labels, folder / "prepare")
+    return [
+        questions(api, recipe.task, labels, folder / "prepare", field)
+        for field, api in recipe.teacher.apis.items()
+    ]
 
 
 def _plain(one: dict[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Row(TypedDict, total=False):
     """Whether a model wrote its answer, so that nobody need be asked for it; not part of the content."""
     teacher: str
     """The member of a panel that teaches this row; not part of the content."""
+    context: str
+    """What the teacher reads before this row and the student does not; not part of the content."""
     groups: dict[str, str]
     """Values of the columns that `evaluate.groups` names; not part of the content."""
 

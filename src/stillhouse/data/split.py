@@ -7,6 +7,7 @@ the content of the rows, not from their order in the file; nothing draws from a 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..recipe.data import Also, Data, DataSet
 from ..recipe.filter import Filter
 from ..registry import did_you_mean
 from .content import content_key
+from .contexts import context_of
 from .filters import choose, sift
 from .formats import Dropped, Row, canonical, detect, plain, value_of, with_id
 from .load import Raw, read_raw
@@ -90,11 +92,13 @@ def prepare(
     groups: Sequence[str] = (),
     teacher: str | None = None,
     answered: bool = True,
+    context: str | None = None,
 ) -> Prepared:
     """Read, clean, split and order all sets of a recipe.
 
     answered: False if rows without a label or an answer are of use (see `canonical`).
     teacher: column of data.train that names the member of a panel that teaches a row.
+    context: column of every set with what only the teacher reads of a row.
     paths: where "train", "eval" and "unlabelled" (those the recipe has) and each of `also`, by its name, lie.
     groups: columns by which the held-out rows will be measured.
     Raises: DataError if a file or row is wrong or no row of a set is left; RecipeError if settings don't fit.
@@ -103,25 +107,19 @@ def prepare(
         raise RecipeError(
             f"evaluate.also: the name {taken[0]!r} is that of another set; choose a different one."
         )
-    train = _read(
+    read = partial(_read, task=task, paths=paths, answered=answered, context=context)
+    train = read(
         "train",
         "data.train",
         data.train,
-        task,
-        paths,
-        answered,
         group=data.group,
         to_split=data.eval is None,
         teacher=teacher,
         groups=groups if data.eval is None else (),
     )
-    tests = (
-        {}
-        if data.eval is None
-        else {"eval": _read("eval", "data.eval", data.eval, task, paths, answered, groups=groups)}
-    )
+    tests = {} if data.eval is None else {"eval": read("eval", "data.eval", data.eval, groups=groups)}
     for other in also:
-        tests[other.name] = _read(other.name, "evaluate.also", other, task, paths, answered)
+        tests[other.name] = read(other.name, "evaluate.also", other)
     _tell_apart_by_answers([train, *tests.values()])
     if data.eval is None:
         tests = {"eval": _hold_out(train, data.split, seed), **tests}
@@ -138,7 +136,7 @@ def prepare(
     _select(train, data.filter)
     sets = [train, *tests.values()]
     if data.extra is not None:
-        extra = _read("extra", "data.extra", data.extra, task, paths)
+        extra = read("extra", "data.extra", data.extra, answered=True)
         _drop_overlap(extra, {**tests, "train": train})
         _filter(extra, data.filter, tests, seed, before=train.rows)
         _take(extra, seed, data.extra.limit)
@@ -184,14 +182,12 @@ def _read(
     teacher: str | None = None,
     to_split: bool = False,
     groups: Sequence[str] = (),
+    context: str | None = None,
 ) -> _Set:
     """A set as its file has it: filtered, canonical, cut, without duplicates.  `key` is its field of the recipe."""
     found = _Set(name, _asked_format(settings, task, key, labelled))
     columns = {str(ours): theirs for ours, theirs in settings.columns.items()}
-    if group:
-        columns["group"] = group
-    if teacher:
-        columns["teacher"] = teacher
+    columns |= {ours: theirs for ours, theirs in {"group": group, "teacher": teacher}.items() if theirs}
     for raw in _wanted(found, settings.where, read_raw(paths[name]), key):
         if task == "causal_lm" and not labelled:
             found.format = "prompts"
@@ -199,6 +195,8 @@ def _read(
         else:
             found.format = found.format or detect(raw.fields, columns, task, raw.where, key, answered)
             row = canonical(raw, found.format, columns, labelled, groups, answered)
+            if context is not None and not isinstance(row, Dropped):
+                row["context"] = context_of(raw, found.format, context)
         if isinstance(row, Dropped):
             found.drop(row.where, row.reason)
         else:

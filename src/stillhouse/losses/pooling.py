@@ -62,7 +62,8 @@ class PooledHead(Head):
 def pooled(log_p: Sequence[Tensor], weights: Tensor, pool: str, table: Tensor | None = None) -> Tensor:
     """The log-probabilities of the pool (of the geometric one: not normalised).
 
-    Args: log_p: [n, V] of each member; weights: [n, M], adding up to 1; table: see `PooledHead`.
+    Args: log_p: [n, V] of each member; weights: [n, M], adding up to 1, of which a member with none has no say in any pool;
+        table: see `PooledHead`.
     Returns: [n, V].
     """
     stacked = torch.stack(list(log_p), 1)  # [n, M, V]
@@ -70,11 +71,13 @@ def pooled(log_p: Sequence[Tensor], weights: Tensor, pool: str, table: Tensor | 
         return (weights.unsqueeze(-1) * stacked).sum(1)
     if pool == "confidence":
         entropy = -(stacked.exp() * stacked.clamp_min(_NOTHING)).sum(-1)
-        weights = _one(-entropy)
+        weights = _one(-entropy, weights)
     elif pool == "table":
         assert table is not None
         said = stacked.argmax(-1)  # [n, M]
-        weights = _one(table.to(said.device).T[said, torch.arange(said.shape[1], device=said.device)])
+        weights = _one(
+            table.to(said.device).T[said, torch.arange(said.shape[1], device=said.device)], weights
+        )
     return (stacked.clamp_min(_NOTHING) + weights.log().clamp_min(_NOTHING).unsqueeze(-1)).logsumexp(1)
 
 
@@ -82,9 +85,10 @@ _NOTHING = -1e30
 """The logarithm of no mass, where −inf would make NaN."""
 
 
-def _one(scores: Tensor) -> Tensor:
-    """[n, M] -> all weight on the best of each row, the first of equals."""
-    return torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).float()
+def _one(scores: Tensor, weights: Tensor) -> Tensor:
+    """[n, M] -> all weight on the best of each row that has any, the first of equals."""
+    best = scores.masked_fill(weights == 0, -torch.inf).argmax(-1)
+    return torch.nn.functional.one_hot(best, scores.shape[-1]).float()
 
 
 def learned_weights(log_p: Tensor, rounds: int = 200) -> Tensor:

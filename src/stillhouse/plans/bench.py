@@ -150,7 +150,7 @@ class Bench:
     def _pay_once(self, recipe: Recipe) -> None:
         """What is asked and paid (see `ledger_of`) is written down in one place for all runs of a plan."""
         judge = recipe.evaluate.judge
-        asks = recipe.teacher.api is not None or recipe.writing_api is not None or bool(recipe.data.apis)
+        asks = bool(recipe.teacher.apis or recipe.data.apis) or recipe.writing_api is not None
         for needed, name in ((asks, ASKED), (judge is not None and judge.api is not None, JUDGED)):
             if needed:
                 Ledger(self.folder / name).close()

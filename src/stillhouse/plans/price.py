@@ -106,14 +106,18 @@ def _measured(one: Planned, bench: Bench, questions: set[str]) -> dict[str, Any]
     run, recipe = bench.place(one.name), bench.recipe(one)
     found: dict[str, Any] = read_json(run / "plan" / "plan.json")
     prepared = run / "prepare" / DONE
-    if recipe.teacher.is_local or not prepared.exists():  # texts that are not bought yet cannot be compared
+    if not recipe.teacher.apis or not prepared.exists():  # texts that are not bought yet cannot be compared
         return found
     asked = what_asking_takes(recipe, read_json(prepared)["result"], run, before=questions)
     questions.update(asked["keys"])
-    by_stage = {**found["money_by_stage"], "label": asked["dollars"]}
+    stage = "teacher" if recipe.teacher.panel else "label"
+    by_stage = {**found["money_by_stage"], stage: asked["dollars"]}
     return {
         **found,
-        "seconds": {**found["seconds"], "label": asked["seconds"]},
+        "seconds": {
+            **found["seconds"],
+            stage: found["seconds"][stage] - found["asking_seconds"] + asked["seconds"],
+        },
         "money_by_stage": by_stage,
         "money": None if None in by_stage.values() else sum(by_stage.values()),
     }

@@ -21,7 +21,7 @@ from .objective import (
     SoftTerm,
 )
 from .outputs import SIMPLE, memorisation_fault
-from .panel import alone_fault, context_fault, panel_fault
+from .panel import alone_fault, context_fault, members_fault, panel_fault
 from .plan import TEACH_ON
 from .rollouts import Adaptive, rollouts_fault
 from .written import paraphrase_fault, written_fault
@@ -55,7 +55,8 @@ def _of_teacher(recipe: "Recipe") -> Iterator[str]:
         api_fault(recipe),
         zero_shot_fault(recipe),
         panel_fault(recipe.task, settings.panel, settings.pool, tuned, averaged),
-        context_fault(recipe.task, tuned, averaged) if settings.context is not None else None,
+        members_fault(recipe),
+        context_fault(recipe) if settings.context is not None else None,
         alone_fault(settings, recipe.data, student.vocabulary is not None),
     ]
     yield from (fault for fault in kinds if fault)

@@ -102,7 +102,7 @@ def api_fault(recipe: Any) -> str | None:
     if api is None:
         return (
             None
-            if student.tokenizer is None or recipe.teacher.zero_shot is not None
+            if student.tokenizer is None or not recipe.teacher.lends
             else "student.tokenizer: only with teacher.api or teacher.zero_shot; the student reads with its teacher's tokenizer"
         )
     if student.from_teacher is not None:

@@ -141,7 +141,7 @@ def _sentences(faults: list[dict[str, Any]], values: dict[str, Any]) -> list[str
             others.setdefault(place, _sentence(fault, place))
     said = dict(others)
     for place, wanted_types in types_wanted.items():
-        if not any(other == place or other.startswith(f"{place}[") for other in others):
+        if not any(other == place or other.startswith((f"{place}[", f"{place}.")) for other in others):
             said[place] = f"{place}: must be {' or '.join(wanted_types)}, not {shown[place]}."
     return [said[place] for place in dict.fromkeys(places) if place in said]
 
@@ -221,7 +221,19 @@ def _place(loc: Iterable[int | str], values: Any) -> str:
 
 
 def _is_union_member(step: str) -> bool:
-    return step in ("int", "float", "str", "bool", "Schedule", "Adaptive", "Baseline", "dict") or "[" in step
+    kinds = (
+        "int",
+        "float",
+        "str",
+        "constrained-str",
+        "bool",
+        "dict",
+        "Schedule",
+        "Adaptive",
+        "Baseline",
+        "FromColumn",
+    )
+    return step in kinds or "[" in step
 
 
 def _known_keys(loc: Iterable[int | str]) -> list[str]:

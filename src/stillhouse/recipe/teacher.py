@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from .api import Api
 from .data import Sha256
-from .panel import Member, Pool
+from .panel import FromColumn, Member, Pool
 from .section import Section
 from .zero_shot import ZeroShot
 
@@ -41,36 +41,37 @@ class Teacher(Section):
     student as it began); `model` then only lends its tokenizer, its layers, and the figures to compare with."""
     finetune: Finetune | None = None
     """Fine-tune it on the training rows' labels before it teaches."""
-    context: Annotated[str, Field(min_length=1)] | None = None
+    context: Annotated[str, Field(min_length=1)] | FromColumn | None = None
     """A prompt that the teacher sees before every row and the student does not (context distillation, Snell et al. 2022,
-    arXiv:2209.15189); with a chat template it is the system's turn."""
+    arXiv:2209.15189), or {column: …} with one for each row; with a chat template it is the system's turn."""
     zero_shot: ZeroShot | None = None
     """Classification: `model` is a language model, and labels text by the names of the labels."""
     terms_accepted: Annotated[str, Field(min_length=10)] | None = None
     """Who decided that this teacher may train another model although its terms are known to forbid it, and why; it is kept
     in the run and in the model card."""
     panel: list[Member] | None = None
-    """Several teachers instead of `model`; the first one lends its tokenizer, and its layers to a student made of them."""
+    """Several teachers instead of `model`; the first one that is not asked in words lends its tokenizer, and its layers to a student
+    made of them."""
     pool: Pool | None = None
     """How the panel's opinions become one; their mean if not given."""
 
     @model_validator(mode="before")
     @classmethod
     def _first_member_lends(cls, values: Any) -> Any:
-        """`model` is the first member's: whatever asks for one model's tokenizer or layers finds them there."""
+        """`model` is that of the first member of the student's kind: whatever asks for one model's tokenizer or layers finds
+        them there."""
         panel = values.get("panel") if isinstance(values, dict) else None
-        if not isinstance(panel, list) or not panel or "model" in values:
+        if not isinstance(panel, list) or "model" in values:
             return values
-        lent = {
-            name: panel[0][name]
-            for name in ("model", "sha256", "revision")
-            if isinstance(panel[0], dict) and name in panel[0]
-        }
-        return {**lent, **values}
+        lenders = [
+            one for one in panel if isinstance(one, dict) and one.get("model") and not one.get("zero_shot")
+        ]
+        names = ("model", "sha256", "revision")
+        return {**{name: one[name] for one in lenders[:1] for name in names if name in one}, **values}
 
     @model_validator(mode="after")
     def _one_teacher(self) -> Self:
-        if self.model is None and self.api is None:
+        if self.model is None and self.api is None and not self.panel:
             raise ValueError(
                 "model: is required and not there; add it (or api: for a model behind an endpoint)"
             )
@@ -80,6 +81,11 @@ class Teacher(Section):
         if given := [name for name in local if getattr(self, name) is not None]:
             raise ValueError(f"{given[0]}: an api has no weights here; give either {given[0]} or api")
         return self
+
+    @property
+    def context_column(self) -> str | None:
+        """Of each row, if that holds the prompt that only the teacher sees."""
+        return self.context.column if isinstance(self.context, FromColumn) else None
 
     @property
     def is_local(self) -> bool:
@@ -98,19 +104,46 @@ class Teacher(Section):
         return None if url is None else urlsplit(url).hostname
 
     @property
+    def asked(self) -> dict[str, Api | ZeroShot]:
+        """Field of the recipe -> how a teacher or a member of the panel is asked in words; none for one that reads tokens."""
+        found = {"teacher.api": self.api, "teacher.zero_shot": self.zero_shot}
+        for number, member in enumerate(self.panel or []):
+            found[f"teacher.panel[{number}].api"] = member.api
+            found[f"teacher.panel[{number}].zero_shot"] = member.zero_shot
+        return {field: one for field, one in found.items() if one is not None}
+
+    @property
+    def apis(self) -> dict[str, Api]:
+        """Those of them that are not on this machine."""
+        return {field: one for field, one in self.asked.items() if isinstance(one, Api)}
+
+    @property
     def label_words(self) -> dict[str, str]:
         """Label -> the word that a language model says for it, of the labels that the recipe names."""
-        return {} if (names := self.api or self.zero_shot) is None else names.label_words
+        return next((one.label_words for one in self.asked.values() if one.labels), {})
+
+    @property
+    def labels_field(self) -> str | None:
+        """Where the recipe names labels, or could; None if nobody is asked in words."""
+        fields = sorted(self.asked, key=lambda field: not self.asked[field].labels)
+        return f"{fields[0]}.labels" if fields else None
 
     @property
     def asked_dtype(self) -> str | None:
         """In what a way of asking is chosen and its prior taken; None if none is."""
-        return None if self.zero_shot is None else self.dtype
+        return self.dtype if any(isinstance(one, ZeroShot) for one in self.asked.values()) else None
+
+    @property
+    def lends(self) -> bool:
+        """Whether a model of it is of the student's kind, and so has a tokenizer (and layers) for it."""
+        if self.panel:
+            return any(member.lends for member in self.panel)
+        return not self.asked
 
     @property
     def takes_bare_rows(self) -> bool:
         """Whether training rows without a label or an answer are of use as they are, for it is asked about each."""
-        return self.api is not None or self.zero_shot is not None
+        return not self.lends
 
 
 class Label(Section):

@@ -208,7 +208,8 @@ def _against_cost(results: Results) -> Iterator[str]:
 def _unknown_behind_an_api(results: Results) -> Iterator[str]:
     if results.get("said") is None:
         return
-    yield "The teacher's size, speed and memory: not known, for it is behind an API."
+    of_it = "a member of its panel" if results["teacher"].get("panel") else "it"
+    yield f"The teacher's size, speed and memory: not known, for {of_it} is behind an API."
     known_of_it = {metric for found in results["teacher"]["metrics"].values() for metric in found}
     hidden = [metric_title(results, metric) for metric in metric_names(results) if metric not in known_of_it]
     if hidden:

@@ -1,8 +1,9 @@
 """The label stage of a teacher behind an API: rows -> questions -> answers -> what the student learns from."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,11 +52,11 @@ class Heard:
 
 
 def questions(
-    api: Api, task: str, labels: list[str], prepared: Path
+    api: Api, task: str, labels: list[str], prepared: Path, field: str = "teacher.api"
 ) -> dict[str, tuple[Rows, list[Request]]]:
     """Data set -> its rows, and what the teacher is asked about each."""
     found = {}
-    words = words_of(labels, api)
+    words = words_of(labels, api, field)
     for path in sorted(prepared.glob("asked-*.jsonl")):
         name, rows = path.stem.removeprefix("asked-"), read_jsonl(path)
         if task == "classification":
@@ -69,32 +70,44 @@ def label_by_asking(
     recipe: Any, place: Path, facts: dict[str, Any], task: Task, watch: Watch
 ) -> dict[str, Any]:
     """Ask about every row, held-out ones too, and write what the student learns from and is measured against."""
-    api = recipe.teacher.api
-    asked = questions(api, recipe.task, facts["labels"], place.parent / "prepare")
-    with Ledger(ledger_of(place.parent, LEDGER)) as ledger:
+    look = partial(_look_at, recipe, task) if tells(recipe) else None
+    heard = hear(recipe.teacher.api, "teacher.api", recipe, facts, place.parent, watch, look)
+    learn = _labels if recipe.task == "classification" else _texts
+    found = learn(recipe, place, facts, task, heard, watch)
+    return {"cache": None, "meta": None, **found, "said": statuses(heard)}
+
+
+def hear(
+    api: Api,
+    field: str,
+    recipe: Any,
+    facts: dict[str, Any],
+    run: Path,
+    watch: Watch,
+    look: Callable[[list[Heard]], None] | None = None,
+) -> dict[str, list[Heard]]:
+    """Ask `api`, which the recipe names in `field`, about every row that has no answer of its yet.  Returns: by data set.
+
+    Args: look: is shown the first training rows' answers before the others are asked for, and may raise.
+    """
+    asked = questions(api, recipe.task, facts["labels"], run / "prepare", field)
+    with Ledger(ledger_of(run, LEDGER)) as ledger:
         flat = [request for _, some in asked.values() for request in some]
         ledger.plan(flat)
         if api.answers is not None:
-            watch.note(f"  {take_answers(ledger, asked, Path(api.answers))}")
-        if tells(recipe):
-            _look_at_first(recipe, task, asked["train"], ledger, watch)
-        answers = iter(ask(api, flat, ledger, watch, seed=recipe.seed))
-    heard = {name: [Heard(row, next(answers)) for row in rows] for name, (rows, _) in asked.items()}
-    learn = _labels if recipe.task == "classification" else _texts
-    found = learn(recipe, place, facts, task, heard, watch)
-    said = {name: _counts(some) for name, some in heard.items()}
-    return {"cache": None, "meta": None, **found, "said": said}
+            watch.note(f"  {take_answers(ledger, [asked], Path(api.answers))}")
+        if look is not None:
+            some = asked["train"][1]
+            if len(unanswered(ledger, some)) > LOOKED_AT:
+                watch.note(f"  the first {LOOKED_AT} answers tell whether their tokens are the student's")
+            first = ask(api, some[:LOOKED_AT], ledger, watch, seed=recipe.seed, field=field)
+            look([Heard(*each) for each in zip(asked["train"][0], first, strict=False)])
+        answers = iter(ask(api, flat, ledger, watch, seed=recipe.seed, field=field))
+    return {name: [Heard(row, next(answers)) for row in rows] for name, (rows, _) in asked.items()}
 
 
-def _look_at_first(
-    recipe: Any, task: Task, asked: tuple[Rows, list[Request]], ledger: Ledger, watch: Watch
-) -> None:
-    """Ask a few questions, and see whether the tokens can be used before the others are paid for.  Raises: see `listen`."""
-    rows, some = asked[0][:LOOKED_AT], asked[1][:LOOKED_AT]
-    if len(unanswered(ledger, asked[1])) > LOOKED_AT:
-        watch.note(f"  the first {LOOKED_AT} answers tell whether their tokens are the student's")
-    answers = ask(recipe.teacher.api, some, ledger, watch, seed=recipe.seed)
-    heard = [Heard(row, answer) for row, answer in zip(rows, answers, strict=True)]
+def _look_at(recipe: Any, task: Task, heard: list[Heard]) -> None:
+    """Whether the tokens of the first answers can be used, before the others are paid for.  Raises: see `listen`."""
     taught = [_taught(one, task, recipe.teacher.api) for one in heard]
     examples, _ = task.encode([row for row in taught if "reason" not in row])
     listen(task, examples, _by_row(heard))
@@ -104,16 +117,27 @@ def _by_row(heard: Iterable[Heard]) -> dict[str, Answer]:
     return {one.row["id"]: one.answer for one in heard if one.answer is not None}
 
 
-def take_answers(ledger: Ledger, asked: dict[str, tuple[Rows, list[Request]]], path: Path) -> str:
-    """Past answers in a file -> the ledger.  Returns: a sentence about it."""
-    ledger.plan(request for _, some in asked.values() for request in some)
-    index = index_questions(pair for rows, some in asked.values() for pair in zip(rows, some, strict=True))
+def take_answers(ledger: Ledger, asked: Sequence[dict[str, tuple[Rows, list[Request]]]], path: Path) -> str:
+    """Past answers in a file -> the ledger.  Returns: a sentence about it.
+
+    Args: asked: the `questions` of each who is asked; of several, only a batch's results say which of them answered.
+    """
+    sets = [pair for each in asked for pair in each.values()]
+    ledger.plan(request for _, some in sets for request in some)
+    if len(asked) > 1:
+        index = {request.key: request.key for _, some in sets for request in some}
+    else:
+        index = index_questions(pair for rows, some in sets for pair in zip(rows, some, strict=True))
     taken, read = import_answers(ledger, read_raw(path), index, path.name)
     return f"{path.name}: {taken:,} of {read:,} answers belong to a row of this run"
 
 
-def _counts(heard: Iterable[Heard]) -> dict[str, int]:
-    return dict(Counter("no answer" if one.answer is None else one.answer.status for one in heard))
+def statuses(heard: dict[str, list[Heard]]) -> dict[str, dict[str, int]]:
+    """Data set -> how many answers came to what."""
+    return {
+        name: dict(Counter("no answer" if one.answer is None else one.answer.status for one in some))
+        for name, some in heard.items()
+    }
 
 
 # ── classification ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -123,22 +147,13 @@ def _labels(
     recipe: Any, place: Path, facts: dict[str, Any], task: Task, heard: dict[str, list[Heard]], watch: Watch
 ) -> dict[str, Any]:
     """Each row's probabilities, into the cache of soft targets and beside it for the held-out rows."""
-    words = words_of(facts["labels"], recipe.teacher.api)
-    graded = any(one.answer.tokens for some in heard.values() for one in some if one.answer)
-    shares, dropped = {}, []
-    for name, some in heard.items():
-        for one in some:
-            found = label_shares(one.answer, words)
-            if isinstance(found, str):
-                dropped.append({"where": one.row["where"], "reason": found, "set": name})
-            else:
-                shares[one.row["id"]] = found
+    shares, dropped, graded = shares_of(heard, words_of(facts["labels"], recipe.teacher.api))
     left_out = _tell(dropped, place, heard, watch)
     prepared = place.parent / "prepare"
     train = [one for one in read_examples(prepared / "train.parquet") if one.row in shares]
     if not train:
         raise DataError(
-            f"train: the teacher's answers name no label ({_reasons(dropped)}); see stillhouse label show."
+            f"train: the teacher's answers name no label ({reasons(dropped)}); see stillhouse label show."
         )
     meta = {
         "teacher": facts["teacher"]["identity"],
@@ -158,7 +173,7 @@ def _labels(
     write_examples(place / "train.parquet", train)
     for kind in facts["evaluated"]:
         rows = [
-            _held_out(one, shares.get(one.row), task) for one in read_examples(prepared / f"{kind}.parquet")
+            shares.get(one.row) or wrong(one, task) for one in read_examples(prepared / f"{kind}.parquet")
         ]
         with atomic(place / f"heard-{kind}.safetensors") as part:
             save_file({"log_p": np.log(np.asarray(rows, np.float32))}, part)
@@ -167,6 +182,20 @@ def _labels(
         "train": f"{place.name}/train.parquet", "graded": graded, "sets": {},
         "dropped": left_out,
     }  # fmt: skip
+
+
+def shares_of(heard: dict[str, list[Heard]], words: list[str]) -> tuple[dict[str, list[float]], Rows, bool]:
+    """(id of a row -> the probability of each label; the rows without any, and why; whether any are more than a name)."""
+    graded = any(one.answer.tokens for some in heard.values() for one in some if one.answer)
+    shares, dropped = {}, []
+    for name, some in heard.items():
+        for one in some:
+            found = label_shares(one.answer, words)
+            if isinstance(found, str):
+                dropped.append({"where": one.row["where"], "reason": found, "set": name})
+            else:
+                shares[one.row["id"]] = found
+    return shares, dropped, graded
 
 
 def _entry(example: Example, shares: list[float], meta: dict[str, Any]) -> Entry:
@@ -178,12 +207,10 @@ def _entry(example: Example, shares: list[float], meta: dict[str, Any]) -> Entry
     return Entry(example, encoded(TopK(ids, log_p.float(), meta["temperature"]), [1], meta)[0])
 
 
-def _held_out(example: Example, shares: list[float] | None, task: Task) -> list[float]:
-    """What the teacher said about a held-out row; an answer that is no label counts as a wrong one."""
-    if shares is not None:
-        return shares
-    wrong = (example.labels[0] + 1) % task.outcomes
-    return [1.0 - 1e-6 * (task.outcomes - 1) if number == wrong else 1e-6 for number in range(task.outcomes)]
+def wrong(example: Example, task: Task) -> list[float]:
+    """What counts as said about a held-out row to which no answer is a label."""
+    other = (example.labels[0] + 1) % task.outcomes
+    return [1.0 - 1e-6 * (task.outcomes - 1) if number == other else 1e-6 for number in range(task.outcomes)]
 
 
 # ── texts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,7 +235,7 @@ def _texts(
             examples, dropped = examples + more, dropped + [{**row, "set": "written"} for row in refused]
         if not examples:
             raise DataError(
-                f"{name}: no answer of the teacher's can be used ({_reasons(dropped)}); see stillhouse label show, or raise "
+                f"{name}: no answer of the teacher's can be used ({reasons(dropped)}); see stillhouse label show, or raise "
                 "data.max_length or teacher.api.max_tokens, or ask less of data.filter."
             )
         title = name if name == "train" or not facts["sets"][name]["rows"] else f"{name}{BY_TEACHER}"
@@ -282,7 +309,7 @@ def _tell(
         lost = [row for row in dropped if row["set"] == name]
         if lost:
             watch.note(
-                f"  {name}: {len(some) - len(lost):,} of {len(some):,} answers can be used; left out: {_reasons(lost)}"
+                f"  {name}: {len(some) - len(lost):,} of {len(some):,} answers can be used; left out: {reasons(lost)}"
             )
     return {
         name: dict(Counter(row["reason"] for row in dropped if row["set"] == name).most_common())
@@ -290,7 +317,8 @@ def _tell(
     }
 
 
-def _reasons(dropped: Rows) -> str:
+def reasons(dropped: Rows) -> str:
+    """How often there is which, in words."""
     counts = Counter(row["reason"] for row in dropped).most_common(4)
     return ", ".join(f"{number:,} {reason}" for reason, number in counts) or "none"
 
@@ -321,16 +349,27 @@ def what_was_said(recipe: Any, facts: dict[str, Any], run: Path) -> dict[str, st
 def what_asking_takes(
     recipe: Any, facts: dict[str, Any], run: Path, before: Collection[str] = ()
 ) -> dict[str, Any]:
-    """What has no answer yet: the requests' keys, the seconds they take, and the dollars they may cost at most (None: no price).
+    """What has no answer yet, of the teacher or of all members of a panel that are asked, one after the other: the requests' keys,
+    the seconds they take, and the dollars they may cost at most (None: no price).
 
     before: keys of what other runs of its plan will have asked by then.
     """
-    api = recipe.teacher.api
-    asked = questions(api, recipe.task, facts["labels"], run / "prepare")
-    with Ledger(ledger_of(run, LEDGER)) as ledger:
-        missing = unanswered(ledger, [one for _, some in asked.values() for one in some])
-    missing = [one for one in missing if one.key not in before]
-    return {"keys": [one.key for one in missing], **takes(api, missing)}
+    keys: list[str] = []
+    found: list[dict[str, Any]] = []
+    for field, api in recipe.teacher.apis.items():
+        asked = questions(api, recipe.task, facts["labels"], run / "prepare", field)
+        with Ledger(ledger_of(run, LEDGER)) as ledger:
+            missing = unanswered(ledger, [one for _, some in asked.values() for one in some])
+        missing = [one for one in missing if one.key not in before]
+        keys += [one.key for one in missing]
+        found.append(takes(api, missing))
+    dollars = [one["dollars"] for one in found]
+    return {
+        "keys": keys,
+        "requests": sum(one["requests"] for one in found),
+        "seconds": sum(one["seconds"] for one in found),
+        "dollars": None if None in dollars else sum(dollars),
+    }
 
 
 def stand_ins(api: Api, task: Task, path: Path) -> list[Example]:
@@ -350,6 +389,15 @@ def answers_stamp(recipe: Any) -> list[str] | None:
     api = recipe.teacher.api
     if api is None:
         return None
-    named = [api.answers, *([] if recipe.data.filter is None else looked_up(recipe.data.filter))]
+    return _sums([api.answers, *([] if recipe.data.filter is None else looked_up(recipe.data.filter))])
+
+
+def panel_stamp(recipe: Any) -> list[str] | None:
+    """Sums of the files of past answers that sit on a panel."""
+    named = [one.api.answers for one in recipe.teacher.panel or [] if one.api is not None and one.api.answers]
+    return _sums(named) if named else None
+
+
+def _sums(named: Iterable[str | None]) -> list[str]:
     paths = [Path(name) for name in named if name is not None]
     return [hash_path(path) if path.exists() else "missing" for path in paths]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..data.templates import prompt_file, prompt_files
 from ..errors import RecipeError
@@ -9,9 +10,10 @@ from ..files import read_json, write_json
 from ..models.load import as_folder, load_tokenizer, same_tokenizer
 from ..models.machine import bfloat16_pays
 from ..progress import Watch
+from ..recipe import Member
 from ..registry import pick
 from ..sources import cache_dir, resolve
-from ..sources.terms import Terms, of_licence, of_provider, refuse_disallowed
+from ..sources.terms import Terms, of_licence, of_past_answers, of_provider, refuse_disallowed
 from ..tasks import TASKS
 
 
@@ -25,26 +27,26 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
         "zero_shot": None,
     }
     found |= {"others": [], "judge": None}
-    local, by_names = recipe.teacher.is_local, recipe.teacher.zero_shot is not None
+    local, lends = recipe.teacher.is_local, recipe.teacher.lends
     if not local:
         found |= _lent(recipe, watch)
-    roles = {"teacher": recipe.teacher, "student": recipe.student} if local else {}
+    roles = {"teacher": recipe.teacher, "student": recipe.student} if lends else {}
     for role, wanted in {**roles, "writer": recipe.data.writer}.items():
-        if wanted is None or wanted.model is None or (by_names and role != "writer"):
+        if wanted is None or wanted.model is None:
             continue
         task = "causal_lm" if role == "writer" else recipe.task
         found[role] = fetched(wanted.model, wanted, task, watch)
-    if by_names:
+    if recipe.teacher.zero_shot is not None:
         found |= _fetch_namer(recipe, watch)
     if recipe.teacher.panel is not None:
-        found |= _fetch_panel(recipe, Path(found["teacher"]["folder"]), watch)
+        found |= _fetch_panel(recipe, found.get("teacher"), watch)
     found |= _fetch_helpers(recipe.data, watch)
     teachers = (found["panel"] or [found["teacher"]]) if local else []
-    asked = {who["name"]: of_licence(who["licence"]) for who in [*teachers, *helpers(found)]}
+    asked = {who["name"]: terms_of(who) for who in [*teachers, *helpers(found)]}
     for name, terms in [*asked.items(), *terms_of_writers(recipe).items()]:
         watch.note(f"  {name}: {terms.sentence()}")
         refuse_disallowed([terms], recipe.teacher.terms_accepted)
-    if local and found["student"]:
+    if lends and found["student"]:
         mine, theirs = (load_tokenizer(Path(found[role]["folder"])) for role in ("student", "teacher"))
         if why := same_tokenizer(mine, theirs):
             if recipe.teacher.panel is not None:
@@ -64,6 +66,13 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
 def helpers(found: dict[str, Any]) -> list[dict[str, Any]]:
     """Models on this machine, beside the teacher, that decide what the student reads: writers, and a judge."""
     return [one for one in (found["writer"], *found["others"], found["judge"]) if one]
+
+
+def terms_of(who: dict[str, Any]) -> Terms:
+    """Under what a teacher or helper may train others: its licence, or what the provider of an API says."""
+    if "provider" not in who:
+        return of_licence(who["licence"])
+    return of_past_answers(who["name"]) if who["provider"] is None else of_provider(who["provider"])
 
 
 def terms_of_writers(recipe: Any) -> dict[str, Terms]:
@@ -116,27 +125,56 @@ def _with_lender(recipe: Any, teacher: dict[str, Any], watch: Watch) -> dict[str
 
 def _fetch_namer(recipe: Any, watch: Watch) -> dict[str, Any]:
     """A language model that labels by names."""
-    found = fetched(recipe.teacher.model, recipe.teacher, "causal_lm", watch)
-    paths = recipe.teacher.zero_shot.prompts
-    texts = prompt_files(paths, "zero_shot_pair", "teacher.zero_shot.prompt")
+    found = _namer(recipe.teacher, "teacher.zero_shot", watch)
+    lone = {name: value for name, value in found.items() if name != "prompts"}
+    return {**_with_lender(recipe, lone, watch), "zero_shot": found}
+
+
+def _namer(wanted: Any, field: str, watch: Watch) -> dict[str, Any]:
+    """A language model that labels by names, and what it could be asked; `field` is where the recipe names the prompts."""
+    found = fetched(wanted.model, wanted, "causal_lm", watch)
+    paths = wanted.zero_shot.prompts
+    texts = prompt_files(paths, "zero_shot_pair", f"{field}.prompt")
     asked = [{"name": Path(path).name, "text": text} for path, text in zip(paths, texts, strict=True)]
-    return {**_with_lender(recipe, found, watch), "zero_shot": {**found, "prompts": asked}}
+    return {**found, "prompts": asked}
 
 
-def _fetch_panel(recipe: Any, lead: Path, watch: Watch) -> dict[str, Any]:
-    """The members as local folders, and what the whole panel is called; refuses members with other tokenizers."""
-    members: list[dict[str, Any]] = []
-    for number, member in enumerate(recipe.teacher.panel):
-        found = fetched(member.model, member, recipe.task, watch)
-        folder = Path(found["folder"])
-        if number and (why := same_tokenizer(load_tokenizer(folder), load_tokenizer(lead))):
-            raise RecipeError(
-                f"teacher.panel: the tokenizer of {member.model} is not the first member's ({why}); members must share it."
-            )
-        members.append({**found, "name": member.name or found["name"]})
-    licences = sorted({str(member["licence"] or "unknown") for member in members})
-    teacher = {**members[0], "name": " + ".join(member["name"] for member in members)}
-    return {"teacher": {**teacher, "licence": " / ".join(licences)}, "panel": members}
+def _fetch_panel(recipe: Any, lead: dict[str, Any] | None, watch: Watch) -> dict[str, Any]:
+    """The members, models as local folders, and what the whole panel is called; refuses models with other tokenizers than `lead`,
+    the one that lends its own."""
+    members = [
+        {**found, "name": member.name or found["name"]}
+        for number, member in enumerate(recipe.teacher.panel)
+        for found in [_member(member, number, recipe.task, lead, watch)]
+    ]
+    licences = sorted({str(one["licence"] or "unknown") for one in members if "provider" not in one})
+    named = {"name": " + ".join(one["name"] for one in members), "licence": " / ".join(licences) or None}
+    if lead is not None:
+        return {"teacher": {**lead, **named}, "panel": members}
+    identity = " + ".join(one["identity"] for one in members)
+    return {**_with_lender(recipe, {"identity": identity, **named}, watch), "panel": members}
+
+
+def _member(
+    member: Member, number: int, task: str, lead: dict[str, Any] | None, watch: Watch
+) -> dict[str, Any]:
+    """One of a panel, as `fetched` has it; with "provider" (None: past answers) if it is not on this machine."""
+    if member.api is not None:
+        url = member.api.base_url
+        provider = None if url is None else urlsplit(url).hostname
+        name = member.api.model
+        return {
+            "folder": None, "identity": f"api:{name}", "licence": None, "name": name, "provider": provider
+        }  # fmt: skip
+    if member.zero_shot is not None:
+        return _namer(member, f"teacher.panel[{number}].zero_shot", watch)
+    found = fetched(str(member.model), member, task, watch)
+    assert lead is not None
+    if why := same_tokenizer(load_tokenizer(Path(found["folder"])), load_tokenizer(Path(lead["folder"]))):
+        raise RecipeError(
+            f"teacher.panel: the tokenizer of {member.model} is not the first member's ({why}); members must share it."
+        )
+    return found
 
 
 def _auto_class(task: str) -> str:

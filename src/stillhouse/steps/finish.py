@@ -32,7 +32,7 @@ from ..report.html import render_html
 from ..sources.terms import Terms, of_licence, of_past_answers, of_provider, student_licence
 from ..tasks import TASKS
 from .beyond import BEYOND
-from .fetching import helpers, terms_of_writers
+from .fetching import helpers, terms_of, terms_of_writers
 
 
 def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -66,6 +66,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
         "teacher": {
             "name": facts["teacher"]["name"],
             "identity": results["teacher"]["identity"],
+            **({"panel": results["teacher"]["panel"]} if "panel" in results["teacher"] else {}),
             **models["teacher"],
         },
         "student": {"name": recipe.name, "how": results["initial"]["how"], **models["student"]},
@@ -82,7 +83,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
             "asked": _what_was_told(results),
         },
         "stages": stage_rows(run, stages),
-        "said": results["label"].get("said"),
+        "said": results["label"].get("said") or results["teacher"].get("said"),
         "economics": _economics(recipe, models, stage_rows(run, stages)),
         "samples": found["samples"],
         "disagreement_examples": found["disagreement_examples"],
@@ -100,7 +101,10 @@ def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
     data = [facts["licences"][name] for name in LEARNED_FROM if name in facts["licences"]]
     taught = _teachers_terms(recipe.teacher, facts)
     teachers = (
-        [one["licence"] for one in facts["panel"] or [facts["teacher"]]]
+        [
+            one["licence"] if "provider" not in one else terms.subject
+            for one, terms in zip(facts["panel"] or [facts["teacher"]], taught, strict=True)
+        ]
         if recipe.teacher.is_local
         else [one.subject for one in taught]
     )
@@ -123,7 +127,7 @@ def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
 def _teachers_terms(teacher: Any, facts: dict[str, Any]) -> list[Terms]:
     """Under what each teacher may train others: a model's licence, or what the provider of an API says."""
     if teacher.is_local:
-        return [of_licence(one["licence"]) for one in facts["panel"] or [facts["teacher"]]]
+        return [terms_of(one) for one in facts["panel"] or [facts["teacher"]]]
     return [of_past_answers(teacher.name) if teacher.provider is None else of_provider(teacher.provider)]
 
 

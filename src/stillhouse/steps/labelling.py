@@ -52,7 +52,7 @@ def labelling_of(recipe: Any, results: Results, place: Path) -> Labelling:
         meta,
         located(teacher["folder"], place),
         task,
-        read_examples(place.parent / "prepare" / "train.parquet"),
+        read_examples(located(teacher.get("train", "prepare/train.parquet"), place)),
     )
 
 
@@ -72,7 +72,16 @@ def label_all(recipe: Any, results: Results, place: Path, watch: Watch) -> dict[
         "cache": wanted.cache.relative_to(place.parent).as_posix(),
         "meta": wanted.meta,
         "examples": len(wanted.examples),
+        **taught_apart(results["teacher"]),
     }
+
+
+def taught_apart(teacher: dict[str, Any]) -> dict[str, Any]:
+    """What the stage's result says of training rows that a panel could not teach: where the others are, and why; nothing if it
+    teaches all."""
+    if "train" not in teacher:
+        return {}
+    return {"train": teacher["train"], "dropped": teacher["dropped"], "sets": {}}
 
 
 def label_part(

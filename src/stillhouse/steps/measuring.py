@@ -16,6 +16,7 @@ from ..pipeline import Results
 from ..progress import Watch
 from ..samples import Writing, answered, classified, furthest_apart
 from ..tasks import Task
+from ..tasks.panel import Panel
 from .asking import heard_of, what_was_said
 from .prepare import located
 
@@ -79,7 +80,7 @@ def let_read(
         evaluation.listen(name, model)
         evaluation.let_answer(name, model, held, recipe.evaluate.answers, reasons)
         writing.add(name, model)
-        if name in ("teacher", "student"):
+        if name in ("teacher", "student") and not (isinstance(model, Panel) and not model.is_here):
             timed[name] = model
         if name == "student":
             wanted = recipe.evaluate.speed, recipe.evaluate.speed_batch
@@ -96,7 +97,7 @@ def let_read(
         samples = classified(main, task.labels, examples, texts, recipe.report.samples, measured.said)
     apart = furthest_apart(evaluation.rows["student"]["eval"], examples, task, recipe.report.samples)
     return {
-        "costs": shared_by_shape(known, list(folders)),
+        "costs": shared_by_shape(known, [name for name in folders if name != "teacher" or name in known]),
         "samples": samples,
         "disagreement_examples": apart,
     }

@@ -52,44 +52,84 @@ def keep_texts(path: Path, pairs: Sequence[tuple[Row, Example]]) -> None:
 def make_namer(
     recipe: Any, task: Task, facts: dict[str, Any], place: Path, watch: Watch | None
 ) -> dict[str, Any]:
-    """Args: watch: who sees the choice of a prompt; None if none is to be made, as where only the time of asking matters.
+    """Args: watch: see `write_namer`.
     Returns: the stage's result: the folder, its identity, how it asks, and no layers that it could lend."""
-    settings, model, prepared = recipe.teacher.zero_shot, facts["zero_shot"], place.parent / "prepare"
-    words = {label: recipe.teacher.label_words.get(label, label) for label in task.labels}
+    with atomic_folder(place / "zero_shot") as part:
+        made = write_namer(
+            recipe.teacher.zero_shot, facts["zero_shot"], recipe, task, facts, place, part, watch
+        )
+        task.tokenizer.save_pretrained(part)
+    return {"folder": f"{place.name}/zero_shot", "lead": {"folder": None}, **made}
+
+
+def write_namer(
+    settings: ZeroShotSettings,
+    model: dict[str, Any],
+    recipe: Any,
+    task: Task,
+    facts: dict[str, Any],
+    place: Path,
+    folder: Path,
+    watch: Watch | None,
+) -> dict[str, Any]:
+    """Make `folder`, below the stage's `place`, stand in for a classifier.
+
+    Args: model: as `fetching` found it; watch: who sees the choice of a prompt, None if none is to be made, as where only the time
+        of asking matters.
+    Returns: {"identity", "asked": how it asks}.
+    """
+    prepared = place.parent / "prepare"
+    words = {label: settings.label_words.get(label, label) for label in task.labels}
     named = {
         "labels": list(words.values()),
         "examples": _shown(settings.examples, recipe.seed, task, words, prepared),
     }
-    ways = ways_of(settings, facts)
+    ways = ways_of(settings, model)
     chosen: dict[str, Any] = {"way": ways[0]["way"]}
     if watch is not None and is_chosen(settings, ways):
         texts, kinds = _some_texts(prepared, recipe.seed)
         dtype = getattr(torch, dtype_name(recipe.teacher.asked_dtype, facts))
         chosen = _chosen(settings, Path(model["folder"]), dtype, named, ways, texts, kinds, watch)
     asked = {**named, **chosen["way"], "prior": chosen.get("prior")}
-    with atomic_folder(place / "zero_shot") as part:
-        write_zero_shot(part, Path(model["folder"]), Path("../../prepare") / TEXTS, **asked)
-        task.tokenizer.save_pretrained(part)
-    return {
-        "folder": f"{place.name}/zero_shot",
-        "lead": {"folder": None},
-        "identity": f"zero_shot:{hash_json([model['identity'], asked])}",
-        "asked": chosen,
-    }
+    up = Path(*[".."] * len(folder.relative_to(place.parent).parts))
+    write_zero_shot(folder, Path(model["folder"]), up / "prepare" / TEXTS, **asked)
+    return {"identity": f"zero_shot:{hash_json([model['identity'], asked])}", "asked": chosen}
 
 
-def ways_of(settings: ZeroShotSettings, facts: dict[str, Any]) -> list[dict[str, Any]]:
+def namers_of(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The language models that label by names, as `fetching` found them: the teacher, or members of the panel."""
+    lone = [facts["zero_shot"]] if facts["zero_shot"] else []
+    return [*lone, *(member for member in facts["panel"] or [] if "prompts" in member)]
+
+
+def readers(recipe: Any, task: Task, facts: dict[str, Any], place: Path) -> list[tuple[Path, int]]:
+    """(folder, how many of a panel take as long) of all teachers that read on this machine, for their time to be measured.
+
+    Args: place: where stand-ins are written.
+    """
+    found = []
+    if recipe.teacher.lends:
+        alike = sum(member.lends for member in recipe.teacher.panel or []) or 1
+        found.append((Path(facts["teacher"]["folder"]), alike))
+    by_names = [one for one in recipe.teacher.asked.values() if isinstance(one, ZeroShotSettings)]
+    for number, (settings, model) in enumerate(zip(by_names, namers_of(facts), strict=True)):
+        folder = place / "namers" / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_namer(settings, model, recipe, task, facts, place, folder, None)
+        found.append((folder, 1))
+    return found
+
+
+def ways_of(settings: ZeroShotSettings, model: dict[str, Any]) -> list[dict[str, Any]]:
     """The prompts and forms that could be asked with, {name of the prompt, way: {prompt, form}}; a model without a chat
     template reads plain text only.  Raises: RecipeError if it is asked to chat."""
-    chats = load_tokenizer(Path(facts["zero_shot"]["folder"])).chat_template
+    chats = load_tokenizer(Path(model["folder"])).chat_template
     if settings.form == "chat" and not chats:
-        raise RecipeError(
-            f"teacher.zero_shot.form: {facts['zero_shot']['name']} has no chat template; use plain."
-        )
+        raise RecipeError(f"teacher.zero_shot.form: {model['name']} has no chat template; use plain.")
     forms = [settings.form] if settings.form else ["chat", "plain"] if chats else ["plain"]
     return [
         {"name": prompt["name"], "way": {"prompt": prompt["text"], "form": form}}
-        for prompt in facts["zero_shot"]["prompts"] or [{"name": OWN, "text": None}]
+        for prompt in model["prompts"] or [{"name": OWN, "text": None}]
         for form in forms
     ]
 

@@ -1,62 +1,226 @@
-"""The teacher stage of a panel, or of a model with a prompt of its own: its members' folders, and weights or tables judged on labelled rows."""
+"""The teacher stage of a panel, or of a model with a prompt of its own: what stands in for each member, and weights or tables judged on
+labelled rows.
 
+A member is whatever `task` loads from a folder and gives distributions by row: a model, a language model that labels by names, or what
+somebody behind an API was heard to say.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..data.encode import Example, read_examples
-from ..errors import DataError
-from ..files import atomic_folder, hash_json, read_json
+from ..data.encode import Example, read_examples, write_examples
+from ..errors import DataError, RecipeError
+from ..files import atomic_folder, hash_json, hash_path, read_json, write_jsonl
 from ..losses import log_softmax
 from ..losses.fused import chunks
 from ..losses.pooling import learned_weights, reliability_table
 from ..models.machine import device
 from ..progress import Watch
-from ..recipe import Member, Pool
+from ..recipe import Api, Member, Pool
+from ..recipe.panel import OF_SHARES, names_alone
 from ..tasks import Task, on_device
 from ..tasks.panel import write_panel
-from .prepare import ROUTES
+from ..tasks.told import write_told
+from ..teachers.said import words_of
+from .asking import hear, reasons, shares_of, statuses, wrong
+from .naming import write_namer
+from .prepare import CONTEXTS, ROUTES
 from .training import labelled
 
 
-def make_panel(
-    teacher: Any, task: Task, facts: dict[str, Any], batch_size: int, place: Path, watch: Watch
-) -> dict[str, Any]:
-    """Returns: the stage's result: the panel's folder, its identity, and the folder of the member that lends its layers."""
+@dataclass(frozen=True)
+class Seat:
+    """A member of the panel as it stands in for a model."""
+
+    name: str
+    folder: Path
+    """Of a model elsewhere, or below the panel's own."""
+    identity: str
+    asked: dict[str, Any] | None = None
+    """How it asks, if it labels by names."""
+    heard: "Heard | None" = None
+    """What it was heard to say, if it is not on this machine."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The answers of a member behind an API."""
+
+    shares: dict[str, list[float]]
+    """Id of a row -> the probability of each label; rows without a usable answer are not there."""
+    dropped: list[dict[str, Any]]
+    """Those rows, and why."""
+    statuses: dict[str, dict[str, int]]
+    """Data set -> how many answers came to what."""
+
+
+def make_panel(recipe: Any, task: Task, facts: dict[str, Any], place: Path, watch: Watch) -> dict[str, Any]:
+    """Returns: the stage's result: the panel's folder, its identity, and the folder of the member that lends its layers; of members
+    behind an API also what they were asked, and "train" if some training rows have no answer of anybody's."""
+    teacher = recipe.teacher
     pool = teacher.pool or Pool()
-    members = facts["panel"] or [facts["teacher"]]
-    folders = [Path(member["folder"]) for member in members]
-    weights = [member.weight for member in teacher.panel or [Member(model=teacher.model)]]
+    members = teacher.panel or [Member(model=teacher.model)]
+    found = facts["panel"] or [facts["teacher"]]
+    heard = [
+        None if member.api is None else _hear(member.api, number, pool, recipe, facts, place.parent, watch)
+        for number, member in enumerate(members)
+    ]
+    missed, more = _nobodys(heard, task, facts, place, watch)
+    weights = [member.weight for member in members]
     settings: dict[str, Any] = {
         "pool": pool.by,
-        "context": teacher.context,
+        "context": None if teacher.context_column else teacher.context,
         "weights": [weight / sum(weights) for weight in weights],
     }
-    known = []
-    if pool.by in ("learned", "validation"):
-        known = judged_by(place.parent / "prepare", facts)[: pool.rows]
-    if pool.by == "learned":
-        settings |= {"pool": "mean", "weights": _learned(folders, task, known, batch_size, watch)}
-    elif pool.by == "validation":
-        settings |= {"pool": "table", "table": _table(folders, task, known, batch_size, watch)}
-    elif pool.by == "column":
-        routes = _numbered(
-            read_json(place.parent / "prepare" / ROUTES), [member["name"] for member in members]
-        )
-        settings |= {"pool": "mean", "routes": routes}
     with atomic_folder(place / "panel") as part:
-        write_panel(part, folders, **settings)
+        seats = [
+            _seat(
+                member,
+                found[number],
+                heard[number],
+                missed,
+                recipe,
+                task,
+                facts,
+                place,
+                part / str(number),
+                watch,
+            )
+            for number, member in enumerate(members)
+        ]
+        settings |= _judged(pool, seats, recipe, task, facts, place, watch)
+        own = [
+            seat.folder.relative_to(part) if seat.folder.is_relative_to(part) else seat.folder
+            for seat in seats
+        ]
+        write_panel(
+            part, own, **settings, contexts=f"../../prepare/{CONTEXTS}" if facts["contexts"] else None
+        )
         task.tokenizer.save_pretrained(part)
-    identity = hash_json([[member["identity"] for member in members], settings])
+    identity = hash_json([[seat.identity for seat in seats], settings, facts["contexts"]])
     shown = {name: value for name, value in settings.items() if name in ("pool", "weights", "table")}
+    lead = next((one["folder"] for one, member in zip(found, members, strict=True) if member.lends), None)
     return {
         "folder": f"{place.name}/panel",
-        "lead": {"folder": str(folders[0])},
+        "lead": {"folder": lead},
         "identity": f"panel:{identity}",
-        "panel": [member["name"] for member in members],
+        "panel": [seat.name for seat in seats],
         **shown,
+        **_asked(seats),
+        **more,
     }
+
+
+def _asked(seats: Sequence[Seat]) -> dict[str, Any]:
+    """How members that label by names ask, and what came of asking those behind an API; nothing if there are none."""
+    notes = [f"{seat.name}: {seat.asked['note']}" for seat in seats if seat.asked and "note" in seat.asked]
+    said = {seat.name: seat.heard.statuses for seat in seats if seat.heard is not None}
+    return ({"asked": {"note": "; ".join(notes)}} if notes else {}) | ({"said": said} if said else {})
+
+
+def _hear(
+    api: Api, number: int, pool: Pool, recipe: Any, facts: dict[str, Any], run: Path, watch: Watch
+) -> Heard:
+    """Ask a member about every row, held-out ones too; what it has no usable answer to is left to the others."""
+    field, name = f"teacher.panel[{number}].api", facts["panel"][number]["name"]
+    answers = hear(api, field, recipe, facts, run, watch)
+    shares, dropped, graded = shares_of(answers, words_of(facts["labels"], api, field))
+    if pool.by in OF_SHARES and not graded:
+        raise RecipeError(f"{field}: {names_alone(pool.by)}.")
+    if dropped:
+        asked = sum(map(len, answers.values()))
+        watch.note(
+            f"  {name}: {asked - len(dropped):,} of {asked:,} answers can be used; the other rows are left to the rest of the "
+            f"panel: {reasons(dropped)}"
+        )
+    return Heard(shares, [{**row, "member": name} for row in dropped], statuses(answers))
+
+
+def _nobodys(
+    heard: Sequence[Heard | None], task: Task, facts: dict[str, Any], place: Path, watch: Watch
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Rows that no member has an answer to: (id of a held-out one -> what counts as said; of training rows what the stage's result
+    has of them, for they are left out)."""
+    spoke = [one for one in heard if one is not None]
+    write_jsonl(place / "dropped.jsonl", [row for one in spoke for row in one.dropped])
+    if len(spoke) < len(heard):
+        return {}, {}
+    prepared = place.parent / "prepare"
+    missed = {
+        example.row: wrong(example, task)
+        for kind in facts["evaluated"]
+        for example in read_examples(prepared / f"{kind}.parquet")
+        if not any(example.row in one.shares for one in spoke)
+    }
+    train = read_examples(prepared / "train.parquet")
+    kept = [example for example in train if any(example.row in one.shares for one in spoke)]
+    if not kept:
+        raise DataError(
+            f"train: no answer of the panel's names a label ({reasons([row for one in spoke for row in one.dropped])}); see "
+            "stillhouse label show."
+        )
+    if len(kept) == len(train):
+        return missed, {}
+    lost = len(train) - len(kept)
+    watch.note(f"  {lost:,} training rows are left out: no member of the panel has an answer")
+    write_examples(place / "train.parquet", kept)
+    why = {"no member of the panel has an answer": lost}
+    return missed, {"train": f"{place.name}/train.parquet", "dropped": {"train": why}}
+
+
+def _seat(
+    member: Member,
+    found: dict[str, Any],
+    heard: Heard | None,
+    missed: dict[str, list[float]],
+    recipe: Any,
+    task: Task,
+    facts: dict[str, Any],
+    place: Path,
+    folder: Path,
+    watch: Watch,
+) -> Seat:
+    """A member as something that `task` loads: the model itself, or what is written into `folder` in its stead."""
+    name = found["name"]
+    if heard is not None:
+        shares = {**missed, **heard.shares}
+        write_told(folder, {key: shares[row] for key, row in _rows(place.parent, facts) if row in shares})
+        return Seat(name, folder, f"{found['identity']}:{hash_path(folder)}", heard=heard)
+    if member.zero_shot is not None:
+        folder.mkdir()
+        made = write_namer(member.zero_shot, found, recipe, task, facts, place, folder, watch)
+        return Seat(name, folder, made["identity"], asked=made["asked"])
+    return Seat(name, Path(found["folder"]), found["identity"])
+
+
+def _rows(run: Path, facts: dict[str, Any]) -> dict[tuple[str, str], None]:
+    """(key of an example, id of its row) of all sets that somebody was asked about, each once."""
+    paths = [run / "prepare" / f"{name}.parquet" for name in facts["asked"]]
+    return dict.fromkeys((one.key, one.row) for path in paths for one in read_examples(path))
+
+
+def _judged(
+    pool: Pool, seats: list[Seat], recipe: Any, task: Task, facts: dict[str, Any], place: Path, watch: Watch
+) -> dict[str, Any]:
+    """What of a panel's settings labelled rows, or the rows' own column, decide."""
+    if pool.by == "column":
+        named = read_json(place.parent / "prepare" / ROUTES)
+        return {"pool": "mean", "routes": _numbered(named, [seat.name for seat in seats])}
+    if pool.by not in ("learned", "validation"):
+        return {}
+    known = [
+        one
+        for one in judged_by(place.parent / "prepare", facts)
+        if all(seat.heard is None or one.row in seat.heard.shares for seat in seats)
+    ]
+    known, size = known[: pool.rows], recipe.label.batch_size
+    if pool.by == "learned":
+        return {"pool": "mean", "weights": _learned(seats, task, known, size, watch)}
+    return {"pool": "table", "table": _table(seats, task, known, size, watch)}
 
 
 def judged_by(prepared: Path, facts: dict[str, Any]) -> list[Example]:
@@ -70,14 +234,14 @@ def judged_by(prepared: Path, facts: dict[str, Any]) -> list[Example]:
 
 
 def _learned(
-    folders: list[Path], task: Task, known: list[Example], batch_size: int, watch: Watch
+    seats: list[Seat], task: Task, known: list[Example], batch_size: int, watch: Watch
 ) -> list[float]:
     """Weights under which the labels of `known` are most probable."""
     picked = []
-    for folder in folders:
+    for seat in seats:
         found = [
             log_p.gather(-1, labels.clamp_min(0).unsqueeze(-1)).squeeze(-1)[labels >= 0]
-            for log_p, labels in _said(folder, task, known, batch_size, watch)
+            for log_p, labels in _said(seat, task, known, batch_size, watch)
         ]
         picked.append(torch.cat(found))
     weights: list[float] = learned_weights(torch.stack(picked, 1)).tolist()
@@ -86,31 +250,33 @@ def _learned(
 
 
 def _table(
-    folders: list[Path], task: Task, known: list[Example], batch_size: int, watch: Watch
+    seats: list[Seat], task: Task, known: list[Example], batch_size: int, watch: Watch
 ) -> list[list[float]]:
     """How often each member is right when it says each class."""
     said, labels = [], torch.empty(0)
-    for folder in folders:
-        parts = list(_said(folder, task, known, batch_size, watch))
+    for seat in seats:
+        parts = list(_said(seat, task, known, batch_size, watch))
         said.append(torch.cat([log_p for log_p, _ in parts]))
         labels = torch.cat([label for _, label in parts])
     table = reliability_table(torch.stack(said), labels)
-    for folder, row in zip(folders, table.tolist(), strict=True):
+    for seat, row in zip(seats, table.tolist(), strict=True):
         shares = ", ".join(f"{label} {share:.2f}" for label, share in zip(task.labels, row, strict=True))
-        watch.note(f"  {folder.name} is right when it says: {shares}")
+        watch.note(f"  {seat.name} is right when it says: {shares}")
     found: list[list[float]] = table.tolist()
     return found
 
 
-def _said(folder: Path, task: Task, known: list[Example], batch_size: int, watch: Watch) -> Any:
+def _said(seat: Seat, task: Task, known: list[Example], batch_size: int, watch: Watch) -> Any:
     """(log-probabilities [n, V], labels [n]) of a member, chunk by chunk."""
     if not known:
-        raise DataError("teacher.pool: no row has a label to judge the members by; use by: mean.")
-    model = task.load(folder).to(device())
+        raise DataError(
+            "teacher.pool: no row has a label, and an answer of every member, to judge them by; use by: mean."
+        )
+    model = task.load(seat.folder).to(device())
     for start in range(0, len(known), batch_size):
         with torch.inference_mode():
             scores = task.scores(model, on_device(task.collate(known[start : start + batch_size])))
-        watch.step(f"{folder.name} is judged", start + batch_size, len(known))
+        watch.step(f"{seat.name} is judged", start + batch_size, len(known))
         for at in chunks(len(scores.labels), task.outcomes, scores.hidden.device):
             yield log_softmax(scores.head.logits(scores.hidden[at])).cpu(), scores.labels[at].cpu()
 

@@ -33,7 +33,7 @@ from ..train.features import FEATURES
 from ..train.objective import Layers, Objective
 from .asking import stand_ins, what_asking_takes
 from .fetching import dtype_name
-from .naming import ROWS, is_chosen, make_namer, ways_of
+from .naming import ROWS, is_chosen, namers_of, readers, ways_of
 from .prepare import WRITTEN, task_of
 from .students import passes, shape_of
 from .told import places, tells
@@ -67,26 +67,29 @@ def measure_plan(
     train = read_examples(place.parent / "prepare" / "train.parquet")
     held = {name: read_examples(place.parent / "prepare" / f"{name}.parquet") for name in facts["evaluated"]}
     asked = None
-    if not recipe.teacher.is_local:
+    if recipe.teacher.apis:
         asked = what_asking_takes(recipe, facts, place.parent)
+    if not recipe.teacher.is_local:
         prepared = place.parent / "prepare"
         train = train or stand_ins(recipe.teacher.api, task, prepared / "asked-train.jsonl")
         train += task.encode(read_jsonl(prepared / WRITTEN))[0]
-    teacher = Path(facts["teacher"]["folder"])
     base = Path((facts["tongues"]["student"] if facts["tongues"] else facts["teacher"])["folder"])
-    if facts["zero_shot"]:
-        teacher = place.parent / make_namer(recipe, task, facts, place, None)["folder"]
-    speed = _speeds(recipe, task, base, teacher, train, facts, watch)
+    teachers = readers(recipe, task, facts, place)
+    speed = _speeds(recipe, task, base, teachers, train, facts, watch)
     seconds = {} if writing is None else {"prepare": writing["seconds"]}
     seconds |= _predict(recipe, task, train, held, speed)
-    if facts["zero_shot"]:
-        seconds["teacher"] = _choosing(recipe.teacher.zero_shot, facts, train, speed)
-    if asked is not None:
+    by_names = [one for one in recipe.teacher.asked.values() if isinstance(one, ZeroShot)]
+    for settings, model in zip(by_names, namers_of(facts), strict=True):
+        seconds["teacher"] += _choosing(settings, model, train, speed)
+    if asked is not None and recipe.teacher.panel:
+        seconds["teacher"] += asked["seconds"]
+    elif asked is not None:
         seconds["label"] = asked["seconds"]
-    teacher_bytes = folder_bytes(teacher, lambda path: path.suffix == ".safetensors")
+    teacher_bytes = folder_bytes(Path(facts["teacher"]["folder"]), lambda path: path.suffix == ".safetensors")
     plan = {
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "total_seconds": round(sum(seconds.values()), 1),
+        "asking_seconds": 0.0 if asked is None else asked["seconds"],
         "peak_memory_bytes": peak_memory(),
         "disk_bytes": _disk(recipe, task, train, speed["parameters"], teacher_bytes),
         "tokens": {
@@ -96,7 +99,7 @@ def measure_plan(
             * recipe.train.accumulate
             * _mean(train),
         },
-        **_bill(writing, asked),
+        **_bill({"prepare": writing, "teacher" if recipe.teacher.panel else "label": asked}),
         "examples": len(train),
         "student_parameters": speed["parameters"],
     }
@@ -104,9 +107,9 @@ def measure_plan(
     return {}
 
 
-def _bill(writing: dict[str, Any] | None, asked: dict[str, Any] | None) -> dict[str, Any]:
+def _bill(asked: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
     """Dollars (None: no price is known) and requests in all, and the dollars stage by stage."""
-    stages = {"prepare": writing, "label": asked}
+    stages = {"prepare": None, "label": None, **asked}
     dollars = {name: 0.0 if one is None else one["dollars"] for name, one in stages.items()}
     unknown = None in dollars.values()
     return {
@@ -120,24 +123,19 @@ def _speeds(
     recipe: Any,
     task: Task,
     base: Path,
-    teacher: Path,
+    teachers: list[tuple[Path, int]],
     train: list[Example],
     facts: dict[str, Any],
     watch: Watch,
 ) -> dict[str, Any]:
-    """Seconds for each token read or learned, by teacher and student."""
+    """Seconds for each token read or learned, by teacher (all members of a panel together) and student."""
     reading, rows = _typical(train, recipe.label.batch_size), _typical(train, recipe.train.batch_size)
-    if recipe.teacher.is_local:
+    found: dict[str, Any] = {"teacher_read": 0.0, "teacher_step": 0.0, "teacher_label": 0.0}
+    targets = None if teachers else _any_targets(recipe, task, rows)
+    for folder, alike in teachers:
         watch.note("  measuring the teacher")
-        found, targets = _teacher_speeds(recipe, task, teacher, labelled(train), reading, rows, facts)
-        for kind in ("teacher_read", "teacher_label"):
-            if recipe.teacher.panel is not None and kind in found:
-                found[kind] *= len(recipe.teacher.panel)
-    else:
-        found, targets = (
-            {"teacher_read": 0.0, "teacher_step": 0.0, "teacher_label": 0.0},
-            _any_targets(recipe, task, rows),
-        )
+        own, targets = _teacher_speeds(recipe, task, folder, labelled(train), reading, rows, facts)
+        found |= {kind: found.get(kind, 0.0) + alike * seconds for kind, seconds in own.items()}
     watch.note("  measuring the student")
     student = shape_of(recipe.student, task, base, facts, train, watch).to(device())
     found["parameters"] = parameters(student)
@@ -270,10 +268,10 @@ def _finetuning(wanted: Finetune | None, train: list[Example], speed: dict[str, 
 
 
 def _choosing(
-    settings: ZeroShot, facts: dict[str, Any], train: list[Example], speed: dict[str, Any]
+    settings: ZeroShot, model: dict[str, Any], train: list[Example], speed: dict[str, Any]
 ) -> float:
     """Every way of asking reads some of the texts, if there is anything to choose or to even out."""
-    ways = ways_of(settings, facts)
+    ways = ways_of(settings, model)
     if not is_chosen(settings, ways):
         return 0.0
     return LOADING + len(ways) * min(ROWS, len(train)) * _mean(train) * float(speed["teacher_label"])

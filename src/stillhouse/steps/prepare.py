@@ -23,9 +23,10 @@ from ..sources.terms import of_licence, refuse_disallowed
 from ..tasks import Task, make_task
 from ..tasks.bilingual import BilingualClassification, BilingualLM
 from ..tasks.classification import label_order
+from ..tasks.context import prompt_key
 from .canaries import canary_rows, planted
 from .confidence import sure
-from .naming import TEXTS, keep_texts
+from .naming import TEXTS, keep_texts, namers_of
 from .questions import named_labels, refuse_unaskable
 from .variants import variants
 
@@ -35,6 +36,8 @@ MESSAGES = "messages.jsonl"
 """Conversations by example, where teacher and student have templates of their own."""
 READINGS = "readings.parquet"
 """A classifier's rows in the teacher's tokens, where these are not the student's."""
+CONTEXTS = "contexts.jsonl"
+"""What only the teacher reads, by example, where a column of the rows has it."""
 ROUTES = "routes.json"
 """Member of the panel by example, where a column of the rows names it."""
 WRITTEN = "written.jsonl"
@@ -47,12 +50,14 @@ EXAMPLE_CHARACTERS = 1500
 
 def files_stamp(recipe: Any) -> list[list[Any]]:
     """Size and time of every local file that the recipe names; if they change, so may the data."""
-    panel = [member.model for member in recipe.teacher.panel or []]
+    panel = [
+        member.model for member in recipe.teacher.panel or []
+    ]  # past answers are looked at by those who take them
     models = [recipe.teacher.model, *panel, recipe.student.model, recipe.student.tokenizer]
     models += [one.model for one in recipe.evaluate.baselines if isinstance(one, Baseline)]
     named = [*models, *(one.source for one in _data_sets(recipe).values()), *_beside(recipe.data)]
-    if recipe.teacher.zero_shot is not None:
-        named += recipe.teacher.zero_shot.prompts
+    for one in (recipe.teacher, *(recipe.teacher.panel or [])):
+        named += [] if one.zero_shot is None else one.zero_shot.prompts
     stamps = []
     for name in named:
         if name and Path(name).exists():
@@ -93,7 +98,15 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
     bare = recipe.teacher.takes_bare_rows
     groups, column = recipe.evaluate.groups, recipe.teacher.pool.column if recipe.teacher.pool else None
     rows = split_rows(
-        recipe.data, recipe.evaluate.also, recipe.task, recipe.seed, paths, groups, column, answered=not bare
+        recipe.data,
+        recipe.evaluate.also,
+        recipe.task,
+        recipe.seed,
+        paths,
+        groups,
+        column,
+        answered=not bare,
+        context=recipe.teacher.context_column,
     )
     if bare:
         refuse_unaskable(recipe.task, {"train": rows.train, "eval": rows.eval, **rows.also})
@@ -114,8 +127,9 @@ def encode_rows(
     labels = _labels(recipe, rows, teacher, models)
     if labels and models["student"]:
         _check_order("student.model", Path(models["student"]["folder"]), labels)
-    for member in models["panel"] or []:
-        _check_order(f"teacher.panel: {member['name']}", Path(member["folder"]), labels)
+    for settings, member in zip(recipe.teacher.panel or [], models["panel"] or [], strict=True):
+        if settings.lends:
+            _check_order(f"teacher.panel: {member['name']}", Path(member["folder"]), labels)
     reader = Path((models["tongues"]["student"] if models["tongues"] else models["teacher"])["folder"])
     task = make_task(recipe.task, load_tokenizer(reader), recipe.data.max_length, labels)
     if models["tongues"] and recipe.task == "classification":
@@ -132,7 +146,10 @@ def encode_rows(
     shown = ""
     conversations: dict[str, Any] = {}
     routed: dict[str, str] = {}
+    contexts: dict[str, dict[str, str]] = {}
     texts: list[tuple[Row, Example]] = []
+    asks = any(member.api is not None for member in recipe.teacher.panel or [])  # and otherwise reads
+    by_names, asked_of = bool(namers_of(models)), {}
     written = [] if recipe.teacher.is_local else [row for row in train if row.get("written")]
     for name, some in sets.items():
         if name == "train" and written:
@@ -144,7 +161,8 @@ def encode_rows(
             secrets = canary_rows(recipe, rows.counts["train"]["format"], task)
             some = [*some, *secrets]
         routed |= _routed(some, examples)
-        if models["zero_shot"]:
+        contexts |= _contexts(some, examples)
+        if by_names:
             known_rows = {row["id"]: row for row in some}
             texts += [(known_rows[example.row], example) for example in examples]
         if name == "train":
@@ -156,12 +174,13 @@ def encode_rows(
         dropped += [{**row, "set": name} for row in refused]
         if name != "train" and recipe.evaluate.rows:
             examples = examples[: recipe.evaluate.rows]
-        if not recipe.teacher.is_local:
+        if asks or not recipe.teacher.is_local:
             asked = some if name == "train" else some[: recipe.evaluate.rows]
             known = {example.row for example in examples}
             asked = asked if task.name == "causal_lm" else [row for row in asked if row["id"] in known]
             write_jsonl(place / f"asked-{name}.jsonl", [dict(row) for row in asked])
-        elif not examples:
+            asked_of[name] = hash_json([row["id"] for row in asked])
+        if recipe.teacher.is_local and not examples:
             why = ", ".join(sorted({row["reason"] for row in refused})) or "too short to learn from"
             raise DataError(
                 f"{name}: no row is left to use of {len(some):,} ({why}); raise data.max_length, or give it other rows."
@@ -170,15 +189,17 @@ def encode_rows(
         sizes[name] = write_examples(place / f"{name}.parquet", examples)
         if not recipe.teacher.is_local:
             more = len(written) if name == "train" else 0
-            sizes[name] |= {"asked": len(asked) + more, "questions": hash_json([row["id"] for row in asked])}
+            sizes[name] |= {"asked": len(asked) + more, "questions": asked_of[name]}
     if not recipe.teacher.is_local:
         write_jsonl(place / WRITTEN, [dict(row) for row in written])
         sizes["train"]["written"] = hash_json([row["id"] for row in written])
     if recipe.teacher.pool and recipe.teacher.pool.by == "column":
         write_json(place / ROUTES, routed)
+    if contexts:
+        write_jsonl(place / CONTEXTS, contexts.values())
     if conversations:
         write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
-    if models["zero_shot"]:
+    if by_names:
         keep_texts(place / TEXTS, texts)
     if isinstance(task, BilingualClassification):
         write_examples(place / READINGS, list(task.readings.values()))
@@ -195,6 +216,8 @@ def encode_rows(
         "unlabelled": len(rows.unlabelled),
         "counts": rows.counts,
         "routes": hash_json(routed),
+        "asked": asked_of if asks else None,
+        "contexts": hash_json(contexts) if contexts else None,
         "coverage": coverage(train, [row for row in train if row["id"] in rows.written], _tests(rows)),
         "example": shown,
     }
@@ -246,16 +269,33 @@ def _routed(rows: Sequence[Any], examples: list[Example]) -> dict[str, str]:
     return {example.key: named[example.row] for example in examples if example.row in named}
 
 
+def _contexts(rows: Sequence[Any], examples: list[Example]) -> dict[str, dict[str, str]]:
+    """Key of an example -> what only the teacher reads of it, and by which prompt it is found where that is all there is."""
+    named = {row["id"]: row["context"] for row in rows if "context" in row}
+    return {
+        example.key: {
+            "key": example.key,
+            "prompt": prompt_key(
+                example.input_ids[: next(n for n, label in enumerate(example.labels) if label >= 0)]
+            ),
+            "context": named[example.row],
+        }
+        for example in examples
+        if example.row in named
+    }
+
+
 def fault(place: Path, result: dict[str, Any]) -> str | None:
     """What of the prepared files, or of the fetched models, is gone."""
     models = [
         Path(result[role]["folder"]) for role in ("teacher", "student", "writer", "judge") if result[role]
     ]
-    models += [Path(member["folder"]) for member in [*(result["panel"] or []), *result["others"]]]
-    models += [Path(result["zero_shot"]["folder"])] if result["zero_shot"] else []
+    seats = [*(result["panel"] or []), *result["others"], *namers_of(result)]
+    models += [Path(member["folder"]) for member in seats if member["folder"] is not None]
     models += [Path(one["folder"]) for one in result["baselines"]["models"].values()]
     wanted = [*models, *(place / f"{name}.parquet" for name in result["sets"])]
-    wanted += [place / TEXTS] if result["zero_shot"] else []
+    wanted += [place / TEXTS] if namers_of(result) else []
+    wanted += [place / CONTEXTS] if result["contexts"] else []
     wanted += [Path(result["tongues"]["student"]["folder"])] if result["tongues"] else []
     wanted += [place / READINGS] if result["tongues"] and result["labels"] else []
     return next((f"{path} is gone" for path in wanted if not path.exists()), None)
@@ -298,8 +338,14 @@ def _labels(recipe: Any, rows: Prepared, teacher: Path, models: dict[str, Any]) 
         return []
     labels = sorted({row["label"] for row in rows.train if row.get("label") is not None})
     if recipe.teacher.takes_bare_rows:
-        key = "teacher.api.labels" if recipe.teacher.zero_shot is None else "teacher.zero_shot.labels"
-        return named_labels(labels, recipe.teacher.label_words, teacher if models["student"] else None, key)
+        lender = teacher if models["student"] else None
+        return named_labels(labels, recipe.teacher.label_words, lender, recipe.teacher.labels_field)
+    named = recipe.teacher.label_words
+    if named and set(named) != set(labels):
+        raise DataError(
+            f"{recipe.teacher.labels_field}: names {', '.join(sorted(named))}, and the data's labels are {', '.join(labels)}; "
+            "name these."
+        )
     if len(labels) < 2:
         raise DataError(
             f"data.train: has only the label {', '.join(labels)!r}; a classifier needs at least two."

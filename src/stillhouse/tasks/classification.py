@@ -16,6 +16,7 @@ from ..measure import CLASSIFICATION_METRICS, class_prior_rows, classification_r
 from ..models.load import load_config, load_model
 from .base import Batch, Layout, Scores
 from .panel import Panel, is_panel, load_panel
+from .told import Told, is_told, load_told
 from .zero_shot import ZeroShot, is_zero_shot, load_zero_shot
 
 
@@ -41,6 +42,8 @@ class Classification:
             return load_panel(self, folder, dtype)
         if is_zero_shot(folder):
             return load_zero_shot(folder, dtype)
+        if is_told(folder):
+            return load_told(folder)
         model = load_model(
             folder,
             self.auto_class,
@@ -117,7 +120,7 @@ class Classification:
 
     def scores(self, model: nn.Module, batch: Batch) -> Scores:
         """The logits are few; they are their own hidden states."""
-        if isinstance(model, Panel | ZeroShot):
+        if isinstance(model, Panel | ZeroShot | Told):
             return model.scores(self, batch)
         inputs = {
             name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch

@@ -3,24 +3,35 @@
 Source: Snell et al. 2022, "Learning by Distilling Context", arXiv:2209.15189.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..data.encode import IGNORED, Example
+from ..files import hash_json
 from .base import Batch, Task
 
 
-def in_context(task: Task, batch: Batch, context: str) -> Batch:
-    """The batch with `context` before every document; its counted positions are the same, in the same order."""
-    before, instead_of = prefixes(task.tokenizer, context)
+def in_context(task: Task, batch: Batch, contexts: Sequence[str]) -> Batch:
+    """The batch with a context before every document; its counted positions are the same, in the same order.
+
+    Args: contexts: one a row.
+    """
+    made = {context: prefixes(task.tokenizer, context) for context in set(contexts)}
+    keys = [*batch["keys"], *[""] * len(batch["labels"])]
     examples = [
-        _after(row, before, instead_of, key)
-        for row, key in zip(_rows(batch), [*batch["keys"], *[""] * len(batch["labels"])], strict=False)
+        _after(row, *made[context], key)
+        for row, context, key in zip(_rows(batch), contexts, keys, strict=False)
     ]
-    place = batch["labels"].device
-    made = task.collate(examples)
-    return {name: value.to(place) if isinstance(value, Tensor) else value for name, value in made.items()}
+    place, read = batch["labels"].device, task.collate(examples)
+    return {name: value.to(place) if isinstance(value, Tensor) else value for name, value in read.items()}
+
+
+def prompt_key(ids: Sequence[int]) -> str:
+    """What a prompt's context is found by, where nothing but its tokens is known."""
+    return hash_json(list(ids))
 
 
 def prefixes(tokenizer: PreTrainedTokenizerBase, context: str) -> tuple[list[int], list[int]]:

@@ -1,24 +1,27 @@
 """A panel of teachers as one model: a folder that names its members, and what they say pooled into one distribution."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..files import read_json, write_json
+from ..errors import DataError
+from ..files import read_json, read_jsonl, write_json
 from ..losses import log_softmax
 from ..losses.pooling import PooledHead, pooled
 from .base import Batch, Scores, Task
-from .context import in_context, prefixes
+from .context import in_context, prefixes, prompt_key
+from .told import Told, is_told
 from .zero_shot import ZERO_SHOT, is_zero_shot
 
 PANEL = "panel.json"
 
 
 class Panel(nn.Module):
-    """Members of one task and one vocabulary.
+    """Members of one task and one vocabulary: models, and those that were asked (`Told`, `ZeroShot`) in a model's place.
 
     Args:
         pool: of `losses.pooling`.
@@ -26,6 +29,7 @@ class Panel(nn.Module):
         table: [M, C], for the pool `table`.
         routes: key of an example -> number of the member that teaches it.
         context: a prompt that they see before every row, and the student does not; a panel of one may have one too.
+        contexts: key of an example, or `prompt_key` of what it begins with -> a prompt of its own.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Panel(nn.Module):
         table: list[list[float]] | None = None,
         routes: dict[str, int] | None = None,
         context: str | None = None,
+        contexts: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
@@ -43,14 +48,19 @@ class Panel(nn.Module):
         self.weights = torch.tensor(weights or [1.0 / len(members)] * len(members))
         self.table = None if table is None else torch.tensor(table)
         self.routes = routes or {}
-        self.context = context
-        self._before: list[int] = []
-        self._instead_of: list[int] = []
+        self.context, self.contexts = context, contexts or {}
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        """What reads a context before the prompts that it writes after; none is read without one."""
 
     @property
     def module(self) -> nn.Module:
-        """The first member: what stands for the panel where one model is asked for."""
-        return self.members[0]
+        """The first member that is a model: what stands for the panel where one is asked for."""
+        return next((member for member in self.members if not isinstance(member, Told)), self.members[0])
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all of it runs on this machine, so that its size and speed are its own."""
+        return not any(isinstance(member, Told) for member in self.members)
 
     @property
     def device(self) -> torch.device:
@@ -64,7 +74,8 @@ class Panel(nn.Module):
 
     def scores(self, task: Task, batch: Batch) -> Scores:
         """All members' hidden states side by side, with the weights of each position, under one head."""
-        read = batch if self.context is None else in_context(task, batch, self.context)
+        contexts = self._contexts(task, batch)
+        read = in_context(task, batch, contexts) if contexts else batch
         each = [task.scores(member, read) for member in self.members]
         weights = self._weights(batch, each[0])
         head = PooledHead(
@@ -76,14 +87,39 @@ class Panel(nn.Module):
         hidden = torch.cat([*(one.hidden for one in each), weights.to(each[0].hidden)], -1)
         return Scores(hidden, head, each[0].labels, each[0].rows)
 
+    def _contexts(self, task: Task, batch: Batch) -> list[str]:
+        """One a row, if there are any.  Raises: DataError for a row that has none of several."""
+        if self.context is not None:
+            return [self.context] * len(batch["labels"])
+        if not self.contexts:
+            return []
+        found = []
+        for key, prompt in zip(batch["keys"], task.prompts(batch, 1), strict=True):
+            own = self.contexts.get(key) or self.contexts.get(
+                prompt_key(prompt)
+            )  # what the student wrote has a key of its own
+            if own is None:
+                raise DataError(
+                    f"teacher.context: the context of row {key} is not there; delete the run's prepare folder and run again."
+                )
+            found.append(own)
+        return found
+
     def _weights(self, batch: Batch, one: Scores) -> Tensor:
-        """[N, M], adding up to 1: all on one member where the row has a route."""
-        rows = self.weights.repeat(len(batch["keys"]), 1) if self.routes else self.weights.unsqueeze(0)
-        for number, key in enumerate(batch["keys"] if self.routes else []):
-            if key in self.routes:
-                rows[number] = torch.eye(len(self.members))[self.routes[key]]
-        rows = rows.to(one.rows.device)
-        return rows[one.rows] if self.routes else rows.expand(len(one.rows), -1)
+        """[N, M], adding up to 1: all on one member where the row has a route.  What a member has no answer to is left to the
+        others."""
+        if not self.routes and self.is_here:
+            return self.weights.to(one.rows.device).expand(len(one.rows), -1)
+        rows = torch.stack([self._shares(key) for key in batch["keys"]])
+        return rows.to(one.rows.device)[one.rows]
+
+    def _shares(self, key: str) -> Tensor:
+        """[M] of one row."""
+        there = torch.tensor([not isinstance(one, Told) or key in one for one in self.members])
+        if key in self.routes and there[self.routes[key]]:
+            return torch.eye(len(self.members))[self.routes[key]]
+        shares = self.weights * there
+        return shares / shares.sum() if there.any() else self.weights
 
     def forward(self, **inputs: Any) -> Any:
         """What it costs to ask them all; the answer of the last."""
@@ -123,15 +159,21 @@ class Panel(nn.Module):
 
     def _in_context(self, prompt: Tensor) -> Tensor:
         """[1, T] after the context, which takes the place of the system's turn that the template began it with, as it does
-        where the teacher labels."""
-        skip = len(self._instead_of)
-        begins = skip < prompt.shape[1] and prompt[0, :skip].tolist() == self._instead_of
-        before = torch.tensor([self._before], dtype=torch.long, device=prompt.device)
+        where the teacher labels.  A prompt that is no row's, as one that only a clock looks at, has none of several contexts."""
+        context = self.context or (
+            self.contexts.get(prompt_key(prompt[0].tolist())) if self.contexts else None
+        )
+        if context is None or self.tokenizer is None:
+            return prompt
+        said, instead_of = prefixes(self.tokenizer, context)
+        skip = len(instead_of)
+        begins = skip < prompt.shape[1] and prompt[0, :skip].tolist() == instead_of
+        before = torch.tensor([said], dtype=torch.long, device=prompt.device)
         return torch.cat([before, prompt[:, skip:] if begins else prompt], -1)
 
 
 def write_panel(folder: Path, members: list[Path], **settings: Any) -> None:
-    """Name the members' folders (absolute ones) and how they are pooled; see `Panel`."""
+    """Name the members' folders (absolute ones, or such as lie in `folder`) and how they are pooled; see `Panel`."""
     write_json(folder / PANEL, {"members": [str(member) for member in members], **settings})
 
 
@@ -144,14 +186,24 @@ def members_of(folder: Path) -> list[Path]:
     """The folders of the models in it: the panel's members, the one behind a stand-in, or the one model itself."""
     if is_zero_shot(folder):
         return [Path(read_json(folder / ZERO_SHOT)["model"])]
-    return [Path(member) for member in read_json(folder / PANEL)["members"]] if is_panel(folder) else [folder]
+    if is_panel(folder):
+        named = [folder / member for member in read_json(folder / PANEL)["members"]]
+        return [model for member in named for model in members_of(member)]
+    return [] if is_told(folder) else [folder]
 
 
 def load_panel(task: Task, folder: Path, dtype: torch.dtype) -> Any:
     """The panel that `write_panel` wrote, ready for `task`."""
     kept = read_json(folder / PANEL)
-    members = [task.load(Path(member), dtype) for member in kept.pop("members")]
+    members = [task.load(folder / member, dtype) for member in kept.pop("members")]
+    if kept.get("contexts") is not None:
+        kept["contexts"] = _by_key(read_jsonl(folder / kept["contexts"]))
     panel = Panel(members, **kept).eval()
-    if panel.context is not None:
-        panel._before, panel._instead_of = prefixes(task.tokenizer, panel.context)
+    panel.tokenizer = task.tokenizer
     return panel
+
+
+def _by_key(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """{key, prompt, context} of each example -> its context by either; of two with one prompt the first."""
+    by_prompt = {row["prompt"]: row["context"] for row in reversed(rows)}
+    return by_prompt | {row["key"]: row["context"] for row in rows}

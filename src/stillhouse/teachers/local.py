@@ -1,6 +1,7 @@
 """A model on this machine as the teacher."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,9 @@ class LocalTeacher:
         Args: points: what of its layers to hand on as well (see `models.taps.tapped`).
         """
         self.model.eval()
-        with tapped(unwrap(self.model), points) as features:
+        with ExitStack() as taps:
+            # what was asked instead of run has no layers
+            features = taps.enter_context(tapped(unwrap(self.model), points)) if points else {}
             scores = self.task.scores(self.model, batch)
         return Dense(scores.hidden, scores.head.detached().float(), features)
 

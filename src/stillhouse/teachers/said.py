@@ -72,13 +72,13 @@ def has_control_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
 # ── labels ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def words_of(labels: Sequence[str], api: Api) -> list[str]:
-    """The teacher's word for each label.  Raises: RecipeError if two cannot be told apart."""
+def words_of(labels: Sequence[str], api: Api, field: str = "teacher.api") -> list[str]:
+    """The teacher's word for each label; `field` is where the recipe names it.  Raises: RecipeError if two cannot be told apart."""
     words = [api.label_words.get(label, label) for label in labels]
     folded = [_bare(word) for word in words]
     if len(set(folded)) < len(words) or not all(folded):
         raise RecipeError(
-            f"teacher.api.labels: the words {', '.join(map(repr, words))} cannot be told apart when case, quotes and full "
+            f"{field}.labels: the words {', '.join(map(repr, words))} cannot be told apart when case, quotes and full "
             "stops are left aside; give each label a word of its own."
         )
     return words

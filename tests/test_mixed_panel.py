@@ -1,0 +1,401 @@
+"""Whole runs of panels on which not everybody is a model that reads the student's tokens: some label by names, some are behind an API, of
+some there are past answers."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+import tiny
+from endpoint import Endpoint, Said, prompt_of
+from stillhouse import run
+from stillhouse.data.encode import Example, read_examples
+from stillhouse.errors import RecipeError, ResourceError
+from stillhouse.files import read_json, write_json
+from stillhouse.models.load import load_tokenizer
+from stillhouse.pipeline import run_pipeline
+from stillhouse.plans import price as prices
+from stillhouse.plans.bench import UNPREDICTED
+from stillhouse.progress import Silent
+from stillhouse.recipe import parse_recipe
+from stillhouse.stages import STAGES
+from stillhouse.static import static_checks
+from stillhouse.tasks import make_task
+from stillhouse.tasks.panel import Panel
+from stillhouse.tasks.told import Told
+from stillhouse.tasks.zero_shot import ZeroShot
+from stillhouse.teachers.cache import SoftTargetCache
+from typed import hurried, stillhouse
+
+SILENT_PLAN = [UNPREDICTED if stage.name == "plan" else stage for stage in STAGES]
+SURE, FLOOR = 0.9, 1e-6
+
+
+def asked_text(body: dict[str, Any]) -> str:
+    return prompt_of(body).rpartition("Text: ")[2]
+
+
+def opinion(body: dict[str, Any]) -> Said:
+    """Says which of two words a text ends with, and is nine times in ten sure of it; of a text with a 7 in its number it says nothing
+    that is a label."""
+    text = asked_text(body)
+    if "7" in text.split()[0]:
+        return "Hm."
+    word, other = ("good", "bad") if text.endswith("good.") else ("bad", "good")
+    return word, [(word, {word: math.log(SURE), other: math.log(1 - SURE)})]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier with an opinion, a language model, labelled rows, and what somebody once said of most of them."""
+    place = tmp_path_factory.mktemp("made")
+    tiny.save_classifier(place / "reader")
+    model = AutoModelForSequenceClassification.from_pretrained(place / "reader")
+    with torch.no_grad():
+        model.classifier.weight.normal_(generator=torch.Generator().manual_seed(1))
+    model.save_pretrained(place / "reader")
+    tiny.save_language_model(place / "lm", layers=1)
+    tiny.labelled_file(place / "rows.csv", rows=60)
+    rows = list(csv.DictReader((place / "rows.csv").open()))
+    past = [{"text": row["text"], "label": row["label"]} for row in rows if "3" not in row["text"].split()[0]]
+    (place / "past.jsonl").write_text("".join(json.dumps(row) + "\n" for row in past))
+    return place
+
+
+def values(made: Path, *panel: dict[str, Any], **teacher: Any) -> dict[str, Any]:
+    return {
+        "name": "mixed", "task": "classification",
+        "teacher": {"panel": list(panel), "dtype": "float32", **teacher},
+        "student": {"model": str(made / "reader")},
+        "data": {"train": {"source": str(made / "rows.csv")}, "split": 20, "max_length": 32},
+        "objective": [{"kind": "forward_kl", "temperature": 2.0}],
+        "train": {"steps": 2, "batch_size": 16, "learning_rate": 1e-3, "precision": "float32"},
+        "evaluate": {"resamples": 200}, "report": {"samples": 2},
+    }  # fmt: skip
+
+
+def reader(made: Path) -> dict[str, Any]:
+    return {"model": str(made / "reader"), "name": "reader"}
+
+
+def names(made: Path) -> dict[str, Any]:
+    return {"model": str(made / "lm"), "name": "names", "zero_shot": {"form": "chat", "calibrate": "none"}}
+
+
+def asked(url: str, **api: Any) -> dict[str, Any]:
+    return {"api": {"base_url": url, "model": "big", "top_logprobs": 5, **api}}
+
+
+def past(made: Path) -> dict[str, Any]:
+    return {"api": {"model": "old", "answers": str(made / "past.jsonl")}}
+
+
+def folder_for(place: Path) -> Path:
+    place.mkdir()
+    write_json(place / "machine.json", {"bfloat16": False})  # measuring it takes long where it does not pay
+    return place
+
+
+def finish(recipe: dict[str, Any], place: Path) -> dict[str, Any]:
+    with hurried():
+        return run(parse_recipe(recipe), place)
+
+
+def until(stage: str, recipe: dict[str, Any], place: Path, watch: Any = None) -> dict[str, Any]:
+    """The result of the stage."""
+    return run_pipeline(parse_recipe(recipe), SILENT_PLAN, place, watch or Silent(), until=stage)[stage]
+
+
+def kept_targets(place: Path) -> dict[str, torch.Tensor]:
+    """Key of an example -> [C] kept log-probabilities, in the order of the classes."""
+    label = read_json(place / "label" / "DONE.json")["result"]
+    cache = SoftTargetCache(place / label["cache"], label["meta"])
+    train = read_examples(place / label.get("train", "prepare/train.parquet"))
+    some = {example.key: cache.get(example.key) for example in train}
+    return {key: one.log_p[0][one.ids[0].argsort()].double() for key, one in some.items()}
+
+
+class Alone:
+    """What each member says of a text by itself, in float64, worked out without a panel."""
+
+    def __init__(self, made: Path) -> None:
+        self.task = make_task("classification", load_tokenizer(made / "reader"), 32, ["bad", "good"])
+        self.model = self.task.load(made / "reader").double()
+        lm = AutoModelForCausalLM.from_pretrained(made / "lm")
+        self.namer = ZeroShot(lm, load_tokenizer(made / "lm"), ["bad", "good"])
+
+    def reader(self, example: Example, text: str) -> torch.Tensor:
+        with torch.no_grad():
+            return self.task.scores(self.model, self.task.collate([example])).hidden[0].log_softmax(-1)
+
+    def names(self, example: Example, text: str) -> torch.Tensor:
+        return self.namer.log_probs([text])[0]
+
+    def big(self, example: Example, text: str) -> torch.Tensor | None:
+        if "7" in text.split()[0]:
+            return None
+        good = SURE if text.endswith("good.") else 1 - SURE
+        return torch.tensor([1 - good, good], dtype=torch.float64).log()
+
+    def old(self, example: Example, text: str) -> torch.Tensor | None:
+        if "3" in text.split()[0]:
+            return None
+        good = 1.0 if text.endswith("good.") else FLOOR
+        shares = torch.tensor([1.0 + FLOOR - good, good], dtype=torch.float64)
+        return (shares / shares.sum()).log()
+
+
+def texts_of(place: Path) -> dict[str, str]:
+    rows = map(json.loads, (place / "prepare" / "texts.jsonl").open())
+    return {row["key"]: row["text"] for row in rows}
+
+
+def test_whoever_sits_on_a_panel_its_targets_are_the_weighted_mean_and_nobody_is_asked_twice(
+    made: Path, tmp_path: Path
+) -> None:
+    """Against each member by itself; what one has no answer to is the mean of the others."""
+    place, alone = folder_for(tmp_path / "run"), Alone(made)
+    shares = {"reader": 1.0, "names": 2.0, "big": 3.0, "old": 1.0}
+    with Endpoint(opinion) as endpoint:
+        panel = [reader(made), names(made), asked(endpoint.url), past(made)]
+        for member, weight in zip(panel, shares.values(), strict=True):
+            member["weight"] = weight
+        found = finish(values(made, *panel), place)
+        assert len(endpoint.seen.delivered) == 60 and set(endpoint.seen.delivered.values()) == {1}
+        texts, kept = texts_of(place), kept_targets(place)
+        lost = set()
+        for example in read_examples(place / "prepare" / "train.parquet"):
+            text, mean, whole = texts[example.key], torch.zeros(2, dtype=torch.float64), 0.0
+            for name, weight in shares.items():
+                if (said := getattr(alone, name)(example, text)) is None:
+                    lost.add(name)
+                else:
+                    mean, whole = mean + weight * (said / 2.0).softmax(-1), whole + weight
+            torch.testing.assert_close(kept[example.key].exp(), mean / whole, atol=2e-3, rtol=2e-3)
+        assert lost == {"big", "old"}
+        panel[2]["weight"] = 9.0
+        until("label", values(made, *panel), place)
+        assert set(endpoint.seen.delivered.values()) == {1}, "another weight asks nobody again"
+    assert found["teacher"]["name"] == "reader + names + big + old"
+    assert found["teacher"]["metrics"]["eval"]["accuracy"]["value"] is not None
+    assert "parameters" not in found["teacher"] and "parameters" in found["student"]
+    assert found["said"]["big"]["train"] == {"answered": 40}
+    assert found["said"]["old"]["train"]["no answer"] > 0
+    assert "a member of its panel is behind an API" in (place / "report.html").read_text()
+    assert "past answers of old" in " ".join(found["licence"]["terms"])
+
+
+def test_members_that_are_all_asked_need_no_labels_and_leave_out_what_none_has_an_answer_to(
+    made: Path, tmp_path: Path
+) -> None:
+    """A row numbered 37 has no label of either; held out it is a wrong one, as a lone API's is."""
+    rows = list(csv.DictReader((made / "rows.csv").open()))
+    bare = [{"text": row["text"]} for row in rows[20:]]
+    held = [*rows[:20], {"text": "370 the quiet book is good.", "label": "good"}]
+    for name, some in (("bare", bare), ("held", held)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    with Endpoint(opinion) as endpoint:
+        recipe = values(made, asked(endpoint.url, labels={"bad": "bad", "good": "good"}), past(made))
+        recipe["data"] = {
+            "train": {"source": str(tmp_path / "bare.jsonl")}, "eval": {"source": str(tmp_path / "held.jsonl")}, "max_length": 32,
+        }  # fmt: skip
+        recipe["student"] = {
+            "tokenizer": str(made / "reader"),
+            "from_config": {"config": {"num_hidden_layers": 1}},
+        }
+        place = folder_for(tmp_path / "run")
+        found = finish(recipe, place)
+    prepared = {one.key for one in read_examples(place / "prepare" / "train.parquet")}
+    taught = {one.key for one in read_examples(place / "teacher" / "train.parquet")}
+    texts = {one["id"]: one["text"] for one in map(json.loads, (place / "prepare/asked-train.jsonl").open())}
+    left = [one for one in read_examples(place / "prepare" / "train.parquet") if one.key not in taught]
+    assert taught < prepared and [texts[one.row].split()[0] for one in left] == ["37"]
+    assert found["data"]["dropped_answers"] == {"no member of the panel has an answer": 1}
+    assert found["teacher"]["metrics"]["eval"]["accuracy"]["value"] == pytest.approx(20 / 21)
+    assert set(found["controls"]) == {"initial"}
+
+
+def test_weights_are_learned_from_what_every_member_said_and_a_label_without_probabilities_counts_as_one(
+    made: Path, tmp_path: Path
+) -> None:
+    """One is always right, one always wrong, and no row that either has no answer to is judged by."""
+
+    def contrary(body: dict[str, Any]) -> Said:
+        if "7" in asked_text(body).split()[0]:
+            return "Hm."
+        return "bad" if asked_text(body).endswith("good.") else "good"
+
+    with Endpoint(opinion) as right, Endpoint(contrary) as wrong:
+        contrarian = {"api": {"base_url": wrong.url, "model": "contrary"}, "name": "contrary"}
+        for by in ("learned", "validation"):
+            recipe = values(made, contrarian, asked(right.url), reader(made), pool={"by": by})
+            recipe["data"]["validation"] = 0.5
+            found = until("teacher", recipe, folder_for(tmp_path / by))
+            if by == "learned":
+                assert found["weights"][1] == max(found["weights"]) and found["weights"][0] < 1e-3
+            else:
+                assert max(found["table"][0]) < 0.5 < min(found["table"][1])
+
+
+def test_a_row_is_taught_by_the_member_that_its_column_names_and_by_the_others_if_that_one_said_nothing(
+    made: Path,
+) -> None:
+    alone = Alone(made)
+    rows = [{"id": str(n), "where": "", **row} for n, row in enumerate(tiny.opinions(3))]
+    batch = alone.task.collate(alone.task.encode(rows)[0])
+    keys = batch["keys"]
+    told = Told(keys[:1], torch.tensor([[0.25, 0.75]]).log())
+    panel = Panel([alone.model, told], weights=[0.5, 0.5], routes={keys[0]: 1, keys[1]: 1})
+    with torch.no_grad():
+        said = alone.task.scores(panel, batch)
+        found = said.head.logits(said.hidden).softmax(-1)
+        own = alone.task.scores(alone.model, batch).hidden.softmax(-1).float()
+    assert keys[0] in told and keys[1] not in told
+    torch.testing.assert_close(found[0].float(), torch.tensor([0.25, 0.75]))
+    torch.testing.assert_close(found[1:].float(), own[1:], atol=1e-6, rtol=1e-5)
+
+
+def test_the_forecast_prices_what_the_members_are_asked_and_asking_stops_at_their_cost(
+    made: Path, tmp_path: Path
+) -> None:
+    price = {"input": 1.0, "output": 1000.0}
+    with Endpoint(opinion) as endpoint:
+        recipe = values(made, names(made), asked(endpoint.url, price=price, max_cost=0.03))
+        place = folder_for(tmp_path / "run")
+        with hurried():
+            run_pipeline(parse_recipe(recipe), STAGES, place, Silent(), until="plan")
+        plan = read_json(place / "plan" / "plan.json")
+        assert plan["requests"] == 60 and not endpoint.seen.delivered
+        assert plan["money_by_stage"]["teacher"] == plan["money"] > 60 * 16 * 1e-3
+        with pytest.raises(ResourceError, match=r"^teacher.panel\[1\].api.max_cost"):
+            until("teacher", recipe, place)
+        assert 0 < len(endpoint.seen.delivered) < 60
+        recipe["teacher"]["panel"][1]["api"]["max_cost"] = 100.0
+        until("teacher", recipe, place)
+        assert len(endpoint.seen.delivered) == 60 and set(endpoint.seen.delivered.values()) == {1}
+
+
+def test_a_members_questions_go_out_as_a_batch_and_its_results_come_back(made: Path, tmp_path: Path) -> None:
+    recipe = values(made, asked("http://127.0.0.1:9/v1"), past(made))
+    place = folder_for(tmp_path / "run")
+    until("prepare", recipe, place)
+    said = stillhouse("label", "export", place, "--out", tmp_path / "batch.jsonl")
+    assert said.code == 0, said.err
+    lines = [json.loads(line) for line in (tmp_path / "batch.jsonl").read_text().splitlines()]
+    mine = [line for line in lines if line["body"]["model"] == "big"]
+    assert len(mine) == 60
+    results = [
+        {
+            "custom_id": line["custom_id"],
+            "response": {"status_code": 200, "body": {"choices": [{"message": {"content": "good"}, "finish_reason": "stop"}]}},
+        }
+        for line in mine
+    ]  # fmt: skip
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in results))
+    said = stillhouse("label", "import", place, tmp_path / "results.jsonl")
+    assert "60 of 60 answers belong" in said.out, said.err
+    found = until("teacher", recipe, place)  # nobody listens at that port
+    assert found["said"]["big"] == {"train": {"answered": 40}, "eval": {"answered": 20}}
+
+
+def test_new_past_answers_are_taken_and_change_what_the_panel_says(made: Path, tmp_path: Path) -> None:
+    answers = tmp_path / "past.jsonl"
+    lines = (made / "past.jsonl").read_text().splitlines(keepends=True)
+    answers.write_text("".join(lines[:10]))
+    recipe = values(made, reader(made), {"api": {"model": "old", "answers": str(answers)}})
+    place = folder_for(tmp_path / "run")
+    before = until("teacher", recipe, place)
+    assert until("teacher", recipe, place) == before
+    answers.write_text("".join(lines))
+    after = until("teacher", recipe, place)
+    assert after["identity"] != before["identity"]
+    count = {name: sum(one["said"]["old"][kind].get("answered", 0) for kind in ("train", "eval")) for name, one in (("before", before), ("after", after))}  # fmt: skip
+    assert count == {"before": 10, "after": len(lines)}
+
+
+def test_labels_without_probabilities_do_not_outvote_the_others(made: Path, tmp_path: Path) -> None:
+    """Past answers can be told to lack them only when they are read."""
+    recipe = values(made, reader(made), past(made), pool={"by": "confidence"})
+    with pytest.raises(RecipeError, match=r"^teacher.panel\[1\].api: names labels without probabilities"):
+        until("teacher", recipe, folder_for(tmp_path / "run"))
+
+
+def test_labels_that_a_member_names_and_the_data_lacks_are_refused(made: Path, tmp_path: Path) -> None:
+    member = names(made)
+    member["zero_shot"]["labels"] = ["bad", "fine"]
+    with pytest.raises(Exception, match=r"^teacher.panel\[1\].zero_shot.labels: names bad, fine, and the data's labels are bad, good"):  # fmt: skip
+        until("prepare", values(made, reader(made), member), folder_for(tmp_path / "run"))
+
+
+HERE = "http://127.0.0.1:9/v1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"task": "causal_lm"}, "name it in data.writer.others"),
+        ({"objective": [{"kind": "hard"}]}, "add {kind: forward_kl}"),
+        ({"data": {"train": {"source": "rows.csv"}, "augment": {}}}, r"data.augment: makes tokens, and teacher.panel\[1\]"),
+        ({"plan": {"kind": "generations"}}, r"plan: its steps .* teacher.panel\[1\]"),
+        ({"teacher": {"panel": [asked(HERE), past(Path("p"))]}, "label": {"online": True}}, "label.online: nobody on the panel"),
+        ({"teacher": {"panel": [asked(HERE), asked(HERE)]}}, "same name"),
+        ({"teacher": {"panel": [asked(HERE), {**asked(HERE), "name": "b"}]}}, "nobody is asked twice"),
+        ({"teacher": {"panel": [asked(HERE), {"api": {"model": "old", "answers": "past.jsonl"}}]}, "student": {"from_teacher": {"layers": 1}}}, "no member of the panel has layers"),
+        ({"teacher": {"panel": [{"model": "a"}, asked(HERE, top_logprobs=None)], "pool": {"by": "geometric"}}}, "set top_logprobs"),
+        ({"teacher": {"panel": [{"model": "a"}, {"model": "b", **asked(HERE)}]}}, "an api has no weights here"),
+        ({"teacher": {"panel": [{"model": "a"}, {"name": "nobody"}]}}, "model: is required"),
+        ({"teacher": {"panel": [asked(HERE, labels=["a", "b"]), {"model": "m", "zero_shot": {"labels": ["a", "c"]}}]}}, "name the same ones"),
+    ],
+)  # fmt: skip
+def test_what_a_member_that_is_asked_does_not_go_with_is_named(
+    made: Path, changes: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(RecipeError, match=remedy) as error:
+        parse_recipe({**values(made, reader(made), asked(HERE)), **changes})
+    assert "\n  " not in str(error.value).strip().partition("\n")[2].strip()
+
+
+def test_told_probabilities_survive_the_disk_as_they_were(tmp_path: Path) -> None:
+    from stillhouse.tasks.told import is_told, load_told, write_told
+
+    said = {"a": [0.2, 0.8], "b": [1.0 - FLOOR, FLOOR]}
+    write_told(tmp_path / "told", said)
+    assert is_told(tmp_path / "told")
+    found = load_told(tmp_path / "told")
+    np.testing.assert_allclose(found.log_p.detach().double().exp().numpy(), list(said.values()), rtol=1e-6)
+
+
+def test_a_panel_with_answers_on_it_runs_beside_the_student_too(made: Path, tmp_path: Path) -> None:
+    recipe = values(made, past(made), reader(made))
+    recipe["label"] = {"online": True}
+    recipe["train"]["log_every"] = 1
+    place = folder_for(tmp_path / "run")
+    assert until("train", recipe, place)["folder"] == "train/model"
+    losses = [row["forward_kl"] for row in map(json.loads, (place / "train" / "metrics.jsonl").open()) if "forward_kl" in row]  # fmt: skip
+    assert losses and all(math.isfinite(loss) and loss > 0 for loss in losses)
+
+
+def test_members_are_looked_at_before_anything_is_loaded(made: Path, tmp_path: Path) -> None:
+    recipe = values(made, reader(made), names(made), asked(HERE), past(made))
+    notes = "\n".join(static_checks(parse_recipe(recipe), tmp_path / "run"))
+    assert "teacher.panel[2]: big at http://127.0.0.1:9/v1" in notes
+    assert "answers are taken from" in notes
+    recipe["teacher"]["panel"][1]["model"] = str(made / "reader")
+    with pytest.raises(RecipeError, match="which says no words"):
+        static_checks(parse_recipe(recipe), tmp_path / "run")
+
+
+def test_runs_of_a_sweep_are_priced_as_asking_a_member_once(made: Path, tmp_path: Path) -> None:
+    price = {"input": 1.0, "output": 1000.0}
+    recipe = values(made, reader(made), asked(HERE, price=price))
+    recipe["sweep"] = {"train.learning_rate": [1e-3, 2e-3]}
+    with hurried():
+        found = prices.price(parse_recipe(recipe), tmp_path / "runs", Silent())
+    first, second = found["runs"].values()
+    assert first["money"] > 60 * 16 * 1e-3 and second["money"] == 0
