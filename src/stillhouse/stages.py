@@ -26,11 +26,12 @@ from .pipeline import Results, Stage
 from .progress import Watch
 from .recipe import Recipe
 from .steps import finish, prepare, students, training, writing
-from .steps.asking import answers_stamp, label_by_asking, panel_stamp
+from .steps.asking import label_by_asking
 from .steps.baselines import prepare_baselines
 from .steps.beyond import beyond
 from .steps.canaries import canary_facts
 from .steps.fetching import fetch_models
+from .steps.hearing import answers_stamp, panel_stamp
 from .steps.intact import (
     model_fault,
     own_losses,

@@ -185,7 +185,7 @@ def test_rows_whose_tokens_differ_are_learned_as_text_and_counted(
 def test_another_tokenizer_is_refused_before_everything_is_paid(
     tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stillhouse.steps.asking.LOOKED_AT", 4)
+    monkeypatch.setattr("stillhouse.steps.hearing.LOOKED_AT", 4)
     other = tongues.save_other_student(tmp_path / "other")
     with Endpoint(Speaker(teacher)) as endpoint:
         plain = values(tmp_path, endpoint.url, other)

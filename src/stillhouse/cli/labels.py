@@ -117,7 +117,7 @@ def take(
 ) -> None:
     """Take answers from FILE into RUN; the run does not ask for them any more."""
     from ..asking.files import unanswered
-    from ..steps.asking import take_answers
+    from ..steps.hearing import take_answers
 
     asked = _questions(folder)
     with _ledger(folder, new=True) as ledger:
@@ -141,7 +141,7 @@ def _questions(folder: Path) -> "list[dict[str, tuple[list[dict[str, Any]], list
     from ..files import read_json
     from ..pipeline import DONE
     from ..recipe import Recipe
-    from ..steps.asking import questions
+    from ..steps.hearing import questions
 
     if not (folder / "recipe.json").exists() or not (folder / "prepare" / DONE).exists():
         raise RecipeError(

@@ -20,7 +20,7 @@ from ..progress import Watch
 from ..recipe import Recipe, Tune, parse_recipe
 from ..recipe.plan import Range, Rounds
 from ..stages import STAGES
-from ..steps.asking import what_asking_takes
+from ..steps.hearing import what_asking_takes
 from .bench import Bench
 from .expand import expand
 from .foretold import stand_in

@@ -17,7 +17,8 @@ from ..progress import Watch
 from ..samples import Writing, answered, classified, furthest_apart
 from ..tasks import Task
 from ..tasks.panel import Panel
-from .asking import heard_of, what_was_said
+from .asking import heard_of
+from .hearing import what_was_said
 from .prepare import located
 
 

@@ -26,7 +26,8 @@ from ..tasks import Task, on_device
 from ..tasks.panel import write_panel
 from ..tasks.told import write_told
 from ..teachers.said import words_of
-from .asking import hear, reasons, shares_of, statuses, wrong
+from .asking import reasons, shares_of, wrong
+from .hearing import hear, statuses
 from .naming import write_namer
 from .prepare import CONTEXTS, ROUTES
 from .training import labelled

@@ -31,8 +31,8 @@ from ..teachers.labelling import ask_batch, label_settings
 from ..teachers.local import LocalTeacher
 from ..train.features import FEATURES
 from ..train.objective import Layers, Objective
-from .asking import stand_ins, what_asking_takes
 from .fetching import dtype_name
+from .hearing import stand_ins, what_asking_takes
 from .naming import ROWS, is_chosen, namers_of, readers, ways_of
 from .prepare import WRITTEN, task_of
 from .students import passes, shape_of

@@ -1,0 +1,164 @@
+"""Asking teachers behind APIs about a run's rows: what is asked, what it will take, and what was heard.  `asking` learns from it."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..asking import LEDGER, Answer, Ledger, Request, ask, ledger_of, takes
+from ..asking.files import import_answers, index_questions, question_text, unanswered
+from ..data.encode import IGNORED, Example
+from ..data.filters.rules import looked_up
+from ..data.load import read_raw
+from ..files import hash_path, read_jsonl
+from ..progress import Watch
+from ..recipe import Api
+from ..tasks import Task
+from ..teachers.said import question_about, question_of, words_of
+from .told import LOOKED_AT
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A row, and what the teacher said to it; None if nobody has an answer."""
+
+    row: dict[str, Any]
+    answer: Answer | None
+
+
+def questions(
+    api: Api, task: str, labels: list[str], prepared: Path, field: str = "teacher.api"
+) -> dict[str, tuple[Rows, list[Request]]]:
+    """Data set -> its rows, and what the teacher is asked about each."""
+    found = {}
+    words = words_of(labels, api, field)
+    for path in sorted(prepared.glob("asked-*.jsonl")):
+        name, rows = path.stem.removeprefix("asked-"), read_jsonl(path)
+        if task == "classification":
+            found[name] = rows, [question_about(row, words, api, name) for row in rows]
+        else:
+            found[name] = rows, [question_of(row, api, name) for row in rows]
+    return found
+
+
+def hear(
+    api: Api,
+    field: str,
+    recipe: Any,
+    facts: dict[str, Any],
+    run: Path,
+    watch: Watch,
+    look: Callable[[list[Heard]], None] | None = None,
+) -> dict[str, list[Heard]]:
+    """Ask `api`, which the recipe names in `field`, about every row that has no answer of its yet.  Returns: by data set.
+
+    Args: look: is shown the first training rows' answers before the others are asked for, and may raise.
+    """
+    asked = questions(api, recipe.task, facts["labels"], run / "prepare", field)
+    with Ledger(ledger_of(run, LEDGER)) as ledger:
+        flat = [request for _, some in asked.values() for request in some]
+        ledger.plan(flat)
+        if api.answers is not None:
+            watch.note(f"  {take_answers(ledger, [asked], Path(api.answers))}")
+        if look is not None:
+            some = asked["train"][1]
+            if len(unanswered(ledger, some)) > LOOKED_AT:
+                watch.note(f"  the first {LOOKED_AT} answers tell whether their tokens are the student's")
+            first = ask(api, some[:LOOKED_AT], ledger, watch, seed=recipe.seed, field=field)
+            look([Heard(*each) for each in zip(asked["train"][0], first, strict=False)])
+        answers = iter(ask(api, flat, ledger, watch, seed=recipe.seed, field=field))
+    return {name: [Heard(row, next(answers)) for row in rows] for name, (rows, _) in asked.items()}
+
+
+def take_answers(ledger: Ledger, asked: Sequence[dict[str, tuple[Rows, list[Request]]]], path: Path) -> str:
+    """Past answers in a file -> the ledger.  Returns: a sentence about it.
+
+    Args: asked: the `questions` of each who is asked; of several, only a batch's results say which of them answered.
+    """
+    sets = [pair for each in asked for pair in each.values()]
+    ledger.plan(request for _, some in sets for request in some)
+    if len(asked) > 1:
+        index = {request.key: request.key for _, some in sets for request in some}
+    else:
+        index = index_questions(pair for rows, some in sets for pair in zip(rows, some, strict=True))
+    taken, read = import_answers(ledger, read_raw(path), index, path.name)
+    return f"{path.name}: {taken:,} of {read:,} answers belong to a row of this run"
+
+
+def statuses(heard: dict[str, list[Heard]]) -> dict[str, dict[str, int]]:
+    """Data set -> how many answers came to what."""
+    return {
+        name: dict(Counter("no answer" if one.answer is None else one.answer.status for one in some))
+        for name, some in heard.items()
+    }
+
+
+def what_was_said(recipe: Any, facts: dict[str, Any], run: Path) -> dict[str, str]:
+    """Row id -> the teacher's words, of the held-out rows that it answered."""
+    rows, some = questions(recipe.teacher.api, recipe.task, facts["labels"], run / "prepare")["eval"]
+    with Ledger(ledger_of(run, LEDGER)) as ledger:
+        known = ledger.answers([one.key for one in some])
+    pairs = zip(rows, some, strict=True)
+    return {
+        row["id"]: known[one.key].text for row, one in pairs if one.key in known and known[one.key].usable
+    }
+
+
+def what_asking_takes(
+    recipe: Any, facts: dict[str, Any], run: Path, before: Collection[str] = ()
+) -> dict[str, Any]:
+    """What has no answer yet, of the teacher or of all members of a panel that are asked, one after the other: the requests' keys,
+    the seconds they take, and the dollars they may cost at most (None: no price).
+
+    before: keys of what other runs of its plan will have asked by then.
+    """
+    keys: list[str] = []
+    found: list[dict[str, Any]] = []
+    for field, api in recipe.teacher.apis.items():
+        asked = questions(api, recipe.task, facts["labels"], run / "prepare", field)
+        with Ledger(ledger_of(run, LEDGER)) as ledger:
+            missing = unanswered(ledger, [one for _, some in asked.values() for one in some])
+        missing = [one for one in missing if one.key not in before]
+        keys += [one.key for one in missing]
+        found.append(takes(api, missing))
+    dollars = [one["dollars"] for one in found]
+    return {
+        "keys": keys,
+        "requests": sum(one["requests"] for one in found),
+        "seconds": sum(one["seconds"] for one in found),
+        "dollars": None if None in dollars else sum(dollars),
+    }
+
+
+def stand_ins(api: Api, task: Task, path: Path) -> list[Example]:
+    """Examples as long as those that the answers will make, at most: enough to measure how fast a student learns."""
+    found = []
+    for row in read_jsonl(path)[:256]:
+        asked = task.tokenizer(question_text(question_of(row, api, "plan").body), verbose=False)["input_ids"]
+        ids = [*asked, *[0] * (api.max_tokens or 1024)][: task.max_length]
+        first = min(len(asked), len(ids) - 1)
+        labels = [IGNORED] * first + ids[first:]
+        found.append(Example(row["id"], row["id"], ids, labels, [0], 0))
+    return found
+
+
+def answers_stamp(recipe: Any) -> list[str] | None:
+    """Sums of the file of past answers, if there is one, and of what the filter looks up: they may be others tomorrow."""
+    api = recipe.teacher.api
+    if api is None:
+        return None
+    return _sums([api.answers, *([] if recipe.data.filter is None else looked_up(recipe.data.filter))])
+
+
+def panel_stamp(recipe: Any) -> list[str] | None:
+    """Sums of the files of past answers that sit on a panel."""
+    named = [one.api.answers for one in recipe.teacher.panel or [] if one.api is not None and one.api.answers]
+    return _sums(named) if named else None
+
+
+def _sums(named: Iterable[str | None]) -> list[str]:
+    paths = [Path(name) for name in named if name is not None]
+    return [hash_path(path) if path.exists() else "missing" for path in paths]
