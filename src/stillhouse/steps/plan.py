@@ -95,6 +95,7 @@ def measure_plan(
             * recipe.train.accumulate
             * _mean(train),
         },
+        "label_tokens_per_second": 1.0 / speed["teacher_label"] if speed.get("teacher_label") else None,
         **_bill(writing, asked),
         "examples": len(train),
         "student_parameters": speed["parameters"],
