@@ -140,11 +140,11 @@ def labelling(recipe: Recipe, place: Path) -> dict[str, Any]:
     examples = read_examples(place / "prepare" / "train.parquet")
     share = _kept(whole.counts) / max(1, _kept(facts["counts"]))
     tokens = share * sum(len(one.input_ids) for one in examples)
-    pace = read_json(place / "plan" / "plan.json")["label_tokens_per_second"]
-    seconds = None if pace is None else tokens / pace
+    a_token = read_json(place / "plan" / "plan.json")["seconds_a_token"].get("teacher_label")
+    seconds = None if a_token is None else tokens * a_token
     prices = recipe.report.prices
     cost = None if prices is None or seconds is None else seconds / 3600.0 * prices.machine_per_hour
-    rate = {"unit": "tokens", "per_second": pace}
+    rate = {"unit": "tokens", "per_second": None if a_token is None else 1.0 / a_token}
     if recipe.task == "classification":
         rate = {"unit": "rows", "per_second": share * len(examples) / seconds if seconds else None}
     return {
