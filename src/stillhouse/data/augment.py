@@ -35,12 +35,14 @@ def augmented(
     near: Mapping[int, Sequence[int]],
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
+    max_length: int | None = None,
 ) -> Iterator[Example]:
     """`wanted.copies` new examples of each, without labels.  Which words are replaced follows from the seed and the row.
 
     Args:
         examples: labelled rows of one text each; rows of a pair are left as they are.
         near: token -> tokens of which one may stand in its place (see `neighbours`).
+        max_length: tokens that a model reads: a typo makes several tokens of one.
     """
     known = {example.key for example in examples}
     special = set(tokenizer.all_special_ids)
@@ -50,7 +52,6 @@ def augmented(
         for example in examples
         if len(example.starts) == 1 and not borders & set(_inner(example.input_ids, special))
     ]  # a pair has a border inside
-    longest = max((len(example.input_ids) for example in single), default=0)
     for example in single:
         for copy in range(wanted.copies):
             draw = np.random.default_rng(draw_seed(seed, "augment", example.key, copy))
@@ -61,7 +62,7 @@ def augmented(
                 ids = _replaced(ids, wanted, near, tokenizer, draw)
             if wanted.noise:
                 apart = np.random.default_rng(draw_seed(seed, "noise", example.key, copy))
-                ids = _mistyped(ids, wanted.noise, longest, tokenizer, apart)
+                ids = _mistyped(ids, wanted.noise, max_length, tokenizer, apart)
             made = remade(example, ids, [IGNORED], f"{example.row}{MADE}{copy + 1}")
             if made.key not in known:
                 known.add(made.key)
@@ -131,9 +132,13 @@ def _replaced(
 
 
 def _mistyped(
-    ids: list[int], share: float, longest: int, tokenizer: PreTrainedTokenizerBase, draw: np.random.Generator
+    ids: list[int],
+    share: float,
+    most: int | None,
+    tokenizer: PreTrainedTokenizerBase,
+    draw: np.random.Generator,
 ) -> list[int]:
-    """Typos in the text between special tokens, within `longest` tokens; text that its tokens do not spell stays as it is."""
+    """Typos in the text between special tokens, within `most` tokens; text that its tokens do not spell stays as it is."""
     special = set(tokenizer.all_special_ids)
     found: list[int] = []
     for is_special, run in groupby(ids, key=special.__contains__):
@@ -145,7 +150,7 @@ def _mistyped(
                 tokens = list(tokenizer(changed, add_special_tokens=False)["input_ids"])
         found += tokens
     last = ids[len(ids) - _leading(ids[::-1], special) :]
-    return found if len(found) <= longest else [*found[: longest - len(last)], *last]
+    return found if most is None or len(found) <= most else [*found[: most - len(last)], *last]
 
 
 def _spliced(
