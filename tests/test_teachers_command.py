@@ -1,18 +1,30 @@
 """Ranking candidate teachers."""
 
 import json
+import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import tiny
+import tongues
+from endpoint import Endpoint
+from stillhouse.asking import LEDGER, Ledger
+from stillhouse.cli.teachers import show
 from stillhouse.errors import RecipeError
+from stillhouse.files import read_json, write_json
 from stillhouse.kept import RowIndex, rows_path, write_rows
 from stillhouse.measure import CLASSIFICATION_METRICS, LM_METRICS
+from stillhouse.models.load import load_tokenizer
+from stillhouse.pipeline import run_pipeline
+from stillhouse.plans.candidates import compatibility, labelling
 from stillhouse.plans.select import probe, rank_teachers, ranked
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
+from stillhouse.stages import STAGES
+from test_blackbox import classifying, opinion
 from typed import stillhouse, write_recipe
 
 LM = SimpleNamespace(headline="bits_per_byte", metrics=LM_METRICS)
@@ -102,6 +114,152 @@ def test_a_probe_is_a_small_share_of_the_steps_and_reads_no_more_rows_than_these
 def test_no_candidates_or_one_twice_is_refused(tmp_path, candidates):
     with pytest.raises(RecipeError, match="each once"):
         rank_teachers(parse_recipe(tiny.language_recipe(tmp_path)), candidates, tmp_path / "run", Silent())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "no such candidate"),
+        ("label: {top_k: 4}", "has no teacher: section"),
+        ("teacher: {model: x}\nstudent: {model: y}", "a candidate has no student:"),
+        ("teacher: {modell: x}", "modell"),
+    ],
+)
+def test_a_candidates_file_that_is_none_is_refused_by_name(tmp_path, text, said):
+    if text is not None:
+        (tmp_path / "one.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=said):
+        probe(parse_recipe(tiny.language_recipe(tmp_path)), str(tmp_path / "one.yaml"))
+
+
+def test_a_candidates_file_brings_what_the_student_can_compare_with_it(tmp_path):
+    text = "teacher: {api: {base_url: 'http://localhost:1/v1', model: big}}\nobjective: [{kind: hard}]"
+    (tmp_path / "far.yaml").write_text(text)
+    recipe = {**tiny.language_recipe(tmp_path), "student": {"model": str(tmp_path / "teacher")}}
+    small = probe(parse_recipe(recipe), str(tmp_path / "far.yaml"))
+    assert small.teacher.name == "big" and not small.teacher.is_local
+    assert [term.kind for term in small.objective] == ["hard"]
+    assert small.train.steps == 10 and small.label.top_k == 16, "the rest is the recipe's"
+
+
+def prepared(tmp_path, recipe, until="prepare"):
+    """(the recipe, the folder of its run as far as that)."""
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / "machine.json", {"bfloat16": False})
+    made = parse_recipe(recipe)
+    run_pipeline(made, STAGES, tmp_path / "run", Silent(), until)
+    return made, tmp_path / "run"
+
+
+def test_a_teacher_that_reads_and_ends_otherwise_is_told_from_the_student(tmp_path):
+    recipe = tiny.language_recipe(tmp_path)
+    tongues.save_other_student(tmp_path / "other")
+    recipe |= {
+        "student": {"model": str(tmp_path / "other")},
+        "label": {"online": True},
+        "objective": [{"kind": "cross_tokenizer", "method": "uld"}, {"kind": "hard"}],
+    }
+    found = compatibility(*prepared(tmp_path, recipe))
+    assert (found["tokenizer"], found["alignment"]) == ("other", "uld")
+    assert (found["template"], found["end_tokens"]) == ("other", "other")
+    assert any("an answer ends with" in note and "</turn> at the student" in note for note in found["notes"])
+
+
+def test_a_student_of_its_teacher_reads_and_ends_as_it_does(tmp_path):
+    found = compatibility(*prepared(tmp_path, tiny.language_recipe(tmp_path)))
+    same = {"tokenizer": "same", "template": "same", "end_tokens": "same", "alignment": None, "notes": []}
+    assert found == same
+
+
+def test_a_template_alone_that_differs_is_seen(tmp_path):
+    recipe = tiny.language_recipe(tmp_path)
+    tiny.save_language_model(tmp_path / "mine", layers=2)
+    tokenizer = load_tokenizer(tmp_path / "mine")
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|", "# <|", 1)
+    tokenizer.save_pretrained(tmp_path / "mine")
+    found = compatibility(*prepared(tmp_path, {**recipe, "student": {"model": str(tmp_path / "mine")}}))
+    assert (found["tokenizer"], found["template"]) == ("same", "other")
+
+
+def test_labelling_everything_is_foretold_from_a_part_of_the_rows(tmp_path):
+    recipe = tiny.language_recipe(tmp_path)
+    recipe["report"] = {"prices": {"machine_per_hour": 7.2}}
+    part = {**recipe, "data": {**recipe["data"], "train": {**recipe["data"]["train"], "limit": 25}}}
+    _, place = prepared(tmp_path, part, until="plan")
+    found = labelling(parse_recipe(recipe), place)
+    pace = 1.0 / read_json(place / "plan" / "plan.json")["seconds_a_token"]["teacher_label"]
+    texts = [json.loads(line)["text"] for line in (tmp_path / "text.jsonl").read_text().splitlines()]
+    tokenizer = load_tokenizer(tmp_path / "teacher")
+    everything = sum(len(tokenizer(text)["input_ids"]) + 1 for text in texts) * 100 / 120  # 20 are held out
+    assert found["per_second"] == pytest.approx(pace) and found["rows"] == 100
+    assert found["seconds"] == pytest.approx(everything / pace, rel=0.1)
+    assert found["cost"] == pytest.approx(found["seconds"] * 7.2 / 3600)
+
+
+def test_a_local_model_and_one_behind_an_api_are_ranked_together(tmp_path, hurry):
+    recipe = classifying(tmp_path, "http://localhost:1/v1")
+    recipe["student"] = {"model": str(tmp_path / "base")}
+    shutil.copytree(tmp_path / "base", tmp_path / "near")  # a tokenizer that is trained anew may differ
+    tiny.labelled_file(tmp_path / "rows.csv", rows=300)
+    recipe["data"]["train"]["source"] = str(tmp_path / "rows.csv")
+    recipe["train"] |= {"steps": 10, "batch_size": 4}
+    recipe["teacher"] = {"model": str(tmp_path / "near"), "dtype": "float32"}
+    with Endpoint(opinion) as endpoint:
+        api = {"base_url": endpoint.url, "model": "big", "price": {"input": 1.0, "output": 10.0}}
+        (tmp_path / "far.yaml").write_text(json.dumps({"teacher": {"api": api}}))
+        candidates = [str(tmp_path / "near"), str(tmp_path / "far.yaml")]
+        found = rank_teachers(parse_recipe(recipe), candidates, tmp_path / "run", Silent())
+        asked = len(endpoint.seen.delivered)
+    rows = {row["candidate"].rpartition("/")[2]: row for row in found["candidates"]}
+    assert [row["why"] for row in rows.values()] == [None, None]
+    far, near = rows["far.yaml"]["labelling"], rows["near"]["labelling"]
+    assert rows["far.yaml"]["quality"]["value"] == 1.0 and rows["far.yaml"]["terms"] == "unknown"
+    assert (far["unit"], near["unit"]) == ("answers", "rows")
+    assert far["rows"] == near["rows"] == 270, "all of them, and not the 40 that the small run read"
+    assert asked == 70
+    assert 0 < far["cost"] <= far["at_most"] and far["currency"] == "dollars"
+    (kept,) = (tmp_path / "run").glob(f"*far.yaml/{LEDGER}")
+    with Ledger(kept) as ledger:
+        paid = sum(one["cost"] for one in ledger.summary())
+    assert far["cost"] == pytest.approx(paid / asked * 270)
+    assert far["seconds"] == pytest.approx(270 / far["per_second"])
+    assert near["cost"] is None, "no price of machine time is given"
+    assert rows["near"]["compatibility"]["tokenizer"] == "same"
+
+
+def test_the_tables_fit_a_terminal_of_100_columns(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    wide = {"value": -0.01234, "low": -0.01391, "high": -0.01072}
+    row = {
+        "candidate": "organisation/A-Model-With-A-Long-Name-360M-Instruct", "fits": True, "why": None,
+        "student": {"value": 0.83214, "low": 0.83012, "high": 0.83411}, "behind": wide, "gain": wide, "quality": wide,
+        "parameters": 361821120, "licence": "llama3.1-community", "terms": "disallowed", "seconds": 4000.0,
+        "labelling": {
+            "unit": "answers", "per_second": 12345.6, "rows": 10, "seconds": 45000.0, "cost": 12345.6,
+            "at_most": 123456.7, "currency": "dollars",
+        },
+        "compatibility": {
+            "tokenizer": "other", "alignment": "names of labels", "template": "other", "end_tokens": "other", "notes": [],
+        },
+    }  # fmt: skip
+    other = {**row, "candidate": "organisation/A-Model-With-A-Long-Name-135M"}
+    misfit = {"candidate": "gone", "fits": False, "why": "there is none"}
+    found = {
+        "metric": "bits_per_byte", "candidates": [row, other, misfit], "recommended": None, "because": "x", "steps": 10,
+        "of_steps": None,
+    }  # fmt: skip
+    show(found, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        max(len(re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip()) for line in lines if "tried out " not in line)
+        <= 100
+    )
+    assert sum(line.startswith("A-Model") for line in lines) == 2 * 4, "two candidates, four tables"
+    assert len(lines) == 4 * 3 + 2 * 4 + 1 + 4, "a folded cell would make another line"
+    assert len({line.split("  ")[0] for line in lines if line.startswith("A-Model")}) == 2, (
+        "two names that differ"
+    )
 
 
 @pytest.mark.slow

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from tokenizers import decoders
 
 import tiny
-from stillhouse.data.augment import NEIGHBOURS, augmented, neighbours
+from stillhouse.data.augment import NEIGHBOURS, _mistyped, augmented, neighbours
 from stillhouse.models.load import load_tokenizer
 from stillhouse.recipe import Augment
 from stillhouse.tasks import make_task
@@ -104,3 +105,52 @@ def test_a_single_row_is_not_joined_with_itself_and_no_words_means_no_replacemen
     for example in made:
         changed = np.array(example.input_ids) != np.array(examples[0].input_ids)
         assert (np.array(example.input_ids)[changed] == task.tokenizer.mask_token_id).all()
+
+
+def spoken(task, ids):
+    """Its words; [UNK] where the tiny vocabulary does not know what a typo made."""
+    return task.tokenizer.decode(ids[1:-1]).split()
+
+
+def test_noise_mistypes_about_its_share_of_the_words_and_leaves_the_borders(task, examples, monkeypatch):
+    joined = decoders.WordPiece()  # as tokenizers have that were not made for a test
+    monkeypatch.setattr(task.tokenizer.backend_tokenizer, "decoder", joined)
+    wanted = Augment(copies=20, splice=0.0, mask=0.0, noise=0.3)
+    changed = words = 0
+    known = {example.row: example for example in examples}
+    for made in augmented(examples, wanted, {}, task.tokenizer, 0):
+        assert made.input_ids[0] == task.tokenizer.cls_token_id
+        assert made.input_ids[-1] == task.tokenizer.sep_token_id
+        before, after = (
+            spoken(task, ids) for ids in (known[made.row.rpartition("~")[0]].input_ids, made.input_ids)
+        )
+        changed += sum(a != b for a, b in zip(before, after, strict=True))
+        words += sum(len(word) >= 3 for word in before)
+    assert words > 5000
+    assert changed / words == pytest.approx(
+        0.3, abs=0.05
+    )  # some letters are doubled or swapped with their like
+
+
+def test_a_row_with_typos_is_no_longer_than_what_a_model_reads(task, examples):
+    wanted = Augment(copies=5, splice=0.0, noise=1.0)
+    for made in augmented(examples, wanted, {}, task.tokenizer, 0, 18):
+        assert len(made.input_ids) <= 18
+        assert made.input_ids[-1] == task.tokenizer.sep_token_id
+
+
+def test_noise_follows_from_seed_and_row_and_changes_nothing_else_that_is_drawn(task, examples, near):
+    noisy = Augment(copies=2, noise=0.5)
+    once = {e.row: e.input_ids for e in augmented(examples, noisy, near, task.tokenizer, 0)}
+    again = {e.row: e.input_ids for e in augmented(examples, noisy, near, task.tokenizer, 0)}
+    other = {e.row: e.input_ids for e in augmented(examples, noisy, near, task.tokenizer, 1)}
+    assert once == again != other
+    calm = {e.row: e.input_ids for e in augmented(examples, Augment(copies=2), near, task.tokenizer, 0)}
+    barely = Augment(copies=2, noise=1e-9)
+    assert calm == {e.row: e.input_ids for e in augmented(examples, barely, near, task.tokenizer, 0)}
+
+
+def test_a_text_that_its_tokens_do_not_spell_stays_as_it_is(task):
+    unknown = task.tokenizer.unk_token_id
+    ids = [task.tokenizer.cls_token_id, unknown, unknown, task.tokenizer.sep_token_id]
+    assert _mistyped(ids, 1.0, 40, task.tokenizer, np.random.default_rng(0)) == ids

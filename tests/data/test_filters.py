@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from stillhouse.data.filters import choose, sift
 from stillhouse.data.filters.contamination import contaminated, windows_of
 from stillhouse.data.filters.language import language
 from stillhouse.data.filters.near import jaccard, near_twins
-from stillhouse.data.filters.rules import declines, repetition
+from stillhouse.data.filters.refusals import MANNERS, declines
+from stillhouse.data.filters.rules import repetition
 from stillhouse.data.filters.texts import letters, words
 from stillhouse.data.filters.vectors import tfidf
 from stillhouse.data.split import prepare
@@ -220,6 +222,174 @@ def test_repetition_is_the_share_of_words_in_runs_that_came_before():
 )
 def test_refusals_are_known_by_how_they_begin(text, wanted):
     assert declines(text) is wanted
+
+
+DECLINED = {
+    "de": [
+        "Es tut mir leid, aber ich kann Ihnen dabei nicht helfen.",
+        "Leider kann ich diese Frage nicht beantworten.",
+        "Ich kann diese Anfrage nicht erfüllen, da sie gefährlich ist.",
+        "Als KI-Sprachmodell kann ich keine Meinung haben.",
+        "Als KI habe ich keine Gefühle.",
+        "Ich bin nur ein Sprachmodell und habe keine Augen.",
+    ],
+    "fr": [
+        "Je suis désolé, mais je ne peux pas vous aider avec cela.",
+        "Désolée. Je ne peux pas répondre à cette question.",
+        "Malheureusement, je ne suis pas en mesure de fournir ces informations.",
+        "En tant qu’IA, je n’ai pas d’opinion.",
+        "Je ne suis qu'une intelligence artificielle.",
+    ],
+    "es": [
+        "Lo siento, pero no puedo ayudarte con eso.",
+        "Lamentablemente, no puedo proporcionar esa información.",
+        "No puedo cumplir con esa solicitud.",
+        "Como modelo de lenguaje, no tengo opiniones.",
+    ],
+    "it": [
+        "Mi dispiace, ma non posso aiutarti con questa richiesta.",
+        "Purtroppo non sono in grado di rispondere a questa domanda.",
+        "Come modello linguistico non ho emozioni.",
+        "In quanto IA, non posso dare consigli medici.",
+    ],
+    "pt": [
+        "Sinto muito, mas não posso ajudar com isso.",
+        "Desculpe, mas não consigo responder a essa pergunta.",
+        "Infelizmente, não posso fornecer essa informação.",
+        "Como uma inteligência artificial, não tenho sentimentos.",
+    ],
+    "nl": [
+        "Het spijt me, maar ik kan je daar niet bij helpen.",
+        "Sorry, ik kan deze vraag niet beantwoorden.",
+        "Helaas kan ik niet aan dit verzoek voldoen.",
+        "Als AI heb ik geen mening.",
+    ],
+    "pl": [
+        "Przepraszam, ale nie mogę w tym pomóc.",
+        "Niestety nie mogę odpowiedzieć na to pytanie.",
+        "Przykro mi, ale nie jestem w stanie spełnić tej prośby.",
+        "Jako model językowy nie mam własnych opinii.",
+    ],
+    "ru": [
+        "Извините, но я не могу помочь с этим.",
+        "К сожалению, я не могу ответить на этот вопрос.",
+        "Я не могу предоставить эту информацию.",
+        "Как языковая модель, я не имею чувств.",
+    ],
+    "zh": [
+        "很抱歉，我无法帮助您完成这个请求。",
+        "对不起，我不能提供这方面的信息。",
+        "我无法回答这个问题。",
+        "作为一个人工智能，我没有个人观点。",
+        "抱歉。我不能為您提供協助。",
+    ],
+    "ja": [
+        "申し訳ありませんが、そのご質問にはお答えできません。",
+        "申し訳ございません。そのようなご依頼には対応できかねます。",
+        "すみませんが、お手伝いすることはできません。",
+        "この質問にはお答えできません。",
+        "AIとして、個人的な意見は持っていません。",
+    ],
+    "ko": [
+        "죄송합니다. 그 요청은 도와드릴 수 없습니다.",
+        "죄송하지만 그 질문에는 답변할 수 없습니다.",
+        "저는 그 정보를 제공할 수 없습니다.",
+        "AI 언어 모델로서 저는 의견이 없습니다.",
+    ],
+}
+ORDINARY = {
+    "de": [
+        "Es tut mir leid, dass du krank bist; ich helfe dir gern.",
+        "Leider regnet es heute, und wir können nicht in den Park gehen.",
+        "Der Minister sagte, es tue ihm leid, doch er könne die Frage nicht beantworten.",
+        "Ein Arzt kann nicht jedem helfen, so leid es ihm tut.",
+        "Als KI bezeichnet man Programme, die lernen.",
+        "Ich kann mich nicht erinnern, wer mir damals helfen wollte.",
+        "Die Entschuldigung kam spät. Ich kann dir nicht sagen, ob sie half.",
+    ],
+    "fr": [
+        "Je suis désolé d'apprendre la nouvelle ; tu peux compter sur nous pour t'aider.",
+        "Malheureusement, le train ne part pas avant midi.",
+        "Elle a dit : « Désolée, je ne peux pas vous aider », puis elle est partie.",
+        "Je ne suis pas venu hier, et personne n'a pu répondre.",
+        "En tant que médecin, je conseille le repos.",
+        "En tant qu'assistant social, il aide les familles.",
+    ],
+    "es": [
+        "Lo siento por la tardanza; el tren no pudo salir a tiempo.",
+        "No puedo creer que ya sea diciembre.",
+        "El médico dijo que lo sentía, pero que no podía ayudarle.",
+        "Como inteligencia artificial se conoce el campo que estudia máquinas.",
+    ],
+    "it": [
+        "Mi dispiace per la tua perdita: era una persona cara.",
+        "Purtroppo il museo non è aperto il lunedì.",
+        "Rispose che gli dispiaceva, ma che non poteva aiutarla.",
+        "Non posso credere che sia già Natale.",
+    ],
+    "pt": [
+        "Sinto muito pela sua perda; estamos aqui para ajudar.",
+        "Infelizmente, a loja não abre aos domingos.",
+        "Ele disse que sentia muito, mas que não podia ajudar.",
+        "Não posso esquecer aquele verão.",
+    ],
+    "nl": [
+        "Het spijt me dat je ziek bent; ik help je graag.",
+        "Helaas is de winkel niet open op zondag.",
+        "Hij zei: sorry, ik kan je niet helpen.",
+        "Ik kan niet geloven dat het al winter is.",
+    ],
+    "pl": [
+        "Przykro mi z powodu twojej straty, chętnie pomogę.",
+        "Niestety sklep nie jest otwarty w niedzielę.",
+        "Lekarz powiedział, że przeprasza, ale nie może pomóc.",
+        "Nie mogę się doczekać wakacji.",
+    ],
+    "ru": [
+        "К сожалению, поезд опоздал, и мы не смогли приехать.",
+        "Он сказал: «Извините, я не могу помочь», и ушёл.",
+        "Как искусственный интеллект меняет медицину?",
+        "Я не могу забыть то лето.",
+        "Мне жаль, что ты болеешь; помогу с радостью.",
+    ],
+    "zh": [
+        "对不起这个词在汉语中很常用。",
+        "他说对不起，他不能来帮您。",
+        "我认为他们不能提供足够的证据。",
+        "作为一个医生，我建议您多休息。",
+        "很抱歉听到这个消息，我们不能改变过去。",
+    ],
+    "ja": [
+        "すみません、明日の会議には参加できません。",
+        "彼は質問にはお答えできませんと言った。",
+        "私はAIを勉強しています。",
+        "残念ながら、試合は雨で中止になりました。",
+        "当店ではカードに対応できません。",
+    ],
+    "ko": [
+        "죄송하지만 내일 회의에는 참석할 수 없습니다.",
+        "그는 도와드릴 수 없다고 말했다.",
+        "안타깝게도 경기는 비로 취소되었습니다.",
+        "인공지능은 많은 일을 할 수 있습니다.",
+    ],
+}
+
+
+@pytest.mark.parametrize("language", MANNERS)
+def test_refusals_are_known_in_other_languages(language):
+    assert [text for text in DECLINED[language] if not declines(text)] == []
+
+
+@pytest.mark.parametrize("language", MANNERS)
+def test_who_is_sorry_or_cannot_do_something_else_does_not_refuse(language):
+    assert [text for text in ORDINARY[language] if declines(text)] == []
+
+
+def test_a_long_text_is_told_at_once():
+    start = time.perf_counter()
+    for text in ("sorry " * 1000, "ich kann " * 1000, "我" * 5000, "その" * 3000):
+        declines(text)
+    assert time.perf_counter() - start < 1.0
 
 
 A = "The river behind the old mill carries more water in spring than the whole valley drinks in a year."

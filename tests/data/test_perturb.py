@@ -1,8 +1,10 @@
 """Changed rows: the same for the same seed, never without their answer, and never another row's."""
 
+import numpy as np
 import pytest
 
 import tiny
+from stillhouse.data import perturb
 from stillhouse.data.encode import IGNORED, encode_completion, runs
 from stillhouse.data.formats import Row, with_id
 from stillhouse.data.perturb import (
@@ -123,3 +125,14 @@ def test_what_is_asked_can_be_put_in_other_words_and_the_rest_stays() -> None:
         "text": "oneone",
         "pair": "twotwo",
     }
+
+
+def test_a_fourth_typo_is_the_key_beside_the_letter_in_its_case():
+    keyboard = {"H": set("GJ"), "o": set("ip"), "p": set("o"), "a": set("s"), "é": set("é"), "m": set("n")}
+    for letter, near in keyboard.items():
+        assert {perturb._beside(letter, np.random.default_rng(seed)) for seed in range(30)} == near
+    said = {perturb.typos("word", np.random.default_rng(seed), 1.0, ways=4) for seed in range(200)}
+    swapped, doubled, dropped = {"wrod", "wodr"}, {"woord", "worrd"}, {"wrd", "wod"}
+    assert said == swapped | doubled | dropped | {"wird", "wprd", "woed", "wotd"}
+    held_out = {perturb.typos("word", np.random.default_rng(seed), 1.0) for seed in range(200)}
+    assert held_out == swapped | doubled | dropped

@@ -11,17 +11,20 @@ import pytest
 import torch
 
 from plans.kitchen import classifier
+from stillhouse.data.encode import IGNORED, Example
 from stillhouse.errors import RecipeError
 from stillhouse.files import read_json, read_jsonl, write_json
 from stillhouse.plans import rounds
 from stillhouse.plans.bench import Bench
 from stillhouse.plans.check import with_rows
-from stillhouse.plans.failing import readable, worst_first
+from stillhouse.plans.failing import Fresh, choosing_takes, readable, worst_first
 from stillhouse.plans.planned import Planned, plain
 from stillhouse.plans.rounds import _Rounds
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
+from stillhouse.steps.plan import TOGETHER
 from stillhouse.tasks import make_task
+from stillhouse.tasks.writing import SLOTS
 from stillhouse.teachers.writer import LocalWriter
 from tiny import labelled_file, language_recipe, language_tokenizer, save_language_model
 from typed import Said, hurried, stillhouse, write_recipe
@@ -280,3 +283,64 @@ def test_a_round_is_begun_only_if_one_like_the_one_before_still_fits(
         make(f"random-{at}", train=25.0)
         at += 1
     assert at == stopped_before
+
+
+# ── the price ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+PACE = {"teacher_read": 4.0, "student_read": 1.0, "student_step": 0.5, "compare": 0.25}
+
+
+def looked_at(lengths: list[int], counted: int = 0) -> dict[str, Any]:
+    """A pool of rows of so many tokens; of prompts if none is counted."""
+    made = {}
+    for number, length in enumerate(lengths):
+        ids = list(range(length))
+        one = Example(str(number), str(number), ids, [IGNORED] * (length - counted) + ids[:counted], [0], 0)
+        fresh = Fresh({}, {}, one) if counted else Fresh({}, {}, prompt=tuple(ids))  # type: ignore[typeddict-item]
+        made[str(number)] = fresh
+    return made
+
+
+def test_looking_at_a_pool_costs_what_both_models_read(tmp_path: Path) -> None:
+    recipe = parse_recipe(talker(tmp_path, {}))
+    takes = choosing_takes(recipe, looked_at([10, 20], counted=3), (4, 2.0), PACE)
+    assert takes == pytest.approx(30 * (4.0 + 1.0) + 2 * 6 * 0.25)
+
+
+def test_looking_at_answers_costs_writing_them_and_a_checker_reads_none(tmp_path: Path) -> None:
+    recipe = parse_recipe(talker(tmp_path, {"answers": {"max_new_tokens": 6}}))
+    writes = 6 * 2 * 2.0 * 0.5 + 50 * 1.0  # five prompts in two turns of four
+    takes = choosing_takes(recipe, looked_at([10] * 5), (4, 2.0), PACE)
+    assert takes == pytest.approx(writes + (50 + 30) * 5.0 + 2 * 30 * 0.25)
+
+
+def test_the_price_of_rounds_counts_the_rows_that_are_read_to_choose_others(tmp_path: Path) -> None:
+    values = talker(tmp_path, {"most": 3, "rows": 6})
+    pool = lines(tmp_path / "answered.jsonl", asks(range(KNOWN, KNOWN + 16), " reads."))
+    values["plan"]["pool"] = {"source": str(pool)}
+    with hurried():
+        said = stillhouse(
+            "plan",
+            write_recipe(tmp_path / "r.yaml", values),
+            "--folder",
+            tmp_path / "run",
+            "--format",
+            "json",
+        )
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    first = tmp_path / "run" / "runs" / "round-0"
+    recipe = parse_recipe(values)
+    task = rounds.task_in(recipe, first)
+    fresh = rounds.pool_of(recipe, first, task, Silent())
+    assert len(fresh) == 16
+    once = choosing_takes(
+        recipe, fresh, (SLOTS, TOGETHER), read_json(first / "plan" / "plan.json")["seconds_a_token"]
+    )
+    assert once > 0
+    chosen = found["runs"]["choosing rows"]["seconds"]
+    assert chosen == pytest.approx(once * (16 + 10 + 4) / 16, abs=0.06), "each round reads what is left"
+    assert found["total_seconds"] == pytest.approx(
+        sum(row["seconds"] for row in found["runs"].values()), abs=0.2
+    )
+    assert found["notes"] == []

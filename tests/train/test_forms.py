@@ -3,10 +3,11 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, OFTConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -50,16 +51,28 @@ def step(one: torch.nn.Module) -> None:
 # ── adapters ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora"])
+SMALL: dict[str, dict[str, Any]] = {
+    "lora": {"rank": 4},
+    "rslora": {"rank": 4, "alpha": 8.0},
+    "dora": {"rank": 4},
+    "loha": {"rank": 4},
+    "lokr": {"rank": 4},
+    "ia3": {},
+}
+PARTS = ("lora_", "hada_", "lokr_", "ia3_")
+"""What PEFT calls an adapter's own parameters."""
+
+
+@pytest.mark.parametrize("kind", SMALL)
 def test_an_adapter_changes_nothing_at_first_trains_alone_and_is_added_in_at_the_end(
     kind: str, tmp_path: Path
 ) -> None:
     one, plain = model(), model()
-    form = Adapted(Adapter(kind=kind, rank=4))
+    form = Adapted(Adapter(kind=kind, **SMALL[kind]))
     form.begin(one)
     torch.testing.assert_close(logits(one), logits(plain))
     trained = [name for name, parameter in one.named_parameters() if parameter.requires_grad]
-    assert trained and all("lora_" in name for name in trained)
+    assert trained and all(any(part in name for part in PARTS) for name in trained)
     for _ in range(3):
         step(one)
     learned = logits(one).detach()
@@ -74,19 +87,48 @@ def test_an_adapter_changes_nothing_at_first_trains_alone_and_is_added_in_at_the
     torch.testing.assert_close(logits(beside.eval()), learned, rtol=1e-4, atol=1e-4)
 
 
-def test_an_adapter_on_the_head_reaches_the_loss_that_is_taken_in_chunks() -> None:
+@pytest.mark.parametrize("kind", [kind for kind in SMALL if kind != "dora"])
+def test_an_adapter_on_the_head_reaches_the_loss_that_is_taken_in_chunks(kind: str) -> None:
     """The loss projects with the head's weight itself; an adapter beside it would silently not learn."""
     one = model(tied=False)
-    Adapted(Adapter(rank=4, target_modules=["lm_head"])).begin(one)
+    Adapted(Adapter(kind=kind, target_modules=["lm_head"], **SMALL[kind])).begin(one)
+    learned = [parameter for parameter in one.parameters() if parameter.requires_grad]
     with torch.no_grad():
-        one.lm_head.lora_B["default"].weight.normal_()
+        for parameter in learned:
+            parameter.normal_()
     with hidden_at_head(one) as caught:
         one(IDS)
     head = language_head(one, 448)
-    torch.testing.assert_close(head.logits(caught[0][0]), logits(one)[0], rtol=1e-4, atol=1e-4)
-    assert head.weight is not None
-    head.weight.square().sum().backward()
-    assert one.lm_head.lora_A["default"].weight.grad.abs().sum() > 0
+    by_weight, by_module = head.logits(caught[0][0]), logits(one)[0]
+    torch.testing.assert_close(by_weight, by_module, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(by_module, logits(model(tied=False))[0], atol=1e-2)
+    wanted = torch.autograd.grad(by_module.logsumexp(-1).mean(), learned)
+    for ours, theirs in zip(
+        torch.autograd.grad(by_weight.logsumexp(-1).mean(), learned), wanted, strict=True
+    ):
+        assert theirs.abs().sum() > 0
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_rank_stabilised_lora_is_scaled_by_the_root_of_its_rank() -> None:
+    for kind, scale in (("lora", 8.0 / 4), ("rslora", 8.0 / 2)):
+        one = model()
+        Adapted(Adapter(kind=kind, rank=4, alpha=8.0)).begin(one)
+        assert one.model.layers[0].mlp.up_proj.scaling == {"default": scale}
+
+
+@pytest.mark.parametrize(
+    ("kind", "knob"), [("ia3", {"rank": 4}), ("ia3", {"alpha": 1.0}), ("lokr", {"dropout": 0.1})]
+)
+def test_a_knob_that_an_adapter_does_not_have_is_refused(kind: str, knob: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(knob))}: {kind} has none; remove it"):
+        Adapter(kind=kind, **knob)
+
+
+def test_an_adapter_on_the_head_of_a_kind_that_the_loss_cannot_read_is_refused() -> None:
+    one = get_peft_model(model(tied=False), OFTConfig(target_modules=["lm_head"], oft_block_size=8))
+    with pytest.raises(RecipeError, match="oft is not supported there"):
+        language_head(one, 448)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +253,7 @@ def test_two_of_four_needs_rows_that_divide_by_four() -> None:
 
 FORMS = {
     "adapter": {"adapter": {"rank": 4}},
+    **{f"adapter {kind}": {"adapter": {"kind": kind, **SMALL[kind]}} for kind in ("loha", "lokr", "ia3")},
     "rounded": {"quantize": {"weights": "int4", "group_size": 16, "activations": "int8"}},
     "zeros": {"sparsity": {"pattern": "2:4", "until": 0.5}},
     "zeros, rounded": {"sparsity": {"amount": 0.4}, "quantize": {}},
@@ -244,7 +287,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_student(name: str, tmp_path:
         for module in inner_products(made).values():
             zeros = float((module.weight == 0).float().mean())
             assert zeros >= FORMS[name]["sparsity"].get("amount", 0.5) - 0.01
-    assert (tmp_path / "run" / "adapter" / "adapter_config.json").exists() == (name == "adapter")
+    assert (tmp_path / "run" / "adapter" / "adapter_config.json").exists() == name.startswith("adapter")
 
 
 def test_a_model_learns_its_rounded_form_from_itself_unrounded(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Further rows for the teacher to label, made of the labelled ones: words replaced, and halves of two rows joined.
+"""Further rows for the teacher to label, made of the labelled ones: words replaced or mistyped, and halves of two rows joined.
 
 A small student of a large teacher is short of text, not of labels: the teacher can label anything.  Where there is other
 text of the kind (`data.unlabelled`), that does as well (dev/LOG.md has the numbers); this is for where there is none.
@@ -8,6 +8,7 @@ an embedding space; Tang et al. 2019, arXiv:1903.12136, section 2.2, for masking
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from ..recipe.data import Augment
 from ..seeds import draw_seed
 from .encode import IGNORED, Example, remade
+from .perturb import typos
 
 MADE = "~"
 """Stands in the row of an example that was made of another's tokens, and in no other."""
@@ -33,12 +35,14 @@ def augmented(
     near: Mapping[int, Sequence[int]],
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
+    max_length: int | None = None,
 ) -> Iterator[Example]:
     """`wanted.copies` new examples of each, without labels.  Which words are replaced follows from the seed and the row.
 
     Args:
         examples: labelled rows of one text each; rows of a pair are left as they are.
         near: token -> tokens of which one may stand in its place (see `neighbours`).
+        max_length: tokens that a model reads: a typo makes several tokens of one.
     """
     known = {example.key for example in examples}
     special = set(tokenizer.all_special_ids)
@@ -56,6 +60,9 @@ def augmented(
                 ids = _spliced(ids, single[int(draw.integers(len(single)))].input_ids, tokenizer, draw)
             else:
                 ids = _replaced(ids, wanted, near, tokenizer, draw)
+            if wanted.noise:
+                apart = np.random.default_rng(draw_seed(seed, "noise", example.key, copy))
+                ids = _mistyped(ids, wanted.noise, max_length, tokenizer, apart)
             made = remade(example, ids, [IGNORED], f"{example.row}{MADE}{copy + 1}")
             if made.key not in known:
                 known.add(made.key)
@@ -122,6 +129,28 @@ def _replaced(
         else:
             found.append(token)
     return found
+
+
+def _mistyped(
+    ids: list[int],
+    share: float,
+    most: int | None,
+    tokenizer: PreTrainedTokenizerBase,
+    draw: np.random.Generator,
+) -> list[int]:
+    """Typos in the text between special tokens, within `most` tokens; text that its tokens do not spell stays as it is."""
+    special = set(tokenizer.all_special_ids)
+    found: list[int] = []
+    for is_special, run in groupby(ids, key=special.__contains__):
+        tokens = list(run)
+        if not is_special:
+            text = str(tokenizer.decode(tokens))
+            if tokenizer(text, add_special_tokens=False)["input_ids"] == tokens:
+                changed = typos(text, draw, share, ways=4)
+                tokens = list(tokenizer(changed, add_special_tokens=False)["input_ids"])
+        found += tokens
+    last = ids[len(ids) - _leading(ids[::-1], special) :]
+    return found if most is None or len(found) <= most else [*found[: most - len(last)], *last]
 
 
 def _spliced(

@@ -123,21 +123,42 @@ def _changed(row: Row, change: Callable[[str, Draw], str], draw: Draw) -> Row:
     return copy  # type: ignore[no-any-return]
 
 
-def typos(text: str, draw: Draw) -> str:
-    """In some words two letters change places, or one is doubled or left out."""
+def typos(text: str, draw: Draw, share: float = TYPOS, ways: int = 3) -> str:
+    """In some words two letters change places, or one is doubled or left out; or, as a fourth way, the key beside it is hit.
+
+    Args: share: of the words of three letters or more; `ways`: how many of these may happen.  Held-out rows know the first three,
+        so that what was measured on them can be compared.
+    """
 
     def mistype(found: "re.Match[str]") -> str:
         word = found[0]
-        if len(word) < 3 or draw.random() >= TYPOS:
+        if len(word) < 3 or draw.random() >= share:
             return word
-        at = int(draw.integers(1, len(word) - 1))
+        at, way = int(draw.integers(1, len(word) - 1)), int(draw.integers(ways))
+        if way == 3:
+            return word[:at] + _beside(word[at], draw) + word[at + 1 :]
         return (
             word[:at] + word[at + 1] + word[at] + word[at + 2 :],
             word[:at] + word[at] + word[at:],
             word[:at] + word[at + 1 :],
-        )[int(draw.integers(3))]
+        )[way]
 
     return WORD.sub(mistype, text)
+
+
+KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+"""The letters of a keyboard, row by row."""
+
+
+def _beside(letter: str, draw: Draw) -> str:
+    """The key to the left or to the right of a letter's, in its case; what is on none of KEYS stays."""
+    row = next((keys for keys in KEYS if letter.lower() in keys), "")
+    if not row:
+        return letter
+    at = row.index(letter.lower())
+    near = row[max(0, at - 1) : at] + row[at + 1 : at + 2]
+    missed = near[int(draw.integers(len(near)))]
+    return missed.upper() if letter.isupper() else missed
 
 
 def capitals(text: str, _: Draw) -> str:

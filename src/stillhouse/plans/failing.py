@@ -101,7 +101,7 @@ def worst_first(
     if not student_answers(recipe):
         scores = _scores(recipe, [pool[key].example for key in keys], task, student, teacher, watch)
     else:
-        said = written_by(student, task, [pool[key].prompt for key in keys], _longest(recipe), watch)
+        said = written_by(student, task, [pool[key].prompt for key in keys], longest_answer(recipe), watch)
         if wanted.by == "checker":
             scores = 1.0 - _passed(recipe, said, [pool[key].row for key in keys])
         else:
@@ -123,7 +123,32 @@ def written_by(
     return [str(task.tokenizer.decode(tokens, skip_special_tokens=True)) for tokens in made]
 
 
-def _longest(recipe: Recipe) -> int:
+def choosing_takes(recipe: Recipe, pool: Pool, at_once: Sequence[float], pace: dict[str, float]) -> float:
+    """Seconds to look at the whole pool once, at most: the student answers, if it does, and both models read.
+
+    Args: at_once: (how many answers are written together, how many times as long a step of them takes); `pace`: plan.json's
+        "seconds_a_token".
+    """
+    longest = longest_answer(recipe) if student_answers(recipe) else 0
+    lengths = [
+        len(fresh.prompt) if fresh.example is None else len(fresh.example.input_ids)
+        for fresh in pool.values()
+    ]
+    tokens = sum(lengths) + len(pool) * longest
+    slots, longer = at_once
+    writing = longest * -(-len(pool) // slots) * longer * pace["student_step"]
+    writing += sum(lengths) * pace["student_read"] if longest else 0.0
+    assert isinstance(recipe.plan, Rounds)
+    reads = recipe.plan.by != "checker"
+    counted = (
+        sum(fresh.example.counted for fresh in pool.values() if fresh.example is not None)
+        + len(pool) * longest
+    )
+    reading = tokens * (pace["teacher_read"] + pace["student_read"]) + 2 * counted * pace["compare"]
+    return writing + (reading if reads else 0.0)
+
+
+def longest_answer(recipe: Recipe) -> int:
     """Tokens of an answer of the student's: as many as it is judged by, or as the teacher may write."""
     wanted, judged = recipe.plan, recipe.evaluate.answers
     assert isinstance(wanted, Rounds)

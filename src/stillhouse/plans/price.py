@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from ..asking.ledger import RUNS
 from ..errors import RecipeError
 from ..files import hash_json, read_json
 from ..pipeline import DONE, Stage
@@ -21,11 +22,14 @@ from ..recipe import Recipe, Tune, parse_recipe
 from ..recipe.plan import Range, Rounds
 from ..stages import STAGES
 from ..steps.hearing import what_asking_takes
+from ..steps.plan import TOGETHER
+from ..tasks.writing import SLOTS
 from .bench import Bench
 from .expand import expand
+from .failing import choosing_takes
 from .foretold import stand_in
 from .planned import Planned, plain
-from .rounds import hard_only
+from .rounds import FIRST, hard_only, pool_of, task_in
 from .space import own_values, space_of
 from .tune import planned_trial, planned_whole, prunes
 
@@ -39,9 +43,39 @@ def price(recipe: Recipe, folder: Path, watch: Watch) -> Price:
     """Runs each run's `plan` stage in `folder`, where its run will be.  Returns: seconds by run, the sum, memory, disk."""
     runs = _runs(recipe)
     found = price_runs(recipe, runs, folder, watch)
-    rounds = isinstance(recipe.plan, Rounds)
-    notes = ["rounds: choosing rows, and writing answers to them, is not counted"] if rounds else []
-    return {**found, "at_most": any(one.needs for one in runs) or rounds, "notes": notes}
+    if not isinstance(recipe.plan, Rounds):
+        return {**found, "at_most": any(one.needs for one in runs), "notes": []}
+    looking = _looking(recipe, folder / RUNS / FIRST, watch)
+    notes = (
+        [] if recipe.plan.answers is None else ["rounds: writing answers to the chosen rows is not counted"]
+    )
+    if looking is None:
+        notes.append(
+            "rounds: choosing rows is not counted, for the first rows are not there before they are bought"
+        )
+        return {**found, "at_most": True, "notes": notes}
+    chosen = {"choosing rows": {"seconds": round(looking, 1), "money": 0.0, "taken": []}}
+    return {
+        **found,
+        "runs": {**found["runs"], **chosen},
+        "total_seconds": round(found["total_seconds"] + looking, 1),
+        "at_most": True,
+        "notes": notes,
+    }
+
+
+def _looking(recipe: Recipe, first: Path, watch: Watch) -> float | None:
+    """Seconds in which all rounds look for rows in the pool, each in what the ones before it left; None if the run in
+    `first` is not prepared yet."""
+    if not (first / "prepare" / DONE).exists():
+        return None
+    wanted = recipe.plan
+    assert isinstance(wanted, Rounds)
+    pool = pool_of(recipe, first, task_in(recipe, first), watch)
+    pace = read_json(first / "plan" / "plan.json")["seconds_a_token"]
+    whole = choosing_takes(recipe, pool, (SLOTS, TOGETHER), pace)
+    left = [max(0, len(pool) - at * wanted.rows) / len(pool) for at in range(wanted.most)]
+    return whole * sum(left)
 
 
 def price_runs(recipe: Recipe, runs: Sequence[Planned], folder: Path, watch: Watch) -> Price:

@@ -8,10 +8,11 @@ import json
 import time
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from ..answers import answer_rows
-from ..data.encode import Example, read_examples
+from ..data.encode import read_examples
 from ..data.split import in_order, read_rows
 from ..errors import RecipeError
 from ..files import hash_json, read_json, read_jsonl, write_json, write_text
@@ -19,6 +20,7 @@ from ..measure import Metric
 from ..measure import Rows as Statistics
 from ..measure.text import ANSWER_METRICS
 from ..pipeline import DONE
+from ..progress import Watch
 from ..recipe import Recipe
 from ..recipe.plan import Rounds
 from ..registry import pick
@@ -64,7 +66,7 @@ class _Rounds:
     def run(self) -> Found:
         """Round 0, then rounds and their controls."""
         self._make(Planned(FIRST, {**self.base, "name": FIRST}, "before any round", FIRST))
-        pool = self._pool()
+        pool = pool_of(self.recipe, self.bench.place(FIRST), self._task, self.bench.watch)
         history: list[Found] = []
         why = f"All {self.wanted.most} rounds were run."
         for at in range(1, self.wanted.most + 1):
@@ -118,39 +120,7 @@ class _Rounds:
     @cached_property
     def _task(self) -> Task:
         """One for all: it remembers the pool's rows where the teacher reads them in tokens of its own."""
-        task: Task = task_of(self.recipe, self._facts(), self.bench.place(FIRST) / "prepare")
-        return task
-
-    def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = read_json(self.bench.place(FIRST) / "prepare" / DONE)["result"]
-        return facts
-
-    def _pool(self) -> Pool:
-        """The pool in its seeded order, as examples and as rows."""
-        settings, task = self.wanted.pool, self._task
-        found = resolve(
-            settings.source,
-            sha256=settings.sha256,
-            revision=settings.revision,
-            kind="data",
-            progress=self.bench.watch.note,
-        )
-        rows = read_rows(
-            "pool", "plan.pool", settings, self.recipe.task, found.path, answered=self.wanted.answers is None
-        )
-        rows = in_order(rows, self.recipe.seed, "order", "pool")[: settings.limit]
-        pool = readable(self.recipe, rows, task, self._known())
-        if not pool:
-            raise RecipeError(
-                f"plan.pool: no row of {settings.source} can be used, or all are in the training or held-out rows already; "
-                "give it other rows."
-            )
-        return pool
-
-    def _known(self) -> list[Example]:
-        """What is trained on or held out from the beginning."""
-        kept = self.bench.place(FIRST) / "prepare"
-        return [one for kind in ("train", "eval") for one in read_examples(kept / f"{kind}.parquet")]
+        return task_in(self.recipe, self.bench.place(FIRST))
 
     def _worst(self, name: str, before: str, left: Pool) -> list[str]:
         """Keys of the rows on which the student of the run `before` fails most, for the run `name`; looked for once."""
@@ -265,6 +235,40 @@ def hard_only(recipe: Recipe, rounds: int, product: Planned | None = None) -> Pl
     values |= {"name": HARD_ONLY, "objective": [{"kind": "hard", "weight": 1.0}], "rollouts": None}
     values = uncontrolled(values)
     return Planned(HARD_ONLY, values, "hard targets alone, for all rounds' steps", HARD_ONLY)
+
+
+def task_in(recipe: Recipe, first: Path) -> Task:
+    """The task of the run in `first`, whose rows are prepared."""
+    task: Task = task_of(recipe, read_json(first / "prepare" / DONE)["result"], first / "prepare")
+    return task
+
+
+def pool_of(recipe: Recipe, first: Path, task: Task, watch: Watch) -> Pool:
+    """The pool in its seeded order, as examples and as rows, without what the run in `first` trains on or holds out.
+
+    Raises: RecipeError if nothing is left.
+    """
+    assert isinstance(recipe.plan, Rounds)
+    settings = recipe.plan.pool
+    found = resolve(
+        settings.source,
+        sha256=settings.sha256,
+        revision=settings.revision,
+        kind="data",
+        progress=watch.note,
+    )
+    answered = recipe.plan.answers is None
+    rows = read_rows("pool", "plan.pool", settings, recipe.task, found.path, answered=answered)
+    rows = in_order(rows, recipe.seed, "order", "pool")[: settings.limit]
+    kept = first / "prepare"
+    known = [one for kind in ("train", "eval") for one in read_examples(kept / f"{kind}.parquet")]
+    pool = readable(recipe, rows, task, known)
+    if not pool:
+        raise RecipeError(
+            f"plan.pool: no row of {settings.source} can be used, or all are in the training or held-out rows already; "
+            "give it other rows."
+        )
+    return pool
 
 
 def judge_of(recipe: Recipe) -> Metric:

@@ -15,14 +15,14 @@ from ..errors import DataError, RecipeError, TeacherError
 from ..files import read_json, write_json
 from ..kept import FOLDER, read_index, read_rows, rows_path
 from ..measure import Rows, difference
-from ..pipeline import run_pipeline
+from ..pipeline import DONE, run_pipeline
 from ..progress import Watch
 from ..recipe import Recipe, parse_recipe
 from ..registry import pick
-from ..sources.terms import of_licence
 from ..stages import STAGES
 from ..steps.finish import stage_rows
 from ..tasks import TASKS
+from .candidates import compatibility, labelling, terms_of, whole_recipe, with_teacher
 
 SHARE, FEWEST_STEPS, STEPS_OF_EPOCHS, ROWS = 0.02, 10, 30, 500
 """Of the recipe's steps, but at least so many; where it counts epochs, so many; held-out rows that are read."""
@@ -31,7 +31,8 @@ SHARE, FEWEST_STEPS, STEPS_OF_EPOCHS, ROWS = 0.02, 10, 30, 500
 def rank_teachers(recipe: Recipe, candidates: list[str], folder: Path, watch: Watch) -> dict[str, Any]:
     """Try each candidate, and rank them; the result is written to `folder`/teachers.json as well.
 
-    Args: candidates: sources as in `teacher.model`; a pinned one as SOURCE@sha256:HEX.
+    Args: candidates: sources as in `teacher.model` (a pinned one as SOURCE@sha256:HEX), or files of any teacher's section; see
+        `candidates`.
     Returns: {"candidates": rows from the best on, "recommended", "because", "metric", …}.
     Raises: RecipeError if none, or one twice, is named, or the recipe has no teacher.
     """
@@ -46,7 +47,7 @@ def rank_teachers(recipe: Recipe, candidates: list[str], folder: Path, watch: Wa
         rows.append(_tried(recipe, candidate, folders[candidate], watch))
     found = {
         **ranked(rows, pick(TASKS, recipe.task, "task"), folders, recipe.seed),
-        "steps": probe(recipe, candidates[0]).train.steps,
+        "steps": small_steps(recipe),
         "of_steps": recipe.train.steps,
     }
     write_json(folder / "teachers.json", found)
@@ -55,15 +56,7 @@ def rank_teachers(recipe: Recipe, candidates: list[str], folder: Path, watch: Wa
 
 def probe(recipe: Recipe, candidate: str) -> Recipe:
     """The recipe with another teacher, a small share of its steps, and no more rows than these can read."""
-    source, _, sha256 = candidate.partition("@sha256:")
-    values = recipe.model_dump(mode="json", exclude_unset=True)
-    kept = {
-        name: values["teacher"][name]
-        for name in ("dtype", "finetune", "zero_shot", "terms_accepted")
-        if name in values["teacher"]
-    }
-    values["teacher"] = {**kept, "model": source, **({"sha256": sha256} if sha256 else {})}
-    steps = max(FEWEST_STEPS, ceil(SHARE * recipe.train.steps)) if recipe.train.steps else STEPS_OF_EPOCHS
+    values, steps = with_teacher(recipe, candidate), small_steps(recipe)
     wanted = steps * recipe.train.batch_size * recipe.train.accumulate
     train = {**values.get("train", {}), "steps": steps, "report_to": []}
     train.pop("epochs", None)
@@ -81,9 +74,12 @@ def probe(recipe: Recipe, candidate: str) -> Recipe:
         "report": {"samples": 0},
         "gate": {},
     }
-    for number, term in enumerate(recipe.objective if "objective" in values else []):
-        values["objective"][number]["kind"] = term.kind
     return parse_recipe(values, f"the probe of {candidate}")
+
+
+def small_steps(recipe: Recipe) -> int:
+    """Steps of a small run."""
+    return max(FEWEST_STEPS, ceil(SHARE * recipe.train.steps)) if recipe.train.steps else STEPS_OF_EPOCHS
 
 
 ALONE: dict[str, Any] = {"baselines": [], "judge": None, "memorisation": None}
@@ -93,25 +89,28 @@ ALONE: dict[str, Any] = {"baselines": [], "judge": None, "memorisation": None}
 def _tried(recipe: Recipe, candidate: str, place: Path, watch: Watch) -> dict[str, Any]:
     """What a run with this candidate found, or why there can be none."""
     row: dict[str, Any] = {"candidate": candidate, "fits": False, "why": None}
+    small = None
     try:
-        run_pipeline(probe(recipe, candidate), STAGES, place, watch)
+        small = probe(recipe, candidate)
+        run_pipeline(small, STAGES, place, watch)
     except (RecipeError, DataError, TeacherError) as error:
-        return {**row, "why": str(error)}
-    found = read_json(place / "results.json")
+        fit = {} if small is None else {"compatibility": compatibility(small, place)}
+        return {**row, "why": str(error), **fit}
+    found, facts = read_json(place / "results.json"), read_json(place / "prepare" / DONE)["result"]
     metric = found["metric"]
-    licence = found["licence"]["teacher"]
     stages = stage_rows(place, STAGES)
     return {
         **row,
         "fits": True,
+        "compatibility": compatibility(small, place),
+        **terms_of(small, facts),
         "metric": metric,
-        "quality": found["teacher"]["metrics"]["eval"][metric],
+        "quality": found["teacher"]["metrics"]["eval"].get(metric),  # an API's texts have no probabilities
         "student": found["student"]["metrics"]["eval"][metric],
         "gain": found["gain_over_hard_only"],
-        "parameters": found["teacher"]["parameters"],
-        "throughput": found["teacher"]["throughput"],
-        "licence": licence,
-        "terms": of_licence(licence).verdict,
+        "parameters": found["teacher"].get("parameters"),
+        "throughput": found["teacher"].get("throughput"),
+        "labelling": labelling(whole_recipe(recipe, candidate), place),
         "seconds": sum(stage["seconds"] for stage in stages.values()),
         "seconds_teaching": sum(stages[name]["seconds"] for name in ("teacher", "label", "train", "control")),
     }

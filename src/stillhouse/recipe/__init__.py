@@ -6,7 +6,7 @@ from .crossing import crossing_fault
 from .data import Also, Augment, Data, DataSet, Writer
 from .filter import Filter
 from .forms import Adapter, Quantize, Sparsity
-from .load import load_recipe, parse_recipe
+from .load import load_recipe, parse_recipe, read_values
 from .objective import (
     JS,
     NONE_LIVING,
@@ -109,5 +109,6 @@ __all__ = [
     "living",
     "load_recipe",
     "parse_recipe",
+    "read_values",
     "rollouts_fault",
 ]  # fmt: skip

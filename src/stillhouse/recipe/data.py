@@ -58,6 +58,8 @@ class Augment(Section):
     """Share of a row's tokens masked, where the tokenizer has a mask."""
     splice: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Share of the new rows that are instead the beginning of one row and the end of another."""
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of a new row's words that get a typo: two letters change places, or one is doubled, left out or missed for the key beside it."""
 
 
 class Another(Section):

@@ -34,7 +34,8 @@ class Filter(Section):
     max_repetition: Share | None = None
     """Largest share of a text's words in runs of four that came before in it (Rae et al. 2021, arXiv:2112.11446; 0.2 is usual)."""
     refusals: bool = False
-    """Drop answers that decline ("I'm sorry, but I can't …", "As an AI …"); English only."""
+    """Drop answers that decline ("I'm sorry, but I can't …", "As an AI …"), in English and eleven more languages (de, fr, es, it,
+    pt, nl, pl, ru, zh, ja, ko)."""
     pattern: str | None = None
     """Regular expression that the text must contain; anchor it with ^ and $ to match the whole."""
     json_schema: str | None = None

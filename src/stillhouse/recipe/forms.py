@@ -6,21 +6,35 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from .section import Section
 
+LOW_RANK = ("lora", "rslora", "dora")
+"""Kinds of adapters that multiply their input with two small matrices."""
+
 
 class Adapter(Section):
     """Small matrices beside the weights, which stay as they are; needs the extra `peft`.  The student that is handed over has
     them added in, and they lie beside it in PEFT's own format."""
 
-    kind: Literal["lora", "dora"] = "lora"
-    """LoRA (arXiv:2106.09685), or DoRA, which learns each column's length too (arXiv:2402.09353)."""
+    kind: Literal["lora", "rslora", "dora", "loha", "lokr", "ia3"] = "lora"
+    """LoRA (arXiv:2106.09685); rsLoRA, with alpha ÷ √rank (arXiv:2312.03732); DoRA, which learns each column's length too
+    (arXiv:2402.09353); LoHa, the entrywise product of two low ranks (arXiv:2108.06098); LoKr, a Kronecker product
+    (arXiv:2212.10650); IA³, one factor for each output (arXiv:2205.05638)."""
     rank: PositiveInt = 16
-    """Columns of each small matrix."""
+    """Columns of each small matrix; IA³ has none."""
     alpha: PositiveFloat = 32.0
-    """Their product is multiplied by alpha ÷ rank."""
+    """Their product is multiplied by alpha ÷ rank; that of rsLoRA by alpha ÷ √rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of their input that is dropped."""
+    """Share of their input that is dropped, by LoRA, rsLoRA and DoRA."""
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
     """Ends of the names of the products that get one; all of them but the head."""
+
+    @model_validator(mode="after")
+    def _the_kind_has_such_a_knob(self) -> Self:
+        missing = () if self.kind in LOW_RANK else ("dropout",)
+        missing = ("rank", "alpha", *missing) if self.kind == "ia3" else missing
+        for name in missing:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: {self.kind} has none; remove it")
+        return self
 
 
 class Quantize(Section):

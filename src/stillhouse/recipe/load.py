@@ -23,7 +23,11 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
 
     Raises: RecipeError, which names the file, the field and the remedy.
     """
-    path = Path(path)
+    return parse_recipe(read_values(Path(path), changes), str(path))
+
+
+def read_values(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values in a file of sections, which need not be a whole recipe.  Otherwise as `load_recipe`."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -38,7 +42,7 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     for change in changes:
         _set(values, change)
     _anchor(values, path.absolute().parent)
-    return parse_recipe(values, str(path))
+    return values
 
 
 def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:

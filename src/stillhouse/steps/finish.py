@@ -99,7 +99,7 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
 def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
     """Who came under which licence, what follows for the student, and what the recipe's author took upon themselves."""
     data = [facts["licences"][name] for name in LEARNED_FROM if name in facts["licences"]]
-    taught = _teachers_terms(recipe.teacher, facts)
+    taught = teachers_terms(recipe.teacher, facts)
     teachers = (
         [
             one["licence"] if "provider" not in one else terms.subject
@@ -124,7 +124,7 @@ def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _teachers_terms(teacher: Any, facts: dict[str, Any]) -> list[Terms]:
+def teachers_terms(teacher: Any, facts: dict[str, Any]) -> list[Terms]:
     """Under what each teacher may train others: a model's licence, or what the provider of an API says."""
     if teacher.is_local:
         return [terms_of(one) for one in facts["panel"] or [facts["teacher"]]]

@@ -47,6 +47,8 @@ LOADING = 4.0
 """Seconds to start a process that imports torch and loads a small model."""
 OPENING = 0.7
 """Seconds to load a small model, and to see that its head is known."""
+PACES = ("teacher_read", "teacher_label", "student_read", "student_step", "compare")
+"""Measurements that others foretell more from."""
 TOGETHER = 1.8
 """How many times as long as a single one the next tokens of a few texts take, written together."""
 
@@ -99,6 +101,7 @@ def measure_plan(
             * recipe.train.accumulate
             * _mean(train),
         },
+        "seconds_a_token": {name: speed[name] for name in PACES if name in speed},
         **_bill({"prepare": writing, "teacher" if recipe.teacher.panel else "label": asked}),
         "examples": len(train),
         "student_parameters": speed["parameters"],

@@ -254,7 +254,8 @@ def _augmented(recipe: Any, task: Task, reader: Path, examples: list[Example]) -
     embeddings = task.load(reader, head_seed=0).get_input_embeddings().weight.detach()
     labelled = [example for example in examples if example.labels[0] >= 0]
     near = neighbours(embeddings, examples, task.tokenizer)
-    return list(augmented(labelled, recipe.data.augment, near, task.tokenizer, recipe.seed))
+    most = recipe.data.max_length
+    return list(augmented(labelled, recipe.data.augment, near, task.tokenizer, recipe.seed, most))
 
 
 def _conversations(rows: Sequence[Any], examples: list[Example]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def inner_products(model: PreTrainedModel) -> dict[str, nn.Linear]:
 
 
 class Adapted:
-    """Low-rank matrices beside frozen weights (Hu et al. 2021, arXiv:2106.09685; DoRA, arXiv:2402.09353)."""
+    """Small matrices, or factors, beside frozen weights; `recipe.Adapter` has the kinds and their sources."""
 
     def __init__(self, wanted: Adapter) -> None:
         self.wanted = wanted
@@ -92,14 +92,7 @@ class Adapted:
         if head is not None and any(model.get_submodule(name) is head for name in chosen):
             self._check_head(model)
         outside = [] if head is not None else _outside(model)
-        config = peft.LoraConfig(
-            r=self.wanted.rank,
-            lora_alpha=self.wanted.alpha,
-            lora_dropout=self.wanted.dropout,
-            use_dora=self.wanted.kind == "dora",
-            target_modules=chosen,
-            modules_to_save=outside or None,
-        )
+        config = _config(peft, self.wanted, target_modules=chosen, modules_to_save=outside or None)
         model.requires_grad_(False)
         peft.inject_adapter_in_model(config, model)
         self.config = config
@@ -234,6 +227,31 @@ class Sparse:
 
     def _weights(self) -> Sequence[Tensor]:
         return [module.weight.detach() for module in self.products.values()]
+
+
+def _config(peft: Any, wanted: Adapter, **where: Any) -> Any:
+    """What PEFT calls such an adapter.
+
+    Not AdaLoRA, whose ranks are shared out by a state that checkpoints do not hold, and not VeRA, whose matrices belong to PEFT's
+    wrapper and not to the model.
+    """
+    match wanted.kind:
+        case "ia3":
+            return peft.IA3Config(
+                feedforward_modules=[], **where
+            )  # the outputs of each product, not its inputs
+        case "loha":
+            return peft.LoHaConfig(r=wanted.rank, alpha=wanted.alpha, **where)
+        case "lokr":
+            return peft.LoKrConfig(r=wanted.rank, alpha=wanted.alpha, **where)
+    return peft.LoraConfig(
+        r=wanted.rank,
+        lora_alpha=wanted.alpha,
+        lora_dropout=wanted.dropout,
+        use_rslora=wanted.kind == "rslora",
+        use_dora=wanted.kind == "dora",
+        **where,
+    )
 
 
 def _outside(model: PreTrainedModel) -> list[str]:

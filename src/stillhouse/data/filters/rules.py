@@ -15,6 +15,7 @@ from ...recipe.filter import Filter
 from ...registry import load, require, source_of
 from ..formats import Row, has_answer
 from .language import language
+from .refusals import declines
 from .texts import answer_of, words
 
 Rule = Callable[[Row], str | None]
@@ -22,19 +23,6 @@ Rule = Callable[[Row], str | None]
 
 RUN = 4
 """Words in a run that counts as repeated (Rae et al. 2021, arXiv:2112.11446, table A1: runs of 2 to 10)."""
-
-REFUSAL = re.compile(
-    r"""^\W*(
-    (i\s*am|i'm|we\s*are|we're|my\s+apologies|i\s+apologi[sz]e|sorry|unfortunately)\b[^.!?\n]{0,40}[,.;:—-]?\s*
-      (but\s+)?(i|we)\s*('m\s+not\s+able|am\s+not\s+able|am\s+unable|'m\s+unable|can\s*no?t|can't|won't|will\s+not|must\s+decline|do\s+not\s+feel|don't\s+feel)
-    | (i|we)\s*(can\s*no?t|can't|won't|will\s+not|am\s+unable\s+to|'m\s+unable\s+to|am\s+not\s+able\s+to|'m\s+not\s+able\s+to|must\s+decline)\s*
-      (to\s+)?(help|assist|answer|provide|fulfil+|comply|continue|discuss|engage|generate|create|write|do\s+that|support|satisfy|complete)
-    | as\s+an?\s+(ai|artificial|large\s+language|language\s+model)
-    | i\s*('m|\s+am)\s+(just\s+|only\s+)?an?\s+(ai|artificial|large\s+language|language\s+model)
-    )""",
-    re.IGNORECASE | re.VERBOSE,
-)  # fmt: skip
-"""How an answer that declines begins, in English."""
 
 
 def rules(wanted: Filter) -> Iterator[Rule]:
@@ -100,11 +88,6 @@ def repetition(text: str) -> float:
             repeated[at : at + RUN] = [True] * RUN
         seen.add(run)
     return sum(repeated) / len(found) if found else 0.0
-
-
-def declines(text: str) -> bool:
-    """Whether `text` begins as a refusal does."""
-    return REFUSAL.match(text[:300].replace("’", "'")) is not None
 
 
 def schema_rule(path: Path) -> Rule:
