@@ -18,7 +18,7 @@ MASK = torch.ones(2, 12, dtype=torch.bool)
 
 
 def probes(model):
-    return [(lambda: model(**rows(model)).logits.float().logsumexp(-1).mean(), MASK)]
+    return [(lambda: model(**rows(model)).logits.float().logsumexp(-1).mean(), (MASK,))]
 
 
 def narrower(skeleton):
@@ -180,7 +180,7 @@ def test_padding_has_no_say_in_what_is_important():
     mask[:, 8:] = False
 
     def seen(ids):
-        return measure_importance(model, skeleton, [(lambda: model(input_ids=ids).logits.sum(), mask)])
+        return measure_importance(model, skeleton, [(lambda: model(input_ids=ids).logits.sum(), (mask,))])
 
     one, two = seen(ids), seen(other)
     for key, value in one.neurons.items():

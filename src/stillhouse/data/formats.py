@@ -105,6 +105,14 @@ def detect(
         if "text" in columns:
             raise DataError(_absent(where, columns["text"], "text", fields))
         raise DataError(_unknown(where, key, fields, "labelled text", "{text: ..., label: ...}"))
+    if task == "seq2seq":
+        for name in ("prompt", "completion"):
+            if name in columns and columns[name] not in fields:
+                raise DataError(_absent(where, columns[name], name, fields))
+        if has("prompt", "completion"):
+            return "prompt_completion"
+        wanted = "a source and a target"
+        raise DataError(_unknown(where, key, fields, wanted, "{prompt: ..., completion: ...}"))
     mapped = [name for name in ("messages", "prompt", "completion", "text") if name in columns]
     if mapped:
         kind = {"messages": "messages", "text": "text"}.get(mapped[0], "prompt_completion")

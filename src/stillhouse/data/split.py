@@ -193,9 +193,9 @@ def _read(
     if teacher:
         columns["teacher"] = teacher
     for raw in _wanted(found, settings.where, read_raw(paths[name]), key):
-        if task == "causal_lm" and not labelled:
+        if task != "classification" and not labelled:
             found.format = "prompts"
-            row = question(raw, columns, key)
+            row = question(raw, columns, key, task)
         else:
             found.format = found.format or detect(raw.fields, columns, task, raw.where, key, answered)
             row = canonical(raw, found.format, columns, labelled, groups, answered)
