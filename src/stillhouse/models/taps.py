@@ -143,6 +143,11 @@ def _at_head(model: PreTrainedModel, factor: float) -> Iterator[None]:
 
 def layers_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """(dotted name, list) of the model's layers.  Raises: RecipeError if there is no one such list."""
+    if model.config.is_encoder_decoder:
+        raise RecipeError(
+            f"{type(model).__name__} is an encoder–decoder, whose two lists of layers are not told apart here: it is cut only if its "
+            "family is in models/shrink/families.py (else use from_config), never compared layer by layer, and never sharded (use DDP)."
+        )
     count = model.config.get_text_config().num_hidden_layers
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if len(found) != 1:

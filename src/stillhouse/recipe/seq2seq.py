@@ -28,6 +28,9 @@ def _of_models(recipe: Any) -> str | None:
             return f"teacher.{name}: only for task: causal_lm and classification; remove it"
     if recipe.student.vocabulary is not None:
         return "student.vocabulary: an encoder–decoder's tokens cannot be trimmed yet; remove it"
+    made = recipe.student.from_config
+    if made is not None and made.layers == "teacher":
+        return "student.from_config.layers: an encoder–decoder's are copied by from_teacher alone; use that, or layers: random"
     if recipe.plan is not None:
         return "plan: only for task: causal_lm and classification; remove it, and give each run a recipe of its own"
     return None
@@ -59,6 +62,13 @@ def _of_data(recipe: Any) -> str | None:
     for one in data.generate:
         if not isinstance(one, Answers):
             return f"data.generate: {one.kind} is asked for in words, and an encoder–decoder follows none; remove it"
+        if one.temperature:
+            return "data.generate: answers: an encoder–decoder writes its likeliest targets alone; set temperature: 0"
+        if recipe.teacher.finetune is not None:
+            return (
+                "data.generate: the teacher would write before teacher.finetune has trained it; fine-tune it in a run of its own, "
+                "and name its folder in teacher.model"
+            )
     if data.writer is not None:
         return "data.writer: an encoder–decoder's targets are written by its teacher; remove it"
     if data.judge is not None:
@@ -72,6 +82,8 @@ def _of_measures(recipe: Any) -> str | None:
         return "evaluate.harness: its tasks are for causal language models; remove it"
     if asked.memorisation is not None:
         return "evaluate.memorisation: is told from what causal language models go on with; remove it"
+    if "paraphrase" in asked.perturb:
+        return "evaluate.perturb: paraphrase is asked for in words, and an encoder–decoder follows none; remove it"
     if asked.judge is not None:
         return "evaluate.judge: compares answers to prompts, and a source is none; remove it, and read BLEU or ROUGE"
     return None
