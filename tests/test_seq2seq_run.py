@@ -31,7 +31,9 @@ def recipe(inputs: Path, **changes: Any) -> dict[str, Any]:
     if not (inputs / "teacher").exists():
         tiny.save_translator(inputs / "teacher", "t5")
         tiny.translation_file(inputs / "rows.jsonl", 240)
-        prompts = "".join(json.dumps({"prompt": row["prompt"]}) + "\n" for row in tiny.translations(40, seed=9))
+        prompts = "".join(
+            json.dumps({"prompt": row["prompt"]}) + "\n" for row in tiny.translations(40, seed=9)
+        )
         (inputs / "prompts.jsonl").write_text(prompts, encoding="utf-8")
     return {
         "name": "backwards",
@@ -99,7 +101,9 @@ def test_the_student_is_an_ordinary_model_without_us(done: tuple[Path, Said]) ->
     assert "AutoModelForSeq2SeqLM" in card
 
 
-def test_a_student_learns_the_targets_that_its_teacher_writes(done: tuple[Path, Said], tmp_path: Path) -> None:
+def test_a_student_learns_the_targets_that_its_teacher_writes(
+    done: tuple[Path, Said], tmp_path: Path
+) -> None:
     """Sequence-level distillation: prompts without targets, the teacher's greedy ones in their place."""
     teacher = done[0] / "teacher" / "model"
     values = recipe(

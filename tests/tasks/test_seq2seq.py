@@ -168,7 +168,10 @@ def test_rows_of_another_source_have_another_key_and_those_of_another_border_too
 
 
 def test_rows_without_a_source_are_dropped_with_a_reason(task):
-    rows = [{"id": "t", "where": "row 1", "text": "a book"}, {"id": "p", "where": "row 2", **tiny.translations(1)[0]}]
+    rows = [
+        {"id": "t", "where": "row 1", "text": "a book"},
+        {"id": "p", "where": "row 2", **tiny.translations(1)[0]},
+    ]
     examples, dropped = task.encode(rows)
     assert [one.row for one in examples] == ["p"]
     assert dropped == [{"where": "row 1", "reason": "no prompt and completion"}]

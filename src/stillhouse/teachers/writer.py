@@ -93,7 +93,10 @@ class TargetWriter:
     ) -> Iterator[tuple[int, str | None]]:
         """Greedy, whatever `sampling` says beyond a length: recipes that ask for more are refused."""
         model = load_model(self.folder, "AutoModelForSeq2SeqLM", getattr(torch, self.dtype)).to(device())
-        ends, vocabulary = end_tokens(model, self.tokenizer), int(max(self.tokenizer.get_vocab().values())) + 1
+        ends, vocabulary = (
+            end_tokens(model, self.tokenizer),
+            int(max(self.tokenizer.get_vocab().values())) + 1,
+        )
         for start in range(0, len(prompts), self.batch_size):
             some = list(prompts[start : start + self.batch_size])
             sources = self.tokenizer(some, truncation=True, max_length=self.max_length)["input_ids"]
