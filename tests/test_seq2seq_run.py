@@ -214,7 +214,7 @@ def test_validate_asks_for_a_source_and_a_target(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     found = stillhouse("validate", tmp_path / "my.yaml")
     assert found.code == 3
-    assert "do not look like a source and a target" in found.err.replace("\n", " ")
+    assert "do not look like source and target" in found.err.replace("\n", " ")
 
 
 def test_validate_refuses_a_student_with_other_tokens(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import tiny
 from stillhouse import objectives as kd
 from stillhouse.data.encode import IGNORED, encode_pair
 from stillhouse.errors import RecipeError
-from stillhouse.models.taps import hidden_at_head
+from stillhouse.models.taps import hidden_at_head, layers_of
 from stillhouse.progress import Silent
 from stillhouse.recipe import Rollouts
 from stillhouse.tasks import make_task
@@ -272,3 +272,10 @@ def test_no_logits_are_made_while_the_hidden_states_are_read(task, examples):
     model, batch = tiny.translator("bart"), task.collate(examples)
     with hidden_at_head(model), torch.no_grad():
         assert model(**task.inputs(model, batch)).logits.shape[1] == 0
+
+
+def test_an_encoder_is_never_taken_for_all_layers_even_where_the_decoder_has_fewer():
+    model = tiny.translator("t5")
+    model.decoder.block = model.decoder.block[:2]
+    with pytest.raises(RecipeError, match="two lists of layers are not told apart"):
+        layers_of(model)

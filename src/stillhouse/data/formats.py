@@ -106,22 +106,16 @@ def detect(
             raise DataError(_absent(where, columns["text"], "text", fields))
         raise DataError(_unknown(where, key, fields, "labelled text", "{text: ..., label: ...}"))
     if task == "seq2seq":
-        for name in ("prompt", "completion"):
-            if name in columns and columns[name] not in fields:
-                raise DataError(_absent(where, columns[name], name, fields))
         if has("prompt", "completion"):
             return "prompt_completion"
-        wanted = "a source and a target"
-        raise DataError(_unknown(where, key, fields, wanted, "{prompt: ..., completion: ...}"))
-    mapped = [name for name in ("messages", "prompt", "completion", "text") if name in columns]
-    if mapped:
+        raise DataError(_unknown(where, key, fields, "source and target", "{prompt: ..., completion: ...}"))
+    if mapped := [name for name in ("messages", "prompt", "completion", "text") if name in columns]:
         kind = {"messages": "messages", "text": "text"}.get(mapped[0], "prompt_completion")
         return _turns(fields, columns) if kind == "messages" else kind
     if has("messages") or "conversations" in fields:
         return _turns(fields, columns)
-    for kind in ("prompt_completion", "alpaca", "text"):
-        if has(*NEEDS[kind]):
-            return kind
+    if found := next((kind for kind in ("prompt_completion", "alpaca", "text") if has(*NEEDS[kind])), None):
+        return found
     raise DataError(_unknown(where, key, fields, "a known format", "{text: ...}"))
 
 
