@@ -65,7 +65,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_models_own_logits(family, t
     objective = Objective([kd.hard(0.3), kd.forward_kl(0.7, temperature=2.0)])
     loss, parts = objective(scores, targets, len(scores.labels))
     loss.backward()
-    assert parts.tolist() == pytest.approx([float(hard), float(soft)], rel=1e-5)
+    assert parts.tolist() == pytest.approx([hard.item(), soft.item()], rel=1e-5)
     for (name, mine), theirs in zip(model.named_parameters(), whole.parameters(), strict=True):
         assert (mine.grad is None) == (theirs.grad is None), name  # Marian's positions are not learned
         if theirs.grad is not None:
