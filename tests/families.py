@@ -44,6 +44,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "t5 untied": lambda: hf.T5ForConditionalGeneration(hf.T5Config(**T5, tie_word_embeddings=False)),
     "bart": lambda: hf.BartForConditionalGeneration(hf.BartConfig(**BART)),
     "mbart": lambda: hf.MBartForConditionalGeneration(hf.MBartConfig(**BART)),
+    "marian": lambda: hf.MarianMTModel(hf.MarianConfig(**{**BART, "decoder_start_token_id": 0})),
     "bart classifier": lambda: hf.BartForSequenceClassification(hf.BartConfig(**BART)),
     "whisper": lambda: hf.WhisperForConditionalGeneration(
         hf.WhisperConfig(**SPEECH, num_mel_bins=8, max_source_positions=10)

@@ -163,12 +163,17 @@ def test_a_copied_recipe_is_named_after_its_file_and_loads(tmp_path: Path) -> No
         assert load_recipe(tmp_path / f"{row['name']}-mine.yaml").name == f"{row['name']}-mine"
 
 
-@pytest.mark.parametrize("task", ["text", "chat", "classification"])
+@pytest.mark.parametrize("task", ["text", "chat", "seq2seq", "classification"])
 def test_init_writes_a_recipe_that_is_valid(task: str, tmp_path: Path) -> None:
     if task == "classification":
         teacher, data = (
             tiny.save_classifier(tmp_path / "teacher"),
             tiny.labelled_file(tmp_path / "it's #1: rows.csv"),
+        )
+    elif task == "seq2seq":
+        teacher, data = (
+            tiny.save_translator(tmp_path / "teacher"),
+            tiny.translation_file(tmp_path / "rows.jsonl"),
         )
     else:
         teacher = tiny.save_language_model(tmp_path / "teacher")

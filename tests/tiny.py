@@ -6,11 +6,18 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
+    MarianConfig,
+    MarianMTModel,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
     TrainingArguments,
 )
 
@@ -141,6 +148,71 @@ def save_classifier(
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def translator_tokenizer() -> PreTrainedTokenizerFast:
+    """Whole words; every text ends with </s>, as T5's and Marian's do, and nothing else is put around it."""
+    inner = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = ["<pad>", "</s>", "<unk>"]
+    inner.train_from_iterator(
+        [" ".join(WORDS)], trainers.WordLevelTrainer(special_tokens=special, show_progress=False)
+    )
+    inner.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def translator(family: str, width: int = 32, layers: int = 3, pad_to: int = 48) -> PreTrainedModel:
+    """An encoder–decoder for `translator_tokenizer`, whose head has more rows (`pad_to`) than that has words.
+
+    "t5" scales what its tied head reads, "t5 untied" does not; BART's and Marian's logits have a bias that no layer makes.
+    """
+    torch.manual_seed(0)
+    if family.startswith("t5"):
+        config = T5Config(
+            vocab_size=pad_to, d_model=width, d_kv=width // 4, d_ff=2 * width, num_layers=layers, num_heads=4,
+            decoder_start_token_id=0, tie_word_embeddings=family == "t5", dropout_rate=0.1,
+        )  # fmt: skip
+        return T5ForConditionalGeneration(config).eval()
+    made, config_class = {
+        "bart": (BartForConditionalGeneration, BartConfig), "marian": (MarianMTModel, MarianConfig)
+    }[family]  # fmt: skip
+    config = config_class(
+        vocab_size=pad_to, d_model=width, encoder_layers=layers, decoder_layers=layers, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=2 * width, decoder_ffn_dim=2 * width, init_std=0.2,
+        max_position_embeddings=64, pad_token_id=0, eos_token_id=1, bos_token_id=None, forced_eos_token_id=None,
+        decoder_start_token_id=1 if family == "bart" else 0, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = made(config).eval()
+    model.final_logits_bias.normal_()
+    return model
+
+
+def save_translator(folder: Path, family: str = "t5", **shape: int) -> Path:
+    """A `translator` with its tokenizer."""
+    translator(family, **shape).save_pretrained(folder)
+    translator_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def translations(rows: int, seed: int = 5) -> list[dict[str, str]]:
+    """Two to six words, and the same words backwards."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for number in range(rows):
+        draw = torch.randint(len(WORDS), (2 + number % 5,), generator=generator).tolist()
+        words = [WORDS[word] for word in draw]
+        found.append({"prompt": " ".join(words), "completion": " ".join(reversed(words))})
+    return found
+
+
+def translation_file(path: Path, rows: int = 120, seed: int = 5) -> Path:
+    """JSONL of `translations`."""
+    lines = "".join(json.dumps(row) + "\n" for row in translations(rows, seed))
+    path.write_text(lines, encoding="utf-8")
+    return path
 
 
 def text_file(path: Path, rows: int = 120, seed: int = 1) -> Path:

@@ -56,7 +56,7 @@ def write_answers(
     model.to(device()).eval()
     own = voice(task, model)
     read = as_read_by(task, model, asked)
-    prompts = [of.input_ids[: next(at for at, label in enumerate(of.labels) if label >= 0)] for of in read]
+    prompts = [of.asked for of in read]
     made: list[list[int]] = []
     for start in range(0, len(prompts), SLOTS):
         made += greedy(model, own, prompts[start : start + SLOTS], wanted.max_new_tokens)

@@ -27,7 +27,7 @@ from .progress import Watch
 from .tasks import Task, make_task, on_device
 from .tasks.bilingual import as_read_by, voice
 from .tasks.panel import members_of
-from .tasks.writing import generate
+from .tasks.writing import generate, read
 
 CLASSIFY_ROWS, PREFILL_ROWS, WRITE_ROWS = 32, 4, 8
 FEWER_ROWS = 2
@@ -168,7 +168,7 @@ def _batch(
         return len(some), _quiet(lambda: task.scores(model, batch))
     longest = sorted(examples, key=lambda example: -len(example.input_ids))
     ids = task.collate(filled(longest, sizes["prefill"]))["input_ids"].to(device())
-    return ids.numel(), _quiet(lambda: model(input_ids=ids, use_cache=False, logits_to_keep=1))
+    return ids.numel(), _quiet(lambda: read(model, ids))
 
 
 def _quiet(action: Action) -> Action:

@@ -194,8 +194,7 @@ def filled(rows: list[Example], count: int) -> list[Example]:
 
 def prompt_of(row: Example) -> list[int]:
     """What a request hands over: all before the first answer; of a plain text, its first half."""
-    first = next((at for at, label in enumerate(row.labels) if label >= 0), 1)
-    return row.input_ids[: first if first > 1 else len(row.input_ids) // 2 + 1]
+    return row.asked or row.input_ids[: len(row.input_ids) // 2 + 1]
 
 
 def batches(work: Mapping[str, Action]) -> dict[str, Took]:

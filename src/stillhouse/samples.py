@@ -29,7 +29,9 @@ class Writing:
         self, task: Task, examples: list[Example], count: int, watch: Watch, said: Mapping[str, str] = {}
     ) -> None:
         self.task, self.watch = task, watch
-        long_enough = [example for example in examples if len(example.input_ids) > PROMPT_TOKENS]
+        long_enough = [
+            example for example in examples if example.asked or len(example.input_ids) > PROMPT_TOKENS
+        ]
         self.examples = long_enough[:count] if task.name != "classification" else []
         self.prompts = [_prompt(example) for example in self.examples]
         self.found: list[dict[str, Any]] = [
@@ -55,7 +57,7 @@ class Writing:
         tokenizer = voice(self.task, model).tokenizer
         return [
             _prompt(theirs)
-            if example.labels[1] < 0
+            if example.asked
             else list(tokenizer(self.task.tokenizer.decode(prompt, skip_special_tokens=True))["input_ids"])
             for prompt, example, theirs in zip(self.prompts, self.examples, read, strict=True)
         ]
@@ -63,10 +65,7 @@ class Writing:
 
 def _prompt(example: Example) -> list[int]:
     """Up to the first answer of a conversation; the beginning of a plain text."""
-    if example.labels[1] < 0:
-        answer = next(n for n, label in enumerate(example.labels) if label >= 0)
-        return example.input_ids[:answer]
-    return example.input_ids[:PROMPT_TOKENS]
+    return example.asked or example.input_ids[:PROMPT_TOKENS]
 
 
 def classified(

@@ -12,7 +12,27 @@ from .models.described import layer_count
 from .shipped import run_name
 from .sources import known_package
 
-TASKS = {"chat": "causal_lm", "text": "causal_lm", "classification": "classification"}
+TASKS = {
+    "chat": "causal_lm",
+    "text": "causal_lm",
+    "seq2seq": "seq2seq",
+    "classification": "classification",
+}
+"""What `--task` says -> the recipe's task."""
+LENGTHS = {"classification": 128, "seq2seq": 256}
+"""`data.max_length`, where it is not that of texts."""
+FINETUNE = {
+    "classification": "  finetune: {epochs: 2}      # remove this if the teacher already knows your labels\n",
+    "seq2seq": "  # finetune: {epochs: 2}    # if the teacher does not write such targets yet\n",
+}
+"""A line for teachers that can be trained first."""
+EVALUATE = """\
+# evaluate:
+#   also: [{name: elsewhere, source: other.jsonl}]      # text that nobody trained on"""
+WRITTEN = """\
+evaluate:
+  answers: {rows: 100}       # targets that the models write, by chrF; with the extra `eval` also metrics: [bleu, rouge]
+  # also: [{name: elsewhere, source: other.jsonl}]      # rows that nobody trained on"""
 
 TEMPLATE = """\
 # Everything about one run.  Check it:  stillhouse validate {file}
@@ -49,8 +69,7 @@ train:
   batch_size: {batch}
   learning_rate: {rate}
 
-# evaluate:
-#   also: [{{name: elsewhere, source: other.jsonl}}]      # text that nobody trained on
+{evaluate}
 # gate: {{min_retention: 0.9}}                           # exit code 6 below it
 """
 
@@ -74,13 +93,12 @@ def write_recipe(
         teacher=_quoted(teacher),
         teacher_sum=_pinned(teacher, "  "),
         data_sum=_pinned(data, "    "),
-        finetune="  finetune: {epochs: 2}      # remove this if the teacher already knows your labels\n"
-        if classify
-        else "",
+        finetune=FINETUNE.get(task, ""),
+        evaluate=WRITTEN if task == "seq2seq" else EVALUATE,
         student=_student(teacher, student, layers),
         data=_quoted(data),
         detected=f"{form} rows" if form else "JSONL, CSV, Parquet, .txt or a datasets folder",
-        max_length=128 if classify else 512,
+        max_length=LENGTHS.get(task, 512),
         kept="top_k: 2                   # most probable classes that are kept; the rest is one more"
         if classify
         else "samples: 30                # draws of each position; divergences other than forward_kl need top_k: 64",

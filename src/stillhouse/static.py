@@ -176,6 +176,8 @@ def _model(role: str, folder: Path, recipe: Recipe, by_names: bool = False) -> N
             f"{role}.model: {folder / 'tokenizer.json'} is no tokenizer; save the tokenizer again."
         )
     made_for = (model_config(folder).get("architectures") or [""])[0]
+    if fault := _head_fault(recipe.task, folder, made_for):
+        raise RecipeError(f"{role}.model: {fault}")
     if recipe.task == "causal_lm" and OTHER_HEAD.search(made_for):
         raise RecipeError(
             f"{role}.model: {folder} is a {made_for}, which cannot generate text; name a causal language model, or "
@@ -198,6 +200,18 @@ def _model(role: str, folder: Path, recipe: Recipe, by_names: bool = False) -> N
             f"{role}.model: {folder} is a {made_for}, whose classifier is not trained yet; "
             + ("add teacher.finetune." if role == "teacher" else "name one that is.")
         )
+
+
+def _head_fault(task: str, folder: Path, made_for: str) -> str | None:
+    """Why a model that its files call `made_for` does not write as the task wants it, in a sentence; None if it does, or its files
+    do not say."""
+    both = bool(model_config(folder).get("is_encoder_decoder"))
+    if task == "causal_lm" and both:
+        return f"{folder} is an encoder–decoder; set task: seq2seq, or name a causal language model."
+    if task == "seq2seq" and (not both or OTHER_HEAD.search(made_for)):
+        said = made_for or "model without a decoder of its own"
+        return f"{folder} is a {said}, which writes no target from a source; name an encoder–decoder such as T5, BART or Marian."
+    return None
 
 
 def _layers(recipe: Recipe) -> None:
@@ -252,7 +266,7 @@ def shape_within(student: Student, skeleton: Skeleton, task: str, context: int) 
     if student.vocabulary is not None:
         return None
     if student.target.tokens_per_second is not None:
-        check_pace(skeleton, student.target, fixed, head=task == "causal_lm")
+        check_pace(skeleton, student.target, fixed, head=task != "classification")
         return None
     return shapes_within(skeleton, student.target, fixed, context)[0]
 
@@ -271,8 +285,10 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
     )
     for column in one.where:
         value_of(first[0], column, "where")
-    if name == "data.unlabelled" and recipe.task == "causal_lm":
-        asked = [row for raw in first if not isinstance(row := question(raw, columns, name), Dropped)]
+    if name == "data.unlabelled" and recipe.task != "classification":
+        asked = [
+            row for raw in first if not isinstance(row := question(raw, columns, name, recipe.task), Dropped)
+        ]
         return [*notes, f"prompts; {len(asked)} of the first {len(first)} can be used"]
     answered = not recipe.teacher.takes_bare_rows
     form = (

@@ -18,7 +18,7 @@ MASK = torch.ones(2, 12, dtype=torch.bool)
 
 
 def probes(model):
-    return [(lambda: model(**rows(model)).logits.float().logsumexp(-1).mean(), MASK)]
+    return [(lambda: model(**rows(model)).logits.float().logsumexp(-1).mean(), (MASK,))]
 
 
 def narrower(skeleton):
@@ -170,6 +170,58 @@ def test_gradient_importance_is_the_naive_first_order_change_of_the_loss():
     assert found.tolist() == pytest.approx(naive, rel=1e-4, abs=1e-9)
 
 
+def test_padding_of_a_source_has_no_say_in_what_is_important_where_the_target_is_as_long():
+    model = family("t5")
+    skeleton = skeleton_of(model)
+    ids = rows(model)["input_ids"]
+    other = ids.clone()
+    other[:, 8:] = 5
+    source = MASK.clone()
+    source[:, 8:] = False
+
+    def seen(read):
+        run = lambda: model(input_ids=read, attention_mask=source.long(), decoder_input_ids=ids).logits.sum()  # noqa: E731
+        return measure_importance(model, skeleton, [(run, (MASK, source))])
+
+    one, two = seen(ids), seen(other)
+    for key, value in one.neurons.items():
+        torch.testing.assert_close(value, two.neurons[key])
+    for stack, value in one.layers.items():
+        torch.testing.assert_close(value, two.layers[stack])
+    torch.testing.assert_close(one.hidden, two.hidden)
+
+
+def apart_from_its_embeddings():
+    """A T5 1.1: its configuration says tied, and its files have a head of their own."""
+    model = family("t5 untied")
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    return model
+
+
+def test_a_head_that_is_not_the_embeddings_stays_apart_in_the_student(tmp_path):
+    model = apart_from_its_embeddings()
+    skeleton = skeleton_of(model)
+    whole = cut(
+        model, choose(unmeasured(model, skeleton), skeleton, skeleton.shape, every(skeleton, [0, 1, 2, 3]))
+    )
+    torch.testing.assert_close(logits(whole), logits(model))
+    whole.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(type(whole).from_pretrained(tmp_path)), logits(model))
+
+
+@pytest.mark.parametrize("name", ["t5", "t5 untied"])
+def test_a_narrower_decoders_norm_makes_up_for_the_scale_only_where_there_is_one(name):
+    model = family(name)
+    skeleton = skeleton_of(model)
+    what = choose(
+        unmeasured(model, skeleton), skeleton, skeleton.wanted(hidden_size=16), every(skeleton, [0, 1, 2, 3])
+    )
+    old, new = (one.decoder.final_layer_norm.weight for one in (model, cut(model, what)))
+    assert what.hidden is not None
+    expected = old[what.hidden] * (0.5**0.5 if name == "t5" else 1.0)
+    torch.testing.assert_close(new, expected)
+
+
 def test_padding_has_no_say_in_what_is_important():
     model = family("llama")
     skeleton = skeleton_of(model)
@@ -180,7 +232,7 @@ def test_padding_has_no_say_in_what_is_important():
     mask[:, 8:] = False
 
     def seen(ids):
-        return measure_importance(model, skeleton, [(lambda: model(input_ids=ids).logits.sum(), mask)])
+        return measure_importance(model, skeleton, [(lambda: model(input_ids=ids).logits.sum(), (mask,))])
 
     one, two = seen(ids), seen(other)
     for key, value in one.neurons.items():

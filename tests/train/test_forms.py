@@ -22,7 +22,7 @@ from stillhouse.progress import Silent
 from stillhouse.recipe import Adapter, Quantize, Sparsity, Student, Train
 from stillhouse.steps.training import HARD_ONLY, _fit
 from stillhouse.tasks import make_task
-from stillhouse.train.forms import Adapted, Quantized, Sparse, forms_of, inner_products
+from stillhouse.train.forms import Adapted, Quantized, Sparse, forms_of, inner_products, load_weights
 from stillhouse.train.sparsity import mask_of, share_at
 from typed import hurried, stillhouse, write_recipe
 
@@ -421,3 +421,19 @@ def test_an_adapter_on_the_head_that_the_loss_would_misread_is_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         distiller(adapted(**settings), tmp_path).train()
+
+
+def test_a_checkpoint_does_not_tie_a_head_that_is_not_the_embeddings(tmp_path):
+    student, start = tiny.translator("t5 untied"), tiny.translator("t5 untied")
+    for model in (student, start):
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    student.save_pretrained(tmp_path)
+    load_weights(start, tmp_path)
+    assert torch.equal(start.lm_head.weight, student.lm_head.weight)
+    assert torch.equal(start.shared.weight, student.shared.weight)
+    tied = tiny.translator("t5")
+    tied.shared.weight.data.normal_()
+    tied.save_pretrained(tmp_path / "tied")
+    start = tiny.translator("t5")
+    load_weights(start, tmp_path / "tied")
+    assert torch.equal(start.lm_head.weight, tied.shared.weight)

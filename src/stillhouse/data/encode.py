@@ -8,7 +8,7 @@ Knows tokenizers, and neither models nor losses.  An example is one sequence tha
     input_ids  [T]
     labels     [T], -100 where nothing is counted; unshifted, as Hugging Face has it.  A classifier's is one number
     starts     positions at which a new document begins: [0] unless several short ones were packed together, or a
-               classifier reads a pair
+               classifier reads a pair; of an encoder–decoder's row, source and target are one after the other
     bytes      UTF-8 bytes of the text that the counted positions stand for
     reasons    places of the counted tokens that give reasons for the answer; mostly none
 """
@@ -51,6 +51,12 @@ class Example:
         if len(self.labels) == 1:
             return 1
         return sum(label != IGNORED for label in self.labels[1:])
+
+    @property
+    def asked(self) -> list[int]:
+        """What stands before the first counted token: a prompt, or a source; empty for plain text, whose second token counts."""
+        first = next((at for at, label in enumerate(self.labels) if label != IGNORED), 0)
+        return self.input_ids[:first] if first > 1 or first in self.starts[1:] else []
 
 
 def _example(row: str, ids: list[int], labels: list[int], starts: list[int], size: int) -> Example:
@@ -254,6 +260,30 @@ def _spans_to_example(
     labels = [token if counted else IGNORED for token, counted in zip(ids, inside, strict=True)]
     size = sum(length for length, counted in zip(sizes, inside, strict=False) if counted)
     return replace(_example(row, ids, labels, [0], size), reasons=given)
+
+
+def encode_pair(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Example | str:
+    """A source for the encoder and a target for the decoder, each cut at `max_length`; `starts` says where the target begins.
+
+    The target is counted, its end token too, unless it was cut.  A tokenizer that writes targets in another way than it reads
+    sources does so (`text_target`: Marian, mBART).
+
+    Returns: the example, or the reason why the row cannot be used.
+    """
+    source = tokenizer(row["prompt"], truncation=True, max_length=max_length, verbose=False)["input_ids"]
+    whole = list(tokenizer(text_target=row["completion"], verbose=False)["input_ids"])
+    if tokenizer.eos_token_id is not None:
+        if whole[-1:] == [tokenizer.eos_token_id]:
+            whole.pop()
+        whole += [] if row.get("unended") else [tokenizer.eos_token_id]
+    target = whole[:max_length]
+    if not source or not target:
+        return "no answer within max_length" if source else "empty prompt"
+    said = row["completion"]
+    if len(target) < len(whole):  # without places of its tokens, for not every such tokenizer tells them
+        said = str(tokenizer.decode(target, skip_special_tokens=True))
+    labels = [IGNORED] * len(source) + target
+    return _example(row["id"], [*source, *target], labels, [0, len(source)], len(said.encode()))
 
 
 def control_pieces(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:

@@ -107,15 +107,17 @@ def detect(
         if "text" in columns:
             raise DataError(_absent(where, columns["text"], "text", fields))
         raise DataError(_unknown(where, key, fields, "labelled text", "{text: ..., label: ...}"))
-    mapped = [name for name in ("messages", "prompt", "completion", "text") if name in columns]
-    if mapped:
+    if task == "seq2seq":
+        if has("prompt", "completion"):
+            return "prompt_completion"
+        raise DataError(_unknown(where, key, fields, "source and target", "{prompt: ..., completion: ...}"))
+    if mapped := [name for name in ("messages", "prompt", "completion", "text") if name in columns]:
         kind = {"messages": "messages", "text": "text"}.get(mapped[0], "prompt_completion")
         return _turns(fields, columns) if kind == "messages" else kind
     if has("messages") or "conversations" in fields:
         return _turns(fields, columns)
-    for kind in ("prompt_completion", "alpaca", "text"):
-        if has(*NEEDS[kind]):
-            return kind
+    if found := next((kind for kind in ("prompt_completion", "alpaca", "text") if has(*NEEDS[kind])), None):
+        return found
     raise DataError(_unknown(where, key, fields, "a known format", "{text: ...}"))
 
 

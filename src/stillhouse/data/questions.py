@@ -10,13 +10,15 @@ PLAIN = ("prompt", "instruction", "text")
 """Columns that may hold a prompt, in the order in which they are looked for."""
 
 
-def question(raw: Raw, columns: Mapping[str, str], key: str) -> Row | Dropped:
-    """The row that asks, its answer empty.  An answer that is there is left out.
+def question(raw: Raw, columns: Mapping[str, str], key: str, task: str = "causal_lm") -> Row | Dropped:
+    """The row that asks, its answer empty.  An answer that is there is left out.  An encoder–decoder is asked by a text alone.
 
     Raises: DataError if no column holds a prompt.
     """
     fields = dict(raw.fields)
-    if columns.get("messages", "messages") in fields or "conversations" in fields:
+    if task == "seq2seq":
+        fields = {name: fields[name] for name in (columns.get("prompt", "prompt"), "text") if name in fields}
+    elif columns.get("messages", "messages") in fields or "conversations" in fields:
         return _conversation(raw, columns, key)
     column = columns.get("prompt") or next(
         (name for name in PLAIN if columns.get(name, name) in fields), None

@@ -189,9 +189,9 @@ def _read(
     columns = {str(ours): theirs for ours, theirs in settings.columns.items()}
     columns |= {ours: theirs for ours, theirs in {"group": group, "teacher": teacher}.items() if theirs}
     for raw in _wanted(found, settings.where, read_raw(paths[name]), key):
-        if task == "causal_lm" and not labelled:
+        if task != "classification" and not labelled:
             found.format = "prompts"
-            row = question(raw, columns, key)
+            row = question(raw, columns, key, task)
         else:
             found.format = found.format or detect(raw.fields, columns, task, raw.where, key, answered)
             row = canonical(raw, found.format, columns, labelled, groups, answered)

@@ -62,6 +62,58 @@ def write_on(
     return [_until(row, set(ends)) for row in whole[:, length:].tolist()]
 
 
+@torch.no_grad()
+def write_targets(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sequence[Sequence[int]],
+    *,
+    vocabulary: int,
+    max_new_tokens: int,
+    slots: int,
+) -> list[list[int]]:
+    """The likeliest target of each source, token by token, its end token included; `slots` of them at a time.
+
+    Of an encoder–decoder's own settings those stay without which it writes something else: what its targets begin with.  Beams
+    and penalties do not, and neither padding nor the head's rows beyond `vocabulary` are ever written.
+    """
+    pad, ends, own = tokenizer.pad_token_id or 0, end_tokens(model, tokenizer), model.generation_config
+    head = model.get_output_embeddings().weight.shape[0]
+    banned = [*range(vocabulary, head), *([pad] if pad not in ends else [])]
+    settings = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        suppress_tokens=banned or None,
+        decoder_start_token_id=model.config.to_dict().get("decoder_start_token_id"),
+        forced_bos_token_id=None if own is None else own.forced_bos_token_id,
+        pad_token_id=pad,
+        eos_token_id=ends,
+    )
+    found: list[list[int]] = []
+    for start in range(0, len(sources), slots):
+        some = sources[start : start + slots]
+        length = max(map(len, some))
+        ids = torch.tensor([[*source, *[pad] * (length - len(source))] for source in some])
+        mask = torch.tensor([[1] * len(source) + [0] * (length - len(source)) for source in some])
+        made = _by_itself(model, settings, ids, mask)
+        found += [_until(row, set(ends)) for row in made[:, 1:].tolist()]
+    return found
+
+
+def _by_itself(
+    model: PreTrainedModel, settings: GenerationConfig, ids: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """What it writes with these settings alone: transformers fills what they leave open from the model's own."""
+    own, model.generation_config = model.generation_config, settings
+    try:
+        made: torch.Tensor = model.generate(
+            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=True
+        )
+    finally:
+        model.generation_config = own
+    return made
+
+
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token at which the model stops."""
     config = model.generation_config

@@ -69,6 +69,11 @@ def language_head(model: PreTrainedModel, vocabulary: int) -> Head:
         raise RecipeError(
             f"{type(model).__name__} has no linear head over its vocabulary; it is not a language model."
         )
+    added = dict(model.named_buffers(recurse=False)).get(
+        "final_logits_bias"
+    )  # BART and its relatives, [1, V]
+    if added is not None:
+        bias = added[0] if bias is None else bias + added[0]
     weight, bias = whole(weight), None if bias is None else whole(bias)
     config = model.config.get_text_config().to_dict()
     family = str(config.get("model_type"))
@@ -89,6 +94,12 @@ SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap
 """What families call the c of c·tanh(logits / c) (Gemma, RecurrentGemma, xLSTM)."""
 
 
+def tokens_read(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
+    """Tokens under the names by which a forward pass takes them: an encoder–decoder reads the same ones on both sides."""
+    names = ("input_ids", "decoder_input_ids") if model.config.is_encoder_decoder else ("input_ids",)
+    return dict.fromkeys(names, ids)
+
+
 @torch.no_grad()
 def verify_head(model: PreTrainedModel, vocabulary: int) -> None:
     """Compare our head with the model's own logits on four tokens.  Raises: RecipeError if they differ.
@@ -99,12 +110,13 @@ def verify_head(model: PreTrainedModel, vocabulary: int) -> None:
     was_training = model.training
     model.eval()
     ids = torch.arange(1, 5, device=model.device).unsqueeze(0) % vocabulary
+    read = tokens_read(model, ids)
     with hidden_at_head(model) as caught:
-        model(input_ids=ids, use_cache=False)
+        model(**read, use_cache=False)
     plain = language_head(model, vocabulary).logits(caught[-1][0])
     for factor in (1.0, max(1.0, LOUD / float(plain.abs().max().clamp_min(1e-6)))):
         with _at_head(model, factor):
-            theirs = model(input_ids=ids, use_cache=False).logits[0, :, :vocabulary].float()
+            theirs = model(**read, use_cache=False).logits[0, :, :vocabulary].float()
         ours = language_head(model, vocabulary).logits(caught[-1][0] * factor)
         if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2 * float(theirs.abs().max())):
             raise RecipeError(
@@ -131,6 +143,11 @@ def _at_head(model: PreTrainedModel, factor: float) -> Iterator[None]:
 
 def layers_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """(dotted name, list) of the model's layers.  Raises: RecipeError if there is no one such list."""
+    if model.config.is_encoder_decoder:
+        raise RecipeError(
+            f"{type(model).__name__} is an encoder–decoder, whose two lists of layers are not told apart here: it is cut only if its "
+            "family is in models/shrink/families.py (else use from_config), never compared layer by layer, and never sharded (use DDP)."
+        )
     count = model.config.get_text_config().num_hidden_layers
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if len(found) != 1:

@@ -24,6 +24,7 @@ from .outputs import SIMPLE, memorisation_fault
 from .panel import alone_fault, context_fault, members_fault, panel_fault
 from .plan import TEACH_ON
 from .rollouts import Adaptive, rollouts_fault
+from .seq2seq import seq2seq_fault
 from .written import paraphrase_fault, written_fault
 from .zero_shot import zero_shot_fault
 
@@ -35,6 +36,8 @@ def faults(recipe: "Recipe") -> Iterator[str]:
     """All disagreements, in the order in which they are to be mended."""
     if not recipe.terms:
         yield NONE_LIVING
+    if fault := seq2seq_fault(recipe):
+        yield fault
     for found in (
         _of_teacher,
         _of_layers,
@@ -141,9 +144,9 @@ def _of_kept_term(recipe: "Recipe", term: SoftTerm) -> Iterator[str]:
 
 def _of_evaluation(recipe: "Recipe") -> Iterator[str]:
     """Models are asked for what they can do, and judges for what there is."""
-    evaluate, gate, writes = recipe.evaluate, recipe.gate, recipe.task == "causal_lm"
-    if writes and recipe.teacher.finetune is not None:
-        yield "teacher.finetune: only for task: classification"
+    evaluate, gate, writes = recipe.evaluate, recipe.gate, recipe.task != "classification"
+    if recipe.task == "causal_lm" and recipe.teacher.finetune is not None:
+        yield "teacher.finetune: only for task: classification and seq2seq"
     if evaluate.answers is not None and not writes:
         yield "evaluate.answers: only a language model writes; remove it"
     if evaluate.judge is not None and evaluate.answers is None:

@@ -26,8 +26,9 @@ class Recipe(Section):
     """One line, shown by `stillhouse ls` and in the report."""
     seed: NonNegativeInt = 0
     """Order, splits and every random draw follow from it."""
-    task: Literal["causal_lm", "classification"]
-    """What the models do."""
+    task: Literal["causal_lm", "seq2seq", "classification"]
+    """What the models do: go on with a text or answer; write a target from a source, as encoder–decoders do (translation,
+    summarisation); or choose a label."""
     licence: str | None = None
     """Licence of the student (SPDX id), for its model card."""
     teacher: Teacher

@@ -14,6 +14,8 @@ def crossing_fault(
     """The sentence that says why such a pair cannot learn from each other here, and what to set; None if it can."""
     if task == "classification":
         return classes_fault(objective)
+    if task == "seq2seq":
+        return f"{SAID}, and encoder–decoders must share one; choose a student of its family."
     wrong = next(
         (term.kind for term in objective if not isinstance(term, (*TEACHERLESS, CrossTokenizer))), None
     )

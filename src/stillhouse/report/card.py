@@ -11,6 +11,7 @@ from .verdict import failed_claims, verdict
 
 AUTO_CLASSES = {
     "causal_lm": ("text-generation", "Text generation", "AutoModelForCausalLM"),
+    "seq2seq": ("text2text-generation", "Text-to-text generation", "AutoModelForSeq2SeqLM"),
     "classification": ("text-classification", "Text classification", "AutoModelForSequenceClassification"),
 }
 """Task -> the hub's pipeline tag, its name, and the class that loads the student."""
@@ -121,6 +122,11 @@ def _loading(results: Results) -> str:
     if results["task"] == "causal_lm":
         code += [
             'inputs = tokenizer("Once upon a time", return_tensors="pt")',
+            "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0], skip_special_tokens=True))",
+        ]
+    elif results["task"] == "seq2seq":
+        code += [
+            'inputs = tokenizer("A text to be rewritten.", return_tensors="pt")',
             "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0], skip_special_tokens=True))",
         ]
     else:

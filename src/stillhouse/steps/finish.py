@@ -164,6 +164,7 @@ EVIDENCE = (
 
 FLOORS = {
     "causal_lm": "who knows only how frequent each token is in the training rows",
+    "seq2seq": "who knows only how frequent each token is in the training targets",
     "classification": "who always says the most frequent label of the training rows",
 }
 

@@ -17,7 +17,7 @@ from ..files import folder_bytes, read_jsonl, write_json
 from ..latency import FEWEST, NEW_TOKENS, REQUESTS, WARM_UP
 from ..models.load import parameters
 from ..models.machine import device, synchronise
-from ..models.taps import tapped
+from ..models.taps import tapped, tokens_read
 from ..pipeline import peak_memory
 from ..progress import Watch
 from ..recipe import Baseline, Finetune, Term, Train, ZeroShot, crossing_fault
@@ -341,7 +341,7 @@ def _step(model: PreTrainedModel, task: Task) -> float:
     if task.name == "classification":
         return 0.0
     ids = torch.ones(1, 1, dtype=torch.long, device=device())
-    return min(_seconds(lambda: model(input_ids=ids, use_cache=False)) for _ in range(FEWEST))
+    return min(_seconds(lambda: model(**tokens_read(model, ids), use_cache=False)) for _ in range(FEWEST))
 
 
 def _comparing(model: PreTrainedModel, task: Task, rows: list[Example]) -> float:

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -23,7 +22,7 @@ from ..models.shrink.skeleton import FIELDS, Shape, Skeleton
 from ..models.taps import layers_of
 from ..progress import Watch
 from ..recipe import FromTeacher, Hard, Student
-from ..tasks import Task
+from ..tasks import Task, on_device
 from ..train.objective import Objective
 from .speed import Ratio, Speed
 
@@ -78,7 +77,7 @@ class Shrinking:
     def _as_fast(self, skeleton: Skeleton, factor: float, fixed: dict[str, Any]) -> Shape:
         """A shape that reads `factor` times as fast as the teacher."""
         speed = Speed(self.model, self.task, self.examples)
-        head = self.task.name == "causal_lm"
+        head = self.task.name != "classification"
 
         found = {skeleton.shape: Ratio(1.0, 1.0, 1.0)}
 
@@ -175,7 +174,7 @@ class Shrinking:
             return most_influential(influence, keep)
         layers, probes = stack_layers(self.model, path), list(self._probes("layers"))
         if self.wanted.by == "similarity":
-            kept, angles = most_alike_run(layers, probes, keep)
+            kept, angles = most_alike_run(layers, probes, keep, path)
             self.how["angles"] = [round(value, 6) for value in angles]
             return kept
         gone = self._order.get(stack, [])
@@ -201,9 +200,9 @@ class Shrinking:
         rows = self._rows()
         for start in range(0, len(rows), ROWS_AT_ONCE):
             some = rows[start : start + ROWS_AT_ONCE]
-            batch, mask = _batch(self.task, some)
+            batch, masks = _batch(self.task, some)
             self.watch.step(what, start + len(some), len(rows))
-            yield _loss_of(self.task, self.model, objective, batch), mask
+            yield _loss_of(self.task, self.model, objective, batch), masks
 
 
 def _with_own_embeddings(skeleton: Skeleton, shape: Shape) -> Shape:
@@ -213,14 +212,10 @@ def _with_own_embeddings(skeleton: Skeleton, shape: Shape) -> Shape:
     )
 
 
-def _batch(task: Task, some: list[Example]) -> tuple[dict[str, Any], Tensor]:
-    """(a batch where the model is, mask of its real positions)."""
-    batch = {
-        name: value.to(device()) if isinstance(value, Tensor) else value
-        for name, value in task.collate(some).items()
-    }
-    lengths = torch.tensor([len(example.input_ids) for example in some]).unsqueeze(1)
-    return batch, (torch.arange(batch["input_ids"].shape[1]) < lengths).to(device())
+def _batch(task: Task, some: list[Example]) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
+    """(a batch where the model is, masks of its real positions, see `Task.real`)."""
+    batch = on_device(task.collate(some))
+    return batch, task.real(batch)
 
 
 def _loss_of(
@@ -238,6 +233,6 @@ def _read(task: Task, examples: list[Example], watch: Watch) -> Iterator[tuple[d
     names = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
     for start in range(0, len(examples), ROWS_AT_ONCE):
         some = examples[start : start + ROWS_AT_ONCE]
-        batch, mask = _batch(task, some)
+        batch, masks = _batch(task, some)
         watch.step("block influence", start + len(some), len(examples))
-        yield {name: batch[name] for name in names if name in batch}, mask
+        yield {name: batch[name] for name in names if name in batch}, masks[0]

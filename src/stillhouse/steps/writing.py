@@ -24,7 +24,7 @@ from ..recipe import generate as kinds
 from ..teachers.api_writer import ApiWriter, Lost, Said, cut_off
 from ..teachers.texts import Texts
 from ..teachers.together import Together
-from ..teachers.writer import LocalWriter, Writer, write_kept
+from ..teachers.writer import LocalWriter, TargetWriter, Writer, write_kept
 from .judging import make_judge
 
 FOLDER = "written"
@@ -88,6 +88,8 @@ def make_writer(recipe: Any, models: dict[str, Any]) -> Writer | ApiWriter:
     found = models["writer"] or models["teacher"]
     size = recipe.data.writer.batch_size if recipe.data.writer is not None else 16
     dtype = "bfloat16" if models["bfloat16"] else "float32"
+    if recipe.task == "seq2seq":
+        return TargetWriter(Path(found["folder"]), found["identity"], dtype, size, recipe.data.max_length)
     return LocalWriter(Path(found["folder"]), found["identity"], dtype, size)
 
 

@@ -13,6 +13,7 @@ from .base import Batch, Layout, Scores, Task, Written, on_device, unwrap
 
 TASKS = {
     "causal_lm": "stillhouse.tasks.causal_lm:CausalLM",
+    "seq2seq": "stillhouse.tasks.seq2seq:Seq2Seq",
     "classification": "stillhouse.tasks.classification:Classification",
 }
 

@@ -115,6 +115,10 @@ class Task(Protocol):
         """Mask over `labels` of the positions that a loss counts."""
         ...
 
+    def real(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Masks [B, T] of the tokens that are no padding: of what the layers read that end in the head, and of an encoder's source."""
+        ...
+
     def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
         """What the student goes on from in each row of a batch: its prompt, or the first `tokens` of a plain text."""
         ...

@@ -123,6 +123,15 @@ class CausalLM:
         mask: Tensor = batch["labels"][:, 1:] != IGNORED
         return mask
 
+    def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
+        """What of the batch a forward pass of `model` is handed."""
+        return {name: batch[name] for name in ("input_ids", "position_ids") if name in batch}
+
+    def real(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Whatever is no padding."""
+        at = torch.arange(batch["input_ids"].shape[1], device=batch["input_ids"].device)
+        return (at < batch["lengths"].unsqueeze(1),)
+
     def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
         """Up to the first counted token; of a plain text, its beginning."""
         found = []
@@ -151,20 +160,22 @@ class CausalLM:
         if isinstance(model, Panel):
             return model.scores(self, batch)
         inner = unwrap(model)
-        inputs = {name: batch[name] for name in ("input_ids", "position_ids") if name in batch}
         sharded = is_sharded(model)
         with hidden_at_head(inner, sharded) as caught:
-            output = model(**inputs, use_cache=False)
+            output = model(**self.inputs(inner, batch), use_cache=False)
         mask = self.counted(batch)
-        hidden = caught[-1][:, :-1][mask]
+        hidden = caught[-1][:, : mask.shape[1]][mask]
         rows = torch.arange(mask.shape[0], device=mask.device).unsqueeze(1).expand_as(mask)
-        labels = batch["labels"][:, 1:][mask]
+        first = (
+            batch["labels"].shape[1] - mask.shape[1]
+        )  # a causal model's first token is nobody's prediction
+        labels = batch["labels"][:, first:][mask]
         return Scores(
             hidden=seen_by_wrapper(hidden, output.logits) if sharded else hidden,
             head=language_head(inner, self.outcomes),
             labels=torch.full_like(labels, IGNORED) if batch.get("written") else labels,
             rows=rows[mask],
-            reasons=batch["reasons"][:, 1:][mask] if "reasons" in batch else None,
+            reasons=batch["reasons"][:, first:][mask] if "reasons" in batch else None,
         )
 
     def statistics(self, mine: Scores, teacher: Scores, examples: list[Example]) -> dict[str, Tensor]:

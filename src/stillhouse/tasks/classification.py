@@ -107,6 +107,10 @@ class Classification:
         """[B]: every row."""
         return torch.ones_like(batch["labels"], dtype=torch.bool)
 
+    def real(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Whatever is no padding."""
+        return (batch["attention_mask"].bool(),)
+
     def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
         """A classifier writes nothing."""
         raise RecipeError("rollouts: a classifier writes no text; remove them.")

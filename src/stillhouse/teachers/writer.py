@@ -15,7 +15,7 @@ from ..data.encode import control_pieces
 from ..data.prompting import Prompt, prompt_ids
 from ..files import hash_json
 from ..models.continuous import Sampling, write_all
-from ..models.generate import end_tokens
+from ..models.generate import end_tokens, write_targets
 from ..models.load import load_model, load_tokenizer
 from ..models.machine import device
 from ..progress import Watch
@@ -75,6 +75,38 @@ class LocalWriter:
     def ids(self, prompt: Prompt) -> list[int]:
         """See `prompt_ids`."""
         return prompt_ids(prompt, self.tokenizer, self.control, self.folder)
+
+
+class TargetWriter:
+    """An encoder–decoder on this machine, which writes the likeliest target of each source; a source is cut as in training.
+
+    Args: max_length: tokens of a source.
+    """
+
+    def __init__(self, folder: Path, identity: str, dtype: str, batch_size: int, max_length: int) -> None:
+        self.folder, self.dtype, self.batch_size, self.max_length = folder, dtype, batch_size, max_length
+        self.tokenizer = load_tokenizer(folder)
+        self.identity = f"{identity} {dtype} {max_length}"
+
+    def write(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, str | None]]:
+        """Greedy, whatever `sampling` says beyond a length: recipes that ask for more are refused."""
+        model = load_model(self.folder, "AutoModelForSeq2SeqLM", getattr(torch, self.dtype)).to(device())
+        ends, vocabulary = (
+            end_tokens(model, self.tokenizer),
+            int(max(self.tokenizer.get_vocab().values())) + 1,
+        )
+        for start in range(0, len(prompts), self.batch_size):
+            some = list(prompts[start : start + self.batch_size])
+            sources = self.tokenizer(some, truncation=True, max_length=self.max_length)["input_ids"]
+            written = write_targets(
+                model, self.tokenizer, sources,
+                vocabulary=vocabulary, max_new_tokens=sampling.max_new_tokens, slots=self.batch_size,
+            )  # fmt: skip
+            for number, tokens in enumerate(written, start):
+                cut = not tokens or tokens[-1] not in ends
+                yield number, None if cut else str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
 
 def write_kept(

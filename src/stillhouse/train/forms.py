@@ -59,10 +59,9 @@ def forms_of(student: Any) -> list[Form]:
 
 
 def load_weights(model: PreTrainedModel, checkpoint: Path) -> None:
-    """Put the weights of a checkpoint into a student in the same form."""
+    """Put the weights of a checkpoint into a student in the same form; those that are tied are there once, and stay tied."""
     for path in sorted(checkpoint.glob("model*.safetensors")):
-        model.load_state_dict(load_file(path), strict=False)  # tied ones are there once
-    model.tie_weights()
+        model.load_state_dict(load_file(path), strict=False)
 
 
 def inner_products(model: PreTrainedModel) -> dict[str, nn.Linear]:

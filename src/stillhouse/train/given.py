@@ -47,9 +47,14 @@ def task_of(model: PreTrainedModel, tokenizer: Any, teacher: Any) -> Task:
         raise RecipeError("Distiller: processing_class must be the tokenizer of student and teacher.")
     other = teacher.tokenizer if isinstance(teacher, Foreign) else None
     if model.get_output_embeddings() is not None:
-        return (
-            make_task("causal_lm", tokenizer) if other is None else BilingualLM(tokenizer, other, MAX_LENGTH)
-        )
+        kind = "seq2seq" if model.config.is_encoder_decoder else "causal_lm"
+        if other is None:
+            return make_task(kind, tokenizer)
+        if kind == "seq2seq":
+            raise RecipeError(
+                "Distiller: an encoder–decoder and its teacher must share a tokenizer; give the teacher's model itself."
+            )
+        return BilingualLM(tokenizer, other, MAX_LENGTH)
     labels = labels_of(model)
     if other is not None:
         return BilingualClassification(tokenizer, other, MAX_LENGTH, labels)

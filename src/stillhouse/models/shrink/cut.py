@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ...errors import RecipeError
@@ -86,8 +86,8 @@ def cut(model: PreTrainedModel, what: Cut) -> PreTrainedModel:
         part = part_of(name, tensor.dim(), family)
         for dimension, axis in enumerate(part.axes):
             tensor = _taken(tensor, dimension, axis, part, what, skeleton)
-        tied = model.config.tie_word_embeddings and model.get_output_embeddings() is not None
-        if family.scaled and name.endswith(family.scaled) and tied:
+        scales = bool(model.config.to_dict().get("scale_decoder_outputs")) and model.can_generate()
+        if family.scaled and name.endswith(family.scaled) and scales:
             tensor = tensor * (what.shape.hidden_size / skeleton.shape.hidden_size) ** 0.5
         return tensor.contiguous()
 
@@ -191,6 +191,7 @@ def _remade(
     """
     with torch.random.fork_rng():
         student: Any = type(model)(config)
+    _untie(student, model)
     old = model.state_dict()
     weights = {}
     for name in student.state_dict():
@@ -207,6 +208,17 @@ def _remade(
         parameter.data = parameter.data.to(model.dtype)
     made: PreTrainedModel = student.eval()
     return made
+
+
+def _untie(student: PreTrainedModel, model: PreTrainedModel) -> None:
+    """Give a student's head weights of its own where the old model's has some: T5 1.1's configuration says that they are tied,
+    and its files have both."""
+    ours, theirs = student.get_output_embeddings(), model.get_output_embeddings()
+    if not isinstance(ours, nn.Linear) or not isinstance(theirs, nn.Linear):
+        return
+    apart = theirs.weight is not model.get_input_embeddings().weight
+    if apart and ours.weight is student.get_input_embeddings().weight:
+        ours.weight = nn.Parameter(ours.weight.detach().clone())
 
 
 def known_family(model: PreTrainedModel) -> bool:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .importance import Probe
+from .importance import Probe, mask_at
 
 
 def most_influential(influence: Tensor, keep: int) -> list[int]:
@@ -70,11 +70,13 @@ def removal_costs(layers: nn.ModuleList, probes: Sequence[Probe]) -> Tensor:
 
 @torch.no_grad()
 def most_alike_run(
-    layers: nn.ModuleList, probes: Sequence[Probe], keep: int
+    layers: nn.ModuleList, probes: Sequence[Probe], keep: int, name: str = ""
 ) -> tuple[list[int], list[float]]:
     """(layers without the run of layers that turns the last token least, angle ÷ π of each run by its first layer).
 
     The very last layer always stays: what it does is not like what the others do (Gromov et al., section 4).
+
+    Args: name: the layers' dotted name, which tells an encoder from a decoder.
     """
     run = len(layers) - keep
     if run == 0:
@@ -82,10 +84,10 @@ def most_alike_run(
     states: list[Tensor] = []
     angles = torch.zeros(max(1, len(layers) - run), dtype=torch.float64)
     with _inputs(layers, states):
-        for forward, mask in probes:
+        for forward, masks in probes:
             states.clear()
             forward()
-            last = mask.long().cumsum(1).argmax(1)
+            last = mask_at(name, masks).long().cumsum(1).argmax(1)
             at = [state[torch.arange(len(state)), last].double() for state in states]
             for first in range(len(angles)):
                 cosine = torch.cosine_similarity(at[first], at[first + run], dim=-1).clamp(-1, 1)

@@ -58,7 +58,8 @@ class Family:
     shared_bias: str = ""
     """A table of the first layer that all layers use, by head; then every layer keeps the same heads."""
     scaled: str = ""
-    """The norm before a tied head whose logits are divided by the root of the hidden width; it makes up for another width."""
+    """The norm before a head whose logits are divided by the root of the hidden width, if the configuration says so; it makes up for
+    another width."""
     extra: dict[str, str] = field(default_factory=dict)
     """Fields that must follow another: name -> the field whose value it repeats."""
 
@@ -185,6 +186,7 @@ FAMILIES: dict[str, Family] = {
     "distilbert": _DISTILBERT,
     **dict.fromkeys(("t5", "mt5"), _T5),
     **dict.fromkeys(("bart", "mbart", "whisper"), _BART),
+    "marian": replace(_BART, fixed_width="its positions are waves of that many channels"),
 }
 """`model_type` of a configuration -> its family."""
 

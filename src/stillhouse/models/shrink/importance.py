@@ -23,8 +23,14 @@ from .cut import Cut, Heads, attention_name
 from .families import part_of
 from .skeleton import Shape, Skeleton
 
-Probe = tuple[Callable[[], Tensor], Tensor]
-"""(runs the model on a batch and says its loss, mask [B, T] of the positions that are no padding)."""
+Probe = tuple[Callable[[], Tensor], tuple[Tensor, ...]]
+"""(runs the model on a batch and says its loss, masks [B, T] of the positions that are no padding: of an encoder–decoder the
+decoder's and the encoder's)."""
+
+
+def mask_at(name: str, masks: tuple[Tensor, ...]) -> Tensor:
+    """Of the masks of a `Probe`, that of what the module of this dotted name reads."""
+    return masks[-1 if "encoder" in name.split(".") else 0]
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,8 @@ def measure_importance(
         for name in names
     ]
     try:
-        for run, mask in probes:
-            sums.mask = mask
+        for run, masks in probes:
+            sums.masks = masks
             with torch.set_grad_enabled(sums.by_gradient):
                 sums.end(run())
     finally:
@@ -173,7 +179,7 @@ class _Sums:
 
     def __init__(self, by_gradient: bool) -> None:
         self.by_gradient = by_gradient
-        self.mask = torch.empty(0)
+        self.masks: tuple[Tensor, ...] = ()
         self.channels: dict[str, Tensor] = {}
         """Module -> [channels]: sum of squares (of sizes behind a norm), or of |activation · gradient|."""
         self._turned: dict[str, tuple[float, int]] = {}
@@ -195,7 +201,7 @@ class _Sums:
         before = args[0] if args else kwargs["hidden_states"]
         after = output[0] if isinstance(output, tuple) else output
         cosine = torch.cosine_similarity(before.detach().float(), after.detach().float(), dim=-1)
-        turns = 1.0 - self._counted(cosine.unsqueeze(-1)).double()
+        turns = 1.0 - self._counted(name, cosine.unsqueeze(-1)).double()
         turned, seen = self._turned.get(name, (0.0, 0))
         self._turned[name] = turned + float(turns.sum()), seen + len(turns)
 
@@ -207,7 +213,7 @@ class _Sums:
         if self.by_gradient:
             self._waiting.append((name, values))
         else:
-            self._add(name, size(self._counted(values.float()).double()).sum(0))
+            self._add(name, size(self._counted(name, values.float()).double()).sum(0))
 
     def end(self, loss: Tensor) -> None:
         """After a batch."""
@@ -224,8 +230,9 @@ class _Sums:
     def _add(self, name: str, values: Tensor) -> None:
         self.channels[name] = self.channels.get(name, torch.zeros_like(values, device="cpu")) + values.cpu()
 
-    def _counted(self, values: Tensor) -> Tensor:
-        """[positions, channels] without padding; a sequence of another length (an encoder's) counts whole."""
-        if values.shape[:2] == self.mask.shape:
-            return values[self.mask]
+    def _counted(self, name: str, values: Tensor) -> Tensor:
+        """[positions, channels] without padding; a sequence of another length (what an encoder has heard) counts whole."""
+        mask = mask_at(name, self.masks)
+        if values.shape[:2] == mask.shape:
+            return values[mask]
         return values.flatten(0, -2)

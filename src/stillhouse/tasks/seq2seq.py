@@ -1,0 +1,101 @@
+"""From a source text to a target text with an encoder–decoder: translation, summarisation."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..data.encode import IGNORED, Example, encode_pair
+from ..errors import RecipeError
+from .base import Batch, Layout
+from .causal_lm import CausalLM
+
+
+class Seq2Seq(CausalLM):
+    """Predict the target's tokens, each from the source and the target before it.  What is said at its positions is measured as a
+    causal model's is; the source is read by the encoder, and nothing of it is counted.
+    """
+
+    name = "seq2seq"
+    auto_class = "AutoModelForSeq2SeqLM"
+
+    def verify(self, model: PreTrainedModel) -> None:
+        """As a causal model's head; the decoder must know, too, what it begins with."""
+        kind, config = type(model).__name__, model.config
+        if not config.is_encoder_decoder or not hasattr(model, "prepare_decoder_input_ids_from_labels"):
+            raise RecipeError(f"{kind} is no encoder–decoder that learns from targets; set task: causal_lm.")
+        for name in ("decoder_start_token_id", "pad_token_id"):
+            if config.to_dict().get(name) is None:
+                raise RecipeError(f"{kind}: its config has no {name}, which targets begin with; add it.")
+        super().verify(model)
+
+    def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:
+        """One example a row with a prompt (the source) and a completion (the target)."""
+        examples, dropped = [], []
+        for row in rows:
+            whole = "prompt" in row and "completion" in row
+            made = encode_pair(row, self.tokenizer, self.max_length) if whole else "no prompt and completion"
+            if isinstance(made, str):
+                dropped.append({"where": row["where"], "reason": made})
+            else:
+                examples.append(made)
+        return examples, dropped
+
+    def collate(self, examples: list[Example]) -> Batch:
+        """Sources and targets, each padded on the right to the longest of them."""
+        sources = [example.input_ids[: example.starts[1]] for example in examples]
+        ids, real = _padded(sources, self.tokenizer.pad_token_id or 0)
+        labels, _ = _padded([example.labels[example.starts[1] :] for example in examples], IGNORED)
+        return {
+            "input_ids": ids,
+            "attention_mask": real.long(),
+            "labels": labels,
+            "keys": [example.key for example in examples],
+        }
+
+    def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
+        """The source, and the target one place later behind the token that the model's targets begin with.
+
+        The decoder gets no mask: padding stands behind all that is real, which never looks there.
+        """
+        shifted: Any = model.prepare_decoder_input_ids_from_labels(batch["labels"])
+        return {
+            "input_ids": batch["input_ids"],
+            "attention_mask": batch["attention_mask"],
+            "decoder_input_ids": shifted,
+        }
+
+    def packs(self, model: PreTrainedModel) -> bool:
+        """Never: every target has a source of its own."""
+        return False
+
+    def counted(self, batch: Batch) -> Tensor:
+        """[B, T] over the decoder's positions: whether there is a label."""
+        mask: Tensor = batch["labels"] != IGNORED
+        return mask
+
+    def real(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Of the decoder, and of the encoder."""
+        return self.counted(batch), batch["attention_mask"].bool()
+
+    def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
+        """Not yet: what a student writes would be another target of the same source."""
+        raise RecipeError("rollouts: an encoder–decoder cannot write its own rows here; remove them.")
+
+    def layout(self, batch: Batch) -> Layout:
+        """A counted position is the decoder's token there."""
+        tokens = self.counted(batch)
+        rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1).expand_as(tokens)[tokens]
+        return Layout(tokens, torch.arange(len(rows), device=tokens.device), tokens.long() - 1, rows)
+
+
+def _padded(rows: list[list[int]], filling: int) -> tuple[Tensor, Tensor]:
+    """([B, T] numbers with the filling on the right, [B, T] mask of those that are none of it)."""
+    length = max(len(row) for row in rows)
+    values = torch.full((len(rows), length), filling)
+    for number, row in enumerate(rows):
+        values[number, : len(row)] = torch.tensor(row)
+    real = torch.arange(length) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
+    return values, real

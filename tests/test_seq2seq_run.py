@@ -1,0 +1,227 @@
+"""Whole runs of encoder–decoders: a fine-tuned teacher, a student cut out of it, and a student of the teacher's own targets."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import tiny
+from stillhouse import run
+from stillhouse.data.encode import read_examples
+from stillhouse.errors import RecipeError
+from stillhouse.files import read_jsonl
+from stillhouse.models.load import load_tokenizer
+from stillhouse.recipe import parse_recipe
+from stillhouse.tasks import make_task
+from stillhouse.tasks.writing import greedy
+from typed import Said, hurried, stillhouse
+
+ALONE = """
+import sys, transformers
+sys.modules["stillhouse"] = None
+model = transformers.AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1])
+tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
+made = model.generate(**tokenizer("the old house", return_tensors="pt"), max_new_tokens=6)
+print(type(model).__name__, len(model.encoder.block), len(model.decoder.block), made.shape[0])
+"""
+
+
+def recipe(inputs: Path, **changes: Any) -> dict[str, Any]:
+    """A run of some seconds; its teacher, who knows nothing, and rows are written into `inputs`."""
+    if not (inputs / "teacher").exists():
+        tiny.save_translator(inputs / "teacher", "t5")
+        tiny.translation_file(inputs / "rows.jsonl", 240)
+        prompts = "".join(
+            json.dumps({"prompt": row["prompt"]}) + "\n" for row in tiny.translations(40, seed=9)
+        )
+        (inputs / "prompts.jsonl").write_text(prompts, encoding="utf-8")
+    return {
+        "name": "backwards",
+        "task": "seq2seq",
+        "teacher": {
+            "model": str(inputs / "teacher"), "dtype": "float32",
+            "finetune": {"epochs": 12, "learning_rate": 3e-3, "batch_size": 16},
+        },
+        "student": {"from_teacher": {"layers": 2, "rows": 8}},
+        "data": {"train": {"source": str(inputs / "rows.jsonl")}, "split": 40, "max_length": 16},
+        "label": {"top_k": 16, "batch_size": 16},
+        "train": {"steps": 60, "batch_size": 8, "learning_rate": 2e-3, "precision": "float32"},
+        "evaluate": {
+            "resamples": 200, "speed": False, "answers": {"max_new_tokens": 8, "rows": 8}, "perturb": ["typos"],
+        },
+        "report": {"samples": 2},
+        **changes,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
+    """The recipe, run whole by the command line."""
+    inputs = tmp_path_factory.mktemp("seq2seq")
+    (inputs / "my.yaml").write_text(yaml.safe_dump(recipe(inputs)), encoding="utf-8")
+    with hurried():
+        said = stillhouse("run", inputs / "my.yaml", "--folder", inputs / "run", "--format", "json")
+    assert said.code == 0, said.err
+    return inputs / "run", said
+
+
+def test_an_encoder_decoder_is_distilled_from_rows_to_report(done: tuple[Path, Said]) -> None:
+    folder, _ = done
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert (found["task"], found["metric"]) == ("seq2seq", "bits_per_byte")
+    assert set(found["controls"]) == {"initial", "hard_only"}
+    bits = {
+        name: found[name]["metrics"]["eval"]["bits_per_byte"]["value"] for name in ("teacher", "student")
+    } | {name: one["metrics"]["eval"]["bits_per_byte"]["value"] for name, one in found["controls"].items()}
+    floor = found["floor"]["metrics"]["eval"]["bits_per_byte"]["value"]
+    assert bits["teacher"] < 0.8 * floor, "the teacher learned the task, its end included"
+    assert bits["student"] < bits["initial"]
+    assert found["student"]["parameters"] < found["teacher"]["parameters"]
+    for name in ("teacher", "student"):
+        assert {"chrf", "exact_match", "teacher_kl"} <= set(found[name]["metrics"]["eval"])
+    assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_the_answers_are_targets_of_whole_sources(done: tuple[Path, Said]) -> None:
+    folder, _ = done
+    answers = read_jsonl(folder / "evaluate" / "answers-teacher.jsonl")
+    assert len(answers) == 8
+    for one in answers:
+        assert one["reference"].split() == one["prompt"].split()[::-1]
+        assert len(one["answer"].split()) <= 8
+
+
+def test_the_student_is_an_ordinary_model_without_us(done: tuple[Path, Said]) -> None:
+    folder, _ = done
+    words = [sys.executable, "-c", ALONE, str(folder / "student")]
+    made = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.split() == ["T5ForConditionalGeneration", "2", "2", "1"]
+    card = (folder / "student" / "README.md").read_text(encoding="utf-8")
+    assert "AutoModelForSeq2SeqLM" in card
+
+
+def test_a_student_learns_the_targets_that_its_teacher_writes(
+    done: tuple[Path, Said], tmp_path: Path
+) -> None:
+    """Sequence-level distillation: prompts without targets, the teacher's greedy ones in their place."""
+    teacher = done[0] / "teacher" / "model"
+    values = recipe(
+        tmp_path,
+        teacher={"model": str(teacher), "dtype": "float32"},
+        objective=[{"kind": "hard", "weight": 1.0}],
+    )
+    values["data"] |= {
+        "unlabelled": {"source": str(tmp_path / "prompts.jsonl")},
+        "generate": [{"kind": "answers", "max_new_tokens": 12}],
+    }
+    values["train"] |= {"steps": 4}
+    values["evaluate"] = {"rows": 8, "resamples": 200, "speed": False}
+    with hurried():
+        found = run(parse_recipe(values), tmp_path / "run")
+    assert found["task"] == "seq2seq"
+    task = make_task("seq2seq", load_tokenizer(teacher), 16)
+    model = task.load(teacher)
+    sources = {tuple(task.tokenizer(row["prompt"])["input_ids"]) for row in tiny.translations(40, seed=9)}
+    examples = read_examples(tmp_path / "run" / "prepare" / "train.parquet")
+    written = [one for one in examples if tuple(one.asked) in sources]
+    assert len(written) > 10
+    said = greedy(model, task, [one.asked for one in written], 12)
+    same = [one.input_ids[len(one.asked) :] == own for one, own in zip(written, said, strict=True)]
+    assert sum(same) >= 0.9 * len(same), "a writer may compute in bfloat16, where near ties fall otherwise"
+
+
+# ── what cannot be done yet ─────────────────────────────────────────────────────────────────────────────────────────
+
+ANSWERS = {"kind": "answers"}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"rollouts": {"share": 0.5}, "label": {"online": True}}, "rollouts: an encoder–decoder"),
+    ({"objective": [{"kind": "hidden", "weight": 1.0}], "label": {"online": True}}, "objective: hidden"),
+    ({"objective": [{"kind": "attention", "weight": 1.0}], "label": {"online": True}}, "objective: attention"),
+    ({"objective": [{"kind": "deeper_layers", "weight": 1.0}]}, "objective: deeper_layers"),
+    ({"objective": [{"kind": "cross_tokenizer", "weight": 1.0}], "label": {"online": True}}, "objective: cross_tokenizer"),
+    ({"plan": {"kind": "assistants", "sizes": 1}}, "plan: only for"),
+    ({"teacher.context": "Translate."}, "teacher.context: only for"),
+    ({"teacher.panel": [{"model": "a"}, {"model": "b"}]}, "teacher.panel: only for"),
+    ({"teacher.zero_shot": {"labels": ["a", "b"]}}, "teacher.zero_shot: only for"),
+    ({"student.vocabulary": "data"}, "student.vocabulary: an encoder–decoder"),
+    ({"student": {"from_config": {"config": {"d_ff": 8}, "layers": "teacher"}}}, "student.from_config.layers"),
+    ({"train.rationale_weight": 0.5}, "train.rationale_weight"),
+    ({"data.train.format": "messages"}, "data.train.format: messages"),
+    ({"data.train.sentences": True}, "data.train.sentences"),
+    ({"data.unlabelled": {"source": "more.jsonl"}}, "data.unlabelled: nobody answers"),
+    ({"data.augment": {}}, "data.augment"),
+    ({"data.generate": [{"kind": "paraphrase"}]}, "data.generate: paraphrase is asked for in words"),
+    ({"data.generate": [{**ANSWERS, "temperature": 0.7}]}, "set temperature: 0"),
+    ({"data.generate": [ANSWERS]}, "before teacher.finetune has trained it"),
+    ({"data.writer": {"model": "x"}}, "data.writer: an encoder–decoder"),
+    ({"data.judge": {"model": "x"}}, "data.judge: scores answers"),
+    ({"evaluate.harness": {"tasks": ["hellaswag"]}}, "evaluate.harness: its tasks"),
+    ({"evaluate.memorisation": {}}, "evaluate.memorisation"),
+    ({"evaluate.perturb": ["paraphrase"]}, "evaluate.perturb: paraphrase"),
+    ({"evaluate.baselines": ["majority"]}, "evaluate.baselines: majority"),
+    ({"evaluate.judge": {"api": {"model": "m", "base_url": "http://localhost:1"}}}, "evaluate.judge: compares answers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "said"), REFUSED, ids=[said for _, said in REFUSED])
+def test_what_an_encoder_decoder_cannot_do_yet_is_refused_in_a_sentence(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    values = recipe(tmp_path)
+    for name, value in changes.items():
+        place = values
+        *above, last = name.split(".")
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    with pytest.raises(RecipeError, match=said):
+        parse_recipe(values)
+
+
+def test_an_api_teacher_is_refused(tmp_path: Path) -> None:
+    values = recipe(tmp_path, teacher={"api": {"model": "m", "base_url": "http://localhost:1"}})
+    values["student"] = {"model": str(tmp_path / "teacher")}
+    with pytest.raises(RecipeError, match=r"teacher\.api: answers are learned by causal"):
+        parse_recipe(values)
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "said"),
+    [
+        ("seq2seq", "language", "is a LlamaForCausalLM, which writes no target from a source"),
+        ("causal_lm", "translator", "is an encoder–decoder; set task: seq2seq"),
+    ],
+)
+def test_validate_tells_encoder_decoders_from_causal_models(
+    task: str, model: str, said: str, tmp_path: Path
+) -> None:
+    tiny.save_translator(tmp_path / "translator")
+    tiny.save_language_model(tmp_path / "language")
+    values = recipe(tmp_path, task=task, teacher={"model": str(tmp_path / model)})
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    found = stillhouse("validate", tmp_path / "my.yaml")
+    assert (found.code, said in found.err.replace("\n", " ")) == (2, True), found.err
+
+
+def test_validate_asks_for_a_source_and_a_target(tmp_path: Path) -> None:
+    values = recipe(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"text": "a book"}\n', encoding="utf-8")
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    found = stillhouse("validate", tmp_path / "my.yaml")
+    assert found.code == 3
+    assert "do not look like source and target" in found.err.replace("\n", " ")
+
+
+def test_validate_refuses_a_student_with_other_tokens(tmp_path: Path) -> None:
+    values = recipe(tmp_path)
+    tiny.save_translator(tmp_path / "student")
+    tiny.language_tokenizer().save_pretrained(tmp_path / "student")
+    values["student"] = {"model": str(tmp_path / "student")}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    found = stillhouse("validate", tmp_path / "my.yaml")
+    assert (found.code, "encoder–decoders must share one" in found.err.replace("\n", " ")) == (2, True)
