@@ -234,7 +234,7 @@ _SOURCES = (
     *("teacher.is_local", "teacher.name", "teacher.provider", "teacher.label_words", "teacher.zero_shot"),
     "teacher.takes_bare_rows",
 )
-_LEARNING = ("seed", "task", "train", "data.max_length")
+_LEARNING = ("seed", "task", "train", "data.max_length", "redraws")
 _ORIGIN = tuple(
     f"student.{name}"
     for name in ("cut", "target", "search", "from_config", "model", "sha256", "revision", "dropout")

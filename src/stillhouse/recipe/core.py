@@ -26,7 +26,7 @@ class Recipe(Section):
     """One line, shown by `stillhouse ls` and in the report."""
     seed: NonNegativeInt = 0
     """Order, splits and every random draw follow from it."""
-    task: Literal["causal_lm", "classification"]
+    task: Literal["causal_lm", "classification", "masked_lm"]
     """What the models do."""
     licence: str | None = None
     """Licence of the student (SPDX id), for its model card."""
@@ -92,6 +92,11 @@ class Recipe(Section):
             return None
         found = (term.temperature for term in self.terms if isinstance(term, SoftTerm))
         return next((value for value in found if not isinstance(value, Schedule)), None)
+
+    @property
+    def redraws(self) -> bool:
+        """Whether tokens are hidden anew in each epoch: not where soft targets are kept, for these belong to one masked text."""
+        return self.task == "masked_lm" and self.temperature is None
 
     @property
     def writing_api(self) -> Api | None:

@@ -238,7 +238,7 @@ def _evaluating(recipe: Any, task: Task, held: dict[str, list[Example]], speed: 
     reading = tokens * (speed["teacher_read"] + students * speed["student_read"])
     measuring = positions * (1 + students) * speed["compare"]
     writing = 0.0
-    if task.name != "classification":
+    if task.writes:
         steps = SAMPLE_TOKENS * -(-recipe.report.samples // SLOTS) * TOGETHER
         writing = steps * (speed["teacher_step"] + (1 + int(control)) * speed["student_step"])
     timing = _trying_out(recipe, task, speed) if recipe.evaluate.speed else 0.0
@@ -249,7 +249,7 @@ def _trying_out(recipe: Any, task: Task, speed: dict[str, Any]) -> float:
     """Measuring the speeds and the memory of teacher and student."""
     read = float(speed["teacher_read"] + speed["student_read"])
     sizes = batch_rows(task, recipe.evaluate.speed_batch)
-    if task.name == "classification":
+    if not task.writes:
         rows = REQUESTS + WARM_UP + (FEWEST + 2) * sizes["rows"]
         return 2 * LOADING + 40.0 * rows * read
     length = recipe.data.max_length
@@ -330,7 +330,7 @@ def _learning(
 @torch.inference_mode()
 def _step(model: PreTrainedModel, task: Task) -> float:
     """Seconds for one token more, which costs the reading of all weights; a classifier writes none."""
-    if task.name == "classification":
+    if not task.writes:
         return 0.0
     ids = torch.ones(1, 1, dtype=torch.long, device=device())
     return min(_seconds(lambda: model(input_ids=ids, use_cache=False)) for _ in range(FEWEST))

@@ -148,6 +148,7 @@ def encode_rows(
             known_rows = {row["id"]: row for row in some}
             texts += [(known_rows[example.row], example) for example in examples]
         if name == "train":
+            examples = [task.drawn(example, recipe.seed, 0) for example in examples]
             examples, unsure = _taught(recipe, task, teacher, reader, examples, watch)
             examples += planted(recipe, secrets, task, place, watch)
             refused = [*refused, *unsure]

@@ -14,6 +14,7 @@ from .base import Batch, Layout, Scores, Task, Written, on_device, unwrap
 TASKS = {
     "causal_lm": "stillhouse.tasks.causal_lm:CausalLM",
     "classification": "stillhouse.tasks.classification:Classification",
+    "masked_lm": "stillhouse.tasks.masked_lm:MaskedLM",
 }
 
 
