@@ -31,6 +31,7 @@ from .steps.baselines import prepare_baselines
 from .steps.beyond import beyond
 from .steps.canaries import canary_facts
 from .steps.fetching import fetch_models
+from .steps.heading import with_head
 from .steps.intact import (
     model_fault,
     own_losses,
@@ -95,6 +96,10 @@ def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
             place,
             watch,
         )
+    if recipe.compares_layers_alone:
+        task = prepare.task_of(recipe, facts, place.parent / "prepare")
+        if made := with_head(task, Path(facts["teacher"]["folder"]), recipe.seed, place):
+            return made
     if recipe.teacher.finetune is None:
         return {"folder": facts["teacher"]["folder"], "identity": facts["teacher"]["identity"]}
     task = prepare.task_of(recipe, facts, place.parent / "prepare")
@@ -169,7 +174,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     folders = {
         name: prepare.located(results[stage]["folder"], place)
         for name, stage in names.items()
-        if results[stage]["folder"] is not None
+        if results[stage]["folder"] is not None and "silent" not in results[stage]
     }
     measured = to_measure(recipe, task, results, place, watch)
     evaluation, held = measured.evaluation, measured.held["eval"]
@@ -281,6 +286,7 @@ STAGES = [
             "label",
             "temperature",
             "has_teacher",
+            "compares_layers_alone",
             "has_control",
             "terms",
             "rollouts",
@@ -297,7 +303,7 @@ STAGES = [
         reads=(
             *("seed", "task", "label.batch_size", "data.max_length", "teacher.is_local", "teacher.model"),
             *("teacher.finetune", "teacher.panel", "teacher.pool", "teacher.context"),
-            *("teacher.zero_shot", "teacher.label_words", "teacher.asked_dtype"),
+            *("teacher.zero_shot", "teacher.label_words", "teacher.asked_dtype", "compares_layers_alone"),
         ),
         after=(
             *_TASK,

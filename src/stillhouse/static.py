@@ -32,6 +32,18 @@ TOKENIZERS = {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", 
 OTHER_HEAD = re.compile(
     r"For(SequenceClassification|TokenClassification|QuestionAnswering|MaskedLM|MultipleChoice)$"
 )
+MASKED_HEAD = re.compile(r"(ForMaskedLM|(?<!Electra)ForPreTraining|WithLMHeadModel)$")
+"""Classes whose weights have a head for hidden tokens; ELECTRA's ForPreTraining is a discriminator."""
+AFTER_PADDING = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "roberta-prelayernorm",
+)
+"""Families that count positions from their padding token's id on, so that they have fewer than they have rows for."""
 CLASSIFIER = "SequenceClassification"
 DISK_NEEDED = 2_000_000_000
 """Bytes below which a run is not worth beginning."""
@@ -170,6 +182,9 @@ def _model(role: str, folder: Path, recipe: Recipe) -> None:
             f"{role}.model: {folder} is a {made_for}, which cannot generate text; name a causal language model, or "
             "set task: classification."
         )
+    if recipe.task == "masked_lm":
+        _encoder(role, folder, made_for, recipe)
+        return
     if role == "teacher" and recipe.teacher.zero_shot is not None:
         if OTHER_HEAD.search(made_for):
             raise RecipeError(
@@ -186,6 +201,38 @@ def _model(role: str, folder: Path, recipe: Recipe) -> None:
         raise RecipeError(
             f"{role}.model: {folder} is a {made_for}, whose classifier is not trained yet; "
             + ("add teacher.finetune." if role == "teacher" else "name one that is.")
+        )
+
+
+def _encoder(role: str, folder: Path, made_for: str, recipe: Recipe) -> None:
+    """What a masked language model must be; `made_for` is the class that was saved, if its configuration says so."""
+    if re.search(r"For(CausalLM|ConditionalGeneration)$|LMHeadModel$", made_for):
+        raise RecipeError(
+            f"{role}.model: {folder} is a {made_for}, which reads from left to right; name a masked language model, or set "
+            "task: causal_lm."
+        )
+    headless = bool(made_for) and not MASKED_HEAD.search(made_for)
+    if headless and role != "student" and not (role == "teacher" and recipe.compares_layers_alone):
+        raise RecipeError(
+            f"{role}.model: {folder} is a {made_for}, which has no trained masked-language-model head, so what it said of hidden "
+            "tokens would be random; "
+            + (
+                "use terms about layers alone, such as {kind: relations}, or name one with its head."
+                if role == "teacher"
+                else "name one that has."
+            )
+        )
+    if headless and role == "teacher" and recipe.gate.min_retention is not None:
+        raise RecipeError(
+            f"gate.min_retention: teacher.model, a {made_for}, says nothing of hidden tokens that could be kept; remove the gate."
+        )
+    config = model_config(folder)
+    longest = config.get("max_position_embeddings")
+    if isinstance(longest, int) and str(config.get("model_type")) in AFTER_PADDING:
+        longest -= int(config.get("pad_token_id") or 0) + 1
+    if isinstance(longest, int) and recipe.data.max_length > longest:
+        raise RecipeError(
+            f"data.max_length: {role}.model reads {longest} tokens at most, not {recipe.data.max_length}; set it to {longest} or less."
         )
 
 

@@ -105,6 +105,10 @@ def detect(
         if "text" in columns:
             raise DataError(_absent(where, columns["text"], "text", fields))
         raise DataError(_unknown(where, key, fields, "labelled text", "{text: ..., label: ...}"))
+    if task == "masked_lm":
+        if has("text"):
+            return "text"
+        raise DataError(_unknown(where, key, fields, "plain text", "{text: ...}"))
     mapped = [name for name in ("messages", "prompt", "completion", "text") if name in columns]
     if mapped:
         kind = {"messages": "messages", "text": "text"}.get(mapped[0], "prompt_completion")

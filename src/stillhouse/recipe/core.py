@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from .agreement import faults
 from .api import Api
 from .data import Data
-from .objective import TEACHERLESS, ForwardKL, Hard, Schedule, SoftTerm, Term, living
+from .objective import TEACHERLESS, ForwardKL, Hard, PolicyGradient, Schedule, SoftTerm, Term, living
 from .outputs import Evaluate, Gate, Report
 from .plan import Plan, Tune
 from .rollouts import Rollouts
@@ -92,6 +92,12 @@ class Recipe(Section):
             return None
         found = (term.temperature for term in self.terms if isinstance(term, SoftTerm))
         return next((value for value in found if not isinstance(value, Schedule)), None)
+
+    @property
+    def compares_layers_alone(self) -> bool:
+        """Whether a masked language model's teacher is asked for its layers, and never for what it says."""
+        says = any(isinstance(term, (SoftTerm, PolicyGradient)) for term in self.terms)
+        return self.task == "masked_lm" and self.has_teacher and not says
 
     @property
     def redraws(self) -> bool:

@@ -14,6 +14,8 @@ def crossing_fault(
     """The sentence that says why such a pair cannot learn from each other here, and what to set; None if it can."""
     if task == "classification":
         return classes_fault(objective)
+    if task == "masked_lm":
+        return f"{SAID}, and both say which of the same tokens were hidden; choose a student of its family."
     wrong = next(
         (term.kind for term in objective if not isinstance(term, (*TEACHERLESS, CrossTokenizer))), None
     )

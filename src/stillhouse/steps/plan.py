@@ -160,7 +160,8 @@ def _teacher_speeds(
 ) -> tuple[dict[str, Any], SoftTargets | None]:
     """Seconds a token, and the soft targets of `rows` for the student's turn; the teacher's memory is free after it."""
     found: dict[str, Any] = {}
-    teacher = task.load(base, head_seed=recipe.seed if recipe.teacher.finetune else None).to(device())
+    drawn = recipe.teacher.finetune is not None or recipe.compares_layers_alone
+    teacher = task.load(base, head_seed=recipe.seed if drawn else None).to(device())
     found["teacher_read"] = _per_token(lambda: _read(teacher, task, reading), reading)
     found["teacher_step"] = _step(teacher, task)
     if recipe.teacher.finetune is not None:

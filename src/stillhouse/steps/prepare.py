@@ -141,6 +141,7 @@ def encode_rows(
             [dict(row) for row in some if recipe.teacher.is_local or has_answer(row)]
         )
         if name == "train":
+            examples = [task.drawn(example, recipe.seed, 0) for example in examples]
             secrets = canary_rows(recipe, rows.counts["train"]["format"], task)
             some = [*some, *secrets]
         routed |= _routed(some, examples)
@@ -148,7 +149,6 @@ def encode_rows(
             known_rows = {row["id"]: row for row in some}
             texts += [(known_rows[example.row], example) for example in examples]
         if name == "train":
-            examples = [task.drawn(example, recipe.seed, 0) for example in examples]
             examples, unsure = _taught(recipe, task, teacher, reader, examples, watch)
             examples += planted(recipe, secrets, task, place, watch)
             refused = [*refused, *unsure]

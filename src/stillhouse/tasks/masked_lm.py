@@ -17,6 +17,7 @@ from ..models.load import load_model
 from ..models.sharded import is_sharded
 from ..models.taps import hidden_at_head, language_head, seen_by_wrapper, verify_head
 from .base import Batch, Layout, Scores, unwrap
+from .panel import Panel, is_panel, load_panel
 from .reading import frequency_floor, summed
 
 
@@ -41,6 +42,8 @@ class MaskedLM:
         self, folder: Path, dtype: torch.dtype = torch.float32, head_seed: int | None = None
     ) -> PreTrainedModel:
         """The model in `folder`, in eval mode; an encoder without a head gets one, if `head_seed` says from which seed."""
+        if is_panel(folder):
+            return load_panel(self, folder, dtype)
         model = load_model(folder, self.auto_class, dtype, head_seed)
         self.verify(model)
         return model
@@ -110,6 +113,8 @@ class MaskedLM:
 
     def scores(self, model: nn.Module, batch: Batch) -> Scores:
         """Hidden states at the counted positions only, as the head's last product reads them; that is left to the loss."""
+        if isinstance(model, Panel):
+            return model.scores(self, batch)
         inner = unwrap(model)
         sharded = is_sharded(model)
         with hidden_at_head(inner, sharded) as caught:
