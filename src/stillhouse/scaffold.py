@@ -12,7 +12,12 @@ from .models.described import layer_count
 from .shipped import run_name
 from .sources import known_package
 
-TASKS = {"chat": "causal_lm", "text": "causal_lm", "classification": "classification"}
+TASKS = {
+    "chat": "causal_lm",
+    "text": "causal_lm",
+    "encoder": "masked_lm",
+    "classification": "classification",
+}
 
 TEMPLATE = """\
 # Everything about one run.  Check it:  stillhouse validate {file}
@@ -63,7 +68,7 @@ def write_recipe(
         raise RecipeError(f"{out}: is there already; choose another --out.")
     if student is not None and layers is not None:
         raise RecipeError("give --student or --layers, not both.")
-    classify = task == "classification"
+    classify, writes = task == "classification", TASKS[task] == "causal_lm"
     if not out.absolute().parent.is_dir():
         raise RecipeError(f"{out.parent}: is no folder; make it first.")
     form = _detected(data, TASKS[task])
@@ -80,14 +85,14 @@ def write_recipe(
         student=_student(teacher, student, layers),
         data=_quoted(data),
         detected=f"{form} rows" if form else "JSONL, CSV, Parquet, .txt or a datasets folder",
-        max_length=128 if classify else 512,
+        max_length=512 if writes else 128,
         kept="top_k: 2                   # most probable classes that are kept; the rest is one more"
         if classify
         else "samples: 30                # draws of each position; divergences other than forward_kl need top_k: 64",
-        label_batch=32 if classify else 8,
+        label_batch=8 if writes else 32,
         temperature=2.0 if classify else 1.0,
         epochs=3 if classify else 1,
-        batch=32 if classify else 8,
+        batch=8 if writes else 32,
         rate="1e-4" if classify else "2e-4",
     )
     out.write_text(text, encoding="utf-8")

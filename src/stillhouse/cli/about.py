@@ -37,7 +37,7 @@ def cp(
 
 def init(
     task: Annotated[
-        Literal["chat", "text", "classification"], typer.Option(help="What the student will do.")
+        Literal["chat", "text", "encoder", "classification"], typer.Option(help="What the student will do.")
     ],
     teacher: Annotated[str, typer.Option(help="Hub id, folder, .gguf file or pypi: source.")],
     data: Annotated[str, typer.Option(help="Your rows: a file or folder, or a pypi: or hub: source.")],
