@@ -91,7 +91,7 @@ def write_recipe(
         else "samples: 30                # draws of each position; divergences other than forward_kl need top_k: 64",
         label_batch=8 if writes else 32,
         temperature=2.0 if classify else 1.0,
-        epochs=3 if classify else 1,
+        epochs=1 if writes else 3,
         batch=8 if writes else 32,
         rate="1e-4" if classify else "2e-4",
     )
