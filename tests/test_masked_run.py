@@ -10,6 +10,7 @@ import pytest
 import tiny
 from stillhouse.data.encode import read_examples
 from stillhouse.data.masking import unmasked
+from stillhouse.models.load import load_tokenizer
 from stillhouse.tasks import make_task
 from typed import hurried, stillhouse, write_recipe
 
@@ -25,6 +26,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.save_encoder(place / "bare", head=False)
     tiny.save_language_model(place / "llama", layers=1)
     tiny.save_classifier(place / "classifier", layers=1)
+    (place / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
     return place
 
 
@@ -53,7 +55,7 @@ def test_an_encoder_is_distilled_from_kept_targets_of_one_masked_text(inputs: Pa
     assert "fill-mask" in card
 
     kept = tmp_path / "run" / "prepare"
-    task = make_task("masked_lm", tiny.encoder_tokenizer(), 32)
+    task = make_task("masked_lm", load_tokenizer(inputs / "encoder"), 32)
     train, held = (read_examples(kept / f"{name}.parquet") for name in ("train", "eval"))
     assert [task.drawn(example, 0, 0) for example in train] == train
     assert [task.drawn(example, 0, 0) for example in held] == held
@@ -115,6 +117,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"student.vocabulary": "data"}, "student.vocabulary: is not for task: masked_lm"),
     ({"rollouts": {"share": 0.5}, "label": ONLINE}, "rollouts: only a language model writes"),
     ({"data.unlabelled": {"source": "text.jsonl"}}, "data.unlabelled: task: masked_lm reads plain text"),
+    ({"data.train.source": "chat.jsonl"}, "do not look like text"),
     ({"data.train.format": "messages"}, "data.train.format: messages does not fit task: masked_lm"),
     ({"evaluate.perturb": ["typos"]}, "evaluate.perturb: other tokens are hidden in a changed text"),
     ({"evaluate.answers": {}}, "evaluate.answers: only a language model writes"),
@@ -132,9 +135,9 @@ def test_what_cannot_work_is_refused_in_a_sentence_before_anything_is_loaded(
         place, (*steps, last) = values, path.split(".")
         for step in steps:
             place = place.setdefault(step, {})
-        place[last] = str(inputs / value) if path == "teacher.model" else value
+        place[last] = str(inputs / value) if path in ("teacher.model", "data.train.source") else value
     said = stillhouse("validate", write_recipe(tmp_path / "r.yaml", values))
-    assert said.code == 2, said.out
+    assert said.code == (3 if "data.train.source" in changes else 2), said.out
     assert len(said.err.strip().splitlines()) <= 3
     assert re.search(sentence, " ".join(said.err.split())), said.err
 

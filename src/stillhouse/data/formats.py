@@ -71,6 +71,7 @@ SHAREGPT_ROLES = {**ROLES, "human": "user", "gpt": "assistant"}
 CONTENT = ("text", "pair", "messages", "prompt", "completion", "label")
 MARK = "\n\nAnswer: "
 """What stands between reasons and the answer that follows from them."""
+TEXTS = {"classification": ("labelled text", "{text: ..., label: ...}"), "masked_lm": ("text", "{text: ...}")}
 NEEDS = {
     "text": ("text",),
     "labelled": ("text", "label"),
@@ -99,16 +100,12 @@ def detect(
         wanted = names if answered else set(names) - {"completion", "output"}
         return all(columns.get(name, name) in fields for name in wanted)
 
-    if task == "classification":
+    if task in TEXTS:
         if has("text"):
-            return "labelled"
+            return "labelled" if task == "classification" else "text"
         if "text" in columns:
             raise DataError(_absent(where, columns["text"], "text", fields))
-        raise DataError(_unknown(where, key, fields, "labelled text", "{text: ..., label: ...}"))
-    if task == "masked_lm":
-        if has("text"):
-            return "text"
-        raise DataError(_unknown(where, key, fields, "plain text", "{text: ...}"))
+        raise DataError(_unknown(where, key, fields, *TEXTS[task]))
     mapped = [name for name in ("messages", "prompt", "completion", "text") if name in columns]
     if mapped:
         kind = {"messages": "messages", "text": "text"}.get(mapped[0], "prompt_completion")

@@ -58,8 +58,7 @@ class Distiller(Trainer):
         rollouts: how the student writes some of its rows itself; None if it does not.
         rationale_weight: factor, or a schedule for it, on what every term asks of a rationale's tokens; only the loss knows it,
             not the count.
-        redraw: whether a masked language model's tokens are hidden anew in each epoch; with kept targets they never are, for
-            these belong to one masked text.
+        redraw: whether other tokens are hidden in each epoch; never with kept targets, which belong to one masked text.
         say: told in a line when a damaged checkpoint is passed over, or kept targets are not read ahead.
 
     Loss: Σ weight·nats over the counted positions of a micro-batch ÷ the counted positions of the whole optimiser
@@ -103,16 +102,12 @@ class Distiller(Trainer):
         args._n_gpu = min(
             args.n_gpu, 1
         )  # nn.DataParallel would cut a batch behind the task's back; use torchrun
-        rows: Any = as_examples([] if train_dataset is None else train_dataset, self.task, say)
-        lengths = [len(row.input_ids) for row in rows]
-        if redraw and self.task.redraws and not isinstance(self.teacher, CachedTeacher):
-            rows = EachEpoch(rows, self.task, args.seed)
         with sharded.unheard(args):
             super().__init__(
                 model=model,
                 args=args,
                 data_collator=self.task.collate,
-                train_dataset=rows,
+                train_dataset=as_examples([] if train_dataset is None else train_dataset, self.task, say),
                 eval_dataset=None if eval_dataset is None else as_examples(eval_dataset, self.task, say),
                 processing_class=processing_class,
                 **kwargs,
@@ -126,6 +121,7 @@ class Distiller(Trainer):
         self._say = say
         self._parts: list[Tensor] = []
         self._steps = 0
+        lengths = [len(row.input_ids) for row in self.train_dataset]
         reads_rows = self.rollouts is not None or self.objective.features is not None
         if not reads_rows and can_pack(self.task, model, self.teacher):
             self.data_collator = partial(packed_batch, self.task)
@@ -137,8 +133,8 @@ class Distiller(Trainer):
                 self.data_collator = partial(self._announced, self.data_collator)
         in_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         self._order = SeededOrder(lengths, in_a_step, args.seed)  # the same rows, however a step is divided
-        if isinstance(rows, EachEpoch):
-            rows.order = self._order
+        if redraw and self.task.redraws and not isinstance(self.teacher, CachedTeacher):
+            self.train_dataset = EachEpoch(self.train_dataset, self.task, self._order)
         if isinstance(self.teacher, LocalTeacher):
             self.teacher.model.to(args.device)
         for callback in self._followers():

@@ -50,17 +50,15 @@ class SeededOrder(torch.utils.data.Sampler[int]):
 class EachEpoch(torch.utils.data.Dataset[Example]):
     """Rows of which a task draws something anew in each epoch, such as what is hidden: a function of (seed, epoch, row)."""
 
-    def __init__(self, rows: Sequence[Example], task: Task, seed: int) -> None:
-        self.rows, self.task, self.seed = rows, task, seed
-        self.order: SeededOrder | None = None
-        """Who knows the epoch."""
+    def __init__(self, rows: Sequence[Example], task: Task, order: SeededOrder) -> None:
+        """Args: order: who knows the seed and the epoch."""
+        self.rows, self.task, self.order = rows, task, order
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, number: int) -> Example:
-        assert self.order is not None
-        return self.task.drawn(self.rows[number], self.seed, self.order.epoch)
+        return self.task.drawn(self.rows[number], self.order.seed, self.order.epoch)
 
 
 WINDOW_BATCHES = 32
