@@ -14,7 +14,7 @@ import pytest
 
 import tiny
 from conftest import Finished
-from stillhouse.data.formats import detect
+from stillhouse.data.detect import detect
 from stillhouse.errors import DataError, GateError
 from stillhouse.recipe import parse_recipe
 from stillhouse.steps.finish import check_gate

@@ -9,6 +9,7 @@ from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     BertConfig,
+    BertForMaskedLM,
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
@@ -115,10 +116,8 @@ def save_language_model(
     return folder
 
 
-def save_classifier(
-    folder: Path, layers: int = 3, width: int = 32, labels: tuple[str, ...] = ("bad", "good")
-) -> Path:
-    """A BERT with dropout on, and its WordPiece tokenizer."""
+def encoder_tokenizer() -> PreTrainedTokenizerFast:
+    """WordPiece with BERT's special tokens."""
     inner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -134,6 +133,14 @@ def save_classifier(
         tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
         mask_token="[MASK]", model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )  # fmt: skip
+    return tokenizer
+
+
+def save_classifier(
+    folder: Path, layers: int = 3, width: int = 32, labels: tuple[str, ...] = ("bad", "good")
+) -> Path:
+    """A BERT with dropout on, and its WordPiece tokenizer."""
+    tokenizer = encoder_tokenizer()
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -215,6 +222,25 @@ def translation_file(path: Path, rows: int = 120, seed: int = 5) -> Path:
     return path
 
 
+def save_encoder(folder: Path, layers: int = 4, width: int = 32, head: bool = True) -> Path:
+    """A BERT with its masked-language-model head, or without one, and its tokenizer."""
+    tokenizer = encoder_tokenizer()
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=2 * width,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    model = BertForMaskedLM(config)
+    (model if head else model.bert).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def text_file(path: Path, rows: int = 120, seed: int = 1) -> Path:
     """JSONL with a text of two to nine sentences in each row."""
     lines = sentences(rows * 9, seed)
@@ -261,6 +287,26 @@ def language_recipe(folder: Path, **changes: object) -> dict[str, object]:
         },
         "report": {"samples": 2},
     }
+    return {**recipe, **changes}
+
+
+def masked_recipe(folder: Path, **changes: object) -> dict[str, object]:
+    """The same for an encoder that learns from plain text."""
+    if not (folder / "encoder").exists():
+        save_encoder(folder / "encoder")
+        text_file(folder / "text.jsonl")
+    recipe: dict[str, object] = {
+        "name": "tiny-masked",
+        "task": "masked_lm",
+        "teacher": {"model": str(folder / "encoder"), "dtype": "float32"},
+        "student": {"from_teacher": {"layers": 2, "by": "every_nth"}},
+        "data": {"train": {"source": str(folder / "text.jsonl")}, "split": 20, "max_length": 32},
+        "label": {"top_k": 16, "batch_size": 8},
+        "objective": [{"kind": "forward_kl", "weight": 0.8}, {"kind": "hard", "weight": 0.2}],
+        "train": {"steps": 8, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 3, "precision": "float32"},
+        "evaluate": {"rows": 12, "resamples": 200},
+        "report": {"samples": 2},
+    }  # fmt: skip
     return {**recipe, **changes}
 
 

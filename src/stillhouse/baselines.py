@@ -14,6 +14,7 @@ import torch
 from .cost import size
 from .data.batches import in_order, like_lengths
 from .data.encode import Example
+from .errors import RecipeError
 from .evaluate import Evaluation, texts_of
 from .files import read_jsonl
 from .kept import rows_path, write_rows
@@ -171,6 +172,11 @@ def _read_model(
         model = task.load(folder)
         evaluation.read(called, model)
         return size(folder, model)
+    if task.name == "masked_lm":
+        raise RecipeError(
+            f"{called.replace(PREFIX, 'evaluate.baselines: ')}: its tokenizer is another one, so other tokens would be hidden from "
+            "it; name a model of the teacher's family."
+        )
     messages = _conversations(evaluation, held)
     between = BilingualLM(task.tokenizer, tokenizer, task.max_length, messages)
     model = between.load(folder)

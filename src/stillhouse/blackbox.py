@@ -32,6 +32,7 @@ class BlackBoxEvaluation(Evaluation):
         heard: data set -> the teacher's statistics by name: of a classifier `log_p` [rows, C]; of a language model `nll` and
             `bytes` [rows], or nothing.
         graded: whether a classifier's `log_p` are probabilities, and not just the label that it named.
+        why: nothing can be said of what was kept where the teacher says nothing.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class BlackBoxEvaluation(Evaluation):
         watch: Watch,
         heard: Mapping[str, Mapping[str, Array]],
         graded: bool,
+        why: str = UNKNOWN,
     ) -> None:
         super().__init__(task, sets, index, folder, batch_size, watch)
-        self.heard, self.graded = heard, graded
+        self.heard, self.graded, self.why = heard, graded, why
         self._admit("teacher", {kind: self._teacher_rows(kind) for kind in sets})
 
     def _teacher_rows(self, kind: str) -> Rows:
@@ -86,4 +88,4 @@ class BlackBoxEvaluation(Evaluation):
         metric = self.task.metrics[self.task.headline]
         if set(metric.columns) <= set(self.units["teacher"][kind]):
             return super().retention(kind, floor, resamples, seed)
-        return {"value": None, "low": None, "high": None, "note": UNKNOWN}
+        return {"value": None, "low": None, "high": None, "note": self.why}

@@ -91,7 +91,7 @@ def _kept(rows: list[Example], examples: list[Example], kept: Path) -> Path:
 
 def batch_rows(task: Task, wanted: int | None) -> dict[str, int]:
     """What is timed, as `throughputs` calls it -> rows of a batch: those of the recipe, or as many as tell the speed."""
-    if task.name == "classification":
+    if not task.writes:
         return {"rows": wanted or CLASSIFY_ROWS}
     few = FEWER_ROWS if device().type == "cpu" else PREFILL_ROWS
     return {"prefill": wanted or few, "generate": 1, "generate_batch": wanted or WRITE_ROWS}
@@ -118,7 +118,7 @@ def throughputs(
     found: dict[str, Costs] = {}
     for name, (amount, _) in work.items():
         seconds, energy = took[name].seconds, took[name].joules
-        if tasks[name].name == "classification":
+        if not tasks[name].writes:
             rates = {"rows": _times(amount, _inverse(seconds))}
             joules = None if energy is None else _times(1 / amount, energy)
         else:
@@ -162,7 +162,7 @@ def _batch(
     """(rows or tokens in it, reading them at once)."""
     model.eval()
     sizes = batch_rows(task, wanted)
-    if task.name == "classification":
+    if not task.writes:
         some = filled(examples, sizes["rows"])
         batch = on_device(task.collate(some))
         return len(some), _quiet(lambda: task.scores(model, batch))
@@ -217,9 +217,7 @@ def _main(ask: dict[str, Any]) -> None:
     examples = read_examples(Path(ask["examples"]))
     _, read = _batch(model, task, examples, ask["batch"])
     read()
-    if (
-        task.name != "classification"
-    ):  # the cache of a few tokens adds little, but what makes tokens is loaded
+    if task.writes:  # the cache of a few tokens adds little, but what makes tokens is loaded
         generate(model, task, torch.tensor([examples[0].input_ids[:32]], device=device()), 2)
     print(json.dumps({"peak_memory_bytes": peak_memory()}))
 

@@ -75,7 +75,7 @@ def evidence(
         "groups": {
             kind: gaps
             for kind, rows in of_set.items()
-            if (gaps := _gaps(rows, index[kind], labels, **settings))
+            if (gaps := _gaps(rows, index[kind], labels, headline, **settings))
         },
         "disagreement": list(_disagreement(of_set["eval"]["student"], index["eval"], agreement, **settings)),
         "classes": _classes(of_set["eval"], index["eval"], labels, **settings) if labels else None,
@@ -211,11 +211,11 @@ def _counterfactual(
 # ── groups ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _shares(labels: list[str]) -> list[Share]:
+def _shares(labels: list[str], headline: Metric) -> list[Share]:
     """Between groups of which gaps are looked for."""
     if not labels:
         return [
-            Share("bits_per_byte", "bits per byte", "bits", "bytes", False),
+            Share(headline.name, headline.title, "bits", headline.columns[1], False),
             Share("token_accuracy", "token accuracy", "correct", "tokens", True),
         ]
     rates = range(len(labels)) if len(labels) > 2 else range(1, 2)
@@ -230,7 +230,13 @@ def _shares(labels: list[str]) -> list[Share]:
 
 
 def _gaps(
-    models: dict[str, Rows], index: RowIndex, labels: list[str], *, resamples: int, seed: int
+    models: dict[str, Rows],
+    index: RowIndex,
+    labels: list[str],
+    headline: Metric,
+    *,
+    resamples: int,
+    seed: int,
 ) -> dict[str, Any] | None:
     """Every gap in every column of `evaluate.groups`, and what was too rare to be looked at."""
     if not index.groups:
@@ -242,7 +248,7 @@ def _gaps(
             rare[column] = left_out[:20]
         for group in frequent:
             inside = np.array([value == group for value in values])
-            for share in _shares(labels):
+            for share in _shares(labels, headline):
                 units = {
                     name: index.units(gap_rows(_with_bits(rows), share, inside))
                     for name, rows in models.items()
@@ -254,7 +260,7 @@ def _gaps(
 
 
 def _with_bits(rows: Rows) -> Rows:
-    return rows | {"bits": rows["nll"] / np.log(2.0)} if "bytes" in rows else rows
+    return rows | {"bits": rows["nll"] / np.log(2.0)} if "tokens" in rows else rows
 
 
 # ── classes ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -55,7 +55,7 @@ class Requests:
         """{"what", "batch", "requests", "p50", …, "intervals"}: seconds that so many of 100 requests stay within."""
         found = {f"p{share}": quantile_interval(self.waits, share / 100) for share in PERCENTILES}
         return {
-            "what": "answer" if task.name == "classification" else "first token",
+            "what": "first token" if task.writes else "answer",
             "batch": 1,
             "requests": len(self.waits),
             **{name: each.value for name, each in found.items()},
@@ -114,7 +114,7 @@ def requests(
         for name, model in models.items():
             mine = found[name] if number >= 0 else Requests()
             row = rows[name][max(number, 0) % len(rows[name])]
-            if tasks[name].name == "classification":
+            if not tasks[name].writes:
                 _classify(model, tasks[name], row, mine)
             else:
                 # the second warm-up need not go on: what the first token needs is warm, too
@@ -127,7 +127,7 @@ def requests(
 def _classify(model: PreTrainedModel, task: Task, row: Example, found: Requests) -> None:
     model.eval()
     start = time.perf_counter()
-    task.scores(model, on_device(task.collate([row]))).hidden.argmax(-1).item()
+    task.scores(model, on_device(task.collate([row]))).hidden.cpu()
     found.waits.append(time.perf_counter() - start)
 
 

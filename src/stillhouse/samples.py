@@ -32,7 +32,7 @@ class Writing:
         long_enough = [
             example for example in examples if example.asked or len(example.input_ids) > PROMPT_TOKENS
         ]
-        self.examples = long_enough[:count] if task.name != "classification" else []
+        self.examples = long_enough[:count] if task.writes else []
         self.prompts = [_prompt(example) for example in self.examples]
         self.found: list[dict[str, Any]] = [
             {"prompt": task.tokenizer.decode(prompt)} for prompt in self.prompts

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from .data.formats import detect
+from .data.detect import detect
 from .data.load import read_raw
 from .errors import RecipeError
 from .files import read_json
@@ -16,10 +16,11 @@ TASKS = {
     "chat": "causal_lm",
     "text": "causal_lm",
     "seq2seq": "seq2seq",
+    "encoder": "masked_lm",
     "classification": "classification",
 }
 """What `--task` says -> the recipe's task."""
-LENGTHS = {"classification": 128, "seq2seq": 256}
+LENGTHS = {"classification": 128, "encoder": 128, "seq2seq": 256}
 """`data.max_length`, where it is not that of texts."""
 FINETUNE = {
     "classification": "  finetune: {epochs: 2}      # remove this if the teacher already knows your labels\n",
@@ -82,7 +83,7 @@ def write_recipe(
         raise RecipeError(f"{out}: is there already; choose another --out.")
     if student is not None and layers is not None:
         raise RecipeError("give --student or --layers, not both.")
-    classify = task == "classification"
+    classify, writes = task == "classification", TASKS[task] in ("causal_lm", "seq2seq")
     if not out.absolute().parent.is_dir():
         raise RecipeError(f"{out.parent}: is no folder; make it first.")
     form = _detected(data, TASKS[task])
@@ -102,10 +103,10 @@ def write_recipe(
         kept="top_k: 2                   # most probable classes that are kept; the rest is one more"
         if classify
         else "samples: 30                # draws of each position; divergences other than forward_kl need top_k: 64",
-        label_batch=32 if classify else 8,
+        label_batch=8 if writes else 32,
         temperature=2.0 if classify else 1.0,
-        epochs=3 if classify else 1,
-        batch=32 if classify else 8,
+        epochs=1 if writes else 3,
+        batch=8 if writes else 32,
         rate="1e-4" if classify else "2e-4",
     )
     out.write_text(text, encoding="utf-8")

@@ -31,6 +31,7 @@ from .steps.baselines import prepare_baselines
 from .steps.beyond import beyond
 from .steps.canaries import canary_facts
 from .steps.fetching import fetch_models
+from .steps.heading import with_head
 from .steps.hearing import answers_stamp, panel_stamp
 from .steps.intact import (
     model_fault,
@@ -95,6 +96,10 @@ def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
             place,
             watch,
         )
+    if recipe.compares_layers_alone:
+        task = prepare.task_of(recipe, facts, place.parent / "prepare")
+        if made := with_head(task, Path(facts["teacher"]["folder"]), recipe.seed, place):
+            return made
     if recipe.teacher.finetune is None:
         return {"folder": facts["teacher"]["folder"], "identity": facts["teacher"]["identity"]}
     task = prepare.task_of(recipe, facts, place.parent / "prepare")
@@ -169,7 +174,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     folders = {
         name: prepare.located(results[stage]["folder"], place)
         for name, stage in names.items()
-        if results[stage]["folder"] is not None
+        if results[stage]["folder"] is not None and "silent" not in results[stage]
     }
     measured = to_measure(recipe, task, results, place, watch)
     evaluation, held = measured.evaluation, measured.held["eval"]
@@ -234,7 +239,7 @@ _SOURCES = (
     *("teacher.is_local", "teacher.name", "teacher.provider", "teacher.label_words", "teacher.zero_shot"),
     *("teacher.takes_bare_rows", "teacher.lends", "teacher.labels_field", "teacher.context_column"),
 )
-_LEARNING = ("seed", "task", "train", "data.max_length")
+_LEARNING = ("seed", "task", "train", "data.max_length", "redraws")
 _ORIGIN = tuple(
     f"student.{name}"
     for name in ("cut", "target", "search", "from_config", "model", "sha256", "revision", "dropout")
@@ -281,6 +286,7 @@ STAGES = [
             "label",
             "temperature",
             "has_teacher",
+            "compares_layers_alone",
             "has_control",
             "terms",
             "rollouts",
@@ -298,7 +304,7 @@ STAGES = [
             *("seed", "task", "label.batch_size", "data.max_length", "teacher.is_local", "teacher.model"),
             *("teacher.finetune", "teacher.panel", "teacher.pool", "teacher.context"),
             "teacher.context_column",
-            *("teacher.zero_shot", "teacher.asked_dtype"),
+            *("teacher.zero_shot", "teacher.label_words", "teacher.asked_dtype", "compares_layers_alone"),
         ),
         after=(
             *_TASK,

@@ -11,8 +11,9 @@ from pathlib import Path
 from . import sources
 from .asking.checks import api_checks
 from .data.contexts import context_of
+from .data.detect import detect
 from .data.filters.rules import rules
-from .data.formats import Dropped, Row, canonical, detect, value_of
+from .data.formats import Dropped, Row, canonical, value_of
 from .data.load import read_raw
 from .data.questions import question
 from .data.templates import check_folder, check_judge, prompt_file, prompt_files
@@ -33,6 +34,18 @@ TOKENIZERS = {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", 
 OTHER_HEAD = re.compile(
     r"For(SequenceClassification|TokenClassification|QuestionAnswering|MaskedLM|MultipleChoice)$"
 )
+MASKED_HEAD = re.compile(r"(ForMaskedLM|(?<!Electra)ForPreTraining|WithLMHeadModel)$")
+"""Classes whose weights have a head for hidden tokens; ELECTRA's ForPreTraining is a discriminator."""
+AFTER_PADDING = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "roberta-prelayernorm",
+)
+"""Families that count positions from their padding token's id on, so that they have fewer than they have rows for."""
 CLASSIFIER = "SequenceClassification"
 DISK_NEEDED = 2_000_000_000
 """Bytes below which a run is not worth beginning."""
@@ -183,6 +196,9 @@ def _model(role: str, folder: Path, recipe: Recipe, by_names: bool = False) -> N
             f"{role}.model: {folder} is a {made_for}, which cannot generate text; name a causal language model, or "
             "set task: classification."
         )
+    if recipe.task == "masked_lm":
+        _encoder(role, folder, made_for, recipe)
+        return
     if by_names:
         if OTHER_HEAD.search(made_for):
             raise RecipeError(
@@ -212,6 +228,38 @@ def _head_fault(task: str, folder: Path, made_for: str) -> str | None:
         said = made_for or "model without a decoder of its own"
         return f"{folder} is a {said}, which writes no target from a source; name an encoder–decoder such as T5, BART or Marian."
     return None
+
+
+def _encoder(role: str, folder: Path, made_for: str, recipe: Recipe) -> None:
+    """What a masked language model must be; `made_for` is the class that was saved, if its configuration says so."""
+    if re.search(r"For(CausalLM|ConditionalGeneration)$|LMHeadModel$", made_for):
+        raise RecipeError(
+            f"{role}.model: {folder} is a {made_for}, which reads from left to right; name a masked language model, or set "
+            "task: causal_lm."
+        )
+    headless = bool(made_for) and not MASKED_HEAD.search(made_for)
+    if headless and role != "student" and not (role == "teacher" and recipe.compares_layers_alone):
+        raise RecipeError(
+            f"{role}.model: {folder} is a {made_for}, which has no trained masked-language-model head, so what it said of hidden "
+            "tokens would be random; "
+            + (
+                "use terms about layers alone, such as {kind: relations}, or name one with its head."
+                if role == "teacher"
+                else "name one that has."
+            )
+        )
+    if headless and role == "teacher" and recipe.gate.min_retention is not None:
+        raise RecipeError(
+            f"gate.min_retention: teacher.model, a {made_for}, says nothing of hidden tokens that could be kept; remove the gate."
+        )
+    config = model_config(folder)
+    longest = config.get("max_position_embeddings")
+    if isinstance(longest, int) and str(config.get("model_type")) in AFTER_PADDING:
+        longest -= int(config.get("pad_token_id") or 0) + 1
+    if isinstance(longest, int) and recipe.data.max_length > longest:
+        raise RecipeError(
+            f"data.max_length: {role}.model reads {longest} tokens at most, not {recipe.data.max_length}; set it to {longest} or less."
+        )
 
 
 def _layers(recipe: Recipe) -> None:

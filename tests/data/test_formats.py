@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from stillhouse.data.formats import Dropped, canonical, detect
+from stillhouse.data.detect import detect
+from stillhouse.data.formats import Dropped, canonical
 from stillhouse.data.load import Raw
 from stillhouse.data.sentences import blocks, sentences
 from stillhouse.errors import DataError

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from stillhouse.data.formats import Dropped, canonical, detect
+from stillhouse.data.detect import detect
+from stillhouse.data.formats import Dropped, canonical
 from stillhouse.data.load import Raw
 from stillhouse.data.split import content_key
 

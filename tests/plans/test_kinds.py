@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
 from plans.kitchen import classifier, trained
 from stillhouse.files import hash_path, read_json
-from tiny import labelled_file
+from tiny import labelled_file, masked_recipe
 from typed import hurried, stillhouse, write_recipe
 
 Values = dict[str, Any]
@@ -117,6 +118,42 @@ def test_a_general_student_goes_on_to_each_task_beside_one_that_starts_where_it_
     )
     assert made(folder, "other", "prepare")["sets"]["eval"]["rows"] == 20
     assert made(folder, "general", "prepare")["sets"]["eval"]["rows"] == 30
+    check_table(folder, found)
+
+
+def test_an_encoder_distilled_on_plain_text_goes_on_to_two_classifications(tmp_path: Path) -> None:
+    classify: Values = {
+        "task": "classification",
+        "teacher.finetune": {"epochs": 1, "learning_rate": 1e-3},
+        "label": {"top_k": 2, "batch_size": 16},
+        "objective": [{"kind": "forward_kl"}],
+    }
+    tasks = []
+    for name, seed in (("first", 3), ("second", 7)):
+        rows = labelled_file(tmp_path / f"{name}.csv", rows=80, seed=seed)
+        data = {"train": {"source": str(rows)}, "split": 20, "max_length": 32}
+        tasks.append({"name": name, "set": {**classify, "data": data}})
+    values = masked_recipe(
+        tmp_path,
+        train={"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "precision": "float32"},
+        evaluate={"resamples": 200, "hard_only": False, "speed": False},
+        report={"samples": 0},
+        plan={"kind": "tasks", "tasks": tasks},
+    )
+    folder, names, found = finished(tmp_path, values)
+    assert names == ["general", "first", "first-alone", "second", "second-alone"]
+    assert [row["task"] for row in found["runs"]] == ["masked_lm", *4 * ["classification"]]
+    assert [row["metric"] for row in found["runs"]] == ["bits_per_token", *4 * ["accuracy"]]
+    pairs = [(gap["of"], gap["against"]) for gap in found["comparisons"]]
+    assert pairs == [("first", "first-alone"), ("second", "second-alone")]
+    for name, stage in (("first", "train"), ("first-alone", "initial")):
+        general, own = (
+            load_file(folder / "runs" / run / at / "model" / "model.safetensors")
+            for run, at in (("general", stage), (name, "initial"))
+        )
+        shared = [key for key in general if key.startswith("bert.")]
+        assert len(shared) > 20
+        assert all((general[key] == own[key]).all() for key in shared)
     check_table(folder, found)
 
 

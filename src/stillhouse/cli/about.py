@@ -37,7 +37,8 @@ def cp(
 
 def init(
     task: Annotated[
-        Literal["chat", "text", "seq2seq", "classification"], typer.Option(help="What the student will do.")
+        Literal["chat", "text", "seq2seq", "encoder", "classification"],
+        typer.Option(help="What the student will do."),
     ],
     teacher: Annotated[str, typer.Option(help="Hub id, folder, .gguf file or pypi: source.")],
     data: Annotated[str, typer.Option(help="Your rows: a file or folder, or a pypi: or hub: source.")],

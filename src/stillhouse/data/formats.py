@@ -21,7 +21,7 @@ from typing import Any, TypedDict
 
 from ..errors import DataError
 from ..files import hash_json
-from ..registry import did_you_mean
+from .detect import absent, turns_column
 from .load import Raw
 
 
@@ -73,89 +73,13 @@ SHAREGPT_ROLES = {**ROLES, "human": "user", "gpt": "assistant"}
 CONTENT = ("text", "pair", "messages", "prompt", "completion", "label")
 MARK = "\n\nAnswer: "
 """What stands between reasons and the answer that follows from them."""
-NEEDS = {
-    "text": ("text",),
-    "labelled": ("text", "label"),
-    "messages": ("messages",),
-    "sharegpt": ("messages",),
-    "prompt_completion": ("prompt", "completion"),
-    "alpaca": ("instruction", "output"),
-}
-
-
-def detect(
-    fields: Mapping[str, Any],
-    columns: Mapping[str, str],
-    task: str,
-    where: str = "the data",
-    key: str = "data.train",
-    answered: bool = True,
-) -> str:
-    """The format of a row: what the user mapped decides, then what the columns are called.
-
-    columns: our name -> the file's.  answered: False if a column of answers may be missing.  `where` and `key` (of the recipe) are only for the message.
-    Raises: DataError with the columns found and how to say which is which.
-    """
-
-    def has(*names: str) -> bool:
-        wanted = names if answered else set(names) - {"completion", "output"}
-        return all(columns.get(name, name) in fields for name in wanted)
-
-    if task == "classification":
-        if has("text"):
-            return "labelled"
-        if "text" in columns:
-            raise DataError(_absent(where, columns["text"], "text", fields))
-        raise DataError(_unknown(where, key, fields, "labelled text", "{text: ..., label: ...}"))
-    if task == "seq2seq":
-        if has("prompt", "completion"):
-            return "prompt_completion"
-        raise DataError(_unknown(where, key, fields, "source and target", "{prompt: ..., completion: ...}"))
-    if mapped := [name for name in ("messages", "prompt", "completion", "text") if name in columns]:
-        kind = {"messages": "messages", "text": "text"}.get(mapped[0], "prompt_completion")
-        return _turns(fields, columns) if kind == "messages" else kind
-    if has("messages") or "conversations" in fields:
-        return _turns(fields, columns)
-    if found := next((kind for kind in ("prompt_completion", "alpaca", "text") if has(*NEEDS[kind])), None):
-        return found
-    raise DataError(_unknown(where, key, fields, "a known format", "{text: ...}"))
-
-
-def _turns(fields: Mapping[str, Any], columns: Mapping[str, str]) -> str:
-    """Whether the turns of a conversation are written {role, content} or {from, value}."""
-    turns = fields.get(_turns_column(fields, columns))
-    first = turns[0] if isinstance(turns, list) and turns else None
-    return "sharegpt" if isinstance(first, dict) and "from" in first else "messages"
-
-
-def _turns_column(fields: Mapping[str, Any], columns: Mapping[str, str]) -> str:
-    fallback = "messages" if "messages" in fields or "conversations" not in fields else "conversations"
-    return columns.get("messages", fallback)
-
-
-def _unknown(where: str, key: str, fields: Mapping[str, Any], what: str, example: str) -> str:
-    return (
-        f"{where}: the columns {_listed(fields)} do not look like {what}; "
-        f"say which is which with {key}.columns: {example}."
-    )
-
-
-def _listed(fields: Mapping[str, Any]) -> str:
-    return ", ".join(repr(name) for name in fields) or "(none)"
 
 
 def value_of(raw: Raw, column: str, ours: str) -> Any:
     """The value of `column`, which we call `ours`, or DataError with the columns that there are."""
     if column in raw.fields:
         return raw.fields[column]
-    raise DataError(_absent(raw.where, column, ours, raw.fields))
-
-
-def _absent(where: str, column: str, ours: str, fields: Mapping[str, Any]) -> str:
-    return (
-        f"{where}: there is no column {column!r} for {ours}; the columns are {_listed(fields)}."
-        f"{did_you_mean(column, fields)}"
-    )
+    raise DataError(absent(raw.where, column, ours, raw.fields))
 
 
 def plain(value: str | float | bool) -> str:
@@ -215,7 +139,7 @@ def with_or_without_answer(raw: Raw, format: str, columns: Mapping[str, str]) ->
     if column is not None:
         found = READERS[format](Raw(raw.where, {column: None, **raw.fields}), columns)
     else:
-        found, column = READERS[format](raw, columns), _turns_column(raw.fields, columns)
+        found, column = READERS[format](raw, columns), turns_column(raw.fields, columns)
     if found != "no answer":
         return found
     turns = raw.fields.get(column)
@@ -358,7 +282,7 @@ def _chat(
     raw: Raw, columns: Mapping[str, str], role: str, content: str, roles: Mapping[str, str]
 ) -> Row | str:
     """The turns of a conversation.  One that calls tools is left out: its calls are no text."""
-    column = _turns_column(raw.fields, columns)
+    column = turns_column(raw.fields, columns)
     turns = value_of(raw, column, "messages")
     if turns is None or turns == []:
         return "no answer"

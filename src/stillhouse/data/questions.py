@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from ..errors import DataError
-from .formats import Dropped, Message, Row, canonical, detect, with_id
+from .detect import detect
+from .formats import Dropped, Message, Row, canonical, with_id
 from .load import Raw
 
 PLAIN = ("prompt", "instruction", "text")

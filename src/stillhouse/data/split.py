@@ -18,8 +18,9 @@ from ..recipe.filter import Filter
 from ..registry import did_you_mean
 from .content import content_key
 from .contexts import context_of
+from .detect import detect
 from .filters import choose, sift
-from .formats import Dropped, Row, canonical, detect, plain, value_of, with_id
+from .formats import Dropped, Row, canonical, plain, value_of, with_id
 from .load import Raw, read_raw
 from .questions import question
 from .sentences import MAX_WORDS, MIN_WORDS, blocks, sentences

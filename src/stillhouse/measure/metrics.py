@@ -125,6 +125,11 @@ def bits_per_byte(sums: dict[str, FloatArray]) -> FloatArray:
     return ratio(sums["nll"] / np.log(2.0), sums["bytes"])
 
 
+def bits_per_token(sums: dict[str, FloatArray]) -> FloatArray:
+    """Bits for each counted token; comparable only where the tokens are the same ones."""
+    return ratio(sums["nll"] / np.log(2.0), sums["tokens"])
+
+
 def macro_f1(sums: dict[str, FloatArray]) -> FloatArray:
     """Mean F1 over the classes that occur in the truth or in the predictions, as in scikit-learn."""
     f1 = ratio(2.0 * sums["tp"], sums["pred"] + sums["true"])
@@ -355,6 +360,14 @@ token is the true next one), brier, bin_count, bin_conf and bin_acc [N, 15] (con
 even_acc [N, 15] of `with_merged_bins`, agree (top
 token is the teacher's), top5 (share of the teacher's five likeliest tokens that are the student's), rank (Spearman), kl
 (KL(teacher || student), nats), reverse_kl and, for the floor, unigram_nll (nats)."""
+
+MASKED_METRICS = by_name(
+    Metric("bits_per_token", ("nll", "tokens"), bits_per_token, False, "bits", "bits per hidden token"),
+    Metric("perplexity", ("nll", "tokens"), perplexity, False, "", "pseudo-perplexity"),
+    *(metric for name, metric in LM_METRICS.items() if name not in ("perplexity", "bits_per_byte", "brier")),
+    mean("brier", "brier", "tokens", False, "", "Brier score of the hidden token"),
+)
+"""Columns: those of LM_METRICS but bytes, sums over the hidden tokens of a row."""
 
 CLASSIFICATION_METRICS = by_name(
     mean("accuracy", "correct", "texts", True, "share", "accuracy"),

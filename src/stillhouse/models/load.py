@@ -69,6 +69,25 @@ def load_model(
         replaced; without it that is refused, for a teacher must not say random things.
     Raises: TeacherError in a sentence, whatever the library raised.
     """
+    model, missing = _read(folder, auto_class, dtype, head_seed, **changes)
+    if missing and head_seed is None:
+        names = ", ".join(missing[:3])
+        raise TeacherError(
+            f"{folder}: its weights have no {names}, which a {auto_class} needs; "
+            "it is a model for something else, or an incomplete copy."
+        )
+    return model
+
+
+def missing_weights(folder: Path, auto_class: str) -> list[str]:
+    """Names of what such a model needs and the folder does not have.  Raises: TeacherError as `load_model` does."""
+    return _read(folder, auto_class, torch.float32, 0)[1]
+
+
+def _read(
+    folder: Path, auto_class: str, dtype: torch.dtype, head_seed: int | None, **changes: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """(the model, names of the weights that are drawn)."""
     try:
         with warnings.catch_warnings(), torch.random.fork_rng():
             warnings.simplefilter("ignore")
@@ -85,14 +104,7 @@ def load_model(
             )
     except Exception as error:  # safetensors, tokenizers and torch each raise their own
         raise TeacherError(f"{folder}: no {auto_class} can be loaded from it: {_first(error)}") from error
-    if found["missing_keys"] and head_seed is None:
-        names = ", ".join(sorted(found["missing_keys"])[:3])
-        raise TeacherError(
-            f"{folder}: its weights have no {names}, which a {auto_class} needs; "
-            "it is a model for something else, or an incomplete copy."
-        )
-    loaded: PreTrainedModel = model.eval()
-    return loaded
+    return model.eval(), sorted(found["missing_keys"])
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -113,11 +113,20 @@ def verify_head(model: PreTrainedModel, vocabulary: int) -> None:
     read = tokens_read(model, ids)
     with hidden_at_head(model) as caught:
         model(**read, use_cache=False)
-    plain = language_head(model, vocabulary).logits(caught[-1][0])
+    head = language_head(model, vocabulary)
+    if not caught or head.weight is None or caught[-1].shape[-1] != head.weight.shape[-1]:
+        raise RecipeError(
+            f"{type(model).__name__} makes its logits in a way that is not known here; name a model of another family."
+        )
+    plain = head.logits(caught[-1][0])
     for factor in (1.0, max(1.0, LOUD / float(plain.abs().max().clamp_min(1e-6)))):
         with _at_head(model, factor):
             theirs = model(**read, use_cache=False).logits[0, :, :vocabulary].float()
         ours = language_head(model, vocabulary).logits(caught[-1][0] * factor)
+        if ours.shape != theirs.shape:
+            raise RecipeError(
+                f"{type(model).__name__} makes its logits in a way that is not known here; name a model of another family."
+            )
         if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2 * float(theirs.abs().max())):
             raise RecipeError(
                 f"{type(model).__name__} treats its logits in a way that is not known here (they differ by up to "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .api import api_fault
 from .crossing import apart_fault
+from .masked import masked_faults
 from .objective import (
     NONE_LIVING,
     TEACHERLESS,
@@ -39,6 +40,7 @@ def faults(recipe: "Recipe") -> Iterator[str]:
     if fault := seq2seq_fault(recipe):
         yield fault
     for found in (
+        masked_faults,
         _of_teacher,
         _of_layers,
         _of_rollouts,
@@ -144,8 +146,8 @@ def _of_kept_term(recipe: "Recipe", term: SoftTerm) -> Iterator[str]:
 
 def _of_evaluation(recipe: "Recipe") -> Iterator[str]:
     """Models are asked for what they can do, and judges for what there is."""
-    evaluate, gate, writes = recipe.evaluate, recipe.gate, recipe.task != "classification"
-    if recipe.task == "causal_lm" and recipe.teacher.finetune is not None:
+    evaluate, gate, writes = recipe.evaluate, recipe.gate, recipe.task in ("causal_lm", "seq2seq")
+    if recipe.task in ("causal_lm", "masked_lm") and recipe.teacher.finetune is not None:
         yield "teacher.finetune: only for task: classification and seq2seq"
     if evaluate.answers is not None and not writes:
         yield "evaluate.answers: only a language model writes; remove it"
@@ -156,7 +158,7 @@ def _of_evaluation(recipe: "Recipe") -> Iterator[str]:
     if evaluate.harness is not None and not writes:
         yield "evaluate.harness: its tasks are for language models; remove it"
     names = evaluate.baseline_names
-    if writes and (words := [name for name in names if name in SIMPLE]):
+    if recipe.task != "classification" and (words := [name for name in names if name in SIMPLE]):
         yield f"evaluate.baselines: {words[0]} chooses labels, and a language model has none; name a model"
     if unknown := sorted(set(gate.better_than) - set(names)):
         yield f"gate.better_than: {unknown[0]} is not among evaluate.baselines ({', '.join(names) or 'none'}); add it there"
@@ -199,13 +201,22 @@ def _of_gate(recipe: "Recipe") -> Iterator[str]:
         )
 
 
+FORMATS = {
+    "causal_lm": ("text", "messages", "prompt_completion", "alpaca", "sharegpt"),
+    "classification": ("labelled",),
+    "masked_lm": ("text",),
+    "seq2seq": ("prompt_completion", "alpaca"),
+}
+"""Task -> what its rows may be; a classifier's `text` without labels goes into data.unlabelled."""
+
+
 def _of_formats(recipe: "Recipe") -> Iterator[str]:
-    """A classifier reads labelled rows, and only a classifier does."""
+    """Each task reads rows of its own."""
     data = recipe.data
     named = {"data.train": data.train, "data.eval": data.eval, "data.extra": data.extra}
     named |= {f"evaluate.also[{number}]": also for number, also in enumerate(recipe.evaluate.also)}
     for name, one in named.items():
         if one is None or one.format == "auto":
             continue
-        if (recipe.task == "classification") != (one.format == "labelled"):
+        if one.format not in FORMATS[recipe.task]:
             yield f"{name}.format: {one.format} does not fit task: {recipe.task}; set it to auto"

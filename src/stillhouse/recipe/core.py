@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from .agreement import faults
 from .api import Api
 from .data import Data
-from .objective import TEACHERLESS, ForwardKL, Hard, Schedule, SoftTerm, Term, living
+from .objective import TEACHERLESS, ForwardKL, Hard, PolicyGradient, Schedule, SoftTerm, Term, living
 from .outputs import Evaluate, Gate, Report
 from .plan import Plan, Tune
 from .rollouts import Rollouts
@@ -26,9 +26,9 @@ class Recipe(Section):
     """One line, shown by `stillhouse ls` and in the report."""
     seed: NonNegativeInt = 0
     """Order, splits and every random draw follow from it."""
-    task: Literal["causal_lm", "seq2seq", "classification"]
-    """What the models do: go on with a text or answer; write a target from a source, as encoder–decoders do (translation,
-    summarisation); or choose a label."""
+    task: Literal["causal_lm", "masked_lm", "seq2seq", "classification"]
+    """What the models do: go on with a text or answer; say which words of a text were hidden, as encoders do; write a target from
+    a source, as encoder–decoders do (translation, summarisation); or choose a label."""
     licence: str | None = None
     """Licence of the student (SPDX id), for its model card."""
     teacher: Teacher
@@ -93,6 +93,17 @@ class Recipe(Section):
             return None
         found = (term.temperature for term in self.terms if isinstance(term, SoftTerm))
         return next((value for value in found if not isinstance(value, Schedule)), None)
+
+    @property
+    def compares_layers_alone(self) -> bool:
+        """Whether a masked language model's teacher is asked for its layers, and never for what it says."""
+        says = any(isinstance(term, (SoftTerm, PolicyGradient)) for term in self.terms)
+        return self.task == "masked_lm" and self.has_teacher and not says
+
+    @property
+    def redraws(self) -> bool:
+        """Whether tokens are hidden anew in each epoch: not where soft targets are kept, for these belong to one masked text."""
+        return self.task == "masked_lm" and self.temperature is None
 
     @property
     def writing_api(self) -> Api | None:

@@ -16,6 +16,8 @@ def crossing_fault(
         return classes_fault(objective)
     if task == "seq2seq":
         return f"{SAID}, and encoder–decoders must share one; choose a student of its family."
+    if task == "masked_lm":
+        return f"{SAID}, and both say which of the same tokens were hidden; choose a student of its family."
     wrong = next(
         (term.kind for term in objective if not isinstance(term, (*TEACHERLESS, CrossTokenizer))), None
     )

@@ -12,6 +12,7 @@ from .verdict import failed_claims, verdict
 AUTO_CLASSES = {
     "causal_lm": ("text-generation", "Text generation", "AutoModelForCausalLM"),
     "seq2seq": ("text2text-generation", "Text-to-text generation", "AutoModelForSeq2SeqLM"),
+    "masked_lm": ("fill-mask", "Fill-mask", "AutoModelForMaskedLM"),
     "classification": ("text-classification", "Text classification", "AutoModelForSequenceClassification"),
 }
 """Task -> the hub's pipeline tag, its name, and the class that loads the student."""
@@ -128,6 +129,12 @@ def _loading(results: Results) -> str:
         code += [
             'inputs = tokenizer("A text to be rewritten.", return_tensors="pt")',
             "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0], skip_special_tokens=True))",
+        ]
+    elif results["task"] == "masked_lm":
+        code += [
+            'inputs = tokenizer(f"A {tokenizer.mask_token} film.", return_tensors="pt")',
+            "logits = model(**inputs).logits[inputs.input_ids == tokenizer.mask_token_id]",
+            "print(tokenizer.decode(logits.argmax(-1)))",
         ]
     else:
         code += [

@@ -147,7 +147,7 @@ def _economics(
     prices = recipe.report.prices
     if prices is None:
         return None
-    key = "rows" if recipe.task == "classification" else "generate"
+    key = "generate" if pick(TASKS, recipe.task, "task").writes else "rows"
     teacher, student = ((models[name].get("throughput") or {}).get(key) for name in ("teacher", "student"))
     seconds = sum(stage["seconds"] for stage in stages.values())
     return economics(teacher, student, seconds, **prices.model_dump())
@@ -165,6 +165,7 @@ EVIDENCE = (
 FLOORS = {
     "causal_lm": "who knows only how frequent each token is in the training rows",
     "seq2seq": "who knows only how frequent each token is in the training targets",
+    "masked_lm": "who knows only how frequent each token is in the training rows",
     "classification": "who always says the most frequent label of the training rows",
 }
 

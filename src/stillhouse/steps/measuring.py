@@ -48,6 +48,8 @@ def to_measure(recipe: Any, task: Task, results: Results, place: Path, watch: Wa
     if recipe.teacher.is_local:
         index = {kind: index_of(task, some, held[kind]) for kind, some in sets.items()}
         evaluation = Evaluation(task, sets, index, place, size, watch)
+        if why := results["teacher"].get("silent"):
+            evaluation = BlackBoxEvaluation(task, sets, index, place, size, watch, {}, False, why)
         return Measured(evaluation, held, read_examples(kept / "train.parquet"), main, {})
     sets = {kind: some for kind, some in sets.items() if some}
     sets |= {kind: read_examples(asked / f"{kind}.parquet") for kind in label["sets"]}

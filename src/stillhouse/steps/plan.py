@@ -162,7 +162,8 @@ def _teacher_speeds(
 ) -> tuple[dict[str, Any], SoftTargets | None]:
     """Seconds a token, and the soft targets of `rows` for the student's turn; the teacher's memory is free after it."""
     found: dict[str, Any] = {}
-    teacher = task.load(base, head_seed=recipe.seed if recipe.teacher.finetune else None).to(device())
+    drawn = recipe.teacher.finetune is not None or recipe.compares_layers_alone
+    teacher = task.load(base, head_seed=recipe.seed if drawn else None).to(device())
     found["teacher_read"] = _per_token(lambda: _read(teacher, task, reading), reading)
     found["teacher_step"] = _step(teacher, task)
     if recipe.teacher.finetune is not None:
@@ -243,7 +244,7 @@ def _evaluating(recipe: Any, task: Task, held: dict[str, list[Example]], speed: 
     reading = tokens * (speed["teacher_read"] + students * speed["student_read"])
     measuring = positions * (1 + students) * speed["compare"]
     writing = 0.0
-    if task.name != "classification":
+    if task.writes:
         steps = SAMPLE_TOKENS * -(-recipe.report.samples // SLOTS) * TOGETHER
         writing = steps * (speed["teacher_step"] + (1 + int(control)) * speed["student_step"])
     timing = _trying_out(recipe, task, speed) if recipe.evaluate.speed else 0.0
@@ -254,7 +255,7 @@ def _trying_out(recipe: Any, task: Task, speed: dict[str, Any]) -> float:
     """Measuring the speeds and the memory of teacher and student."""
     read = float(speed["teacher_read"] + speed["student_read"])
     sizes = batch_rows(task, recipe.evaluate.speed_batch)
-    if task.name == "classification":
+    if not task.writes:
         rows = REQUESTS + WARM_UP + (FEWEST + 2) * sizes["rows"]
         return 2 * LOADING + 40.0 * rows * read
     length = recipe.data.max_length
@@ -338,7 +339,7 @@ def _learning(
 @torch.inference_mode()
 def _step(model: PreTrainedModel, task: Task) -> float:
     """Seconds for one token more, which costs the reading of all weights; a classifier writes none."""
-    if task.name == "classification":
+    if not task.writes:
         return 0.0
     ids = torch.ones(1, 1, dtype=torch.long, device=device())
     return min(_seconds(lambda: model(**tokens_read(model, ids), use_cache=False)) for _ in range(FEWEST))

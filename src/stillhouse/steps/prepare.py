@@ -158,6 +158,7 @@ def encode_rows(
             [dict(row) for row in some if recipe.teacher.is_local or has_answer(row)]
         )
         if name == "train":
+            examples = [task.drawn(example, recipe.seed, 0) for example in examples]
             secrets = canary_rows(recipe, rows.counts["train"]["format"], task)
             some = [*some, *secrets]
         routed |= _routed(some, examples)

@@ -88,6 +88,7 @@ def train_student(
     return _fit(
         recipe.train, steps, training_seed(recipe), objective, teacher, task, student, examples, facts,
         inside or place, watch, rollouts=rollouts, forms=forms_of(recipe.student), chosen=chosen, looked_at=looked_at,
+        redraw=recipe.redraws,
     )  # fmt: skip
 
 
@@ -134,6 +135,7 @@ def _fit(
     forms: Sequence[Form] = (),
     chosen: Chosen | None = None,
     looked_at: list[Example] | None = None,
+    redraw: bool = True,
 ) -> Path:
     """Train from `start` until `steps`, or until `chosen` rows tell no gain, from the newest sound checkpoint in `place` on; all
     processes of a run together, of which rank 0 alone writes.
@@ -171,6 +173,7 @@ def _fit(
         task=task,
         rollouts=rollouts,
         rationale_weight=train.rationale_weight,
+        redraw=redraw,
         callbacks=[*(one for form in forms if (one := form.callback()) is not None), *stopping, curves],
         say=watch.note,
     )

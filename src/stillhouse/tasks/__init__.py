@@ -15,6 +15,7 @@ TASKS = {
     "causal_lm": "stillhouse.tasks.causal_lm:CausalLM",
     "seq2seq": "stillhouse.tasks.seq2seq:Seq2Seq",
     "classification": "stillhouse.tasks.classification:Classification",
+    "masked_lm": "stillhouse.tasks.masked_lm:MaskedLM",
 }
 
 

@@ -82,6 +82,10 @@ class Task(Protocol):
     """The metric that retention is about."""
     unit: str
     """What throughput counts."""
+    writes: bool
+    """Whether its models write text."""
+    redraws: bool
+    """Whether an example may be read differently in each epoch; see `drawn`."""
     tokenizer: PreTrainedTokenizerBase
     labels: list[str]
     max_length: int
@@ -101,6 +105,10 @@ class Task(Protocol):
 
     def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:
         """Rows -> (examples, rows dropped with "where" and "reason")."""
+        ...
+
+    def drawn(self, example: Example, seed: int, epoch: int) -> Example:
+        """The example as it is read in that epoch: itself, unless the task draws something of it, as a mask is drawn."""
         ...
 
     def collate(self, examples: list[Example]) -> Batch:

@@ -1,6 +1,5 @@
 """Causal language modelling: plain text, chat, prompts with completions."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,14 +12,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.encode import IGNORED, Example, encode_chat, encode_completion, encode_text
 from ..data.packing import packed
-from ..losses.fused import chunks
 from ..measure import LM_METRICS
 from ..models.load import load_model
 from ..models.sharded import is_sharded
 from ..models.taps import hidden_at_head, language_head, seen_by_wrapper, verify_head
 from .base import Batch, Layout, Scores, unwrap
 from .panel import Panel, is_panel, load_panel
-from .reading import RowSums, readings
+from .reading import frequency_floor, summed
 
 
 class CausalLM:
@@ -31,6 +29,8 @@ class CausalLM:
     metrics = LM_METRICS
     headline = "bits_per_byte"
     unit = "tokens/s"
+    writes = True
+    redraws = False
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: list[str]) -> None:
         self.tokenizer, self.max_length, self.labels = tokenizer, max_length, labels
@@ -67,6 +67,10 @@ class CausalLM:
             else:
                 examples.append(made)
         return examples, dropped
+
+    def drawn(self, example: Example, seed: int, epoch: int) -> Example:
+        """The same in every epoch."""
+        return example
 
     def collate(self, examples: list[Example]) -> Batch:
         """Pad on the right.  No attention mask is passed: under causal attention nothing real looks at the padding.
@@ -182,38 +186,20 @@ class CausalLM:
         """Those of one model; see `side_by_side`."""
         return self.side_by_side([mine], None if teacher is mine else teacher, examples)[0]
 
-    @torch.no_grad()
     def side_by_side(
         self, models: Sequence[Scores], teacher: Scores | None, examples: list[Example]
     ) -> list[dict[str, Tensor]]:
-        """The columns of LM_METRICS of each, summed over each example's positions, chunk by chunk; see `readings`."""
-        first = models[0]
-        sums = [RowSums(first.rows, len(examples)) for _ in models]
-        for piece in chunks(first.hidden.shape[0], self.outcomes, first.hidden.device):
-            logits = [one.head.logits(one.hidden[piece]) for one in models]
-            knows = None
-            if teacher is not None:
-                among = [mine for one, mine in zip(models, logits, strict=True) if one is teacher]
-                knows = among[0] if among else teacher.head.logits(teacher.hidden[piece])
-            for mine, found in zip(sums, readings(logits, knows, first.labels[piece]), strict=True):
-                mine.add(piece, found)
+        """The columns of LM_METRICS of each, summed over each example's positions; see `readings`."""
         sizes = torch.tensor([float(example.bytes) for example in examples], dtype=torch.float64)
-        return [mine.columns() | {"bytes": sizes} for mine in sums]
+        return [
+            columns | {"bytes": sizes} for columns in summed(models, teacher, self.outcomes, len(examples))
+        ]
 
     def floor(self, train: list[Example], evaluated: list[Example]) -> dict[str, Any]:
         """Who only knows how frequent each counted token is in the training rows (with one more of each)."""
         counts = Counter(label for example in train for label in example.labels[1:] if label != IGNORED)
-        size = sum(counts.values()) + self.outcomes
-        nll, correct, tokens = [], [], []
-        favourite = counts.most_common(1)[0][0] if counts else 0
-        for example in evaluated:
-            counted = [label for label in example.labels[1:] if label != IGNORED]
-            nll.append(sum(math.log(size / (counts[token] + 1)) for token in counted))
-            correct.append(sum(token == favourite for token in counted))
-            tokens.append(len(counted))
-        sizes = [float(example.bytes) for example in evaluated]
-        columns = {"nll": nll, "correct": correct, "tokens": tokens, "bytes": sizes}
-        return {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
+        sizes = np.asarray([float(example.bytes) for example in evaluated])
+        return frequency_floor(counts, self.outcomes, evaluated) | {"bytes": sizes}
 
 
 def _positions(example: Example, length: int) -> Tensor:

@@ -28,6 +28,8 @@ class Classification:
     metrics = CLASSIFICATION_METRICS
     headline = "accuracy"
     unit = "rows/s"
+    writes = False
+    redraws = False
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: list[str]) -> None:
         self.tokenizer, self.max_length, self.labels = tokenizer, max_length, labels
@@ -79,6 +81,10 @@ class Classification:
             else:
                 kept.append(row)
         return list(encode_labelled(kept, self.tokenizer, self.max_length, self.labels)), dropped
+
+    def drawn(self, example: Example, seed: int, epoch: int) -> Example:
+        """The same in every epoch."""
+        return example
 
     def collate(self, examples: list[Example]) -> Batch:
         """Pad to the longest row of the batch."""

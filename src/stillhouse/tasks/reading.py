@@ -5,15 +5,20 @@ statistics need, and are made for a few rows at a time, which stay in a processo
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.encode import IGNORED, Example
+from ..losses.fused import chunks
 from ..losses.rows import few_rows, likeliest, shares_of
 from ..measure import ECE_BINS, FINE_BINS, TEMPERATURES
+from .base import Scores
 
 TOP, RANKED = 5, 10
 """Tokens of the teacher's that `top5` and `rank` look at."""
@@ -254,3 +259,37 @@ def wider_bins(sums: dict[str, Tensor]) -> dict[str, Tensor]:
         f"bin_{name}": sums[f"fine_{name}"].view(-1, ECE_BINS, FINE_BINS // ECE_BINS).sum(-1)
         for name in ("count", "conf", "acc")
     }
+
+
+@torch.no_grad()
+def summed(
+    models: Sequence[Scores], teacher: Scores | None, outcomes: int, rows: int
+) -> list[dict[str, Tensor]]:
+    """The readings of each model beside the teacher, summed over the positions of each of `rows` rows, chunk by chunk.
+
+    Args: outcomes: V; see `Task.side_by_side` for the rest.
+    """
+    first = models[0]
+    sums = [RowSums(first.rows, rows) for _ in models]
+    for piece in chunks(first.hidden.shape[0], outcomes, first.hidden.device):
+        logits = [one.head.logits(one.hidden[piece]) for one in models]
+        knows = None
+        if teacher is not None:
+            among = [mine for one, mine in zip(models, logits, strict=True) if one is teacher]
+            knows = among[0] if among else teacher.head.logits(teacher.hidden[piece])
+        for mine, found in zip(sums, readings(logits, knows, first.labels[piece]), strict=True):
+            mine.add(piece, found)
+    return [mine.columns() for mine in sums]
+
+
+def frequency_floor(counts: Mapping[int, int], outcomes: int, evaluated: Sequence[Example]) -> dict[str, Any]:
+    """nll, correct and tokens of who only knows how frequent each of V tokens is, with one more of each."""
+    size = sum(counts.values()) + outcomes
+    favourite = max(counts, key=lambda token: counts[token], default=0)
+    known = [[label for label in example.labels[1:] if label != IGNORED] for example in evaluated]
+    columns = {
+        "nll": [sum(math.log(size / (counts.get(token, 0) + 1)) for token in tokens) for tokens in known],
+        "correct": [sum(token == favourite for token in tokens) for tokens in known],
+        "tokens": [len(tokens) for tokens in known],
+    }
+    return {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}

@@ -35,7 +35,7 @@ from .beside import Beside, forget, tend
 from .callbacks import Adapting, Companion, Following, Randomness
 from .given import refuse_other_tokens, refuse_shared, task_of, teacher_of
 from .objective import Layers, Objective
-from .order import SeededOrder
+from .order import EachEpoch, SeededOrder
 from .packing import can_pack, packed_batch
 from .rollouts import Writing, judged
 
@@ -58,6 +58,7 @@ class Distiller(Trainer):
         rollouts: how the student writes some of its rows itself; None if it does not.
         rationale_weight: factor, or a schedule for it, on what every term asks of a rationale's tokens; only the loss knows it,
             not the count.
+        redraw: whether other tokens are hidden in each epoch; never with kept targets, which belong to one masked text.
         say: told in a line when a damaged checkpoint is passed over, or kept targets are not read ahead.
 
     Loss: Σ weight·nats over the counted positions of a micro-batch ÷ the counted positions of the whole optimiser
@@ -76,6 +77,7 @@ class Distiller(Trainer):
         task: Task | None = None,
         rollouts: Rollouts | None = None,
         rationale_weight: float | Schedule = 1.0,
+        redraw: bool = True,
         say: Callable[[str], None] = print,
         **kwargs: Any,
     ) -> None:
@@ -131,6 +133,8 @@ class Distiller(Trainer):
                 self.data_collator = partial(self._announced, self.data_collator)
         in_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         self._order = SeededOrder(lengths, in_a_step, args.seed)  # the same rows, however a step is divided
+        if redraw and self.task.redraws and not isinstance(self.teacher, CachedTeacher):
+            self.train_dataset: Any = EachEpoch(self.train_dataset, self.task, self._order)
         if isinstance(self.teacher, LocalTeacher):
             self.teacher.model.to(args.device)
         for callback in self._followers():

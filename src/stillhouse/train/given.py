@@ -46,6 +46,12 @@ def task_of(model: PreTrainedModel, tokenizer: Any, teacher: Any) -> Task:
     if tokenizer is None:
         raise RecipeError("Distiller: processing_class must be the tokenizer of student and teacher.")
     other = teacher.tokenizer if isinstance(teacher, Foreign) else None
+    if type(model).__name__.endswith("ForMaskedLM"):
+        if other is not None:
+            raise RecipeError(
+                "Distiller: a masked language model and its teacher read the same tokens; give a teacher with this tokenizer."
+            )
+        return make_task("masked_lm", tokenizer)
     if model.get_output_embeddings() is not None:
         kind = "seq2seq" if model.config.is_encoder_decoder else "causal_lm"
         if other is None:

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.encode import Example
 from ..seeds import draw_seed
+from ..tasks import Task
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -43,6 +45,20 @@ class SeededOrder(torch.utils.data.Sampler[int]):
         batches = np.concatenate(alike or [order[:0]]).reshape(-1, self.batch_size)
         drawn = batches[generator.permutation(len(batches))].ravel()
         return np.concatenate([drawn, order[whole:]])
+
+
+class EachEpoch(torch.utils.data.Dataset[Example]):
+    """Rows of which a task draws something anew in each epoch, such as what is hidden: a function of (seed, epoch, row)."""
+
+    def __init__(self, rows: Sequence[Example], task: Task, order: SeededOrder) -> None:
+        """Args: order: who knows the seed and the epoch."""
+        self.rows, self.task, self.order = rows, task, order
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Example:
+        return self.task.drawn(self.rows[number], self.order.seed, self.order.epoch)
 
 
 WINDOW_BATCHES = 32

@@ -1,0 +1,33 @@
+"""What `task: masked_lm` cannot do, and what it does not need."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from .objective import CrossTokenizer, DeeperLayers, PolicyGradient
+
+
+def masked_faults(recipe: Any) -> Iterator[str]:
+    """Why a masked language model cannot learn so, one sentence each; nothing for other tasks."""
+    if recipe.task != "masked_lm":
+        return
+    teacher, data, evaluate = recipe.teacher, recipe.data, recipe.evaluate
+    if teacher.api is not None:
+        yield "teacher.api: says nothing about hidden tokens; name a masked language model in teacher.model"
+    for term in recipe.terms:
+        if isinstance(term, (CrossTokenizer, DeeperLayers, PolicyGradient)):
+            yield (
+                f"objective: {term.kind} is for what is read from left to right, and task: masked_lm is not; use forward_kl, or "
+                "terms about layers such as relations"
+            )
+    if teacher.pool is not None and teacher.pool.by == "column" and recipe.redraws:
+        yield (
+            "teacher.pool: by: column knows a row by its hidden tokens, which are others in each epoch here; set label.online: false"
+        )
+    if recipe.student.vocabulary is not None:
+        yield "student.vocabulary: is not for task: masked_lm, which says any token at random; trim in a later run"
+    for name in ("unlabelled", "generate", "writer", "judge", "augment"):
+        if getattr(data, name):
+            yield f"data.{name}: task: masked_lm reads plain text as it is; remove it, or put more text into data.extra"
+    for name in ("perturb", "swap"):
+        if getattr(evaluate, name):
+            yield f"evaluate.{name}: other tokens are hidden in a changed text, so nothing can be compared; remove it"
