@@ -1,6 +1,5 @@
 """What can be said of a recipe without loading a model: files, columns, tokenizers, licences, disk.  Under 2 seconds."""
 
-import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -17,8 +16,9 @@ from .data.formats import Dropped, Row, canonical, value_of
 from .data.load import read_raw
 from .data.questions import question
 from .data.templates import check_folder, check_judge, prompt_file, prompt_files
-from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
-from .models.described import cut_short, json_in, layer_count, model_config, skeleton_in
+from .errors import DataError, MissingExtra, RecipeError, ResourceError
+from .models.described import json_in, layer_count, model_config, skeleton_in
+from .models.fitting import check_model
 from .models.shrink.requests import check_layers, check_pace, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
 from .recipe import Baseline, DataSet, DeeperLayers, Recipe, Student, ZeroShot, crossing_fault
@@ -30,23 +30,6 @@ from .sources.terms import of_licence, of_provider, refuse_disallowed
 
 ROWS_READ = 20
 """Of each local data set: enough to know its columns."""
-TOKENIZERS = {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json"}
-OTHER_HEAD = re.compile(
-    r"For(SequenceClassification|TokenClassification|QuestionAnswering|MaskedLM|MultipleChoice)$"
-)
-MASKED_HEAD = re.compile(r"(ForMaskedLM|(?<!Electra)ForPreTraining|WithLMHeadModel)$")
-"""Classes whose weights have a head for hidden tokens; ELECTRA's ForPreTraining is a discriminator."""
-AFTER_PADDING = (
-    "roberta",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "camembert",
-    "mpnet",
-    "longformer",
-    "roberta-prelayernorm",
-)
-"""Families that count positions from their padding token's id on, so that they have fewer than they have rows for."""
-CLASSIFIER = "SequenceClassification"
 DISK_NEEDED = 2_000_000_000
 """Bytes below which a run is not worth beginning."""
 
@@ -59,7 +42,7 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
         if wanted.model is not None:
             said = sources.check(wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model")
             notes += [f"{role}: {note}" for note in said]
-            _model(
+            check_model(
                 role, Path(wanted.model), recipe, role == "teacher" and recipe.teacher.zero_shot is not None
             )
     for field, api in recipe.teacher.apis.items():
@@ -84,7 +67,7 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
         if member.model is not None:
             said = sources.check(member.model, sha256=member.sha256, revision=member.revision, kind="model")
             notes += [f"teacher.panel[{number}]: {note}" for note in said]
-            _model("teacher", Path(member.model), recipe, member.zero_shot is not None)
+            check_model("teacher", Path(member.model), recipe, member.zero_shot is not None)
     _layers(recipe)
     named = {
         "data.train": recipe.data.train,
@@ -136,7 +119,7 @@ def _baselines(recipe: Recipe) -> list[str]:
         if isinstance(one, Baseline):
             said = sources.check(one.model, sha256=one.sha256, revision=one.revision, kind="model")
             notes += [f"evaluate.baselines: {one.name}: {note}" for note in said]
-            _model(f"evaluate.baselines: {one.name}", Path(one.model), recipe)
+            check_model(f"evaluate.baselines: {one.name}", Path(one.model), recipe)
         elif one == "tfidf" and find_spec("sklearn") is None:
             raise MissingExtra(needs("sklearn", "evaluate.baselines: tfidf"))
     return notes
@@ -157,109 +140,6 @@ def harness_task(name: str) -> str:
         if line.startswith("task:"):
             return line.removeprefix("task:").split(" #")[0].strip().strip("\"'")
     raise RecipeError(f"evaluate.harness.tasks: {name} has no line `task: name`; add it.")
-
-
-def _model(role: str, folder: Path, recipe: Recipe, by_names: bool = False) -> None:
-    """What a folder on this disk must hold: a configuration, weights without pickles, a tokenizer, the right head (of a language model
-    for one that labels `by_names`)."""
-    if not folder.is_dir():
-        return
-    names = {path.name for path in folder.iterdir()}
-    if "config.json" not in names:
-        raise RecipeError(
-            f"{role}.model: {folder} has no config.json; name the folder that save_pretrained wrote."
-        )
-    if not any(name.endswith(".safetensors") for name in names):
-        pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
-        found = f"only {pickles[0]}, a pickle, which could run code" if pickles else "none"
-        raise TeacherError(
-            f"{role}.model: {folder} has no *.safetensors weights ({found}); save it again with save_pretrained."
-        )
-    for path in sorted(folder.glob("*.safetensors")):
-        if why := cut_short(path):
-            raise TeacherError(f"{role}.model: {path} is not whole ({why}); copy, download or save it again.")
-    if not names & TOKENIZERS:
-        raise RecipeError(
-            f"{role}.model: {folder} holds no tokenizer (tokenizer.json); save it there with save_pretrained."
-        )
-    if (folder / "tokenizer.json").is_file() and not {"model", "added_tokens"} <= set(
-        json_in(folder / "tokenizer.json")
-    ):
-        raise RecipeError(
-            f"{role}.model: {folder / 'tokenizer.json'} is no tokenizer; save the tokenizer again."
-        )
-    made_for = (model_config(folder).get("architectures") or [""])[0]
-    if fault := _head_fault(recipe.task, folder, made_for):
-        raise RecipeError(f"{role}.model: {fault}")
-    if recipe.task == "causal_lm" and OTHER_HEAD.search(made_for):
-        raise RecipeError(
-            f"{role}.model: {folder} is a {made_for}, which cannot generate text; name a causal language model, or "
-            "set task: classification."
-        )
-    if recipe.task == "masked_lm":
-        _encoder(role, folder, made_for, recipe)
-        return
-    if by_names:
-        if OTHER_HEAD.search(made_for):
-            raise RecipeError(
-                f"teacher.model: {folder} is a {made_for}, which says no words; name a causal language model, or remove "
-                "zero_shot."
-            )
-        return
-    untrained = role != "student" and (role != "teacher" or recipe.teacher.finetune is None)
-    if (
-        recipe.task == "classification"
-        and untrained
-        and "SequenceClassification" not in (made_for or CLASSIFIER)
-    ):
-        raise RecipeError(
-            f"{role}.model: {folder} is a {made_for}, whose classifier is not trained yet; "
-            + ("add teacher.finetune." if role == "teacher" else "name one that is.")
-        )
-
-
-def _head_fault(task: str, folder: Path, made_for: str) -> str | None:
-    """Why a model that its files call `made_for` does not write as the task wants it, in a sentence; None if it does, or its files
-    do not say."""
-    both = bool(model_config(folder).get("is_encoder_decoder"))
-    if task == "causal_lm" and both:
-        return f"{folder} is an encoder–decoder; set task: seq2seq, or name a causal language model."
-    if task == "seq2seq" and (not both or OTHER_HEAD.search(made_for)):
-        said = made_for or "model without a decoder of its own"
-        return f"{folder} is a {said}, which writes no target from a source; name an encoder–decoder such as T5, BART or Marian."
-    return None
-
-
-def _encoder(role: str, folder: Path, made_for: str, recipe: Recipe) -> None:
-    """What a masked language model must be; `made_for` is the class that was saved, if its configuration says so."""
-    if re.search(r"For(CausalLM|ConditionalGeneration)$|LMHeadModel$", made_for):
-        raise RecipeError(
-            f"{role}.model: {folder} is a {made_for}, which reads from left to right; name a masked language model, or set "
-            "task: causal_lm."
-        )
-    headless = bool(made_for) and not MASKED_HEAD.search(made_for)
-    if headless and role != "student" and not (role == "teacher" and recipe.compares_layers_alone):
-        raise RecipeError(
-            f"{role}.model: {folder} is a {made_for}, which has no trained masked-language-model head, so what it said of hidden "
-            "tokens would be random; "
-            + (
-                "use terms about layers alone, such as {kind: relations}, or name one with its head."
-                if role == "teacher"
-                else "name one that has."
-            )
-        )
-    if headless and role == "teacher" and recipe.gate.min_retention is not None:
-        raise RecipeError(
-            f"gate.min_retention: teacher.model, a {made_for}, says nothing of hidden tokens that could be kept; remove the gate."
-        )
-    config = model_config(folder)
-    longest = config.get("max_position_embeddings")
-    if isinstance(longest, int) and str(config.get("model_type")) in AFTER_PADDING:
-        longest -= int(config.get("pad_token_id") or 0) + 1
-    if isinstance(longest, int) and recipe.data.max_length > longest:
-        raise RecipeError(
-            f"data.max_length: {role}.model reads {longest} tokens at most, not {recipe.data.max_length}; set it to {longest} or less."
-        )
 
 
 def _layers(recipe: Recipe) -> None:
