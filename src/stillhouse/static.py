@@ -14,7 +14,7 @@ from .data.filters.rules import rules
 from .data.formats import Dropped, Row, canonical, detect, value_of
 from .data.load import read_raw
 from .data.questions import question
-from .data.templates import check_folder, check_judge, prompt_file, prompt_files
+from .data.templates import check_folder, check_judge, prompt_file, prompt_files, refuse_single
 from .errors import DataError, MissingExtra, RecipeError, ResourceError, TeacherError
 from .models.described import cut_short, json_in, layer_count, model_config, skeleton_in
 from .models.shrink.requests import check_layers, check_pace, fixed_sizes, shapes_within
@@ -271,7 +271,17 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
     )
     labelled = name != "data.unlabelled"
     made = [canonical(raw, form, columns, labelled, answered=answered) for raw in first]
+    if any(not isinstance(row, Dropped) and "pair" in row for row in made):
+        refuse_single(_asked(recipe))
     return [*notes, f"{form} rows; {_seen(made, len(first) < ROWS_READ)}"]
+
+
+def _asked(recipe: Recipe) -> list[tuple[str, str]]:
+    """(where it is from, what it asks) of the recipe's own ways of asking for a label."""
+    zero_shot, api = recipe.teacher.zero_shot, recipe.teacher.api
+    paths = [] if zero_shot is None else zero_shot.prompts
+    found = [(path, Path(path).read_text(encoding="utf-8")) for path in paths]
+    return found if api is None or api.prompt is None else [*found, ("teacher.api.prompt", api.prompt)]
 
 
 def _seen(made: Sequence[Row | Dropped], whole: bool) -> str:

@@ -1,7 +1,7 @@
 """What is asked, and what came of it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -61,11 +61,13 @@ class Request:
     """Id of the row it is asked for."""
     purpose: str
     """Why it is asked: "train", "eval", "paraphrase", …"""
+    place: str = ""
+    """Of the endpoint, where the recipe names another one with a model of the same name; see `place_of`."""
 
     @cached_property
     def key(self) -> str:
-        """Hash of what is asked: equal questions are one question, whoever asks them and wherever the endpoint is."""
-        return hash_json([self.path, self.body])
+        """Hash of what is asked: equal questions to a model are one question, whoever asks them and wherever it has moved."""
+        return hash_json([self.path, self.body, *([self.place] if self.place else [])])
 
     @property
     def size(self) -> int:
@@ -106,6 +108,12 @@ class Answer:
     def usable(self) -> bool:
         """Whether there is a whole text to learn from."""
         return self.status == "answered"
+
+
+def place_of(api: Api, before: Iterable[Api | None]) -> str:
+    """What tells a model from another one of the same name: its endpoint, if the first one that is named before lies elsewhere."""
+    places = [one.base_url for one in before if one is not None and one.model == api.model and one.base_url]
+    return api.base_url or "" if places and places[0] != api.base_url else ""
 
 
 def chat(

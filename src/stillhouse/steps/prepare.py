@@ -179,7 +179,7 @@ def encode_rows(
     if conversations:
         write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
     if models["zero_shot"]:
-        keep_texts(place / TEXTS, texts)
+        keep_texts(place / TEXTS, texts, models["zero_shot"]["prompts"])
     if isinstance(task, BilingualClassification):
         write_examples(place / READINGS, list(task.readings.values()))
     write_jsonl(place / "dropped.jsonl", dropped)
