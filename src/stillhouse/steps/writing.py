@@ -84,8 +84,7 @@ def make_writer(recipe: Any, models: dict[str, Any]) -> Writer | ApiWriter:
     """Who writes: the model that `data.writer` names, or the teacher."""
     if recipe.writing_api is not None:
         own = recipe.data.writer is not None and recipe.data.writer.api is not None
-        before = [recipe.teacher.api] if own else []
-        return ApiWriter(recipe.writing_api, "data.writer.api" if own else "teacher.api", before)
+        return ApiWriter(recipe.writing_api, "data.writer.api" if own else "teacher.api")
     found = models["writer"] or models["teacher"]
     size = recipe.data.writer.batch_size if recipe.data.writer is not None else 16
     dtype = "bfloat16" if models["bfloat16"] else "float32"
@@ -99,7 +98,7 @@ def make_others(recipe: Any, models: dict[str, Any]) -> list[Writer | ApiWriter]
     dtype = "bfloat16" if models["bfloat16"] else "float32"
     size = recipe.data.writer.batch_size
     here = iter(models["others"])
-    before = [recipe.teacher.api, recipe.writing_api]
+    before = [recipe.writing_api]
     made: list[Writer | ApiWriter] = []
     for number, one in enumerate(recipe.data.writer.others):
         if one.api is not None:
