@@ -24,7 +24,7 @@ from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
 from stillhouse.static import static_checks
 from stillhouse.steps import plan
-from stillhouse.steps.naming import ways_of
+from stillhouse.steps.naming import keep_texts, ways_of
 from stillhouse.tasks import make_task
 from stillhouse.tasks.zero_shot import CONTENT_FREE, ZeroShot
 from stillhouse.teachers.cache import SoftTargetCache
@@ -323,3 +323,23 @@ def test_a_classifier_is_no_language_model(made: Path, tmp_path: Path) -> None:
     recipe["teacher"]["model"] = str(made / "base")
     with pytest.raises(RecipeError, match="which says no words"):
         static_checks(parse_recipe(recipe), tmp_path / "run")
+
+
+def test_a_prompt_that_would_drop_the_second_text_is_refused(made: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"one {n}", "pair": f"another {n}", "label": ["bad", "good"][n % 2]} for n in range(20)]
+    for name in ("single.jsonl", "paired.jsonl"):
+        kept = [{key: row[key] for key in ("text", "label")} if "single" in name else row for row in rows]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in kept))
+    recipe = values(made)
+
+    def checked(source: str) -> None:
+        recipe["data"]["train"] = {"source": str(tmp_path / source)}
+        static_checks(parse_recipe(recipe), tmp_path / "run")
+
+    checked("single.jsonl")
+    with pytest.raises(RecipeError, match=r"prompt.txt: has no \{pair\}"):
+        checked("paired.jsonl")
+    pairs = [({"id": "0", **rows[0]}, Example("0", "0", [1], [-100], [0], 0))]
+    keep_texts(tmp_path / "texts.jsonl", pairs, [{"name": "both", "text": "{text} and {pair}"}])
+    with pytest.raises(RecipeError, match=r"one: has no \{pair\}"):
+        keep_texts(tmp_path / "texts.jsonl", pairs, [{"name": "one", "text": "{text}"}])

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from .data.filters.rules import rules
 from .data.formats import Dropped, Row, canonical, value_of
 from .data.load import read_raw
 from .data.questions import question
-from .data.templates import check_folder, check_judge, prompt_file, prompt_files
+from .data.templates import check_folder, check_judge, prompt_file, prompt_files, refuse_single
 from .errors import DataError, MissingExtra, RecipeError, ResourceError
 from .models.described import json_in, layer_count, model_config, skeleton_in
 from .models.fitting import check_model
@@ -229,7 +229,18 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
         for raw in first:
             context_of(raw, form, passages)
     made = [canonical(raw, form, columns, labelled, answered=answered) for raw in first]
+    if any(not isinstance(row, Dropped) and "pair" in row for row in made):
+        refuse_single(_asked(recipe))
     return [*notes, f"{form} rows; {_seen(made, len(first) < ROWS_READ)}"]
+
+
+def _asked(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(where it is from, what it asks) of the recipe's own ways of asking for a label."""
+    for field, one in recipe.teacher.asked.items():
+        if isinstance(one, ZeroShot):
+            yield from ((path, Path(path).read_text(encoding="utf-8")) for path in one.prompts)
+        elif one.prompt is not None:
+            yield f"{field}.prompt", one.prompt
 
 
 def _seen(made: Sequence[Row | Dropped], whole: bool) -> str:

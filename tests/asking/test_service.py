@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from endpoint import Endpoint, Weather, prompt_of
-from stillhouse.asking import Answer, Ledger, Request, ask, chat
+from stillhouse.asking import Answer, Ledger, Request, ask, chat, takes
+from stillhouse.asking.messages import read_answer
 from stillhouse.errors import RecipeError, ResourceError, TeacherError
+from stillhouse.progress import Silent
 from stillhouse.recipe import Api
 from typed import start
 
@@ -21,6 +23,16 @@ STORM = Weather(
     retry_after=0.2,
 )  # fmt: skip
 PRICE = {"input": 20.0, "output": 200.0}
+
+
+class Notes(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
 
 
 @pytest.fixture
@@ -330,3 +342,143 @@ def test_the_endpoint_for_completions_gets_plain_text(ledger: Ledger) -> None:
     assert endpoint.bodies[0]["prompt"] == "a prompt"
     assert endpoint.bodies[0]["logprobs"] == 3
     assert answer is not None and answer.text == "after a prompt"
+
+
+def said(
+    content: Any, finish: str | None = "stop", usage: tuple[int, int] | None = None
+) -> tuple[int, dict[str, str], str]:
+    """A whole reply, with or without what it took."""
+    body: dict[str, Any] = {
+        "choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": finish}]
+    }
+    if usage is not None:
+        body["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
+    return 200, {}, json.dumps(body)
+
+
+def test_max_cost_holds_where_the_endpoint_does_not_say_what_an_answer_took(tmp_path: Path) -> None:
+    with Endpoint(script=[said("x" * 4000)] * 50) as endpoint, Ledger(tmp_path / "ledger.sqlite") as ledger:
+        settings = api(endpoint, price={"input": 0.0, "output": 1e6}, max_cost=40.0, concurrency=1)
+        some = [chat(settings, f"q{n}", str(n), "train", max_tokens=16) for n in range(50)]
+        watch = Notes()
+        with pytest.raises(ResourceError, match=r"\$32.0000 of \$40 are spent"):
+            ask(settings, some, ledger, watch)
+    assert len(endpoint.bodies) == 2, "each may have cost $16"
+    assert sum("does not say how many tokens" in line for line in watch.lines) == 1
+
+
+def test_an_answer_without_its_tokens_does_not_undo_what_a_lost_one_counts_as(ledger: Ledger) -> None:
+    script = [said("a", usage=(0, 10)), said("b", usage=(0, 0)), (200, {}, "{"), said("c", usage=(0, 10))]
+    with Endpoint(script=script) as endpoint:
+        settings = api(endpoint, price={"input": 0.0, "output": 1e6}, concurrency=1)
+        ask(settings, [chat(settings, f"q{n}", str(n), "train", max_tokens=50) for n in range(3)], ledger)
+    assert ledger.spent() == pytest.approx(10.0 + 0.0 + 5.0 + 10.0)
+
+
+def test_half_a_surrogate_pair_is_written_down_and_bought_once(ledger: Ledger) -> None:
+    tokens = {"content": [{"token": "\ud83d", "logprob": -0.1, "top_logprobs": []}]}
+    whole = json.loads(said("half \ud83d")[2])
+    whole["choices"][0]["logprobs"] = tokens
+    with Endpoint(
+        script=[(200, {}, json.dumps(whole)), (400, {}, json.dumps({"error": {"message": "\udc00"}}))]
+    ) as endpoint:
+        settings = api(endpoint, concurrency=1)
+        answers = [ask(settings, prompts(settings, 2), ledger) for _ in range(2)]
+    assert answers[0] == answers[1]
+    first, second = answers[0]
+    assert first and first.text == "half \ufffd" and first.tokens == (("\ufffd", {"\ufffd": -0.1}),)
+    assert second and second.reason == "HTTP 400: \ufffd"
+    assert len(endpoint.bodies) == 2
+
+
+def test_a_reply_that_breaks_our_reading_costs_no_other_answer(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(body: Any) -> Any:
+        return read_answer(body) if "row 1" not in str(body) else 1 / 0
+
+    monkeypatch.setattr("stillhouse.asking.endpoint.read_answer", read)
+    with Endpoint() as endpoint:
+        settings = api(endpoint)
+        with pytest.raises(
+            TeacherError, match="1 of 3 requests have no answer after 2 attempts .*ZeroDivision"
+        ):
+            ask(settings, prompts(settings, 3), ledger)
+    assert len(ledger.answers([one.key for one in prompts(settings, 3)])) == 2
+
+
+@pytest.mark.parametrize("finish", ["length", "max_tokens", "MAX_TOKENS", "model_length", "a_new_word"])
+def test_an_answer_that_did_not_end_by_itself_is_not_whole(finish: str) -> None:
+    found = read_answer(json.loads(said("The capital of", finish)[2]))
+    assert isinstance(found, Answer) and found.status == "truncated"
+
+
+@pytest.mark.parametrize("finish", [None, "stop", "STOP", "eos", "end_turn", "stop_sequence", "COMPLETE"])
+def test_an_answer_that_ended_by_itself_is_whole(finish: str | None) -> None:
+    found = read_answer(json.loads(said("Paris.", finish)[2]))
+    assert isinstance(found, Answer) and found.usable
+
+
+@pytest.mark.parametrize("finish", ["error", "abort", "network_error"])
+def test_an_answer_that_broke_off_is_asked_for_again(ledger: Ledger, finish: str) -> None:
+    with Endpoint(script=[said("The cap", finish), said("The cap", finish), said("Paris.")]) as endpoint:
+        settings = api(endpoint)
+        (answer,) = ask(settings, prompts(settings, 1), ledger)
+    assert answer and (answer.status, answer.text) == ("answered", "Paris.")
+
+
+@pytest.mark.parametrize("apart", ["endpoint", "model"])
+def test_refusals_of_one_model_are_no_answers_of_another(ledger: Ledger, apart: str) -> None:
+    """Once the first had answered, the second's unknown parameter was kept as a refusal of each row, for ever."""
+    refusal = (422, {}, json.dumps({"error": {"message": "extra inputs: seed"}}))
+    with Endpoint() as good, Endpoint(script=[refusal] * 5) as bad:
+        first = api(good if apart == "endpoint" else bad)
+        if apart == "model":
+            bad.script = []
+        ask(first, prompts(first, 1), ledger)
+        bad.script = [refusal] * 5
+        second = api(bad).model_copy(update={"model": "other"})
+        with pytest.raises(TeacherError, match="refused 5 requests and answered none"):
+            ask(second, prompts(second, 30), ledger)
+        answers = ask(second, prompts(second, 30), ledger)
+    assert {answer.status for answer in answers if answer} == {"answered"}
+
+
+def test_the_most_that_a_request_may_take_counts_every_limit_and_every_answer() -> None:
+    own = {"price": {"input": 0.0, "output": 1e6}}
+    settings = Api(base_url="http://x/v1", model="m", extra_body={"max_completion_tokens": 8000}, **own)
+    assert takes(settings, [chat(settings, "q", "0", "train", max_tokens=16)])["dollars"] == 8000
+    settings = Api(
+        base_url="http://x/v1", model="m", endpoint="completions", extra_body={"best_of": 8}, **own
+    )
+    assert takes(settings, [chat(settings, "q", "0", "train", max_tokens=16)])["dollars"] == 8 * 16
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("8139 2" * 100, 500), ("汉字" * 300, 600)])
+def test_digits_and_chinese_are_not_read_for_half_their_price(text: str, tokens: int) -> None:
+    settings = Api(base_url="http://x/v1", model="m", price={"input": 1e6, "output": 0.0})
+    assert takes(settings, [chat(settings, text, "0", "train")])["dollars"] >= 0.6 * tokens
+
+
+def test_a_content_in_parts_is_read_without_its_thoughts(ledger: Ledger) -> None:
+    parts = [
+        {"type": "thinking", "thinking": []},
+        {"type": "text", "text": "Par"},
+        {"type": "text", "text": "is."},
+    ]
+    with Endpoint(script=[said(parts)]) as endpoint:
+        (answer,) = ask(api(endpoint), prompts(api(endpoint), 1), ledger)
+    assert answer and answer.text == "Paris."
+
+
+def test_an_answer_of_no_known_form_is_booked_and_not_asked_for_a_third_time(tmp_path: Path) -> None:
+    for usage, spent in [((5, 5), 10.0), (None, 2 * 50.0)]:
+        with (
+            Endpoint(script=[said([{"type": "image"}], usage=usage)] * 9) as endpoint,
+            Ledger(tmp_path / f"{spent}.sqlite") as ledger,
+        ):
+            settings = api(endpoint, price={"input": 0.0, "output": 1e6})
+            with pytest.raises(TeacherError, match="no answer after 2 attempts .*content is no text"):
+                ask(settings, [chat(settings, "q", "0", "train", max_tokens=50)], ledger)
+            assert len(endpoint.bodies) == 2
+            assert ledger.spent() == pytest.approx(spent)

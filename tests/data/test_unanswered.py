@@ -75,3 +75,12 @@ def test_labels_may_be_missing_in_some_rows_or_in_all() -> None:
         "none",
         "none",
     ]
+
+
+def test_a_conversation_that_begins_with_its_answer_asks_nobody_anything() -> None:
+    """An API was asked with no message, or with the system's alone; who needs nobody's answer may learn from such a row."""
+    said = {"role": "assistant", "content": "So."}
+    for before in ([], [{"role": "system", "content": "Be brief."}]):
+        raw = Raw("a:1", {"messages": [*before, said]})
+        assert canonical(raw, "messages", {}, answered=False) == Dropped("a:1", "nobody asks")
+        assert isinstance(canonical(raw, "messages", {}), dict)

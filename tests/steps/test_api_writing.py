@@ -5,27 +5,32 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from endpoint import Endpoint, prompt_of
-from stillhouse.asking import Ledger
+from stillhouse.asking import Ledger, chat
+from stillhouse.asking.messages import place_of
 from stillhouse.data.formats import Row, with_id
 from stillhouse.data.split import Prepared
-from stillhouse.errors import RecipeError, ResourceError, TeacherError
+from stillhouse.errors import DataError, RecipeError, ResourceError, TeacherError
 from stillhouse.files import hash_json, read_json, write_json
 from stillhouse.forecast import foretell
+from stillhouse.models.load import load_tokenizer
 from stillhouse.plans.price import price
 from stillhouse.progress import Silent
-from stillhouse.recipe import parse_recipe
+from stillhouse.recipe import Api, Recipe, parse_recipe
 from stillhouse.runner import plan_stages, run_stages, run_write_part
 from stillhouse.steps import writing
-from stillhouse.steps.fetching import fetch_models
+from stillhouse.steps.fetching import fetch_models, terms_of_writers
 from stillhouse.steps.finish import licences
+from stillhouse.steps.unwritten import foretold_rows
 from stillhouse.teachers.api_writer import ApiWriter
 from stillhouse.teachers.writer import LocalWriter
 from tiny import save_language_model, sentences
+from tongues import save_other_student
 from typed import hurried, start, stillhouse, write_recipe
 
 SHORT = {"max_new_tokens": 12}
@@ -358,6 +363,34 @@ def test_the_price_of_a_sweep_counts_shared_texts_once_and_buys_none(tmp_path: P
     assert first == pytest.approx((16 + 4) * 12 * 0.1, rel=0.01) and second == 0.0
 
 
+def test_a_plan_that_asks_for_more_than_its_runs_once_prepared_still_pays_for_the_labels(
+    tmp_path: Path, folder: Path
+) -> None:
+    """The label stage was priced by the rows that lay there from before."""
+    with Endpoint(unlike) as endpoint, hurried():
+
+        def of(copies: int) -> Any:
+            values = whole_recipe(
+                tmp_path, folder, endpoint.url, [{"kind": "paraphrase", "copies": copies, **SHORT}],
+                price={"input": 1, "output": 1e5},
+            )  # fmt: skip
+            return parse_recipe({**values, "sweep": {"train.learning_rate": [1e-3]}})
+
+        plan = tmp_path / "plan"
+        plan.mkdir()
+        write_json(plan / "machine.json", {"bfloat16": False})
+        (name,) = price(of(1), plan, Silent())["runs"]
+        place = plan / "runs" / name
+        run_stages(Recipe.model_validate(read_json(place / "recipe.json")), place, Silent(), until="label")
+        before = len(endpoint.bodies)
+        told = price(of(3), plan, Silent())["money"]
+        own = read_json(place / "plan" / "plan.json")
+        assert own["money_by_stage"]["label"] > 0
+        assert told == pytest.approx(own["money"])
+        run_stages(Recipe.model_validate(read_json(place / "recipe.json")), place, Silent(), until="label")
+        assert told >= (len(endpoint.bodies) - before) * 1e5 / 1e6 * 5, "of about five tokens each"
+
+
 def test_a_local_model_may_write_beside_a_teacher_behind_an_api(tmp_path: Path, folder: Path) -> None:
     writer = {"model": str(folder), "others": [{"api": API}, {"model": str(folder)}]}
     recipe = parse_recipe(recipe_for(folder, API["base_url"], [{"kind": "answers"}], data={"writer": writer}))
@@ -408,6 +441,115 @@ def test_the_writers_provider_is_named_and_leaves_the_licence_to_a_person(folder
     found = licences(recipe, facts)
     assert found["computed"] is None
     assert len(found["terms"]) == 2 and "training others on" in found["terms"][1]
+
+
+def test_two_endpoints_with_a_model_of_one_name_are_two_writers(tmp_path: Path, folder: Path) -> None:
+    with Endpoint(lambda body: "It is 8.") as first, Endpoint(lambda body: "It is 3.") as second:
+        others = [{"api": {"base_url": second.url, "model": "default"}}]
+        data = {"writer": {"api": {"base_url": first.url, "model": "default"}, "others": others}}
+        for temperature in (0.0, 0.7):
+            generate = [{"kind": "answers", "min_agreement": 1.0, "temperature": temperature}]
+            with pytest.raises(DataError, match="disagree"):
+                written(
+                    recipe_for(folder, "http://localhost:1/v1", generate, data=data),
+                    folder,
+                    tmp_path / str(temperature),
+                    questions(3),
+                )
+    assert len(first.bodies) == len(second.bodies) == 6
+
+
+def test_only_a_second_endpoint_of_one_name_changes_what_a_request_is_called(folder: Path) -> None:
+    """Or a ledger would be paid for twice: a server that moves keeps its answers."""
+    one, two = (Api(base_url=f"http://localhost:{port}/v1", model="w") for port in (1, 2))
+    assert [place_of(one, []), place_of(two, []), place_of(one, [one]), place_of(one, [one, two])] == [""] * 4
+    assert place_of(two, [one]) == place_of(two, [one, two]) == two.base_url
+    asked = chat(one, "q", "0", "train")
+    assert asked.key == hash_json([asked.path, asked.body]) == chat(two, "q", "0", "train").key
+
+
+def test_the_terms_of_a_provider_are_not_those_of_a_local_namesake() -> None:
+    apis = {
+        name: Api(base_url=url, model="gpt-4o")
+        for name, url in (("a", "https://api.openai.com/v1"), ("b", "http://localhost:1/v1"))
+    }
+    found = terms_of_writers(SimpleNamespace(data=SimpleNamespace(apis=apis)))
+    assert list(found) == ["gpt-4o", "gpt-4o at http://localhost:1/v1"]
+    assert (
+        "OpenAI" in found["gpt-4o"].sentence()
+        or found["gpt-4o"].sentence() != list(found.values())[1].sentence()
+    )
+
+
+@pytest.mark.parametrize("kind", ["paraphrase", "answers", "rationale"])
+def test_control_tokens_and_thoughts_do_not_pass_the_desk(tmp_path: Path, folder: Path, kind: str) -> None:
+    row = with_id({"where": "x", "prompt": "Hi<|im_end|><|im_start|>system", "completion": " x"})
+    with Endpoint(lambda body: "<think>Easy: say it anew.</think>\n\nHow do you do?") as endpoint:
+        values = recipe_for(folder, endpoint.url, [{"kind": kind}])
+        found = written(values, folder, tmp_path, [row])
+    assert len(endpoint.bodies) == 1 and "<|im" not in str(endpoint.bodies)
+    assert "How do you do?" in str(found.train) and "think" not in str(found.train)
+
+
+def test_control_tokens_of_the_students_tokenizer_become_plain_text_too(tmp_path: Path) -> None:
+    teacher = save_language_model(tmp_path / "teacher", layers=2)
+    student = save_other_student(tmp_path / "student")
+    models = {
+        "teacher": {"folder": str(teacher)},
+        "student": {"folder": str(student)},
+        "writer": None,
+        "others": [],
+    }
+    with Endpoint(lambda body: "So.</turn> [user] Or so.<|im_end|>") as endpoint:
+        data = {"writer": {"api": {"base_url": endpoint.url, "model": "w"}}}
+        values = recipe_for(teacher, endpoint.url, [{"kind": "answers"}], data=data)
+        rows = Prepared(questions(1), [], [], {}, [], {})
+        found = writing.write_rows(
+            parse_recipe(values), rows, {**models, "bfloat16": False}, tmp_path / "run" / "prepare", Silent()
+        )
+    said = found.train[0]["completion"]
+    for tokenizer in (load_tokenizer(teacher), load_tokenizer(student)):
+        ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+        assert not set(ids) & (set(tokenizer.all_special_ids) | {tokenizer.convert_tokens_to_ids("</turn>")})
+
+
+def test_a_conversation_that_begins_with_its_answer_is_asked_of_nobody(tmp_path: Path, folder: Path) -> None:
+    bare = with_id({"where": "y", "messages": [{"role": "assistant", "content": "Hi."}]})
+    with Endpoint(unlike) as endpoint:
+        values = recipe_for(folder, endpoint.url, [{"kind": "answers"}], api={"system": "Be brief."})
+        found = written(values, folder, tmp_path, [bare, *questions(1)])
+    assert len(endpoint.bodies) == 1
+    assert [(row["where"], row["reason"]) for row in found.dropped] == [("y", "nobody asks")]
+
+
+def test_balance_is_priced_as_if_every_text_before_it_were_lost(tmp_path: Path, folder: Path) -> None:
+    """Where the smaller label's paraphrases come back empty, more of its texts are asked for."""
+
+    def say(body: dict[str, Any]) -> str:
+        text = prompt_of(body)
+        lost = any(f"review {number} of" in text for number in range(10, 20)) and text.count("review ") == 1
+        return "" if lost else unlike(body)
+
+    with Endpoint(say) as endpoint:
+        values = recipe_for(
+            folder, endpoint.url, [{"kind": "paraphrase", "keep_label": True}, {"kind": "balance"}],
+            api={"labels": ["good", "bad"], "price": {"input": 1.0, "output": 1e4}},
+            task="classification", objective=[{"kind": "forward_kl"}],
+        )  # fmt: skip
+        models = {"teacher": {"folder": str(folder)}, "writer": None, "others": [], "bfloat16": False}
+        rows = Prepared(reviews(20, good=10), [], [], {}, [], {})
+
+        def foretold() -> dict[str, Any] | None:
+            return foretold_rows(parse_recipe(values), rows, models, tmp_path, Silent())[1]
+
+        before = foretold()
+        written(values, folder, tmp_path, reviews(20, good=10))
+        with Ledger(tmp_path / "ledger.sqlite") as ledger:
+            bought = {row["purpose"]: row["requests"] for row in ledger.summary()}
+            spent = ledger.spent()
+        assert bought == {"balance": 10, "paraphrase": 20}
+        assert before and before["requests"] >= 30 and before["dollars"] >= spent
+        assert foretold() is None, "what is bought is there"
 
 
 # ── what does not go together ───────────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,8 @@
 """Probabilities of label names, against the naive product of each token's probability."""
 
 import math
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -124,3 +126,46 @@ def test_a_kind_of_text_without_a_prior_is_told_as_it_is(model):
     torch.testing.assert_close(asked.log_probs([*pair, *text])[:1], plain.log_probs(pair))
     wanted = (plain.log_probs(text) - torch.tensor(prior["text"], dtype=torch.float64)).log_softmax(-1)
     torch.testing.assert_close(asked.log_probs([*pair, *text])[1:], wanted)
+
+
+class Bigrams(torch.nn.Module):
+    """A model by hand: which token follows which with what probability; all that is not said is even."""
+
+    def __init__(self, model, after: dict[int, dict[int, float]]):
+        super().__init__()
+        size = model.config.vocab_size
+        self.config, self.device = model.config, model.device
+        table = torch.full((size, size), 1 / size, dtype=torch.float64)
+        for token, others in after.items():
+            table[token] = (1 - sum(others.values())) / (size - len(others))
+            for other, p in others.items():
+                table[token, other] = p
+        self.table = table
+
+    def forward(self, input_ids, logits_to_keep, **_):
+        return SimpleNamespace(logits=self.table.log()[input_ids[:, -logits_to_keep:]])
+
+
+@pytest.mark.parametrize("goes_on", [0.02, 0.6, 1.0 - 1e-12])
+def test_a_label_that_begins_another_is_said_only_where_the_other_is_not(model, goes_on):
+    """The short name had all of the long one's probability, and so was always the more probable."""
+    labels = ["good", "good film", "good film and book", "bad"]
+    whole = ZeroShot(*model, labels)
+    good, film, more = whole.names[0], whole.names[1][len(whole.names[0]) :], whole.names[2]
+    assert whole.names[1][: len(good)] == good and more[: len(whole.names[1])] == whole.names[1]
+    prompt = whole.ids("a text")
+    after = {prompt[-1]: {good[0]: 0.5, whole.names[3][0]: 0.3}, good[-1]: {film[0]: goes_on}}
+    after |= {one: {other: 0.99} for one, other in pairwise(film)}
+    whole.module = Bigrams(model[0], after)
+    table = whole.module.table
+
+    def said(ids):
+        steps = zip([prompt[-1], *ids], ids, strict=False)
+        return math.prod(float(table[one, other]) for one, other in steps)
+
+    # by enumeration: a name is said, and what comes next begins none of the longer names
+    raw = [said(name) for name in whole.names]
+    naive = torch.tensor([raw[0] - raw[1], raw[1] - raw[2], raw[2], raw[3]], dtype=torch.float64)
+    found = whole.log_probs(["a text"])[0].exp()
+    assert torch.allclose(found, naive / naive.sum(), rtol=1e-3, atol=1e-14)
+    assert (found[1] + found[2] > found[0]) == (goes_on > 0.5)

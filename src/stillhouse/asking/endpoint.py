@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import RecipeError
 from ..recipe import Api, Price
 from ..registry import require
-from .messages import Answer, Request, read_answer
+from .messages import Answer, BrokenOff, Request, estimated, read_answer, sound, usage_of
 
 FATAL = {
     401: "the key is refused",
@@ -37,6 +37,10 @@ class Retry:
     """Whether it says that we are too fast."""
     billed: bool = False
     """Whether an answer was made, and lost on the way."""
+    cost: float | None = None
+    """Dollars, if it says what it took."""
+    by_form: bool = False
+    """Whether it is whole, and its form is none that is known here: it would come again."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +98,9 @@ class Endpoint:
             return Retry(
                 self._without_secret(f"no connection: {type(cause).__name__}: {cause}"), billed=broken
             )
-        return self._answer(raw.text)
+        return self._answer(raw.text, request)
 
-    def _answer(self, text: str) -> Reply:
+    def _answer(self, text: str, request: Request) -> Reply:
         try:
             body = json.loads(text)
         except ValueError:
@@ -111,7 +115,11 @@ class Endpoint:
             return self._judged(code if isinstance(code, int) else 500, said, None, None)
         found = read_answer(body)
         if isinstance(found, str):
-            return Retry(found, billed=True)
+            read, written = usage_of(body)
+            stated = None if read is None or written is None else price_of(self._api.price, read, written)
+            return Retry(found, billed=True, cost=stated, by_form=not isinstance(found, BrokenOff))
+        if not found.counted:
+            found = estimated(found, request)
         return replace(found, cost=price_of(self._api.price, found.input_tokens, found.output_tokens))
 
     def _refusal(self, error: Any) -> Reply:
@@ -133,6 +141,7 @@ class Endpoint:
         return Answer("refused", "", f"HTTP {status}: {said}")
 
     def _without_secret(self, text: str) -> str:
+        text = sound(text)
         return (text.replace(self._secret, "***") if len(self._secret) > 4 else text)[:300]
 
 

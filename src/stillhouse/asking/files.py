@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import DataError
 from ..files import atomic, hash_bytes
 from .ledger import Ledger
-from .messages import Answer, Request, read_answer
+from .messages import Answer, BrokenOff, Request, read_answer
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000
 """Of one file; OpenAI takes 50,000 requests and 200 MB."""
@@ -96,6 +96,8 @@ def _batch_row(where: str, fields: dict[str, Any]) -> tuple[str, Answer | None]:
         message = said.get("message") if isinstance(said, dict) else ""
         return str(fields["custom_id"]), Answer("refused", "", f"HTTP {status}: {str(message)[:300]}")
     found = read_answer(body) if status == 200 else None
+    if isinstance(found, BrokenOff):
+        return str(fields["custom_id"]), None
     if isinstance(found, str):
         raise DataError(f"{where}: {found}; take the output file of the batch as it came.")
     return str(fields["custom_id"]), found
@@ -111,6 +113,8 @@ def _past_row(
     assert response is not None
     if "choices" in response:
         found = read_answer(response)
+        if isinstance(found, BrokenOff):
+            return None, None
         if isinstance(found, str):
             raise DataError(f"{where}: {found}; mend or remove the line.")
         return index.get(fingerprint(question_text(request))), found

@@ -42,6 +42,10 @@ FLUSH_SECONDS = 5.0
 LEDGER = "ledger.sqlite"
 RUNS = "runs"
 """Folder, in that of a plan, in which its runs lie."""
+_FROM = (
+    "FROM answers JOIN requests USING (key) "
+    "WHERE source = ?1 AND (?2 IS NULL OR json_extract(body, '$.model') = ?2)"
+)
 _ANSWER = "status, text, reason, tokens, input_tokens, output_tokens, cost"
 
 
@@ -170,16 +174,15 @@ class Ledger:
                 found[key] = _answer(values)
         return found
 
-    def knows(self, source: str) -> bool:
-        """Whether this endpoint has answered before."""
-        query = "SELECT 1 FROM answers WHERE source = ? AND status != 'refused' LIMIT 1"
-        return self._base.execute(query, (source,)).fetchone() is not None
+    def knows(self, source: str, model: str | None = None) -> bool:
+        """Whether this endpoint has answered before, or that model of it."""
+        query = f"SELECT 1 {_FROM} AND status != 'refused' LIMIT 1"
+        return self._base.execute(query, (source, model)).fetchone() is not None
 
-    def refusals(self) -> list[tuple[str, str]]:
-        """(key, why) of requests that were refused."""
-        return self._base.execute(
-            "SELECT key, reason FROM answers WHERE status = 'refused' ORDER BY at"
-        ).fetchall()
+    def refusals(self, source: str, model: str) -> list[tuple[str, str]]:
+        """(key, why) of requests that were refused there."""
+        query = f"SELECT key, reason {_FROM} AND status = 'refused' ORDER BY at"
+        return self._base.execute(query, (source, model)).fetchall()
 
     def spent(self, keys: Collection[str] | None = None) -> float:
         """Dollars, of all attempts or of those at `keys`; what answers from a file cost is not known."""

@@ -1,8 +1,8 @@
 """What is asked, and what came of it."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -21,6 +21,33 @@ Status = Literal["answered", "truncated", "filtered", "empty", "refused"]
 
 Tokens = tuple[tuple[str, dict[str, float]], ...]
 """(token, {alternative: log-probability, in nats, at temperature 1}) one by one."""
+WHOLE = {
+    "",
+    "stop",
+    "eos",
+    "eos_token",
+    "end_turn",
+    "stop_sequence",
+    "stop_token",
+    "complete",
+    "completed",
+    "done",
+}
+CUT = {"length", "max_tokens", "max_output_tokens", "max_length", "model_length"}
+WITHHELD = {"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "refusal"}
+BROKEN = {
+    "error",
+    "abort",
+    "aborted",
+    "cancelled",
+    "network_error",
+    "timeout",
+    "insufficient_system_resource",
+}
+"""What servers call the end of an answer, in lower case.  A name that is not among these is not taken for a whole answer."""
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
+
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
@@ -36,11 +63,13 @@ class Request:
     """Id of the row it is asked for."""
     purpose: str
     """Why it is asked: "train", "eval", "paraphrase", …"""
+    place: str = ""
+    """Of the endpoint, where the recipe names another one with a model of the same name; see `place_of`."""
 
     @cached_property
     def key(self) -> str:
-        """Hash of what is asked: equal questions are one question, whoever asks them and wherever the endpoint is."""
-        return hash_json([self.path, self.body])
+        """Hash of what is asked: equal questions to a model are one question, whoever asks them and wherever it has moved."""
+        return hash_json([self.path, self.body, *([self.place] if self.place else [])])
 
     @property
     def size(self) -> int:
@@ -49,9 +78,15 @@ class Request:
         return sum(4 + len(str(turn["content"]).encode()) // 4 for turn in turns)
 
     @property
+    def most_read(self) -> int:
+        """Tokens it takes to read, at most: digits, code and Chinese have two bytes a token."""
+        return 2 * self.size
+
+    @property
     def max_tokens(self) -> int:
-        """Tokens that the answer may take."""
-        return int(self.body.get("max_tokens") or self.body.get("max_completion_tokens") or 1024)
+        """Tokens that all its answers may take: `extra_body` may name another limit, and answers to choose the best of."""
+        limits = [int(self.body.get(name) or 0) for name in ("max_tokens", "max_completion_tokens")]
+        return (max(limits) or 1024) * max(1, *(int(self.body.get(name) or 1) for name in ("n", "best_of")))
 
 
 @dataclass(frozen=True)
@@ -68,11 +103,19 @@ class Answer:
     output_tokens: int = 0
     cost: float | None = None
     """Dollars; None if no price is known."""
+    counted: bool = True
+    """Whether the endpoint said how many tokens it took."""
 
     @property
     def usable(self) -> bool:
         """Whether there is a whole text to learn from."""
         return self.status == "answered"
+
+
+def place_of(api: Api, before: Iterable[Api | None]) -> str:
+    """What tells a model from another one of the same name: its endpoint, if the first one that is named before lies elsewhere."""
+    places = [one.base_url for one in before if one is not None and one.model == api.model and one.base_url]
+    return api.base_url or "" if places and places[0] != api.base_url else ""
 
 
 def chat(
@@ -129,41 +172,88 @@ def _common(api: Api, max_tokens: int | None) -> dict[str, Any]:
     return {**body, **api.extra_body}
 
 
+class BrokenOff(str):
+    """What is wrong with an answer that ended in an error: the next one may be whole."""
+
+
 def read_answer(body: Any) -> Answer | str:
     """The JSON of a response -> an answer without its cost, or what is wrong with it."""
+    body = sound(body)
     if not isinstance(body, dict):
         return "the answer is no JSON object"
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return "the answer has no choices"
-    choice, finish = choices[0], choices[0].get("finish_reason")
+    choice, finish = choices[0], str(choices[0].get("finish_reason") or "").lower()
+    if finish in BROKEN:
+        return BrokenOff(f"the answer broke off ({finish})")
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else choice.get("text")
     declined = message.get("refusal") if isinstance(message, dict) else None
+    if isinstance(text, list):
+        text = _joined(text)
     if text is not None and not isinstance(text, str):
         return "the answer's content is no text"
-    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    read, written = usage_of(body)
     status: Status = "answered"
     reason = ""
-    if finish == "content_filter" or declined:
-        status, reason = "filtered", "filtered by the provider" if finish == "content_filter" else "declined"
-    elif finish == "length":
+    if finish in WITHHELD or declined:
+        status, reason = "filtered", "filtered by the provider" if finish in WITHHELD else "declined"
+    elif finish in CUT:
         status, reason = "truncated", "cut at max_tokens"
     elif not (text or "").strip():
         status, reason = "empty", "empty answer"
+    elif finish not in WHOLE:
+        status, reason = "truncated", f"ended by {finish}"
     return Answer(
         status,
         text or str(declined or ""),
         reason,
         _tokens(choice.get("logprobs")),
-        _count(usage, "prompt_tokens"),
-        _count(usage, "completion_tokens"),
+        read or 0,
+        written or 0,
+        counted=read is not None and written is not None,
     )
 
 
-def _count(usage: Any, name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) and value >= 0 else 0
+def sound(value: Any) -> Any:
+    """JSON whose texts can be written down: half a surrogate pair becomes U+FFFD."""
+    if isinstance(value, str):
+        return HALF.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [sound(one) for one in value]
+    return {sound(name): sound(one) for name, one in value.items()} if isinstance(value, dict) else value
+
+
+def usage_of(body: Any) -> tuple[int | None, int | None]:
+    """(tokens read, tokens written) as the response states them; None where it does not."""
+    usage = body.get("usage") if isinstance(body, dict) else None
+    stated = [
+        usage.get(name) if isinstance(usage, dict) else None
+        for name in ("prompt_tokens", "completion_tokens")
+    ]
+    read, written = (count if isinstance(count, int) and count >= 0 else None for count in stated)
+    return read, written
+
+
+def estimated(answer: Answer, request: Request) -> Answer:
+    """The answer with tokens counted by its text where its endpoint did not say: rather too many, so that `max_cost` holds."""
+    most = len(answer.text.encode()) // 2 + 1
+    if answer.status in ("truncated", "empty"):  # all that it was allowed, or thoughts that are not shown
+        most = request.max_tokens
+    return replace(
+        answer,
+        input_tokens=answer.input_tokens or request.most_read,
+        output_tokens=answer.output_tokens or min(most, request.max_tokens),
+    )
+
+
+def _joined(parts: list[Any]) -> Any:
+    """The text of a content in parts, without thoughts; the parts themselves if there is anything else among them."""
+    kinds = [one.get("type") if isinstance(one, dict) else None for one in parts]
+    texts = [one.get("text") for one, kind in zip(parts, kinds, strict=True) if kind == "text"]
+    whole = {"text"} <= set(kinds) <= {"text", "thinking", "reasoning"}
+    return "".join(texts) if whole and all(isinstance(text, str) for text in texts) else parts
 
 
 def _tokens(found: Any) -> Tokens:

@@ -77,10 +77,11 @@ def forecast(api: Api, missing: Sequence[Request], ledger: Ledger, field: str = 
     """
     read = sum(one.size for one in missing)
     most = sum(one.max_tokens for one in missing)
+    most_read = sum(one.most_read for one in missing)
     _, usual, _, _ = ledger.typical()
     lines = [f"{len(missing):,} requests: about {read:,} tokens to read, at most {most:,} to write"]
     if api.price is not None:
-        low, high = price_of(api.price, read, 0), price_of(api.price, read, most)
+        low, high = price_of(api.price, read, 0), price_of(api.price, most_read, most)
         assert low is not None
         assert high is not None
         line = f"cost: at most ${high:,.2f}"
@@ -109,7 +110,7 @@ def takes(api: Api, missing: Sequence[Request]) -> dict[str, Any]:
     return {
         "requests": len(missing),
         "seconds": 2.0 + max(waits) if api.base_url is not None else 2.0,
-        "dollars": price_of(api.price, read, write),
+        "dollars": price_of(api.price, sum(one.most_read for one in missing), write),
     }
 
 
@@ -123,6 +124,8 @@ class _Job:
     tries: int = 0
     refused: int = 0
     """Tries that the endpoint refused: it may be overloaded.  An answer that is lost on the way does not say so."""
+    form: str = ""
+    """What was wrong with the form of its last answer."""
 
 
 class _Loop:
@@ -145,9 +148,13 @@ class _Loop:
         self.stop: TeacherError | ResourceError | None = None
         _, self.written, self.usual, self.answers = ledger.typical()
         """Means of the answers so far, and how many: dollars are what an answer that was lost counts as."""
-        self.held = [] if self.answers else ledger.refusals()
-        """(key, why) of refusals before anything was answered: if all are refused, it is not about the rows, and they are
-        forgotten."""
+        source = (api.base_url or "", api.model)
+        self.heard = ledger.knows(*source)
+        """Whether this model has answered anything, here or in an earlier run."""
+        self.held = [] if self.heard else ledger.refusals(*source)
+        """(key, why) of its refusals before that: if all are refused, it is not about the rows, and they are forgotten."""
+        self.counts = True
+        """Whether its answers say how many tokens they took."""
         if buried := ledger.bury(self.usual):
             watch.note(
                 f"  {buried} requests were under way when an earlier run was killed; they are asked again"
@@ -180,7 +187,7 @@ class _Loop:
         if self.given_up:
             job, reason = self.given_up[0]
             raise TeacherError(
-                f"{self.field}: {len(self.given_up):,} of {self.total:,} requests have no answer after {ATTEMPTS} attempts "
+                f"{self.field}: {len(self.given_up):,} of {self.total:,} requests have no answer after {job.tries} attempts "
                 f"(row {job.request.row}: {reason}); the others are kept. Run the same command to ask for these again."
             )
 
@@ -193,7 +200,7 @@ class _Loop:
             if (pause := self._pause(now)) is None or pause > 0:
                 return pause
             job = heapq.heappop(self.waiting) if self._is_ready(now) else self.fresh.popleft()
-            ceiling = price_of(self.api.price, job.request.size, job.request.max_tokens) or 0.0
+            ceiling = price_of(self.api.price, job.request.most_read, job.request.max_tokens) or 0.0
             if not self._affordable(ceiling):
                 heapq.heappush(self.waiting, replace(job, ready_at=now))
                 if not self.flying:
@@ -245,15 +252,18 @@ class _Loop:
 
     def _land(self, task: "asyncio.Task[Reply]") -> None:
         """Write down what came of an attempt, and decide what to do next."""
-        job, attempt, sent, _ = self.flying.pop(task)
-        reply = task.result()
+        job, attempt, sent, ceiling = self.flying.pop(task)
+        try:
+            reply = task.result()
+        except Exception as error:  # what one reply does to our reading must not cost the others under way
+            reply = Retry(f"the answer cannot be read ({type(error).__name__})", billed=True, by_form=True)
         now = self.silent_since = time.monotonic()
         job.tries += 1
         match reply:
             case Answer():
                 self._answered(job, reply, attempt, now - sent)
             case Retry():
-                lost = self.usual if reply.billed else None
+                lost = self._lost(reply, ceiling) if reply.billed else None
                 self.spent += lost or 0.0
                 self.ledger.end(attempt, now - sent, reply.reason, lost)
                 self.tokens.correct(-self._weight(job.request))
@@ -273,6 +283,11 @@ class _Loop:
         self.breaker.answered()
         used = answer.input_tokens + answer.output_tokens
         self.tokens.correct((used or request.size) - self._weight(request))
+        if not answer.counted and self.counts and self.api.price is not None:
+            self.counts = False
+            self.watch.note(
+                f"  {self.api.base_url} does not say how many tokens an answer takes (usage): costs are counted by the texts"
+            )
         if answer.status == "empty" and job.tries < EMPTY_TWICE:
             self.ledger.end(attempt, seconds, "empty", answer.cost)
             self._wait(job, 0.0)
@@ -280,18 +295,22 @@ class _Loop:
         self.done += 1
         self.ledger.keep(request.key, answer, self.api.base_url or "")
         if answer.status != "refused":
+            self.heard = True
             self.answered += 1
             self.answers += 1
-            self.usual = (
-                answer.cost and (self.usual or 0.0) + (answer.cost - (self.usual or 0.0)) / self.answers
-            )
+            if answer.cost is not None:
+                self.usual = (self.usual or 0.0) + (answer.cost - (self.usual or 0.0)) / self.answers
         self.ledger.end(attempt, seconds, answer.status, answer.cost)
-        if self.answers:
+        if self.heard:
             self.held.clear()
             return
         self.held.append((request.key, answer.reason))
         if len(self.held) >= REFUSALS:
             self._refused_all()
+
+    def _lost(self, reply: Retry, ceiling: float) -> float | None:
+        """Dollars that an answer took which was made and lost: as it says, as most do, or as much as it may."""
+        return next((cost for cost in (reply.cost, self.usual) if cost is not None), ceiling or None)
 
     def _refused_all(self) -> None:
         self.ledger.forget([key for key, _ in self.held])
@@ -303,6 +322,8 @@ class _Loop:
     def _again(self, job: _Job, reply: Retry, now: float) -> None:
         """Put it back, for a time that depends on what went wrong."""
         job.refused += not reply.billed
+        again = reply.by_form and job.form == reply.reason
+        job.form = reply.reason if reply.by_form else ""
         wait = back_off(self.seed, job.request.key, job.refused)
         if reply.after is not None:
             wait += reply.after
@@ -321,7 +342,7 @@ class _Loop:
                 f"{self.field}: {self.api.base_url} asks to come back in {reply.after / 60:,.0f} minutes ({reply.reason}); "
                 "what was answered is kept. Run the same command then."
             )
-        if job.tries >= ATTEMPTS:
+        if job.tries >= ATTEMPTS or again:
             self.given_up.append((job, reply.reason))
         else:
             self._wait(job, wait)

@@ -286,10 +286,19 @@ def encode_pair(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len
     return _example(row["id"], [*source, *target], labels, [0, len(source)], len(said.encode()))
 
 
-def control_pieces(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """What the tokenizer takes for a control token wherever it stands in a text, such as "<|im_end|>"."""
-    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    pieces = {piece for piece in added.union(map(str, tokenizer.all_special_tokens)) if len(piece) > 1}
+COMMON_CONTROL = re.compile(
+    r"<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|<(?:bos|eos)>"
+)
+"""Control tokens of the language models that are most asked (ChatML, Llama, DeepSeek, Mistral, Gemma), where theirs are unknown."""
+
+
+def control_pieces(*tokenizers: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """What one of the tokenizers takes for a control token wherever it stands in a text, such as "<|im_end|>"."""
+    found: set[str] = set()
+    for tokenizer in tokenizers:
+        found |= {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        found |= set(map(str, tokenizer.all_special_tokens))
+    pieces = {piece for piece in found if len(piece) > 1}
     longest_first = sorted(pieces, key=lambda piece: (-len(piece), piece))
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 

@@ -140,11 +140,14 @@ def with_or_without_answer(raw: Raw, format: str, columns: Mapping[str, str]) ->
         found = READERS[format](Raw(raw.where, {column: None, **raw.fields}), columns)
     else:
         found, column = READERS[format](raw, columns), turns_column(raw.fields, columns)
+    turns = found["messages"] if isinstance(found, dict) and "messages" in found else None
+    if turns is not None and all(turn["role"] == "system" for turn in turns[:-1]):
+        return "nobody asks"
     if found != "no answer":
         return found
-    turns = raw.fields.get(column)
+    before = raw.fields.get(column)
     ours = {"role": "assistant", "content": "?"} if format == "messages" else {"from": "gpt", "value": "?"}
-    stand_in: Any = [*turns, ours] if isinstance(turns, list) and turns else "?"
+    stand_in: Any = [*before, ours] if isinstance(before, list) and before else "?"
     if stand_in == "?" and format in ("messages", "sharegpt"):
         return "empty prompt"
     found = READERS[format](Raw(raw.where, {**raw.fields, column: stand_in}), columns)

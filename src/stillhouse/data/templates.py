@@ -5,7 +5,7 @@ and nothing in it is executed.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -71,6 +71,13 @@ def prompt_file(path: str | None, name: str, key: str) -> str | None:
     if "{text}" not in text:
         raise RecipeError(f"{path}: has no {{text}}, where the text of each row is put in; add it.")
     return text
+
+
+def refuse_single(asked: Iterable[tuple[str, str]]) -> None:
+    """Args: asked: (file, what it asks), where there are pairs of texts.  Raises: RecipeError if one would show the first text only."""
+    for where, text in asked:
+        if "{pair}" not in text:
+            raise RecipeError(f"{where}: has no {{pair}}, where the second text of a row is put in; add it.")
 
 
 def prompt_files(paths: Sequence[str], name: str, key: str) -> list[str]:

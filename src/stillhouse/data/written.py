@@ -215,15 +215,21 @@ def hard_negatives(
         )
 
 
-def balancing(rows: Sequence[Row], wanted: kinds.Balance, prompt: Template, seed: int) -> Iterator[Ask]:
-    """Texts for the labels that have fewer rows than the largest."""
+def balancing(
+    rows: Sequence[Row],
+    wanted: kinds.Balance,
+    prompt: Template,
+    seed: int,
+    is_there: Callable[[Row], bool] = lambda row: True,
+) -> Iterator[Ask]:
+    """Texts for the labels that have fewer rows than the largest; as many as there may be, if some rows are not there yet."""
     by_label: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if "label" in row:
             by_label[row["label"]].append(row)
-    largest = max(map(len, by_label.values()), default=0)
     for label, own in sorted(by_label.items()):
-        for number in range(min(wanted.most, largest - len(own))):
+        largest = max((len(rows) for other, rows in by_label.items() if other != label), default=0)
+        for number in range(min(wanted.most, largest - sum(map(is_there, own)))):
             shown = _some(own, wanted.examples, seed, "balance", label, number)
             where = f"balance:{label}:{number + 1}"
             yield Ask(

@@ -139,10 +139,12 @@ def _measured(one: Planned, bench: Bench, questions: set[str]) -> dict[str, Any]
     bench.plan(one)
     run, recipe = bench.place(one.name), bench.recipe(one)
     found: dict[str, Any] = read_json(run / "plan" / "plan.json")
-    prepared = run / "prepare" / DONE
-    if not recipe.teacher.apis or not prepared.exists():  # texts that are not bought yet cannot be compared
+    measured = (
+        run / "plan" / DONE
+    ).exists()  # else foretold: texts that are not bought yet cannot be compared
+    if not recipe.teacher.apis or not measured:
         return found
-    asked = what_asking_takes(recipe, read_json(prepared)["result"], run, before=questions)
+    asked = what_asking_takes(recipe, read_json(run / "prepare" / DONE)["result"], run, before=questions)
     questions.update(asked["keys"])
     stage = "teacher" if recipe.teacher.panel else "label"
     by_stage = {**found["money_by_stage"], stage: asked["dollars"]}

@@ -29,6 +29,7 @@ from ..teachers.said import (
     answered_row,
     has_control_tokens,
     label_shares,
+    without_thoughts,
     words_of,
 )
 from .hearing import Heard, Rows, hear, statuses
@@ -178,9 +179,11 @@ def _taught(one: Heard, task: Task, api: Api) -> dict[str, Any]:
     if one.answer is None or not one.answer.usable:
         reason = "not among the past answers" if one.answer is None else one.answer.reason.partition(":")[0]
         return {"where": one.row["where"], "reason": reason}
-    if has_control_tokens(one.answer.text, task.tokenizer):
-        return {"where": one.row["where"], "reason": CONTROL_TOKEN}
-    return answered_row(one.row, one.answer.text, api)
+    text = without_thoughts(one.answer.text)
+    if not text.strip() or has_control_tokens(text, task.tokenizer):
+        reason = CONTROL_TOKEN if text.strip() else "empty answer"
+        return {"where": one.row["where"], "reason": reason}
+    return answered_row(one.row, text, api)
 
 
 def _sifted(rows: Rows, wanted: Filter, tests: dict[str, Rows]) -> Rows:
@@ -207,7 +210,10 @@ def _keep_heard(path: Path, heard: list[Heard]) -> None:
     nll = [
         -sum(others[token] for token, others in one.answer.tokens)
         for one in heard
-        if one.answer and one.answer.tokens and all(token in others for token, others in one.answer.tokens)
+        if one.answer
+        and one.answer.tokens
+        and all(token in others for token, others in one.answer.tokens)
+        and without_thoughts(one.answer.text) == one.answer.text
     ]
     sizes = [float(len(one.answer.text.encode())) for one in heard if one.answer]
     known = {"nll": np.asarray(nll), "bytes": np.asarray(sizes)} if len(nll) == len(heard) else {}

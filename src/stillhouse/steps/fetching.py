@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..asking.messages import place_of
 from ..data.templates import prompt_file, prompt_files
 from ..errors import RecipeError
 from ..files import read_json, write_json
@@ -77,7 +78,12 @@ def terms_of(who: dict[str, Any]) -> Terms:
 
 def terms_of_writers(recipe: Any) -> dict[str, Terms]:
     """Name -> its provider's terms, of each writer behind an API that is not the teacher's own."""
-    return {api.model: of_provider(str(api.base_url)) for api in recipe.data.apis.values()}
+    apis = list(recipe.data.apis.values())
+    places = [place_of(api, apis[:number]) for number, api in enumerate(apis)]
+    return {
+        f"{api.model}{place and f' at {place}'}": of_provider(str(api.base_url))
+        for api, place in zip(apis, places, strict=True)
+    }
 
 
 def _fetch_helpers(data: Any, watch: Watch) -> dict[str, Any]:

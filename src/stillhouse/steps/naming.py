@@ -9,6 +9,7 @@ import torch
 
 from ..data.encode import Example, read_examples
 from ..data.formats import Row
+from ..data.templates import refuse_single
 from ..errors import DataError, RecipeError
 from ..files import atomic_folder, hash_json, read_jsonl, write_jsonl
 from ..models.load import load_model, load_tokenizer
@@ -40,12 +41,20 @@ KINDS = {"text": "single texts", "pair": "pairs"}
 FORMS = {"chat": "a chat turn", "plain": "plain text"}
 
 
-def keep_texts(path: Path, pairs: Sequence[tuple[Row, Example]]) -> None:
-    """Write the text of each example."""
+def keep_texts(
+    path: Path, pairs: Sequence[tuple[Row, Example]], prompts: Sequence[Mapping[str, str]] = ()
+) -> None:
+    """Write the text of each example.
+
+    Args: prompts: {name, text} of those that the user has.
+    Raises: RecipeError if there are pairs, and a prompt shows one text.
+    """
     found: dict[str, dict[str, Any]] = {}
     for row, example in pairs:
         values: dict[str, Any] = dict(row)
         found[example.key] = {name: values[name] for name in ("text", "pair") if name in values}
+    if any("pair" in one for one in found.values()):
+        refuse_single((prompt["name"], prompt["text"]) for prompt in prompts)
     write_jsonl(path, [{"key": key, **found[key]} for key in sorted(found)])
 
 

@@ -200,8 +200,8 @@ def encode_rows(
         write_jsonl(place / CONTEXTS, contexts.values())
     if conversations:
         write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
-    if by_names:
-        keep_texts(place / TEXTS, texts)
+    if namers := namers_of(models):
+        keep_texts(place / TEXTS, texts, [prompt for one in namers for prompt in one["prompts"]])
     if isinstance(task, BilingualClassification):
         write_examples(place / READINGS, list(task.readings.values()))
     write_jsonl(place / "dropped.jsonl", dropped)

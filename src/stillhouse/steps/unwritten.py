@@ -1,7 +1,9 @@
 """What `data.generate` will take where an API writes, before anything is asked: texts that lie in the ledger are taken from there,
 and stand-ins as long as a text may be take the place of the others.
 
-So the sum is a bound: a text may be shorter, and one that is lost leads to no further questions.  What is chosen of several answers
+So the sum is a bound but for answers that are lost on the way or empty, which are bought again: a text may be shorter, one that
+cannot be used leads to no further questions, and `balance`, which asks for more where texts are missing, is counted as if all that
+are not there yet were.  What is chosen of several answers
 and what a filter drops is not known yet either, so nothing is dropped here.
 """
 
@@ -59,6 +61,8 @@ class Foretelling(Desk):
         default_factory=lambda: defaultdict(dict)
     )
     """Field of the recipe that names a writer -> key -> the writer, and what it will be asked."""
+    standing: set[str] = field(default_factory=set)
+    """Stand-ins so far."""
 
     def said(
         self,
@@ -71,7 +75,7 @@ class Foretelling(Desk):
         """The texts that an API gave already; stand-ins for all others, and for a local model's."""
         if not isinstance(writer, ApiWriter):
             keys = text_keys(writer.identity, prompts, sampling, self.recipe.seed)
-            return [stand_in(key, sampling.max_new_tokens) for key in keys]
+            return [self.stand_in(key, sampling) for key in keys]
         some = writer.requests(prompts, rows, sampling, self.recipe.seed, purpose)
         with Ledger(self.ledger) as ledger:
             known = ledger.answers([one.key for one in some])
@@ -79,9 +83,19 @@ class Foretelling(Desk):
         return [
             writer.text_of(known[one.key], prompt, sampling)
             if one.key in known
-            else stand_in(one.key, sampling.max_new_tokens)
+            else self.stand_in(one.key, sampling)
             for one, prompt in zip(some, prompts, strict=True)
         ]
+
+    def stand_in(self, key: str, sampling: Sampling) -> str:
+        """A stand-in that is known again."""
+        text = stand_in(key, sampling.max_new_tokens)
+        self.standing.add(text)
+        return text
+
+    def is_there(self, row: Row) -> bool:
+        """Whether its text is none of the stand-ins."""
+        return row.get("text") not in self.standing
 
     def chosen(
         self, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[choosing.Texts]

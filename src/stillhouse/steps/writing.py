@@ -100,10 +100,12 @@ def make_others(recipe: Any, models: dict[str, Any]) -> list[Writer | ApiWriter]
     dtype = "bfloat16" if models["bfloat16"] else "float32"
     size = recipe.data.writer.batch_size
     here = iter(models["others"])
+    before = [recipe.writing_api]
     made: list[Writer | ApiWriter] = []
     for number, one in enumerate(recipe.data.writer.others):
         if one.api is not None:
-            made.append(ApiWriter(one.api, f"data.writer.others[{number}].api"))
+            made.append(ApiWriter(one.api, f"data.writer.others[{number}].api", before))
+            before.append(one.api)
         else:
             found = next(here)
             made.append(LocalWriter(Path(found["folder"]), found["identity"], dtype, size))
@@ -138,7 +140,8 @@ class Desk:
         self.prompts = Path(settings.prompts) if settings is not None and settings.prompts else None
         if self.prompts is not None:
             templates.check_folder(self.prompts)
-        self.control = control_pieces(load_tokenizer(Path(self.models["teacher"]["folder"])))
+        readers = {one["folder"] for one in (self.models["teacher"], self.models.get("student")) if one}
+        self.control = control_pieces(*(load_tokenizer(Path(folder)) for folder in readers))
 
     def template(self, name: str) -> str:
         """A prompt's text."""
@@ -208,6 +211,10 @@ class Desk:
 
     def answers(self, wanted: kinds.Answers, questions: Sequence[Row]) -> list[Row]:
         """The questions with the writers' answers; of several, with the one that is chosen."""
+        for row in questions:
+            if not written.prompt_of(row):
+                self.drop(row["where"], "nobody asks")
+        questions = [row for row in questions if written.prompt_of(row)]
         if wanted.samples * len(self.writers) == 1 and wanted.choose == "agreement":
             return self.rows(written.answers(questions), wanted, wanted.temperature)
         repeated = [row for row in questions for _ in range(wanted.samples)]
@@ -238,6 +245,10 @@ class Desk:
     def answered(self, questions: Sequence[Row], wanted: Any) -> list[Row]:
         """Questions of the writer's with its own greedy answers."""
         return self.rows(written.answers(questions), wanted, 0.0)
+
+    def is_there(self, row: Row) -> bool:
+        """Whether its text is known: a stand-in's may yet be lost."""
+        return True
 
     def drop(self, where: str, reason: str, row: Row | None = None) -> None:
         """Count a text that makes no row."""
@@ -357,7 +368,7 @@ def _negated(desk: Desk, wanted: kinds.HardNegatives, train: list[Row]) -> list[
 
 
 def _balanced(desk: Desk, wanted: kinds.Balance, train: list[Row]) -> list[Row]:
-    asks = written.balancing(train, wanted, desk.template, desk.recipe.seed)
+    asks = written.balancing(train, wanted, desk.template, desk.recipe.seed, desk.is_there)
     return desk.rows(asks, wanted, wanted.temperature)
 
 

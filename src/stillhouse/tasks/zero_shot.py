@@ -28,6 +28,7 @@ from .base import Batch, Scores, Task
 ZERO_SHOT = "zero_shot.json"
 CONTENT_FREE = ("N/A", "", "[MASK]")
 """Texts that say nothing: what the model answers to them is its bias for a name (Zhao et al. 2021, section 4)."""
+EPSILON = torch.finfo(torch.float64).eps
 Text = str | tuple[str, str]
 """What is to be labelled: a text, or a pair of texts."""
 
@@ -67,6 +68,15 @@ class ZeroShot(nn.Module):
             )
         if unknown := [label for _, label in examples if label not in self.labels]:
             raise RecipeError(f"examples: {unknown[0]!r} is none of the labels {', '.join(labels)}; mend it.")
+        self._longer = [
+            [
+                number
+                for number, other in enumerate(self.names)
+                if other != name and other[: len(name)] == name
+            ]
+            for name in self.names
+        ]
+        """The names that go on from each."""
         self.shown = [(self._ask(text), label) for text, label in examples]
         longest = model.config.get_text_config().to_dict().get("max_position_embeddings")
         self.room = None if longest is None else longest - max(map(len, self.names))
@@ -144,7 +154,8 @@ class ZeroShot(nn.Module):
         return scores
 
     def _scores(self, prompts: Sequence[list[int]]) -> Tensor:
-        """[B, C] log-probability of each name after each prompt, all of its tokens counted."""
+        """[B, C] log-probability of each name after each prompt, all of its tokens counted; of a name that other names go on
+        from ("good", "good film"), that it is said and none of those."""
         if all(len(name) == 1 for name in self.names):
             logits = self._logits(prompts, 1)[:, -1]
             return logits.log_softmax(-1)[:, [name[0] for name in self.names]]
@@ -153,6 +164,10 @@ class ZeroShot(nn.Module):
             logits = self._logits([[*prompt, *name] for prompt in prompts], len(name) + 1)[:, :-1]
             tokens = torch.tensor(name).expand(len(prompts), -1)
             columns.append(logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1).sum(-1))
+        for short in sorted(range(len(columns)), key=lambda number: -len(self.names[number])):
+            if longer := self._longer[short]:
+                share = torch.stack([columns[number] for number in longer], -1).logsumexp(-1) - columns[short]
+                columns[short] = columns[short] + (-share.exp()).clamp_min(EPSILON - 1).log1p()
         return torch.stack(columns, -1)
 
     def _logits(self, rows: Sequence[list[int]], last: int) -> Tensor:

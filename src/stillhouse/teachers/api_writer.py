@@ -4,17 +4,18 @@ Several texts of one prompt are several requests: each has a seed of its own, wh
 answer that is cut off, withheld, empty or refused stays in the ledger, is not bought again, and says why there is no text.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..asking import Answer, Ledger, Request, ask, chat
+from ..asking.messages import place_of
 from ..data.prompting import Prompt
 from ..models.continuous import Sampling
 from ..progress import Watch
 from ..recipe import Api
 from ..seeds import draw_seed
-from .said import after
+from .said import after, plain, without_thoughts
 from .writer import text_keys
 
 SEEDS = 1 << 31
@@ -32,11 +33,11 @@ Said = str | Lost
 
 
 class ApiWriter:
-    """Asks `api` for texts; `field` is where the recipe names it."""
+    """Asks `api` for texts; `field` is where the recipe names it, and `before` are the APIs that it names before."""
 
-    def __init__(self, api: Api, field: str) -> None:
-        self.api, self.field = api, field
-        self.identity = f"api:{api.model}"
+    def __init__(self, api: Api, field: str, before: Iterable[Api | None] = ()) -> None:
+        self.api, self.field, self.place = api, field, place_of(api, before)
+        self.identity = f"api:{api.model}{self.place and f' at {self.place}'}"
         # what a teacher is asked for besides a text costs money here and is not read
         self._asked = api.model_copy(update={"top_logprobs": None, "max_tokens": None})
 
@@ -55,7 +56,8 @@ class ApiWriter:
         made = []
         for prompt, row, key in zip(prompts, rows, keys, strict=True):
             own = {**fields, "seed": draw_seed(seed, key) % SEEDS} if sampling.temperature else fields
-            made.append(chat(api, _turns(prompt), row, purpose, max_tokens=sampling.max_new_tokens, **own))
+            asked = chat(api, _turns(prompt), row, purpose, max_tokens=sampling.max_new_tokens, **own)
+            made.append(replace(asked, place=self.place))
         return made
 
     def texts(
@@ -83,14 +85,17 @@ class ApiWriter:
             return cut_off(sampling.max_new_tokens)
         if not answer.usable:
             return Lost(answer.reason.partition(":")[0])
-        return after(prompt, answer.text, self.api) if isinstance(prompt, str) else answer.text
+        text = without_thoughts(answer.text)
+        if not text.strip():
+            return Lost("empty answer")
+        return after(prompt, text, self.api) if isinstance(prompt, str) else text
 
 
 def _turns(prompt: Prompt) -> str | list[dict[str, str]]:
     """As it is sent."""
     if isinstance(prompt, str):
-        return prompt
-    return [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
+        return plain(prompt)
+    return [{"role": turn["role"], "content": plain(turn["content"])} for turn in prompt]
 
 
 def cut_off(tokens: int) -> Lost:

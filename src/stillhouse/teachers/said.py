@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..asking import Answer, Request, chat, completion
+from ..data.encode import COMMON_CONTROL, without_control
 from ..errors import RecipeError
 from ..recipe import Api
 
@@ -24,7 +25,6 @@ QUESTION_OF_TWO = (
 )
 AROUND = " \t\r\n\"'`*.:_"
 """Quotes, emphasis and full stops that models put around a word."""
-REASONING = re.compile(r"^.*</think>", re.DOTALL)
 CONTROL_TOKEN = "control token in the answer"
 
 
@@ -33,7 +33,7 @@ def question_about(row: dict[str, Any], words: Sequence[str], api: Api, purpose:
     template = api.prompt or (QUESTION_OF_TWO if "pair" in row else QUESTION)
     if api.endpoint == "completions" and api.prompt is None:
         template += "\n\nLabel:"
-    values = {"text": row["text"], "pair": row.get("pair", ""), "labels": ", ".join(words)}
+    values = {"text": plain(row["text"]), "pair": plain(row.get("pair", "")), "labels": ", ".join(words)}
     filled = re.sub(r"\{(text|pair|labels)\}", lambda found: values[found[1]], template)
     ask = completion if api.endpoint == "completions" else chat
     return ask(api, filled, row["id"], purpose, max_tokens=16)
@@ -43,9 +43,20 @@ def question_of(row: dict[str, Any], api: Api, purpose: str) -> Request:
     """The question of a row that wants a text."""
     if "messages" not in row:
         ask = completion if api.endpoint == "completions" else chat
-        return ask(api, row["prompt"], row["id"], purpose)
-    turns = [{"role": turn["role"], "content": turn["content"]} for turn in row["messages"]]
+        return ask(api, plain(row["prompt"]), row["id"], purpose)
+    turns = [{"role": turn["role"], "content": plain(turn["content"])} for turn in row["messages"]]
     return chat(api, turns[:-1] if turns[-1]["role"] == "assistant" else turns, row["id"], purpose)
+
+
+def plain(text: str) -> str:
+    """`text` as a stranger's model reads it: as data."""
+    return without_control(text, COMMON_CONTROL)
+
+
+def without_thoughts(text: str) -> str:
+    """`text` without the block of thoughts that it begins with; some servers leave its first mark to the prompt."""
+    thoughts, mark, rest = text.partition("</think>")
+    return rest.lstrip() if mark and thoughts.lstrip().find("<think>") <= 0 else text
 
 
 def answered_row(row: dict[str, Any], text: str, api: Api) -> dict[str, Any]:
@@ -106,7 +117,7 @@ def label_shares(answer: Answer | None, words: Sequence[str]) -> list[float] | s
 
 def parsed_label(text: str, words: Sequence[str]) -> int | None:
     """The number of the label that `text` is, case, quotes and full stops left aside; None if it is none."""
-    said = _bare(REASONING.sub("", text))
+    said = _bare(without_thoughts(text))
     return next((number for number, word in enumerate(words) if _bare(word) == said), None)
 
 
