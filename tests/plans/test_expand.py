@@ -425,6 +425,21 @@ def test_a_width_between_can_be_divided_by_the_heads(tmp_path: Path) -> None:
     assert made["initializer_range"] == 0.05
 
 
+def test_assistants_are_made_as_the_student_is_but_for_their_size(tmp_path: Path) -> None:
+    """Each is between the teacher and the student, and not between another assistant and the student."""
+    cut = {"layers": 2, "by": "every_nth", "rows": 8}
+    student = parse_recipe(BASE | {"student": {"from_teacher": cut}}).student
+    described(tmp_path, num_hidden_layers=32, hidden_size=64)
+    made = between(student, tmp_path, 3)
+    assert made == [{"from_teacher": {**cut, "layers": layers}} for layers in (16, 8, 4)]
+    fresh = {"config": {"num_hidden_layers": 2}, "layers": "teacher", "embeddings": "random"}
+    student = parse_recipe(BASE | {"student": {"from_config": fresh}}).student
+    made = between(student, tmp_path, 3)
+    assert made == [
+        {"from_config": {**fresh, "config": {"num_hidden_layers": layers}}} for layers in (16, 8, 4)
+    ]
+
+
 def test_no_room_for_an_assistant_is_said(tmp_path: Path) -> None:
     student = parse_recipe(BASE | {"student": {"from_teacher": {"layers": 2}}}).student
     with pytest.raises(RecipeError, match=r"no 2 sizes between 4 and 2 layers"):

@@ -20,19 +20,22 @@ def between(student: Student, teacher: Path, count: int) -> list[dict[str, Any]]
         sizes = given_sizes(student.from_teacher)
         skeleton = skeleton_in(teacher) if sizes else None
         depths = _depths(student.from_teacher, config, shares)
+        how = student.from_teacher.model_dump(mode="json", exclude_unset=True)
         cuts = [
-            {**depth, **_widths(sizes, skeleton, share)} for depth, share in zip(depths, shares, strict=True)
+            {**how, **depth, **_widths(sizes, skeleton, share)}
+            for depth, share in zip(depths, shares, strict=True)
         ]
         return [{"from_teacher": cut} for cut in cuts]
     if student.from_config is not None:
         wanted = student.from_config
+        how = wanted.model_dump(mode="json", exclude_unset=True)
         made = []
         for share in shares:
-            config = {
+            shape = {
                 name: _between(name, config.get(name), value, share, wanted.config)
                 for name, value in wanted.config.items()
             }
-            made.append({"from_config": {"config": config, "embeddings": wanted.embeddings}})
+            made.append({"from_config": {**how, "config": shape}})
         return made
     raise RecipeError("plan.sizes: the student is a model of its own; write the assistants' sizes out.")
 
