@@ -240,7 +240,7 @@ def ten_thousand_rows() -> dict[str, Any]:
 def plan_row(name: str, value: float, parameters: int, up: bool = True) -> dict[str, Any]:
     """A run of a plan."""
     return {
-        "name": name, "about": "<script>alert(1)</script>", "runs": [name], "needs": [], "metric": "accuracy",
+        "name": name, "about": "<script>alert(1)</script>", "runs": [name], "needs": [], "builds_on": [], "metric": "accuracy",
         "higher_is_better": up, "quality": {"value": value, "low": value - 0.02, "high": value + 0.02, "seeds": 1},
         "also": {"emails": {"value": value - 0.1, "low": value - 0.15, "high": value - 0.05, "seeds": 1}},
         "retention": None, "gain": None, "parameters": parameters, "seconds": 3.0, "taken": {},

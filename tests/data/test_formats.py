@@ -72,6 +72,19 @@ def test_what_the_user_maps_wins_over_what_columns_are_called():
     assert detect({"q": "", "a": ""}, {"prompt": "q", "completion": "a"}, "causal_lm") == "prompt_completion"
 
 
+@pytest.mark.parametrize("task", ["classification", "masked_lm", "seq2seq", "causal_lm"])
+def test_a_column_that_is_mapped_and_not_there_is_named(task):
+    ours = {"seq2seq": "prompt", "causal_lm": "prompt"}.get(task, "text")
+    columns = {ours: "questoin", "completion": "answer"}
+    fields = {"question": "a", "answer": "b"}
+
+    def read():
+        return canonical(Raw("x:1", fields), detect(fields, columns, task), columns)
+
+    with pytest.raises(DataError, match=rf"no column 'questoin' for {ours};.*Did you mean 'question'"):
+        read()
+
+
 @pytest.mark.parametrize("column", ["messages", "conversations", "chat"])
 @pytest.mark.parametrize("format", ["messages", "sharegpt"])
 def test_turns_are_told_apart_by_their_keys_and_not_by_their_column(column, format):

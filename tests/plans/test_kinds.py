@@ -112,6 +112,9 @@ def test_a_general_student_goes_on_to_each_task_beside_one_that_starts_where_it_
     assert names == ["general", "other", "other-alone"]
     assert found["product"] is None
     assert [(gap["of"], gap["against"]) for gap in found["comparisons"]] == [("other", "other-alone")]
+    rows = {row["name"]: row for row in found["runs"]}
+    assert rows["other"]["builds_on"] == ["general"]
+    assert rows["other-alone"]["builds_on"] == ["general's start"]
     assert made(folder, "other", "initial")["identity"] == made(folder, "general", "train")["identity"]
     assert (
         made(folder, "other-alone", "initial")["identity"] == made(folder, "general", "initial")["identity"]

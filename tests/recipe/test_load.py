@@ -76,6 +76,13 @@ def test_a_misspelt_key_in_a_list_is_found_with_its_place() -> None:
     assert "evaluate.also[1].limt: no such key. Did you mean 'limit'?" in refused(evaluate__also=also)
 
 
+def test_a_misspelt_key_of_a_plan_is_told_by_the_plans_own_keys() -> None:
+    """Its kind has the name of one of its keys."""
+    said = refused(plan={"kind": "tasks", "taks": [{"name": "a"}]})
+    assert "plan.taks: no such key. Did you mean 'tasks'?" in said
+    assert "plan.tasks: is required and not there" in said
+
+
 def test_a_knob_of_another_term_is_no_knob_of_this_one() -> None:
     said = refused(objective=[{"kind": "hard", "temperature": 2.0}])
     assert "objective[0].temperature: no such key." in said

@@ -14,7 +14,7 @@ from stillhouse.report.plan_verdict import plan_verdict
     [
         (True, 0.04, "chain is better than direct in accuracy by 0.040 [0.030, 0.050] over 3 seeds."),
         (False, -0.04, "chain is worse than direct in accuracy by 0.040 [0.030, 0.050] over 3 seeds."),
-        (None, 0.004, "cannot tell from chance"),
+        (None, 0.004, "chain and direct cannot be told apart in accuracy: a gain of 0.004"),
     ],
 )
 def test_the_first_sentence_says_who_won_and_by_how_much(

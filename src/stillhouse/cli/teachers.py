@@ -39,8 +39,10 @@ def teachers(
     found = rank_teachers(loaded, named, place, watch_for(shown))
     if shown == "json":
         output.as_json(found)
-        return
-    show(found, place)
+    else:
+        show(found, place)
+    if found["recommended"] is None:
+        raise typer.Exit(2)
 
 
 def show(found: dict[str, Any], place: Path) -> None:

@@ -49,8 +49,9 @@ def detect(
         kind, wanted, *said = ONE_FORMAT[task]
         if has(*wanted):
             return kind
-        if "text" in columns and "text" in wanted:
-            raise DataError(absent(where, columns["text"], "text", fields))
+        for name in wanted:
+            if name in columns and columns[name] not in fields:
+                raise DataError(absent(where, columns[name], name, fields))
         raise DataError(_unknown(where, key, fields, *said))
     if mapped := [name for name in ("messages", "prompt", "completion", "text") if name in columns]:
         kind = {"messages": "messages", "text": "text"}.get(mapped[0], "prompt_completion")

@@ -87,7 +87,13 @@ def _assistants(recipe: Recipe, plan: Assistants) -> Expanded:
     last = counted(learning_from(share, runs[-1].name))
     runs.append(_run("student", last, about, False, product=True))
     runs.append(_run("direct", base, "the same student taught directly, for all steps together"))
-    return Expanded("assistants", runs, [("student", "direct")], "student", control=("direct", HARD_ONLY))
+    notes = []
+    if last["student"] != share["student"]:
+        notes = [
+            "student.from_teacher.layers names layers of the teacher; the last assistant gives as many of its own"
+        ]
+    compare = [("student", "direct")]
+    return Expanded("assistants", runs, compare, "student", control=("direct", HARD_ONLY), notes=notes)
 
 
 def counted(values: dict[str, Any]) -> dict[str, Any]:

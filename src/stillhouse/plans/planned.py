@@ -39,6 +39,15 @@ class Planned:
         """Names of the runs whose students it starts from or learns from."""
         return list(dict.fromkeys(name.removesuffix(INITIAL) for name in _references(self.values)))
 
+    @property
+    def builds_on(self) -> list[str]:
+        """The same for a person, who is told where only the beginning of a student is taken."""
+        names = (
+            f"{name.removesuffix(INITIAL)}'s start" if name.endswith(INITIAL) else name
+            for name in _references(self.values)
+        )
+        return list(dict.fromkeys(names))
+
 
 @dataclass(frozen=True)
 class Expanded:

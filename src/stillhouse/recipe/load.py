@@ -208,16 +208,16 @@ def _sentence(fault: dict[str, Any], place: str) -> str:
 
 def _place(loc: Iterable[int | str], values: Any) -> str:
     """pydantic's location as the path in the file; the names it adds for union members are left out."""
-    out = ""
+    out, told = "", False
     for step in loc:
         if isinstance(step, int) and isinstance(values, list):
             out += f"[{step}]"
             values = values[step] if step < len(values) else None
         elif isinstance(values, dict) and step in values:
             out += f".{step}" if out else str(step)
-            values = values[step]
-        elif isinstance(values, dict) and step == values.get("kind"):
-            continue  # pydantic names the kind of term as well
+            values, told = values[step], False
+        elif isinstance(values, dict) and step == values.get("kind") and not told:
+            told = True  # pydantic names the kind of term as well
         elif isinstance(values, dict) and not _is_union_member(str(step)):
             out += f".{step}" if out else str(step)
             values = None
@@ -247,17 +247,20 @@ def _known_keys(loc: Iterable[int | str]) -> list[str]:
         options = _models(kind)
         if isinstance(step, int):
             continue
-        for model in options:
-            if step in model.model_fields:
-                kind = model.model_fields[step].annotation
-                break
-            named = "kind" in model.model_fields and model.model_fields["kind"].default == step
-            if named or model.__name__ == step:
-                kind = model
-                break
+        fields = [model.model_fields[step] for model in options if step in model.model_fields]
+        if named := [model for model in options if len(options) > 1 and _is_called(model, step)]:
+            kind = named[0]
+        elif fields:
+            kind = fields[0].annotation
         else:
             return []
     return [name for model in _models(kind) for name in model.model_fields]
+
+
+def _is_called(model: type[BaseModel], step: str) -> bool:
+    """Whether pydantic names a member of a union so."""
+    kind = model.model_fields.get("kind")
+    return model.__name__ == step or (kind is not None and kind.default == step)
 
 
 def _models(kind: Any) -> list[type[BaseModel]]:

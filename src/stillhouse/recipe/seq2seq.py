@@ -25,14 +25,14 @@ def _of_models(recipe: Any) -> str | None:
         return "teacher.api: answers are learned by causal language models alone; name an encoder–decoder in teacher.model"
     for name in ("panel", "context"):
         if getattr(teacher, name) is not None:
-            return f"teacher.{name}: only for task: causal_lm and classification; remove it"
+            return f"teacher.{name}: not for task: seq2seq yet; remove it"
     if recipe.student.vocabulary is not None:
         return "student.vocabulary: an encoder–decoder's tokens cannot be trimmed yet; remove it"
     made = recipe.student.from_config
     if made is not None and made.layers == "teacher":
         return "student.from_config.layers: an encoder–decoder's are copied by from_teacher alone; use that, or layers: random"
     if recipe.plan is not None:
-        return "plan: only for task: causal_lm and classification; remove it, and give each run a recipe of its own"
+        return "plan: not for task: seq2seq yet; remove it, and give each run a recipe of its own"
     return None
 
 

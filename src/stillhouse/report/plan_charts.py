@@ -74,10 +74,10 @@ def front(found: Results) -> Chart | None:
         figure, (axes,) = canvas(3.1)
         axes.plot([p[1] for p in points], [p[2] for p in points], "o", color=COLOURS["muted"], markersize=5)
         axes.plot([p[1] for p in best], [p[2] for p in best], "o-", color=COLOURS["student"], markersize=7)
-        for name, x, y, _ in points[:NAMED] if len(points) <= NAMED else best[:NAMED]:
+        for name, x, y in _named(points if len(points) <= NAMED else best)[:NAMED]:
             left = x > 0.6 * max(point[1] for point in points)
             axes.annotate(
-                name if len(name) <= 24 else f"{name[:23]}…",
+                name if len(name) <= 32 else f"{name[:31]}…",
                 (x, y),
                 (-9 if left else 9, 0),
                 textcoords="offset points",
@@ -97,6 +97,14 @@ def front(found: Results) -> Chart | None:
         return to_chart(
             figure, "pareto", f"{metric.capitalize()} against {cost}", f"Not beaten in both: {words}."
         )
+
+
+def _named(points: Sequence[tuple[str, float, float, bool]]) -> list[tuple[str, float, float]]:
+    """(names, x, y): points in one place share a line of text, which could not be read twice."""
+    places: dict[tuple[float, float], list[str]] = {}
+    for name, x, y, _ in points:
+        places.setdefault((x, y), []).append(name)
+    return [(", ".join(names), x, y) for (x, y), names in places.items()]
 
 
 def pareto_points(found: Results) -> list[tuple[str, float, float, bool]]:

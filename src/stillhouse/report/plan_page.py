@@ -50,7 +50,7 @@ def plan_rows(found: Results) -> list[list[str]]:
         lines.append(
             [
                 row["name"] + (f" (×{seeds})" if seeds > 1 else ""),
-                ", ".join(row["needs"]) or "the teacher",
+                ", ".join(row["builds_on"]) or "the teacher",
                 f"{metric} {with_interval(row['quality'])}",
                 *(with_interval((row.get("also") or {}).get(name)) for name in _further(found)),
                 percent(row["retention"]) if row.get("retention") else MISSING,

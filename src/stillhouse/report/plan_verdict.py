@@ -28,16 +28,16 @@ def _sentence(found: Results, gap: Mapping[str, Any]) -> str:
     if not known(gap.get("value")):
         return f"{one} against {other}: {gap.get('note') or 'cannot be compared.'}"
     up = _up(found, gap["metric"])
-    size = with_interval(gap, 1.0 if up == (gap.get("better") is not False) else -1.0)
-    over = f" over {gap['seeds']} seeds" if gap.get("seeds", 1) > 1 else ""
-    words = {True: "is better than", False: "is worse than", None: "differs from"}[gap.get("better")]
-    tail = "" if gap.get("better") is not None else ", which these rows and seeds cannot tell from chance"
-    if gap.get("note") and gap.get("low") is None:
-        tail = f"; {str(gap['note']).rstrip('.')}"
     unit = (found["metrics"].get(gap["metric"]) or {}).get("unit") or ""
-    unit = f" ({unit})" if unit and unit != "share" else ""
-    joint = "by" if gap.get("better") is not None else "by a gain of"
-    return f"{one} {words} {other} in {metric}{unit} {joint} {size}{over}{tail}."
+    metric += f" ({unit})" if unit and unit != "share" else ""
+    over = f" over {gap['seeds']} seeds" if gap.get("seeds", 1) > 1 else ""
+    if gap.get("better") is None:
+        size = with_interval(gap, 1.0 if up else -1.0)
+        if gap.get("low") is None and gap.get("note"):
+            return f"{one} differs from {other} in {metric} by a gain of {size}{over}; {str(gap['note']).rstrip('.')}."
+        return f"{one} and {other} cannot be told apart in {metric}: a gain of {size}{over}."
+    size = with_interval(gap, 1.0 if up == gap["better"] else -1.0)
+    return f"{one} is {'better' if gap['better'] else 'worse'} than {other} in {metric} by {size}{over}."
 
 
 def _best(found: Results) -> str:

@@ -112,11 +112,14 @@ def _from_teacher(made: Shrinking, seed: int, place: Path) -> tuple[PreTrainedMo
 def _said(how: dict[str, Any]) -> str:
     """What stays of a teacher, in a line."""
     of = how["of"]
-    layers = (
-        how["layers"] if isinstance(how["layers"], list) else [n for s in how["layers"].values() for n in s]
-    )
-    have = of["layers"] if isinstance(of["layers"], int) else sum(of["layers"])
-    said = [f"layers {', '.join(map(str, layers))} of {have}"] if len(layers) < have else []
+    one = isinstance(how["layers"], list)
+    stacks = {"": how["layers"]} if one else {f"{name} ": kept for name, kept in how["layers"].items()}
+    have = [of["layers"]] if one else of["layers"]
+    said = [
+        f"{name}layers {', '.join(map(str, kept))} of {count}"
+        for (name, kept), count in zip(stacks.items(), have, strict=True)
+        if len(kept) < count
+    ]
     for name, size in of.items():
         if isinstance(size, int) and name not in ("layers", "parameters") and how.get(name, size) != size:
             said.append(f"{name} {how[name]:,} of {size:,}")
