@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from stillhouse.kept import RowIndex, rows_path, write_rows
 from stillhouse.measure import CLASSIFICATION_METRICS, LM_METRICS
 from stillhouse.models.load import load_tokenizer
 from stillhouse.pipeline import run_pipeline
-from stillhouse.plans.candidates import compatibility, labelling
+from stillhouse.plans import select
+from stillhouse.plans.candidates import compatibility, labelling, with_teacher
 from stillhouse.plans.select import probe, rank_teachers, ranked
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
@@ -194,6 +196,83 @@ def test_labelling_everything_is_foretold_from_a_part_of_the_rows(tmp_path):
     assert found["per_second"] == pytest.approx(pace) and found["rows"] == 100
     assert found["seconds"] == pytest.approx(everything / pace, rel=0.1)
     assert found["cost"] == pytest.approx(found["seconds"] * 7.2 / 3600)
+
+
+MINE = 0.004
+"""Dollars of a mean answer in a small run."""
+
+
+def paneled(tmp_path, *members):
+    """What labelling takes with this panel as the teacher of a classifier: its run is planned, and nobody is asked."""
+    recipe = classifying(tmp_path, "http://localhost:1/v1")
+    recipe["teacher"] = {"panel": list(members), "dtype": "float32"}
+    recipe["student"] = {"model": str(tmp_path / "base")}
+    recipe["report"] = {"prices": {"machine_per_hour": 3600.0}}
+    made, place = prepared(tmp_path, recipe, until="plan")
+    with mock.patch.object(Ledger, "typical", return_value=(40.0, 1.0, MINE, 30)):
+        return labelling(made, place)
+
+
+def asked(model, **price):
+    api = {"base_url": "http://localhost:1/v1", "model": model, "max_tokens": 4}
+    return {"api": {**api, **({"price": price} if price else {})}}
+
+
+def test_a_panels_members_behind_an_api_are_paid_in_dollars_beside_the_machine(tmp_path):
+    """The answers of one token, at a dollar each, are four at most for each row and member."""
+    one, two = (asked(name, input=0.0, output=1e6) for name in ("one", "two"))
+    found = paneled(tmp_path, {"model": str(tmp_path / "base")}, one, two)
+    rows = found["rows"]
+    assert rows > 0 and found["currency"] == "that of report.prices"
+    assert found["asking"]["at_most"] == pytest.approx(2 * rows * 4.0)
+    assert found["asking"]["cost"] == pytest.approx(2 * rows * MINE)
+    assert found["seconds"] == pytest.approx(found["cost"] + found["asking"]["seconds"]), "a dollar a second"
+    assert found["at_most"] == found["cost"] > 0.0
+
+
+def test_a_panel_whose_member_has_no_price_has_none_in_dollars(tmp_path):
+    found = paneled(
+        tmp_path, {"model": str(tmp_path / "base")}, asked("one", input=1.0, output=1.0), asked("two")
+    )
+    assert (found["asking"]["cost"], found["asking"]["at_most"]) == (None, None)
+    assert found["cost"] > 0.0
+
+
+def test_a_panel_of_apis_alone_takes_no_machine(tmp_path):
+    found = paneled(tmp_path, *(asked(name, input=0.0, output=1e6) for name in ("one", "two")))
+    assert (found["unit"], found["per_second"], found["currency"]) == ("answers", None, "dollars")
+    assert found["cost"] == pytest.approx(2 * found["rows"] * MINE)
+    assert found["at_most"] == pytest.approx(2 * found["rows"] * 4.0)
+    assert found["seconds"] > 0.0 and "asking" not in found
+
+
+def test_a_run_that_cannot_be_read_loses_no_other_candidate(tmp_path):
+    good = tried(tmp_path / "run", "good", [1.0, 2.0])
+    with (
+        mock.patch.object(select, "run_pipeline"),
+        mock.patch.object(select, "_read", side_effect=[ZeroDivisionError("float division by zero"), good]),
+    ):
+        found = rank_teachers(
+            parse_recipe(tiny.language_recipe(tmp_path)), ["bad", "good"], tmp_path / "run", Silent()
+        )
+    assert found["recommended"] == "good"
+    assert [row["candidate"] for row in found["candidates"]] == ["good", "bad"]
+    assert "cannot be read (ZeroDivisionError: float division by zero)" in found["candidates"][1]["why"]
+    assert read_json(tmp_path / "run" / "teachers.json")["recommended"] == "good"
+
+
+def test_a_candidate_named_by_its_source_gets_the_context_that_any_model_is_told(tmp_path):
+    recipe = tiny.language_recipe(tmp_path)
+    recipe["teacher"] = {**recipe["teacher"], "context": "Be brief."}
+    assert probe(parse_recipe(recipe), "other/model").teacher.context == "Be brief."
+
+
+def test_a_student_that_teaches_itself_has_no_candidates(tmp_path):
+    recipe = tiny.language_recipe(tmp_path)
+    recipe["teacher"] = {**recipe["teacher"], "ema": 0.99}
+    recipe["label"] = {"online": True}
+    with pytest.raises(RecipeError, match="teacher.ema: the student's own average teaches it"):
+        with_teacher(parse_recipe(recipe), "other/model")
 
 
 def test_a_local_model_and_one_behind_an_api_are_ranked_together(tmp_path, hurry):

@@ -14,7 +14,7 @@ from plans.kitchen import classifier
 from stillhouse.data.encode import IGNORED, Example
 from stillhouse.errors import RecipeError
 from stillhouse.files import read_json, read_jsonl, write_json
-from stillhouse.plans import rounds
+from stillhouse.plans import price, rounds
 from stillhouse.plans.bench import Bench
 from stillhouse.plans.check import with_rows
 from stillhouse.plans.failing import Fresh, choosing_takes, readable, worst_first
@@ -344,3 +344,47 @@ def test_the_price_of_rounds_counts_the_rows_that_are_read_to_choose_others(tmp_
         sum(row["seconds"] for row in found["runs"].values()), abs=0.2
     )
     assert found["notes"] == []
+
+
+def priced(values: dict[str, Any], folder: Path, **seconds: float) -> Any:
+    """The price of a plan's runs, each of which is measured to take so long."""
+    plan = {
+        "seconds": seconds, "asking_seconds": 0.0, "money_by_stage": {"prepare": 0.0, "label": 0.0}, "examples": 16,
+        "peak_memory_bytes": 1, "disk_bytes": 1,
+    }  # fmt: skip
+    recipe = parse_recipe(values)
+    with mock.patch.object(price, "_measured", return_value=plan):
+        return price.price_runs(recipe, price._runs(recipe), folder, Silent())
+
+
+def test_each_round_and_its_control_train_and_are_measured_anew(tmp_path: Path) -> None:
+    found = priced(
+        talker(tmp_path, {"most": 3, "rows": 4}), tmp_path / "run", label=8.0, train=100.0, evaluate=10.0
+    )
+    runs = {name: row["seconds"] for name, row in found["runs"].items()}
+    others = [f"{kind}-{number}" for number in (1, 2, 3) for kind in ("round", "random")]
+    assert runs.pop("round-0") == 118.0
+    assert runs == dict.fromkeys(others, 4 / 16 * 8.0 + 110.0), "the teacher labels new rows alone"
+    assert found["total_seconds"] == 118.0 + 6 * 112.0
+
+
+def test_a_round_that_counts_epochs_reads_all_rows_that_were_chosen_by_then(tmp_path: Path) -> None:
+    values = talker(tmp_path, {"most": 2, "rows": 4})
+    values["train"] = {**values["train"], "steps": None, "epochs": 2}
+    runs = priced(values, tmp_path / "run", train=100.0)["runs"]
+    assert [runs[name]["seconds"] for name in ("round-0", "round-1", "random-2")] == [100.0, 125.0, 150.0]
+
+
+def test_rounds_fine_tune_their_teacher_once_and_have_one_control_of_hard_targets(tmp_path: Path) -> None:
+    pool = labelled_file(tmp_path / "pool.csv", rows=40, seed=9)
+    plan = {"kind": "rounds", "pool": {"source": str(pool)}, "rows": 4, "most": 2}
+    values = classifier(tmp_path, plan=plan)
+    values["teacher"] = {**values["teacher"], "finetune": {"epochs": 1}}
+    values["evaluate"] = {**values.get("evaluate", {}), "hard_only": True}
+    found = priced(values, tmp_path / "run", teacher=50.0, train=100.0)["runs"]
+    assert found["round-0"]["seconds"] == 150.0
+    assert [found[f"{kind}-2"]["seconds"] for kind in ("round", "random")] == [100.0, 100.0]
+    assert "teacher of round-0" in found["round-1"]["taken"]
+    recipe = parse_recipe(values)
+    controls = {one.name: parse_recipe(one.values).evaluate.hard_only for one in price._runs(recipe)}
+    assert [name for name, control in controls.items() if control] == ["round-0"]

@@ -126,8 +126,9 @@ def fitting(row: dict[str, Any]) -> list[str]:
 
 
 def _price(took: dict[str, Any], which: str) -> str:
-    """Dollars are marked; what a local model costs is in the currency of `report.prices`."""
+    """Dollars are marked; what a local model costs is in the currency of `report.prices`.  A panel may have both."""
     value = took[which]
-    if value is None:
-        return MISSING
-    return f"{'$' if took['currency'] == 'dollars' else ''}{number(value)}"
+    price = MISSING if value is None else f"{'$' if took['currency'] == 'dollars' else ''}{number(value)}"
+    if took.get("asking") is None:
+        return price
+    return f"{price} + {_price({**took['asking'], 'currency': 'dollars'}, which)}"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..asking import LEDGER, Ledger, ledger_of, takes
+from ..asking import LEDGER, Ledger, Request, ledger_of, takes
 from ..data.alignment import Tongue
 from ..data.encode import read_examples
 from ..data.formats import Row
@@ -12,7 +12,7 @@ from ..files import read_json
 from ..models.load import load_tokenizer, same_tokenizer
 from ..pipeline import DONE, stage_times
 from ..progress import Silent
-from ..recipe import CrossTokenizer, Recipe, parse_recipe, read_values
+from ..recipe import Api, CrossTokenizer, Recipe, parse_recipe, read_values
 from ..stages import STAGES
 from ..steps.finish import teachers_terms
 from ..steps.prepare import read_rows
@@ -20,7 +20,7 @@ from ..teachers.said import question_about, question_of, words_of
 
 OWN = ("teacher", "objective", "label")
 """Sections of a candidate's file: itself, and what the student can compare with it, which depends on who it is."""
-OF_ANY_MODEL = ("dtype", "finetune", "zero_shot", "terms_accepted")
+OF_ANY_MODEL = ("dtype", "finetune", "context", "zero_shot", "terms_accepted")
 """What the recipe says of its own teacher and means of any that is a model."""
 VERDICTS = ("allowed", "unknown", "disallowed")
 
@@ -29,13 +29,17 @@ def with_teacher(recipe: Recipe, candidate: str) -> dict[str, Any]:
     """The recipe's plain values with another teacher.
 
     Args: candidate: a source as in `teacher.model` (a pinned one as SOURCE@sha256:HEX), or a YAML file of the sections OWN.
-    Raises: RecipeError for a file that is not there or holds anything else.
+    Raises: RecipeError for a file that is not there or holds anything else, and for a source where the student teaches itself.
     """
     values = recipe.model_dump(mode="json", exclude_unset=True)
     for number, term in enumerate(recipe.objective if "objective" in values else []):
         values["objective"][number]["kind"] = term.kind
     if candidate.endswith((".yaml", ".yml")):
         return {**values, **_sections(Path(candidate))}
+    if recipe.teacher.ema is not None:
+        raise RecipeError(
+            "teacher.ema: the student's own average teaches it, whoever is named in its place; remove it to compare teachers."
+        )
     source, _, sha256 = candidate.partition("@sha256:")
     kept = {name: values["teacher"][name] for name in OF_ANY_MODEL if name in values["teacher"]}
     return {**values, "teacher": {**kept, "model": source, **({"sha256": sha256} if sha256 else {})}}
@@ -129,39 +133,68 @@ def labelling(recipe: Recipe, place: Path) -> dict[str, Any]:
     """What it takes to label the whole training set once, from what the small run in `place` met.
 
     Args: recipe: with the candidate as its teacher and all of its rows.
-    Returns: {"unit": tokens, rows or answers; "per_second"; "rows"; "seconds"; "cost", and "at_most" what it can be; "currency"}.
-    A number that was not measured, or has no price, is None.
+    Returns: {"unit": tokens, rows or answers; "per_second"; "rows"; "seconds"; "cost", and "at_most" what it can be; "currency"},
+    and of a panel some of whose members are on this machine and some behind an API "asking": what those take in dollars, beside
+    what the machine costs.  A number that was not measured, or has no price, is None.
     """
     whole, _ = read_rows(recipe, Silent())
     rows = whole.train + whole.extra + whole.unlabelled
     facts = read_json(place / "prepare" / DONE)["result"]
     if not recipe.teacher.is_local:
         return _asking(recipe, place, facts, rows)
+    asking = _members(recipe, place, facts, rows)
+    if recipe.teacher.panel and len(recipe.teacher.apis) == len(recipe.teacher.panel):
+        return {"unit": "answers", "per_second": None, "rows": len(rows), **asking, "currency": "dollars"}
     examples = read_examples(place / "prepare" / "train.parquet")
     share = _kept(whole.counts) / max(1, _kept(facts["counts"]))
     tokens = share * sum(len(one.input_ids) for one in examples)
-    a_token = read_json(place / "plan" / "plan.json")["seconds_a_token"].get("teacher_label")
+    a_token = read_json(place / "plan" / "plan.json")["seconds_a_token"].get("teacher_label") or None
     seconds = None if a_token is None else tokens * a_token
     prices = recipe.report.prices
     cost = None if prices is None or seconds is None else seconds / 3600.0 * prices.machine_per_hour
     rate = {"unit": "tokens", "per_second": None if a_token is None else 1.0 / a_token}
     if recipe.task == "classification":
         rate = {"unit": "rows", "per_second": share * len(examples) / seconds if seconds else None}
-    return {
+    found = {
         **rate, "rows": len(rows), "seconds": seconds, "cost": cost, "at_most": cost, "currency": "that of report.prices",
     }  # fmt: skip
+    if not any(api.base_url for api in recipe.teacher.apis.values()):
+        return found
+    return {**found, "seconds": None if seconds is None else seconds + asking["seconds"], "asking": asking}
+
+
+def _members(recipe: Recipe, place: Path, facts: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
+    """Of a panel's members behind an API, one after the other: {"seconds": by the forecast, "cost": as dear an answer as in the
+    small run, "at_most": by the forecast}, in dollars; None where a member has no price."""
+    paid = {field: api for field, api in recipe.teacher.apis.items() if api.base_url is not None}
+    if not paid:  # past answers alone: nobody is asked
+        return {"seconds": 0.0, "cost": 0.0, "at_most": 0.0}
+    forecasts = [takes(api, _requests(recipe, api, field, facts, rows)) for field, api in paid.items()]
+    dollars = [one["dollars"] for one in forecasts]
+    with Ledger(ledger_of(place, LEDGER)) as ledger:
+        _, _, usual, _ = ledger.typical()
+    known = None not in dollars
+    return {
+        "seconds": sum(one["seconds"] for one in forecasts),
+        "cost": len(rows) * len(paid) * usual if known and usual is not None else None,
+        "at_most": sum(dollars) if known else None,
+    }
+
+
+def _requests(recipe: Recipe, api: Api, field: str, facts: dict[str, Any], rows: list[Row]) -> list[Request]:
+    """What is asked about the rows by the teacher that the recipe names in `field`."""
+    plain = [dict(row) for row in rows]
+    if recipe.task != "classification":
+        return [question_of(row, api, "train") for row in plain]
+    words = words_of(facts["labels"], api, field)
+    return [question_about(row, words, api, "train") for row in plain]
 
 
 def _asking(recipe: Recipe, place: Path, facts: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
     """Of a teacher behind an API: as fast, and as dear an answer, as in the small run; at most what the forecast says."""
     api = recipe.teacher.api
     assert api is not None
-    plain = [dict(row) for row in rows]
-    if recipe.task == "classification":
-        words = words_of(facts["labels"], api)
-        requests = [question_about(row, words, api, "train") for row in plain]
-    else:
-        requests = [question_of(row, api, "train") for row in plain]
+    requests = _requests(recipe, api, "teacher.api", facts, rows)
     with Ledger(ledger_of(place, LEDGER)) as ledger:
         _, _, usual, answers = ledger.typical()
     asked = sum(sizes["asked"] for sizes in facts["sets"].values())

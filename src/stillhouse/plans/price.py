@@ -2,8 +2,8 @@
 
 Each run is measured for some seconds, as `stillhouse plan` does for one.  A stage that several runs have in common is
 counted once: two stages are the same if their settings are, and those of all they build on; and a question to a teacher behind
-an API is, whatever stage asks it (see `asking.ledger_of`).  What learns from a student
-that does not exist yet is measured with the recipe's own teacher in its place, which is larger: then the sum is a bound.
+an API is, whatever stage asks it (see `asking.ledger_of`).  Rounds are measured as the first run is, and counted one by one, for
+each reads other rows and starts from another student.  What learns from a student that does not exist yet is measured with the recipe's own teacher in its place, which is larger: then the sum is a bound.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ from .bench import Bench
 from .expand import expand
 from .failing import choosing_takes
 from .foretold import stand_in
-from .planned import Planned, plain
-from .rounds import FIRST, hard_only, pool_of, task_in
+from .planned import Planned, plain, uncontrolled
+from .rounds import FIRST, HARD_ONLY, hard_only, pool_of, task_in
 from .space import own_values, space_of
 from .tune import planned_trial, planned_whole, prunes
 
@@ -87,9 +87,31 @@ def price_runs(recipe: Recipe, runs: Sequence[Planned], folder: Path, watch: Wat
     questions: set[str] = set()
     rows, plans = {}, []
     for one in runs:
-        plans.append(_measured(_measurable(one, by_name, recipe), bench, questions))
-        rows[one.name] = _counted(one.name, plans[-1], _marks(one, by_name), seen)
+        a_round = isinstance(recipe.plan, Rounds) and one.name not in (FIRST, HARD_ONLY)
+        plan = _measured(_measurable(one, by_name, recipe), bench, set() if a_round else questions)
+        plans.append(_of_round(plan, one, recipe.plan) if isinstance(recipe.plan, Rounds) else plan)
+        rows[one.name] = _counted(one.name, plans[-1], _marks(one, by_name, apart=a_round), seen)
     return _summed(rows, plans)
+
+
+def _of_round(plan: dict[str, Any], one: Planned, wanted: Rounds) -> dict[str, Any]:
+    """plan.json of a run of rounds, from what was measured without the rows of the pool: it trains on all that were chosen
+    by then, and its teacher is asked about the newest, for what it said of others is kept."""
+    if one.name == FIRST:
+        return plan
+    examples = max(1, plan["examples"])
+    chosen = wanted.rows * (wanted.most if one.name == HARD_ONLY else int(one.name.rpartition("-")[2]))
+    learned = _rows_read(one, examples + chosen) / _rows_read(one, examples)
+    newest = wanted.rows / examples
+    shares = {"teacher": max(1.0, newest), "label": newest, "train": learned, "seeds": learned}
+    return {
+        **plan,
+        "seconds": {stage: took * shares.get(stage, 1.0) for stage, took in plan["seconds"].items()},
+        "money_by_stage": {
+            stage: dollars * newest if dollars and stage in ("teacher", "label") else dollars
+            for stage, dollars in plan["money_by_stage"].items()
+        },
+    }
 
 
 def price_tuning(recipe: Recipe, trials: int | None, folder: Path, watch: Watch) -> Price:
@@ -206,14 +228,16 @@ def _rows_read(one: Planned, examples: int) -> float:
 
 
 def _runs(recipe: Recipe) -> list[Planned]:
-    """The runs; of rounds, as many as there may be, each like the first."""
+    """The runs; of rounds, as many as there may be, each like the first but for its control."""
     if not isinstance(recipe.plan, Rounds):
         return expand(recipe).runs
     names = ["round-0"] + [
         f"{kind}-{n}" for n in range(1, recipe.plan.most + 1) for kind in ("round", "random")
     ]
     control = [hard_only(recipe, recipe.plan.most)] if recipe.evaluate.hard_only else []
-    return [*(Planned(name, plain(recipe, name), "", name) for name in names), *control]
+    first, *others = (plain(recipe, name) for name in names)
+    values = [first, *map(uncontrolled, others)]
+    return [*(Planned(name, one, "", name) for name, one in zip(names, values, strict=True)), *control]
 
 
 def _measurable(one: Planned, by_name: dict[str, Planned], recipe: Recipe) -> Planned:
@@ -227,13 +251,20 @@ def _measurable(one: Planned, by_name: dict[str, Planned], recipe: Recipe) -> Pl
     return found
 
 
-def _marks(one: Planned, by_name: dict[str, Planned]) -> dict[str, str]:
-    """Stage -> what it is made from, as far as the recipes say."""
+def _marks(one: Planned, by_name: dict[str, Planned], apart: bool = False) -> dict[str, str]:
+    """Stage -> what it is made from, as far as the recipes say.
+
+    apart: it reads rows, and starts from a student, that no recipe names yet; its texts are written, and its teacher is
+    fine-tuned, as for the others.
+    """
     recipe = parse_recipe(one.values, f"run {one.name}")
     needed = {name: _marks(by_name[name], by_name)["train"] for name in one.needs}
+    common = {"prepare"} if recipe.teacher.finetune is None else {"prepare", "teacher"}
     marks: dict[str, str] = {}
     for stage in STAGES:
-        marks[stage.name] = hash_json([_settings(stage, recipe), [marks[name.partition(".")[0]] for name in stage.after], needed])  # fmt: skip
+        own = [one.name] if apart and stage.name not in common else []
+        after = [marks[name.partition(".")[0]] for name in stage.after]
+        marks[stage.name] = hash_json([_settings(stage, recipe), after, needed, own])
     return marks
 
 

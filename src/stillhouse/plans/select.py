@@ -96,12 +96,19 @@ def _tried(recipe: Recipe, candidate: str, place: Path, watch: Watch) -> dict[st
     except (RecipeError, DataError, TeacherError) as error:
         fit = {} if small is None else {"compatibility": compatibility(small, place)}
         return {**row, "why": str(error), **fit}
+    try:
+        return {**row, **_read(recipe, small, candidate, place), "fits": True}
+    except Exception as error:  # whatever it is, the other candidates' runs are paid for
+        why = f"its run in {place} is done and cannot be read ({type(error).__name__}: {error})"
+        return {**row, "why": why}
+
+
+def _read(recipe: Recipe, small: Recipe, candidate: str, place: Path) -> dict[str, Any]:
+    """What the finished run of a candidate found, and what follows for all of the recipe's rows."""
     found, facts = read_json(place / "results.json"), read_json(place / "prepare" / DONE)["result"]
     metric = found["metric"]
     stages = stage_rows(place, STAGES)
     return {
-        **row,
-        "fits": True,
         "compatibility": compatibility(small, place),
         **terms_of(small, facts),
         "metric": metric,
