@@ -255,6 +255,7 @@ def apart(speaker: Speaker, pairs: list[tuple[Example, TopK]]) -> float:
 def test_a_note_tells_only_what_happened() -> None:
     assert Told([[], []], 2, 0).note.endswith("by the log-probabilities of their tokens")
     assert Told([[], None], 2, 1).note.endswith("1 came without any, and are learned as text alone")
+    assert "; 1 begin beyond data.max_length, and are" in Told([[], None], 2, 0, 1).note
 
 
 def test_validate_says_what_is_not_known_before_somebody_answers(tmp_path: Path, student: Path) -> None:

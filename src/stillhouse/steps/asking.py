@@ -34,7 +34,7 @@ from ..teachers.said import (
 )
 from .hearing import Heard, Rows, hear, statuses
 from .prepare import WRITTEN
-from .told import keep_told, listen, tells
+from .told import keep_told, listen, tells, turns_of
 
 
 def label_by_asking(
@@ -51,8 +51,9 @@ def label_by_asking(
 def _look_at(recipe: Any, task: Task, heard: list[Heard]) -> None:
     """Whether the tokens of the first answers can be used, before the others are paid for.  Raises: see `listen`."""
     taught = [_taught(one, task, recipe.teacher.api) for one in heard]
-    examples, _ = task.encode([row for row in taught if "reason" not in row])
-    listen(task, examples, _by_row(heard))
+    usable = [row for row in taught if "reason" not in row]
+    examples, _ = task.encode(usable)
+    listen(task, examples, _by_row(heard), turns_of(usable))
 
 
 def _by_row(heard: Iterable[Heard]) -> dict[str, Answer]:
@@ -172,7 +173,8 @@ def _texts(
     train = read_examples(place / "train.parquet")
     soft = {}
     if tells(recipe):
-        told = listen(task, train, _by_row(heard["train"]))
+        turns = turns_of(row for row in whole["train"] if "reason" not in row)
+        told = listen(task, train, _by_row(heard["train"]), turns)
         soft = keep_told(recipe, place, facts["teacher"]["identity"], task, train, told, watch)
     return {
         "examples": len(train), "train": f"{place.name}/train.parquet", "graded": False, "sets": sets,
