@@ -10,10 +10,9 @@ from ..data.formats import Row
 from ..errors import RecipeError
 from ..files import read_json
 from ..models.load import load_tokenizer, same_tokenizer
-from ..pipeline import DONE, stage_times
+from ..pipeline import DONE
 from ..progress import Silent
 from ..recipe import CrossTokenizer, Recipe, parse_recipe, read_values
-from ..stages import STAGES
 from ..steps.finish import teachers_terms
 from ..steps.prepare import read_rows
 from ..teachers.said import question_about, question_of, words_of
@@ -163,10 +162,12 @@ def _asking(recipe: Recipe, place: Path, facts: dict[str, Any], rows: list[Row])
     else:
         requests = [question_of(row, api, "train") for row in plain]
     with Ledger(ledger_of(place, LEDGER)) as ledger:
-        _, _, usual, answers = ledger.typical()
-    asked = sum(sizes["asked"] for sizes in facts["sets"].values())
-    took = stage_times(place, STAGES)["label"]["seconds"]
-    pace = asked / took if api.base_url is not None and answers else None
+        like = (
+            api.base_url or "",
+            api.model,
+            facts["sets"],
+        )  # each set's questions have its name as their purpose
+        (_, usual, _), pace = ledger.typical(*like), ledger.pace(*like)
     forecast = takes(api, requests)
     if api.base_url is None:  # nobody is asked, so nothing is paid
         usual = forecast["dollars"] = 0.0

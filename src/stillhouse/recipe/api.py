@@ -100,7 +100,9 @@ class Api(Section):
         if reserved := {"model", "messages", "prompt", "stream", "n"} & set(self.extra_body):
             raise ValueError(f"extra_body: {min(reserved)} is set by the run itself; remove it")
         if twice := sorted(set(OF_FIELDS) & set(self.extra_body)):
-            raise ValueError(f"extra_body: {twice[0]} is what the field {OF_FIELDS[twice[0]]} is for; use that")
+            raise ValueError(
+                f"extra_body: {twice[0]} is what the field {OF_FIELDS[twice[0]]} is for; use that"
+            )
         return self
 
     @property

@@ -148,7 +148,13 @@ def keep_told(
                 for one, said in missing[start : start + SHARD]
             ]
         )
-    counts = {"rows": told.rows, "soft": told.soft, "silent": told.silent, "beyond": told.beyond, "note": told.note}
+    counts = {
+        "rows": told.rows,
+        "soft": told.soft,
+        "silent": told.silent,
+        "beyond": told.beyond,
+        "note": told.note,
+    }
     return {
         "cache": cache.folder.relative_to(place.parent).as_posix(),
         "meta": meta,
