@@ -1,6 +1,7 @@
 """Whole runs whose teacher reads a passage with each row, which the student never sees."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,37 @@ def test_a_row_without_a_passage_is_named(made: Path, tmp_path: Path, change: An
     ):
         with pytest.raises(DataError, match=remedy) as error:
             check(parse_recipe(values(made, path)))
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_row_that_does_not_fit_the_teacher_after_its_context_is_named(
+    made: Path, tmp_path: Path, fixed: bool
+) -> None:
+    """The longest one just fits a teacher of so many positions, and not one of a position less."""
+    task = make_task("causal_lm", load_tokenizer(made / "lm"), 48)
+    rows = [
+        {**row, "id": str(number), "where": ""} for number, row in enumerate(read_jsonl(made / "rows.jsonl"))
+    ]
+    passages = ["Be brief. " * 3 if fixed else row["passage"] for row in rows]
+    sizes = []
+    for example, passage in zip(task.encode(rows)[0], passages, strict=True):
+        before, instead_of = prefixes(task.tokenizer, passage)
+        begins = example.input_ids[: len(instead_of)] == instead_of
+        sizes.append(len(before) + len(example.input_ids) - (len(instead_of) if begins else 0))
+    recipe = values(made)
+    recipe["teacher"] |= {"model": str(tmp_path / "lm")} | ({"context": passages[0]} if fixed else {})
+    shutil.copytree(made / "lm", tmp_path / "lm")
+    config = read_json(made / "lm" / "config.json")
+    for name, most in (("fits", max(sizes)), ("too long", max(sizes) - 1)):
+        write_json(tmp_path / "lm" / "config.json", {**config, "max_position_embeddings": most})
+        place = folder_for(tmp_path / name)
+        if name == "fits":
+            run_pipeline(parse_recipe(recipe), SILENT_PLAN, place, Silent(), until="prepare")
+            continue
+        said = rf"rows.jsonl:\d+: takes {max(sizes)} tokens after its teacher.context, and the teacher reads {most} at most"
+        with pytest.raises(DataError, match=said) as error:
+            run_pipeline(parse_recipe(recipe), SILENT_PLAN, place, Silent(), until="prepare")
         assert "\n" not in str(error.value)
 
 

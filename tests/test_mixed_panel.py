@@ -26,9 +26,10 @@ from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
 from stillhouse.static import static_checks
+from stillhouse.steps.asking import heard_of
 from stillhouse.tasks import make_task
 from stillhouse.tasks.panel import Panel
-from stillhouse.tasks.told import Told
+from stillhouse.tasks.told import Told, is_told, load_told, write_told
 from stillhouse.tasks.zero_shot import ZeroShot
 from stillhouse.teachers.cache import SoftTargetCache
 from typed import hurried, stillhouse
@@ -189,6 +190,33 @@ def test_whoever_sits_on_a_panel_its_targets_are_the_weighted_mean_and_nobody_is
     assert found["said"]["old"]["train"]["no answer"] > 0
     assert "a member of its panel is behind an API" in (place / "report.html").read_text()
     assert "past answers of old" in " ".join(found["licence"]["terms"])
+
+
+def test_what_is_said_of_changed_held_out_rows_is_not_taken_for_what_is_said_of_the_clean_ones(
+    made: Path, tmp_path: Path
+) -> None:
+    """A changed row keeps the id of the row it was made from; of those in capitals the opposite is said."""
+
+    def fickle(body: dict[str, Any]) -> Said:
+        word, other = ("bad", "good") if asked_text(body).isupper() else ("good", "bad")
+        return word, [(word, {word: math.log(SURE), other: math.log(1 - SURE)})]
+
+    expected = {"eval": [1 - SURE, SURE], "eval_capitals": [SURE, 1 - SURE]}
+    with Endpoint(fickle) as endpoint:
+        panel = values(made, asked(endpoint.url), reader(made))
+        alone = values(made) | {"teacher": asked(endpoint.url)}
+        for recipe in (panel, alone):
+            recipe["evaluate"]["perturb"] = ["capitals"]
+        until("teacher", panel, folder_for(tmp_path / "panel"))
+        until("label", alone, folder_for(tmp_path / "alone"))
+    told = load_told(tmp_path / "panel" / "teacher" / "panel" / "0")
+    for name, shares in expected.items():
+        wanted = torch.tensor([shares] * 20)
+        keys = [one.key for one in read_examples(tmp_path / "panel" / "prepare" / f"{name}.parquet")]
+        by_member = told.log_p[[told.places[key] for key in keys]].exp()
+        kept = heard_of(tmp_path / "alone" / "label", [name])[name]["log_p"]
+        torch.testing.assert_close(by_member, wanted, msg=f"panel, {name}")
+        torch.testing.assert_close(torch.from_numpy(kept).exp(), wanted, msg=f"alone, {name}")
 
 
 def test_members_that_are_all_asked_need_no_labels_and_leave_out_what_none_has_an_answer_to(
@@ -362,8 +390,6 @@ def test_what_a_member_that_is_asked_does_not_go_with_is_named(
 
 
 def test_told_probabilities_survive_the_disk_as_they_were(tmp_path: Path) -> None:
-    from stillhouse.tasks.told import is_told, load_told, write_told
-
     said = {"a": [0.2, 0.8], "b": [1.0 - FLOOR, FLOOR]}
     write_told(tmp_path / "told", said)
     assert is_told(tmp_path / "told")

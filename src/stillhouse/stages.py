@@ -255,6 +255,7 @@ STAGES = [
         _prepare,
         reads=(
             *_SOURCES,
+            "teacher.context",
             "student.model",
             "student.tokenizer",
             "student.sha256",

@@ -482,3 +482,77 @@ def test_an_answer_of_no_known_form_is_booked_and_not_asked_for_a_third_time(tmp
                 ask(settings, [chat(settings, "q", "0", "train", max_tokens=50)], ledger)
             assert len(endpoint.bodies) == 2
             assert ledger.spent() == pytest.approx(spent)
+
+
+def answered(
+    ledger: Ledger, url: str, model: str, purpose: str, costs: list[float], began: float = 0.0
+) -> None:
+    """Answers of 10 tokens a dollar: each is asked for when the one before has been under way for a second, and takes two."""
+    settings = Api(base_url=url, model=model)
+    for number, cost in enumerate(costs):
+        request = chat(settings, f"{purpose} {cost}", row=str(number), purpose=purpose)
+        ledger.plan([request])
+        attempt = ledger.begin(request.key)
+        ledger.end(attempt, 2.0, "answered", cost)
+        ledger.keep(request.key, Answer("answered", "x", output_tokens=int(10 * cost), cost=cost), url)
+        ledger._base.execute("UPDATE attempts SET sent = ? WHERE id = ?", (began + number, attempt))
+
+
+HERE, THERE = "http://here/v1", "http://there/v1"
+
+
+def test_a_typical_answer_is_one_of_that_model_there_to_such_a_question(ledger: Ledger) -> None:
+    answered(ledger, HERE, "big", "train", [1.0, 3.0])
+    answered(ledger, HERE, "big", "eval", [8.0])
+    answered(ledger, HERE, "big", "paraphrase", [100.0])
+    answered(ledger, HERE, "small", "train", [0.1])
+    answered(ledger, THERE, "big", "validation", [50.0])
+    assert ledger.typical(HERE, "big", ["train"]) == (20.0, 2.0, 2)
+    assert ledger.typical(HERE, "big", {"train", "eval"}) == (40.0, 4.0, 3)
+    assert ledger.typical(HERE, "small", {"train"}) == (1.0, 0.1, 1)
+    assert ledger.typical(THERE, "big", {"train"}) == (0.0, None, 0)
+
+
+def test_the_forecast_and_lost_answers_are_priced_by_answers_of_that_kind(ledger: Ledger) -> None:
+    """Long texts of the same model, and another model's, say nothing of what a label costs."""
+    with Endpoint(script=[(200, {}, "{")]) as endpoint:
+        settings = api(endpoint, price=PRICE)
+        answered(ledger, endpoint.url, "big", "paraphrase", [70.0])
+        answered(ledger, endpoint.url, "small", "train", [90.0])
+        answered(ledger, endpoint.url, "big", "train", [0.5])
+        notes = Notes()
+        ask(settings, prompts(settings, 2), ledger, notes)
+        read = sum(one.size for one in prompts(settings, 2))
+    expected = (read * 20.0 + 2 * 5 * 200.0) / 1e6
+    assert any(f"cost: about ${expected:,.2f}, by" in line for line in notes.lines)
+    booked = ledger._base.execute("SELECT cost FROM attempts WHERE outcome != 'answered'").fetchall()
+    assert booked == [(0.5,)]
+
+
+def test_an_attempt_that_a_kill_left_costs_as_much_as_an_answer_of_its_own_kind(ledger: Ledger) -> None:
+    answered(ledger, HERE, "big", "train", [1.0, 3.0])
+    answered(ledger, HERE, "big", "paraphrase", [100.0])
+    answered(ledger, HERE, "small", "train", [0.1])
+    for model, purpose in (("big", "train"), ("small", "train"), ("big", "paraphrase"), ("new", "train")):
+        request = chat(Api(base_url=HERE, model=model), f"left {purpose}", row="r", purpose=purpose)
+        ledger.plan([request])
+        ledger.begin(request.key)
+    assert ledger.bury() == 4 and ledger.bury() == 0
+    costs = ledger._base.execute("SELECT cost FROM attempts WHERE outcome = 'killed' ORDER BY id").fetchall()
+    assert costs == [(2.0,), (0.1,), (100.0,), (None,)]
+
+
+def test_the_pace_is_that_of_the_attempts_and_nobody_asks_between_two_runs(ledger: Ledger) -> None:
+    """Five answers in six seconds, a day later three in four; what another model took does not count."""
+    assert ledger.pace(HERE, "big", ["train"]) is None
+    answered(ledger, HERE, "big", "train", [1.0, 2.0, 3.0, 4.0, 5.0])
+    answered(ledger, HERE, "big", "eval", [6.0, 7.0, 8.0], began=86400.0)
+    answered(ledger, HERE, "small", "train", [9.0], began=3.0)
+    assert ledger.pace(HERE, "big", ["train"]) == pytest.approx(5 / 6)
+    assert ledger.pace(HERE, "big", ["train", "eval"]) == pytest.approx(8 / 10)
+
+
+def test_a_wait_for_the_limit_a_minute_counts_towards_the_pace(ledger: Ledger) -> None:
+    for number in range(3):
+        answered(ledger, HERE, "big", f"train {number}", [1.0], began=30.0 * number)
+    assert ledger.pace(HERE, "big", [f"train {number}" for number in range(3)]) == pytest.approx(3 / 62)

@@ -56,6 +56,15 @@ def test_both_tasks_are_read_and_written_back() -> None:
         assert recipe.has_teacher
 
 
+def test_what_has_no_field_of_its_own_may_still_be_asked_for() -> None:
+    """`max_completion_tokens` is the only limit that some models know; of text alone any distribution will do."""
+    for plain in (
+        texts(teacher=with_api(extra_body={"max_completion_tokens": 8000, "top_p": 0.9})),
+        told({"kind": "forward_kl"}, extra_body={"max_completion_tokens": 8000, "reasoning_effort": "low"}),
+    ):
+        assert parse_recipe(plain).teacher.api is not None
+
+
 @pytest.mark.parametrize(
     ("plain", "says"),
     [
@@ -69,6 +78,10 @@ def test_both_tasks_are_read_and_written_back() -> None:
         (values(teacher=with_api(max_cost=1.0)), "not known without a price"),
         (values(teacher=with_api(endpoint="completions", system="x")), "only the chat endpoint has system messages"),
         (values(teacher=with_api(extra_body={"messages": []})), "messages is set by the run itself"),
+        (values(teacher=with_api(extra_body={"temperature": 0.3})), "temperature is what the field temperature is for"),
+        (texts(teacher=with_api(extra_body={"max_tokens": 9})), "max_tokens is what the field max_tokens is for"),
+        (texts(teacher=with_api(extra_body={"logprobs": True})), "logprobs is what the field top_logprobs is for"),
+        (texts(teacher=with_api(extra_body={"top_logprobs": 5})), "the field top_logprobs is for; use that"),
         (values(teacher=with_api(prompt="What is it?")), "teacher.api.prompt"),
         (values(teacher=with_api(max_tokns=3)), "Did you mean 'max_tokens'?"),
         (values(student={"from_teacher": {"layers": 2}}), "an API has no layers to keep"),
@@ -90,6 +103,8 @@ def test_both_tasks_are_read_and_written_back() -> None:
         (told({"kind": "forward_kl", "temperature": 2.0}), "set its temperature: 1"),
         (told({"kind": "forward_kl"}, label={"top_k": "all"}), "label.top_k: an API tells teacher.api.top_logprobs"),
         (told({"kind": "forward_kl"}, temperature=0.7), "teacher.api.temperature: some servers"),
+        (told({"kind": "forward_kl"}, extra_body={"top_p": 0.5}), "teacher.api.extra_body: with top_p some servers"),
+        (told({"kind": "forward_kl"}, extra_body={"logit_bias": {"1": 5}}), "with logit_bias some servers"),
         (told({"kind": "forward_kl"}, temperature=None), "teacher.api.temperature: some servers"),
     ],
 )  # fmt: skip

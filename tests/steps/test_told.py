@@ -194,7 +194,7 @@ def test_another_tokenizer_is_refused_before_everything_is_paid(
         assert len(endpoint.seen.delivered) == 4
         assert "objective: [{kind: hard}]" in str(error.value) and "cross_tokenizer" in str(error.value)
         with Ledger(tmp_path / "run" / "ledger.sqlite") as ledger:
-            assert ledger.typical()[3] == 4, "what was paid is kept"
+            assert ledger.typical(endpoint.url, "big", ["train"])[2] == 4, "what was paid is kept"
 
 
 def test_a_server_without_log_probabilities_is_refused_in_a_sentence(tmp_path: Path, student: Path) -> None:
@@ -255,6 +255,7 @@ def apart(speaker: Speaker, pairs: list[tuple[Example, TopK]]) -> float:
 def test_a_note_tells_only_what_happened() -> None:
     assert Told([[], []], 2, 0).note.endswith("by the log-probabilities of their tokens")
     assert Told([[], None], 2, 1).note.endswith("1 came without any, and are learned as text alone")
+    assert "; 1 begin beyond data.max_length, and are" in Told([[], None], 2, 0, 1).note
 
 
 def test_validate_says_what_is_not_known_before_somebody_answers(tmp_path: Path, student: Path) -> None:

@@ -11,6 +11,8 @@ import tiny
 import tongues
 from stillhouse.asking.messages import Answer, numbered, read_answer, spelled
 from stillhouse.data.encode import Example, encode_chat, encode_completion
+from stillhouse.steps.told import listen, turns_of
+from stillhouse.tasks import make_task
 from stillhouse.teachers import TopK
 from stillhouse.teachers.cache import Entry, SoftTargetCache
 from stillhouse.teachers.codec import STEP, encoded
@@ -137,6 +139,24 @@ def test_tokens_that_are_not_the_students_are_not_used_at_all(names: list[str]) 
     example = chat("the old river")
     assert choices(example, said, NAMES, cut=False) is None
     assert shown(example, said) == [{token: 1.0} for token in counted(example)], "its text is still learned"
+
+
+def test_an_answer_beyond_max_length_lends_its_probabilities_to_no_earlier_turn() -> None:
+    """The earlier turn says the very same; the limit falls into it, behind it, into the answer and behind that."""
+    text = "the old river keeps"
+    earlier = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": text}
+    rows = [{"id": "r", "messages": [*earlier, {"role": "user"}, {"role": "assistant"}]}]
+    whole = chat(text, *earlier)
+    places = [at for at, label in enumerate(whole.labels) if label != -100]
+    first, second = places[: len(places) // 2], places[len(places) // 2 :]
+    assert [whole.labels[at] for at in first] == [whole.labels[at] for at in second]
+    for length, reached in ((first[-1], 0), (second[0], 0), (second[1], 1), (len(whole.labels), 1)):
+        task = make_task("causal_lm", TOKENIZER, length)
+        found = listen(task, [chat(text, *earlier, max_length=length)], {"r": answer(text)}, turns_of(rows))
+        assert (found.rows, found.beyond, found.compared, found.soft) == (1, 1 - reached, reached, reached)
+        for said in found.said:
+            assert (said is not None) == bool(reached)
+            assert said is None or (not any(said[: len(first)]) and any(said[len(first) :]))
 
 
 def test_the_same_text_in_another_tokenizers_tokens_is_not_used() -> None:

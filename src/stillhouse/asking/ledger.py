@@ -46,6 +46,13 @@ _FROM = (
     "FROM answers JOIN requests USING (key) "
     "WHERE source = ?1 AND (?2 IS NULL OR json_extract(body, '$.model') = ?2)"
 )
+_LIKE = (
+    f"{_FROM} AND status != 'refused' AND EXISTS (SELECT 1 FROM wanted WHERE wanted.key = answers.key "
+    "AND purpose IN (SELECT value FROM json_each(?3)))"
+)
+"""Answers of a model at an endpoint to questions with the same purposes: others are as long, as dear and as slow as they like."""
+PAUSE = 60.0
+"""Seconds without any attempt that still belong to asking: limits a minute, and waits."""
 _ANSWER = "status, text, reason, tokens, input_tokens, output_tokens, cost"
 
 
@@ -153,12 +160,29 @@ class Ledger:
                 "DELETE FROM answers WHERE key = ? AND status = 'refused'", [(key,) for key in keys]
             )
 
-    def bury(self, typical: float | None) -> int:
-        """Give attempts that a killed process left behind an outcome, and the cost of a typical one.  Returns: how many."""
-        made = self._base.execute(
-            "UPDATE attempts SET outcome = 'killed', cost = ? WHERE outcome IS NULL", (typical,)
-        )
-        return made.rowcount
+    def bury(self) -> int:
+        """Give attempts that a killed process left behind an outcome, and the cost of a mean answer of their model to questions
+        with their purpose.  Returns: how many."""
+        left = self._base.execute(
+            "SELECT id, json_extract(body, '$.model'), MIN(purpose) FROM attempts LEFT JOIN requests USING (key) "
+            "LEFT JOIN wanted USING (key) WHERE outcome IS NULL GROUP BY id"
+        ).fetchall()
+        if not left:
+            return 0
+        means = {
+            (model, purpose): cost
+            for model, purpose, cost in self._base.execute(
+                "SELECT json_extract(body, '$.model'), purpose, AVG(cost) FROM answers JOIN requests USING (key) "
+                "JOIN (SELECT DISTINCT key, purpose FROM wanted) USING (key) WHERE status != 'refused' GROUP BY 1, 2"
+            )
+        }
+        with self._base:
+            self._base.execute("BEGIN")
+            self._base.executemany(
+                "UPDATE attempts SET outcome = 'killed', cost = ? WHERE id = ?",
+                [(means.get((model, purpose)), attempt) for attempt, model, purpose in left],
+            )
+        return len(left)
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -189,12 +213,25 @@ class Ledger:
         costs = self._base.execute("SELECT key, SUM(cost) FROM attempts WHERE cost IS NOT NULL GROUP BY key")
         return float(sum(dollars for key, dollars in costs if keys is None or key in keys))
 
-    def typical(self) -> tuple[float, float, float | None, int]:
-        """(tokens read, tokens written, dollars) of a mean answer, and of how many; 0 and None if there is none."""
-        row = self._base.execute(
-            "SELECT AVG(input_tokens), AVG(output_tokens), AVG(cost), COUNT(*) FROM answers WHERE status != 'refused'"
-        ).fetchone()
-        return float(row[0] or 0), float(row[1] or 0), row[2], int(row[3])
+    def typical(self, source: str, model: str, purposes: Iterable[str]) -> tuple[float, float | None, int]:
+        """(tokens written, dollars) of a mean answer of that model at that endpoint to questions with one of `purposes`, and of
+        how many; 0 and None if there is none."""
+        query = f"SELECT AVG(output_tokens), AVG(cost), COUNT(*) {_LIKE}"
+        row = self._base.execute(query, (source, model, json.dumps(sorted(purposes)))).fetchone()
+        return float(row[0] or 0), row[1], int(row[2])
+
+    def pace(self, source: str, model: str, purposes: Iterable[str]) -> float | None:
+        """Such answers a second, while they were asked for: between two runs nobody asks.  None if there are none."""
+        query = (
+            f"SELECT key, sent, seconds FROM attempts JOIN (SELECT key {_LIKE}) USING (key) "
+            "WHERE seconds IS NOT NULL ORDER BY sent"
+        )
+        keys, took, end = set(), 0.0, float("-inf")
+        for key, sent, seconds in self._base.execute(query, (source, model, json.dumps(sorted(purposes)))):
+            keys.add(key)
+            took += max(0.0, sent + seconds - (end if sent - end <= PAUSE else sent))
+            end = max(end, sent + seconds)
+        return len(keys) / took if took else None
 
     def summary(self) -> list[dict[str, Any]]:
         """One row a purpose: requests, answers by status, tokens, dollars."""

@@ -78,7 +78,7 @@ def forecast(api: Api, missing: Sequence[Request], ledger: Ledger, field: str = 
     read = sum(one.size for one in missing)
     most = sum(one.max_tokens for one in missing)
     most_read = sum(one.most_read for one in missing)
-    _, usual, _, _ = ledger.typical()
+    usual, _, _ = ledger.typical(*_like(api, missing))
     lines = [f"{len(missing):,} requests: about {read:,} tokens to read, at most {most:,} to write"]
     if api.price is not None:
         low, high = price_of(api.price, read, 0), price_of(api.price, most_read, most)
@@ -99,6 +99,11 @@ def forecast(api: Api, missing: Sequence[Request], ledger: Ledger, field: str = 
             if high > left:
                 lines.append(f"asking stops at max_cost, ${api.max_cost:g}, of which ${left:,.4f} are left")
     return lines
+
+
+def _like(api: Api, requests: Sequence[Request]) -> tuple[str, str, set[str]]:
+    """Where, whom and what for: by what the ledger knows answers such as these will have."""
+    return api.base_url or "", api.model, {one.purpose for one in requests}
 
 
 def takes(api: Api, missing: Sequence[Request]) -> dict[str, Any]:
@@ -146,8 +151,8 @@ class _Loop:
         self.total, self.done, self.answered = len(missing), 0, 0
         self.given_up: list[tuple[_Job, str]] = []
         self.stop: TeacherError | ResourceError | None = None
-        _, self.written, self.usual, self.answers = ledger.typical()
-        """Means of the answers so far, and how many: dollars are what an answer that was lost counts as."""
+        _, self.usual, self.answers = ledger.typical(*_like(api, missing))
+        """Dollars of a mean answer so far, which are what one that was lost counts as; and of how many."""
         source = (api.base_url or "", api.model)
         self.heard = ledger.knows(*source)
         """Whether this model has answered anything, here or in an earlier run."""
@@ -155,7 +160,7 @@ class _Loop:
         """(key, why) of its refusals before that: if all are refused, it is not about the rows, and they are forgotten."""
         self.counts = True
         """Whether its answers say how many tokens they took."""
-        if buried := ledger.bury(self.usual):
+        if buried := ledger.bury():
             watch.note(
                 f"  {buried} requests were under way when an earlier run was killed; they are asked again"
             )

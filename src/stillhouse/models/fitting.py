@@ -119,11 +119,20 @@ def _encoder(role: str, folder: Path, made_for: str, recipe: Recipe) -> None:
         raise RecipeError(
             f"gate.min_retention: teacher.model, a {made_for}, says nothing of hidden tokens that could be kept; remove the gate."
         )
-    config = model_config(folder)
-    longest = config.get("max_position_embeddings")
-    if isinstance(longest, int) and str(config.get("model_type")) in AFTER_PADDING:
-        longest -= int(config.get("pad_token_id") or 0) + 1
-    if isinstance(longest, int) and recipe.data.max_length > longest:
+    longest = positions(folder)
+    if longest is not None and recipe.data.max_length > longest:
         raise RecipeError(
             f"data.max_length: {role}.model reads {longest} tokens at most, not {recipe.data.max_length}; set it to {longest} or less."
         )
+
+
+def positions(folder: Path) -> int | None:
+    """How many tokens the model in `folder` reads at once, at most; None if its configuration has no bound."""
+    whole = model_config(folder)
+    config = whole.get("text_config") or whole
+    longest = config.get("max_position_embeddings", config.get("n_positions"))
+    if not isinstance(longest, int):
+        return None
+    if str(config.get("model_type")) in AFTER_PADDING:
+        longest -= int(config.get("pad_token_id") or 0) + 1
+    return longest

@@ -10,10 +10,9 @@ from ..data.formats import Row
 from ..errors import RecipeError
 from ..files import read_json
 from ..models.load import load_tokenizer, same_tokenizer
-from ..pipeline import DONE, stage_times
+from ..pipeline import DONE
 from ..progress import Silent
 from ..recipe import Api, CrossTokenizer, Recipe, parse_recipe, read_values
-from ..stages import STAGES
 from ..steps.finish import teachers_terms
 from ..steps.prepare import read_rows
 from ..teachers.said import question_about, question_of, words_of
@@ -172,11 +171,12 @@ def _members(recipe: Recipe, place: Path, facts: dict[str, Any], rows: list[Row]
     forecasts = [takes(api, _requests(recipe, api, field, facts, rows)) for field, api in paid.items()]
     dollars = [one["dollars"] for one in forecasts]
     with Ledger(ledger_of(place, LEDGER)) as ledger:
-        _, _, usual, _ = ledger.typical()
+        means = [ledger.typical(api.base_url or "", api.model, facts["sets"])[1] for api in paid.values()]
+    usual = [mean for mean in means if mean is not None]
     known = None not in dollars
     return {
         "seconds": sum(one["seconds"] for one in forecasts),
-        "cost": len(rows) * len(paid) * usual if known and usual is not None else None,
+        "cost": len(rows) * sum(usual) if known and len(usual) == len(paid) else None,
         "at_most": sum(dollars) if known else None,
     }
 
@@ -196,10 +196,9 @@ def _asking(recipe: Recipe, place: Path, facts: dict[str, Any], rows: list[Row])
     assert api is not None
     requests = _requests(recipe, api, "teacher.api", facts, rows)
     with Ledger(ledger_of(place, LEDGER)) as ledger:
-        _, _, usual, answers = ledger.typical()
-    asked = sum(sizes["asked"] for sizes in facts["sets"].values())
-    took = stage_times(place, STAGES)["label"]["seconds"]
-    pace = asked / took if api.base_url is not None and answers else None
+        # each set's questions have its name as their purpose
+        like = (api.base_url or "", api.model, facts["sets"])
+        (_, usual, _), pace = ledger.typical(*like), ledger.pace(*like)
     forecast = takes(api, requests)
     if api.base_url is None:  # nobody is asked, so nothing is paid
         usual = forecast["dollars"] = 0.0

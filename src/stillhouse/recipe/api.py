@@ -9,6 +9,17 @@ from .section import Section
 
 OF_FEW = ("forward_kl", "reverse_kl", "js", "skew_forward_kl", "skew_reverse_kl", "total_variation")
 """Terms that can compare with the most probable tokens and a tail."""
+OF_FIELDS = {
+    "temperature": "temperature",
+    "max_tokens": "max_tokens",
+    "logprobs": "top_logprobs",
+    "top_logprobs": "top_logprobs",
+}
+"""Name in a request -> the field that says it.  `max_completion_tokens` has none: some models know no other limit."""
+OTHER_DISTRIBUTION = {
+    "top_p", "top_k", "min_p", "typical_p", "logit_bias", "frequency_penalty", "presence_penalty", "repetition_penalty",
+}  # fmt: skip
+"""Names in a request that make some servers tell other probabilities than the model's own."""
 Prompt = Annotated[str, Field(pattern=r"(?s)^.*\{text\}.*$")]
 
 
@@ -88,6 +99,10 @@ class Api(Section):
             raise ValueError("system: only the chat endpoint has system messages; put it into prompt")
         if reserved := {"model", "messages", "prompt", "stream", "n"} & set(self.extra_body):
             raise ValueError(f"extra_body: {min(reserved)} is set by the run itself; remove it")
+        if twice := sorted(set(OF_FIELDS) & set(self.extra_body)):
+            raise ValueError(
+                f"extra_body: {twice[0]} is what the field {OF_FIELDS[twice[0]]} is for; use that"
+            )
         return self
 
     @property
@@ -162,6 +177,11 @@ def _told_fault(recipe: Any, api: Api, soft: list[Any]) -> str | None:
         return (
             f"objective: {other[0].kind} asks for another temperature than 1, at which an API's probabilities are, and few of "
             "them cannot be taken to another; set its temperature: 1"
+        )
+    if bent := sorted(OTHER_DISTRIBUTION & set(api.extra_body)):
+        return (
+            f"teacher.api.extra_body: with {bent[0]} some servers tell other probabilities than the model's own, which are soft "
+            "targets here; remove it"
         )
     if api.temperature not in (0.0, 1.0):
         return (

@@ -34,7 +34,7 @@ from ..teachers.said import (
 )
 from .hearing import Heard, Rows, hear, statuses
 from .prepare import WRITTEN
-from .told import keep_told, listen, tells
+from .told import keep_told, listen, tells, turns_of
 
 
 def label_by_asking(
@@ -51,8 +51,9 @@ def label_by_asking(
 def _look_at(recipe: Any, task: Task, heard: list[Heard]) -> None:
     """Whether the tokens of the first answers can be used, before the others are paid for.  Raises: see `listen`."""
     taught = [_taught(one, task, recipe.teacher.api) for one in heard]
-    examples, _ = task.encode([row for row in taught if "reason" not in row])
-    listen(task, examples, _by_row(heard))
+    usable = [row for row in taught if "reason" not in row]
+    examples, _ = task.encode(usable)
+    listen(task, examples, _by_row(heard), turns_of(usable))
 
 
 def _by_row(heard: Iterable[Heard]) -> dict[str, Answer]:
@@ -69,7 +70,7 @@ def _labels(
     shares, dropped, graded = shares_of(heard, words_of(facts["labels"], recipe.teacher.api))
     left_out = _tell(dropped, place, heard, watch)
     prepared = place.parent / "prepare"
-    train = [one for one in read_examples(prepared / "train.parquet") if one.row in shares]
+    train = [one for one in read_examples(prepared / "train.parquet") if ("train", one.row) in shares]
     if not train:
         raise DataError(
             f"train: the teacher's answers name no label ({reasons(dropped)}); see stillhouse label show."
@@ -83,16 +84,17 @@ def _labels(
         "seed": None,
         "dtype": "float32",
         "outcomes": task.outcomes,
-        "answers": hash_json([[one.key, shares[one.row]] for one in train])[:16],
+        "answers": hash_json([[one.key, shares["train", one.row]] for one in train])[:16],
     }
     cache = SoftTargetCache(place / folder_name(meta), meta, watch.note)
     missing = {one.key: one for one in train if one.key not in cache}
     if missing:
-        cache.add([_entry(one, shares[one.row], meta) for one in missing.values()])
+        cache.add([_entry(one, shares["train", one.row], meta) for one in missing.values()])
     write_examples(place / "train.parquet", train)
     for kind in facts["evaluated"]:
         rows = [
-            shares.get(one.row) or wrong(one, task) for one in read_examples(prepared / f"{kind}.parquet")
+            shares.get((kind, one.row)) or wrong(one, task)
+            for one in read_examples(prepared / f"{kind}.parquet")
         ]
         with atomic(place / f"heard-{kind}.safetensors") as part:
             save_file({"log_p": np.log(np.asarray(rows, np.float32))}, part)
@@ -103,8 +105,13 @@ def _labels(
     }  # fmt: skip
 
 
-def shares_of(heard: dict[str, list[Heard]], words: list[str]) -> tuple[dict[str, list[float]], Rows, bool]:
-    """(id of a row -> the probability of each label; the rows without any, and why; whether any are more than a name)."""
+def shares_of(
+    heard: dict[str, list[Heard]], words: list[str]
+) -> tuple[dict[tuple[str, str], list[float]], Rows, bool]:
+    """((data set, id of a row) -> the probability of each label; the rows without any, and why; whether any are more than a name).
+
+    A held-out row that was changed for a test keeps the id of the row it was made from, in a set of its own.
+    """
     graded = any(one.answer.tokens for some in heard.values() for one in some if one.answer)
     shares, dropped = {}, []
     for name, some in heard.items():
@@ -113,7 +120,7 @@ def shares_of(heard: dict[str, list[Heard]], words: list[str]) -> tuple[dict[str
             if isinstance(found, str):
                 dropped.append({"where": one.row["where"], "reason": found, "set": name})
             else:
-                shares[one.row["id"]] = found
+                shares[name, one.row["id"]] = found
     return shares, dropped, graded
 
 
@@ -166,7 +173,8 @@ def _texts(
     train = read_examples(place / "train.parquet")
     soft = {}
     if tells(recipe):
-        told = listen(task, train, _by_row(heard["train"]))
+        turns = turns_of(row for row in whole["train"] if "reason" not in row)
+        told = listen(task, train, _by_row(heard["train"]), turns)
         soft = keep_told(recipe, place, facts["teacher"]["identity"], task, train, told, watch)
     return {
         "examples": len(train), "train": f"{place.name}/train.parquet", "graded": False, "sets": sets,

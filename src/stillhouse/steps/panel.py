@@ -52,7 +52,7 @@ class Heard:
     """The answers of a member behind an API."""
 
     shares: dict[str, list[float]]
-    """Id of a row -> the probability of each label; rows without a usable answer are not there."""
+    """Key of an example -> the probability of each label; those without a usable answer are not there."""
     dropped: list[dict[str, Any]]
     """Those rows, and why."""
     statuses: dict[str, dict[str, int]]
@@ -138,13 +138,25 @@ def _hear(
             f"  {name}: {asked - len(dropped):,} of {asked:,} answers can be used; the other rows are left to the rest of the "
             f"panel: {reasons(dropped)}"
         )
-    return Heard(shares, [{**row, "member": name} for row in dropped], statuses(answers))
+    said = _by_example(shares, run / "prepare")
+    return Heard(said, [{**row, "member": name} for row in dropped], statuses(answers))
+
+
+def _by_example(shares: dict[tuple[str, str], list[float]], prepared: Path) -> dict[str, list[float]]:
+    """(data set, id of a row) -> … as key of an example -> …; of examples that are cut to the same tokens the first counts, which
+    is the clean one where the other is a changed row."""
+    found: dict[str, list[float]] = {}
+    for name in sorted({name for name, _ in shares}):
+        for one in read_examples(prepared / f"{name}.parquet"):
+            if (name, one.row) in shares:
+                found.setdefault(one.key, shares[name, one.row])
+    return found
 
 
 def _nobodys(
     heard: Sequence[Heard | None], task: Task, facts: dict[str, Any], place: Path, watch: Watch
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Rows that no member has an answer to: (id of a held-out one -> what counts as said; of training rows what the stage's result
+    """Rows that no member has an answer to: (key of a held-out one -> what counts as said; of training rows what the stage's result
     has of them, for they are left out)."""
     spoke = [one for one in heard if one is not None]
     write_jsonl(place / "dropped.jsonl", [row for one in spoke for row in one.dropped])
@@ -152,13 +164,13 @@ def _nobodys(
         return {}, {}
     prepared = place.parent / "prepare"
     missed = {
-        example.row: wrong(example, task)
+        example.key: wrong(example, task)
         for kind in facts["evaluated"]
         for example in read_examples(prepared / f"{kind}.parquet")
-        if not any(example.row in one.shares for one in spoke)
+        if not any(example.key in one.shares for one in spoke)
     }
     train = read_examples(prepared / "train.parquet")
-    kept = [example for example in train if any(example.row in one.shares for one in spoke)]
+    kept = [example for example in train if any(example.key in one.shares for one in spoke)]
     if not kept:
         raise DataError(
             f"train: no answer of the panel's names a label ({reasons([row for one in spoke for row in one.dropped])}); see "
@@ -188,20 +200,13 @@ def _seat(
     """A member as something that `task` loads: the model itself, or what is written into `folder` in its stead."""
     name = found["name"]
     if heard is not None:
-        shares = {**missed, **heard.shares}
-        write_told(folder, {key: shares[row] for key, row in _rows(place.parent, facts) if row in shares})
+        write_told(folder, {**missed, **heard.shares})
         return Seat(name, folder, f"{found['identity']}:{hash_path(folder)}", heard=heard)
     if member.zero_shot is not None:
         folder.mkdir()
         made = write_namer(member.zero_shot, found, recipe, task, facts, place, folder, watch)
         return Seat(name, folder, made["identity"], asked=made["asked"])
     return Seat(name, Path(found["folder"]), found["identity"])
-
-
-def _rows(run: Path, facts: dict[str, Any]) -> dict[tuple[str, str], None]:
-    """(key of an example, id of its row) of all sets that somebody was asked about, each once."""
-    paths = [run / "prepare" / f"{name}.parquet" for name in facts["asked"]]
-    return dict.fromkeys((one.key, one.row) for path in paths for one in read_examples(path))
 
 
 def _judged(
@@ -216,7 +221,7 @@ def _judged(
     known = [
         one
         for one in judged_by(place.parent / "prepare", facts)
-        if all(seat.heard is None or one.row in seat.heard.shares for seat in seats)
+        if all(seat.heard is None or one.key in seat.heard.shares for seat in seats)
     ]
     known, size = known[: pool.rows], recipe.label.batch_size
     if pool.by == "learned":

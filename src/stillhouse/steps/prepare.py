@@ -13,6 +13,7 @@ from ..data.split import Prepared
 from ..data.split import prepare as split_rows
 from ..errors import DataError, RecipeError
 from ..files import hash_json, read_jsonl, write_json, write_jsonl
+from ..models.fitting import positions
 from ..models.load import load_config, load_tokenizer
 from ..progress import Watch
 from ..recipe import Baseline, Data, DataSet, generate
@@ -23,7 +24,7 @@ from ..sources.terms import of_licence, refuse_disallowed
 from ..tasks import Task, make_task
 from ..tasks.bilingual import BilingualClassification, BilingualLM
 from ..tasks.classification import label_order
-from ..tasks.context import prompt_key
+from ..tasks.context import longest_in_context, prefixes, prompt_key
 from .canaries import canary_rows, planted
 from .confidence import sure
 from .naming import TEXTS, keep_texts, namers_of
@@ -175,6 +176,9 @@ def encode_rows(
         dropped += [{**row, "set": name} for row in refused]
         if name != "train" and recipe.evaluate.rows:
             examples = examples[: recipe.evaluate.rows]
+        if recipe.teacher.context is not None:
+            said = {one.key: contexts[one.key]["context"] for one in examples if one.key in contexts}
+            _refuse_too_long(recipe, said, some, examples, task, models)
         if asks or not recipe.teacher.is_local:
             asked = some if name == "train" else some[: recipe.evaluate.rows]
             known = {example.row for example in examples}
@@ -285,6 +289,33 @@ def _contexts(rows: Sequence[Any], examples: list[Example]) -> dict[str, dict[st
         for example in examples
         if example.row in named
     }
+
+
+def _refuse_too_long(
+    recipe: Any,
+    contexts: dict[str, str],
+    rows: Sequence[Any],
+    examples: list[Example],
+    task: Task,
+    models: dict[str, Any],
+) -> None:
+    """Raises: DataError for a row that does not fit the teacher after its context: `data.max_length` bounds what the student reads.
+
+    Args: contexts: by example, where a column has them.
+    """
+    teachers = [Path(one["folder"]) for one in models["panel"] or [models["teacher"]] if one["folder"]]
+    most = min((n for n in map(positions, teachers) if n is not None), default=None)
+    if most is None:
+        return
+    fixed = None if recipe.teacher.context_column else prefixes(task.tokenizer, recipe.teacher.context)
+    for example in examples:
+        read = fixed or prefixes(task.tokenizer, contexts[example.key])
+        if (length := longest_in_context(example, *read)) > most:
+            where = next((row["where"] for row in rows if row["id"] == example.row), example.row)
+            raise DataError(
+                f"{where}: takes {length} tokens after its teacher.context, and the teacher reads {most} at most; shorten the "
+                "context, lower data.max_length, or use a teacher that reads more."
+            )
 
 
 def fault(place: Path, result: dict[str, Any]) -> str | None:

@@ -1,6 +1,6 @@
 """Log-probabilities that an API told of its texts, as kept soft targets; and whether they can be used at all."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ..recipe import Api, Label
 from ..tasks import Task
 from ..teachers.cache import Entry, SoftTargetCache, folder_name
 from ..teachers.codec import encoded
-from ..teachers.told import Choice, Names, choices, told_targets
+from ..teachers.told import Choice, Names, choices, has_turns, told_targets
 
 FEWEST = 0.1
 """Share of the answers whose tokens must be the student's: below it the tokenizers are two, and what agrees does so by chance."""
@@ -34,11 +34,18 @@ class Told:
     """Examples with an answer of the API's."""
     silent: int
     """Of these, how many came without log-probabilities."""
+    beyond: int = 0
+    """Of these, how many begin beyond `data.max_length`; they are not among the silent ones."""
 
     @property
     def soft(self) -> int:
         """How many become soft targets."""
         return sum(one is not None for one in self.said)
+
+    @property
+    def compared(self) -> int:
+        """How many have tokens to compare with the student's."""
+        return self.rows - self.silent - self.beyond
 
     @property
     def note(self) -> str:
@@ -48,7 +55,8 @@ class Told:
             f"{count:,} {why}"
             for count, why in (
                 (self.silent, "came without any"),
-                (self.rows - self.soft - self.silent, "are cut into other tokens than the student's"),
+                (self.beyond, "begin beyond data.max_length"),
+                (self.compared - self.soft, "are cut into other tokens than the student's"),
             )
             if count
         ]
@@ -66,27 +74,47 @@ def places(label: Label, api: Api) -> int:
     return api.top_logprobs if label.top_k == "all" else min(label.top_k, api.top_logprobs)
 
 
-def listen(task: Task, examples: Sequence[Example], answers: dict[str, Answer]) -> Told:
+def turns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Id of a row -> how many turns the assistant has in it: the answer, and in a conversation those before it."""
+    return {
+        row["id"]: sum(turn["role"] == "assistant" for turn in row["messages"]) if "messages" in row else 1
+        for row in rows
+    }
+
+
+def listen(
+    task: Task, examples: Sequence[Example], answers: Mapping[str, Answer], turns: Mapping[str, int]
+) -> Told:
     """Compare the told tokens with the student's.  Raises: RecipeError where too few are the same, or nothing was told.
 
-    Args: answers: row -> what was answered; examples of other rows have no soft targets.
+    Args:
+        answers: row -> what was answered; examples of other rows have no soft targets.
+        turns: row -> how many turns it has, of which the answer is the last; see `turns_of`.
     """
     names = Names(task.tokenizer)
-    heard = [answers.get(one.row) for one in examples]
-    said = [
-        None if answer is None else choices(one, answer, names, len(one.input_ids) >= task.max_length)
-        for one, answer in zip(examples, heard, strict=True)
-    ]
-    known = [answer for answer in heard if answer is not None]
-    told = Told(said, len(known), sum(not answer.tokens for answer in known))
-    if known and told.silent == len(known):
+    said: list[list[Choice] | None] = []
+    rows = silent = beyond = 0
+    for one in examples:
+        answer, cut = answers.get(one.row), len(one.input_ids) >= task.max_length
+        found = None
+        if answer is not None:
+            rows += 1
+            if cut and not has_turns(one, turns[one.row]):  # an earlier turn is the last one that is left
+                beyond += 1
+            elif not answer.tokens:
+                silent += 1
+            else:
+                found = choices(one, answer, names, cut)
+        said.append(found)
+    told = Told(said, rows, silent, beyond)
+    if silent and silent == rows - beyond:
         raise RecipeError(
-            f"teacher.api.top_logprobs: none of {len(known):,} answers came with log-probabilities; ask a server that gives them, "
+            f"teacher.api.top_logprobs: none of {silent:,} answers came with log-probabilities; ask a server that gives them, "
             "or remove it and use objective: [{kind: hard}]."
         )
-    if told.soft < FEWEST * (len(known) - told.silent):
+    if told.soft < FEWEST * told.compared:
         raise RecipeError(
-            f"teacher.api.top_logprobs: {told.soft:,} of {len(known) - told.silent:,} answers are cut into the tokens of the "
+            f"teacher.api.top_logprobs: {told.soft:,} of {told.compared:,} answers are cut into the tokens of the "
             "student's tokenizer, so the teacher's is another one; use a student of the teacher's family, or remove it and use "
             "objective: [{kind: hard}] (cross_tokenizer needs the teacher on this machine).  The answers are kept."
         )
@@ -120,7 +148,13 @@ def keep_told(
                 for one, said in missing[start : start + SHARD]
             ]
         )
-    counts = {"rows": told.rows, "soft": told.soft, "silent": told.silent, "note": told.note}
+    counts = {
+        "rows": told.rows,
+        "soft": told.soft,
+        "silent": told.silent,
+        "beyond": told.beyond,
+        "note": told.note,
+    }
     return {
         "cache": cache.folder.relative_to(place.parent).as_posix(),
         "meta": meta,

@@ -4,6 +4,7 @@ Source: Snell et al. 2022, "Learning by Distilling Context", arXiv:2209.15189.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,6 +28,14 @@ def in_context(task: Task, batch: Batch, contexts: Sequence[str]) -> Batch:
     ]
     place, read = batch["labels"].device, task.collate(examples)
     return {name: value.to(place) if isinstance(value, Tensor) else value for name, value in read.items()}
+
+
+def longest_in_context(example: Example, before: list[int], instead_of: list[int]) -> int:
+    """Tokens of the example's longest document after a context; see `prefixes`."""
+    borders = [*example.starts, len(example.input_ids)]
+    documents = [(example.input_ids[a:b], example.labels[a:b]) for a, b in pairwise(borders)]
+    read = _after(documents, before, instead_of, "")
+    return max(b - a for a, b in pairwise([*read.starts, len(read.input_ids)]))
 
 
 def prompt_key(ids: Sequence[int]) -> str:

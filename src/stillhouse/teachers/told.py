@@ -13,6 +13,7 @@ row whose tokens differ.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -78,7 +79,7 @@ def choices(example: Example, answer: Answer, names: Names, cut: bool) -> list[C
     Returns: None where the server's tokens are not the student's.
     """
     counted = [label for label in example.labels[1:] if label != IGNORED]
-    run = _last_run(example.labels)
+    run = _turns(example.labels)[-1]
     told = _of_the_text(answer, names)
     if told is None:
         return None
@@ -95,15 +96,15 @@ def choices(example: Example, answer: Answer, names: Names, cut: bool) -> list[C
     return found
 
 
-def _last_run(labels: Sequence[int]) -> list[int]:
-    """The counted tokens of the last turn."""
-    run: list[int] = []
-    for label in reversed(labels[1:]):
-        if label != IGNORED:
-            run.append(label)
-        elif run:
-            break
-    return run[::-1]
+def has_turns(example: Example, turns: int) -> bool:
+    """Whether so many turns of the assistant's are in the example, the last one at least in part."""
+    return len(_turns(example.labels)) >= turns
+
+
+def _turns(labels: Sequence[int]) -> list[list[int]]:
+    """The counted tokens of each turn."""
+    runs = groupby(labels[1:], lambda label: label != IGNORED)
+    return [list(run) for is_counted, run in runs if is_counted]
 
 
 def _of_the_text(answer: Answer, names: Names) -> int | None:
