@@ -158,7 +158,9 @@ def test_targets_are_shifted_as_transformers_shifts_them(family, task, examples)
 
 
 def test_a_target_that_was_cut_never_begins_with_what_is_to_be_foretold(task):
-    model = MBartForConditionalGeneration(MBartConfig(**SMALL))  # whose own function puts the last label in front
+    model = MBartForConditionalGeneration(
+        MBartConfig(**SMALL)
+    )  # whose own function puts the last label in front
     batch = task.collate([pair("the old house", "the red book finds a quiet river", most=4)])
     read = task.inputs(model, batch)["decoder_input_ids"]
     assert read[0].tolist() == [1, *batch["labels"][0, :-1].tolist()]

@@ -272,7 +272,10 @@ def encode_pair(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len
     """
     source = tokenizer(row["prompt"], truncation=True, max_length=max_length, verbose=False)["input_ids"]
     whole = list(tokenizer(text_target=row["completion"], verbose=False)["input_ids"])
-    own = bool(whole) and whole[-1] in (tokenizer.eos_token_id, tokenizer.sep_token_id)  # BERT's ends with [SEP]
+    own = bool(whole) and whole[-1] in (
+        tokenizer.eos_token_id,
+        tokenizer.sep_token_id,
+    )  # BERT's ends with [SEP]
     end = whole.pop() if own else tokenizer.eos_token_id
     if end is not None and not row.get("unended"):
         whole.append(end)

@@ -2,9 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from ..errors import RecipeError, TeacherError
 from ..recipe import Recipe
+from ..recipe.generate import Answers
 from .described import cut_short, json_in, model_config
 
 TOKENIZERS = {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json"}
@@ -63,8 +65,10 @@ def check_model(role: str, folder: Path, recipe: Recipe, by_names: bool = False)
             f"{role}.model: {folder} is a {made_for}, which cannot generate text; name a causal language model, or "
             "set task: classification."
         )
-    if recipe.task == "masked_lm":
-        _encoder(role, folder, made_for, recipe)
+    if recipe.task in ("masked_lm", "seq2seq"):
+        if recipe.task == "masked_lm":
+            _encoder(role, folder, made_for, recipe)
+        _positions(role, model_config(folder), recipe)
         return
     if by_names:
         if OTHER_HEAD.search(made_for):
@@ -119,11 +123,29 @@ def _encoder(role: str, folder: Path, made_for: str, recipe: Recipe) -> None:
         raise RecipeError(
             f"gate.min_retention: teacher.model, a {made_for}, says nothing of hidden tokens that could be kept; remove the gate."
         )
-    config = model_config(folder)
-    longest = config.get("max_position_embeddings")
-    if isinstance(longest, int) and str(config.get("model_type")) in AFTER_PADDING:
-        longest -= int(config.get("pad_token_id") or 0) + 1
-    if isinstance(longest, int) and recipe.data.max_length > longest:
+    begins_with_it = role == "student" or (role == "teacher" and recipe.student.model is None)
+    if headless and begins_with_it and recipe.student.adapter is not None:
         raise RecipeError(
-            f"data.max_length: {role}.model reads {longest} tokens at most, not {recipe.data.max_length}; set it to {longest} or less."
+            f"student.adapter: {role}.model, a {made_for}, has no masked-language-model head, and the drawn one would stay as it is "
+            "beside adapters; remove the adapter, or name a model with its head."
         )
+
+
+def _positions(role: str, config: dict[str, Any], recipe: Recipe) -> None:
+    """Whether a family that counts its positions has enough of them, for what is read and for what an encoder–decoder writes."""
+    longest = config.get("max_position_embeddings")
+    if not isinstance(longest, int):
+        return
+    if str(config.get("model_type")) in AFTER_PADDING:
+        longest -= int(config.get("pad_token_id") or 0) + 1
+    wanted = {"data.max_length": recipe.data.max_length}
+    if recipe.evaluate.answers is not None:
+        wanted["evaluate.answers.max_new_tokens"] = recipe.evaluate.answers.max_new_tokens
+    for one in recipe.data.generate:
+        if isinstance(one, Answers):
+            wanted["data.generate: answers.max_new_tokens"] = one.max_new_tokens
+    for name, tokens in wanted.items():
+        if tokens > longest:
+            raise RecipeError(
+                f"{name}: {role}.model reads {longest} tokens at most, not {tokens}; set it to {longest} or less."
+            )

@@ -12,7 +12,6 @@ from ..errors import RecipeError
 from .base import Batch, Layout
 from .causal_lm import CausalLM
 
-
 LANGUAGE_FIRST = ("mbart", "plbart", "m2m_100", "nllb-moe", "seamless_m4t", "seamless_m4t_v2")
 """Families that are told the target's language by a token of the target, or in place of its start token."""
 
