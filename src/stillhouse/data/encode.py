@@ -277,8 +277,7 @@ def encode_pair(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len
         tokenizer.sep_token_id,
     )  # BERT's ends with [SEP]
     end = whole.pop() if own else tokenizer.eos_token_id
-    if end is not None and not row.get("unended"):
-        whole.append(end)
+    whole += [] if end is None or row.get("unended") else [end]
     target = whole[:max_length]
     if not source or not target:
         return "no answer within max_length" if source else "empty prompt"
