@@ -272,11 +272,8 @@ def encode_pair(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len
     """
     source = tokenizer(row["prompt"], truncation=True, max_length=max_length, verbose=False)["input_ids"]
     whole = list(tokenizer(text_target=row["completion"], verbose=False)["input_ids"])
-    own = bool(whole) and whole[-1] in (
-        tokenizer.eos_token_id,
-        tokenizer.sep_token_id,
-    )  # BERT's ends with [SEP]
-    end = whole.pop() if own else tokenizer.eos_token_id
+    ends = (tokenizer.eos_token_id, tokenizer.sep_token_id)  # BERT's texts end with [SEP]
+    end = whole.pop() if whole and whole[-1] in ends else ends[0]
     whole += [] if end is None or row.get("unended") else [end]
     target = whole[:max_length]
     if not source or not target:
