@@ -17,6 +17,8 @@ from typed import hurried, stillhouse, write_recipe
 ONLINE = {"online": True, "batch_size": 8}
 LAYERS = [{"kind": "relations", "weight": 0.5}, {"kind": "hidden", "weight": 0.5}]
 
+WITH_HARD = [*LAYERS, {"kind": "hard"}]
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -109,6 +111,33 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {**BARE, "objective": LAYERS, "label": ONLINE, "gate": {"min_retention": 0.9}},
         "gate.min_retention: teacher.model, a BertModel, says nothing",
     ),
+    (
+        {"student.model": "bare", "student.from_teacher": None, "student.adapter": {"rank": 2}},
+        "student.adapter: student.model, a BertModel, has no masked-language-model head",
+    ),
+    (
+        {**BARE, "objective": LAYERS, "label": ONLINE, "student.adapter": {"rank": 2}},
+        "student.adapter: teacher.model, a BertModel, has no masked-language-model head",
+    ),
+    *(
+        ({**BARE, "objective": LAYERS, "label": ONLINE, "plan": plan}, f"plan.kind: {plan['kind']} go on from students, whose heads")
+        for plan in (
+            {"kind": "assistants"}, {"kind": "generations"},
+            {"kind": "rounds", "pool": {"source": "text.jsonl"}, "by": "uncertainty"},
+        )
+    ),
+    (
+        {"objective": WITH_HARD, "label": ONLINE, "plan": {"kind": "rounds", "pool": {"source": "text.jsonl"}}},
+        "plan.by: divergence looks at what the teacher says",
+    ),
+    (
+        {"objective": LAYERS, "label": ONLINE, "train.early_stopping": {"every": 2}},
+        "train.early_stopping: goes by what the student says of hidden tokens",
+    ),
+    (
+        {"objective": WITH_HARD, "label": ONLINE, "data.filter": {"min_confidence": 0.1}},
+        "data.filter.min_confidence: an objective about layers alone does not ask",
+    ),
     ({"data.max_length": 65}, "data.max_length: teacher.model reads 64 tokens at most"),
     ({"objective": LAYERS}, "objective: relations compares layers, .* label.online: true"),
     ({"objective": [{"kind": "deeper_layers"}]}, "objective: deeper_layers is for what is read from left to right"),
@@ -126,7 +155,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("changes", "sentence"), REFUSED, ids=[str(next(iter(one))) for one, _ in REFUSED])
+@pytest.mark.parametrize(("changes", "sentence"), REFUSED, ids=[said[:40] for _, said in REFUSED])
 def test_what_cannot_work_is_refused_in_a_sentence_before_anything_is_loaded(
     inputs: Path, tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
@@ -135,7 +164,8 @@ def test_what_cannot_work_is_refused_in_a_sentence_before_anything_is_loaded(
         place, (*steps, last) = values, path.split(".")
         for step in steps:
             place = place.setdefault(step, {})
-        place[last] = str(inputs / value) if path in ("teacher.model", "data.train.source") else value
+        named = path in ("teacher.model", "student.model", "data.train.source")
+        place[last] = str(inputs / value) if named else value
     said = stillhouse("validate", write_recipe(tmp_path / "r.yaml", values))
     assert said.code == (3 if "data.train.source" in changes else 2), said.out
     assert len(said.err.strip().splitlines()) <= 3
@@ -144,7 +174,9 @@ def test_what_cannot_work_is_refused_in_a_sentence_before_anything_is_loaded(
 
 def test_what_can_work_is_not_refused(inputs: Path, tmp_path: Path) -> None:
     bare = {"model": str(inputs / "bare"), "dtype": "float32"}
-    for changes in ({}, {"teacher": bare, "label": ONLINE, "objective": LAYERS}):
+    layers = {"teacher": bare, "label": ONLINE, "objective": LAYERS}
+    hard = {**layers, "objective": WITH_HARD, "plan": {"kind": "assistants"}}
+    for changes in ({}, layers, hard):
         recipe = write_recipe(tmp_path / "r.yaml", tiny.masked_recipe(inputs, **changes))
         assert (said := stillhouse("validate", recipe)).code == 0, said.err
 

@@ -82,6 +82,24 @@ def test_a_place_where_two_models_part_is_shown_with_what_stands_before_it() -> 
     assert furthest_apart({}, examples, task, 5) == []
 
 
+def test_a_hidden_token_is_shown_with_what_stands_on_both_sides_of_it() -> None:
+    task = make_task("masked_lm", tiny.encoder_tokenizer(), 40)
+    ids = list(task.tokenizer("the old river")["input_ids"])
+    example = Example("0", "0", ids, [-100, -100, ids[2], -100, -100], [0], 9)
+    worst = np.array([[0.0, 3.5, ids[2], ids[1], 0.9, 0.4]])
+    found = furthest_apart({"worst": worst}, [example], task, 5)
+    assert [one["before"] for one in found] == ["[CLS] the ____ river [SEP]"]
+
+
+def test_a_target_is_shown_behind_its_source() -> None:
+    task = make_task("seq2seq", tiny.translator_tokenizer(), 40)
+    row = {"id": "r", "where": "", "prompt": "the old house", "completion": "a red book"}
+    examples = task.encode([row])[0] * 2
+    worst = np.array([[place, 3.5, 3.0, 4.0, 0.9, 0.4] for place in (0.0, 2.0)])
+    found = furthest_apart({"worst": worst}, examples, task, 5)
+    assert [one["before"] for one in found] == ["the old house → ", "the old house → a red"]
+
+
 REFERENCES = ["one", "two", "three", "four", "five"]
 TAUGHT = ["one", "two", "no three", "no", "five"]
 LEARNED = ["one", "no two", "three", "no", "never"]

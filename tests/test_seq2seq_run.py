@@ -217,6 +217,37 @@ def test_validate_asks_for_a_source_and_a_target(tmp_path: Path) -> None:
     assert "do not look like source and target" in found.err.replace("\n", " ")
 
 
+@pytest.mark.parametrize(
+    ("lengths", "named"),
+    [
+        ((65, 64, 64), "data.max_length"),
+        ((64, 65, 64), "evaluate.answers.max_new_tokens"),
+        ((64, 64, 65), "data.generate: answers.max_new_tokens"),
+        ((64, 64, 64), None),
+    ],
+)
+def test_validate_counts_the_positions_that_a_family_has(
+    lengths: tuple[int, int, int], named: str | None, tmp_path: Path
+) -> None:
+    values = recipe(tmp_path)
+    tiny.save_translator(tmp_path / "bart", "bart")
+    values["teacher"] = {"model": str(tmp_path / "bart"), "dtype": "float32"}
+    values["data"] |= {
+        "max_length": lengths[0],
+        "generate": [{"kind": "answers", "max_new_tokens": lengths[2]}],
+    }
+    values["evaluate"]["answers"] = {"max_new_tokens": lengths[1]}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    found = stillhouse("validate", tmp_path / "my.yaml")
+    said = " ".join(found.err.split())
+    if named is None:
+        assert found.code == 0, said
+    else:
+        assert (found.code, f"{named}: teacher.model reads 64 tokens at most, not 65" in said) == (2, True), (
+            said
+        )
+
+
 def test_validate_refuses_a_student_with_other_tokens(tmp_path: Path) -> None:
     values = recipe(tmp_path)
     tiny.save_translator(tmp_path / "student")

@@ -173,6 +173,12 @@ def test_a_student_of_its_teacher_reads_and_ends_as_it_does(tmp_path):
     assert found == same
 
 
+def test_masked_language_models_are_compared_by_their_tokens_alone(tmp_path):
+    found = compatibility(*prepared(tmp_path, tiny.masked_recipe(tmp_path)))
+    same = {"tokenizer": "same", "template": None, "end_tokens": None, "alignment": None, "notes": []}
+    assert found == same
+
+
 def test_a_template_alone_that_differs_is_seen(tmp_path):
     recipe = tiny.language_recipe(tmp_path)
     tiny.save_language_model(tmp_path / "mine", layers=2)

@@ -15,6 +15,8 @@ from .tasks.bilingual import as_read_by, voice
 from .tasks.writing import greedy
 
 PROMPT_TOKENS, NEW_TOKENS = 24, 32
+HIDDEN = "____"
+"""In place of the token that a masked language model is asked for, whatever stands there."""
 KINDS = ("student fails", "teacher fails", "both fail", "part", "both right")
 """How a row went whose answer is known, the most telling first; "part" are rows without a label on which the two say different things."""
 
@@ -143,7 +145,8 @@ def furthest_apart(rows: Rows, examples: list[Example], task: Task, count: int) 
     """`count` places, one a text at most, at which a language model is furthest from its teacher, the furthest first.
 
     Args: rows: the student's statistics; nothing is found where its teacher's tokens could not be compared.
-    Returns: [{"before", "teacher", "student": the token each would go on with, "teacher_share", "student_share", "kl"}].
+    Returns: [{"before", "teacher", "student": the token each would go on with, "teacher_share", "student_share", "kl"}];
+        "before" is what stands there, as `_around` has it.
     """
     if "worst" not in rows:
         return []
@@ -155,16 +158,29 @@ def furthest_apart(rows: Rows, examples: list[Example], task: Task, count: int) 
         example = examples[at]
         counted = [n for n, label in enumerate(example.labels[1:]) if label != IGNORED]
         end = counted[int(place)] + 1
-        start = max(0, end - PROMPT_TOKENS, *(start for start in example.starts if start < end))
         decode = task.tokenizer.decode
         found.append(
             {
-                "before": decode(example.input_ids[start:end]), "teacher": decode([int(tops[0])]),
+                "before": _around(example, end, task), "teacher": decode([int(tops[0])]),
                 "student": decode([int(tops[1])]), "teacher_share": float(tops[2]), "student_share": float(tops[3]),
                 "kl": float(kl),
             }
         )  # fmt: skip
     return found
+
+
+def _around(example: Example, at: int, task: Task) -> str:
+    """What stands before position `at`; on both sides of it where it is hidden; behind its source where that is read by an encoder."""
+    decode, ids = task.tokenizer.decode, example.input_ids
+    if task.redraws:
+        side = PROMPT_TOKENS // 2
+        left, right = ids[max(0, at - side) : at], ids[at + 1 : at + 1 + side]
+        return f"{decode(left)} {HIDDEN} {decode(right)}"
+    start = max(0, at - PROMPT_TOKENS, *(start for start in example.starts if start <= at))
+    if task.name == "seq2seq":
+        source = decode(ids[: example.starts[1]][:PROMPT_TOKENS], skip_special_tokens=True)
+        return f"{source} → {decode(ids[start:at])}"
+    return str(decode(ids[start:at]))
 
 
 def _kind(student: int, teacher: int, truth: int) -> str:

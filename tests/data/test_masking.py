@@ -1,8 +1,11 @@
 """Which tokens of a text are hidden: how many, what they become, and that nothing but (seed, epoch, text) decides it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from transformers import EsmTokenizer
 
 import tiny
 from stillhouse.data.encode import IGNORED, Example
@@ -85,3 +88,10 @@ def test_what_is_hidden_follows_from_seed_epoch_and_text_and_from_nothing_else()
 def test_a_tokenizer_without_a_mask_token_is_refused() -> None:
     with pytest.raises(RecipeError, match="needs a mask token"):
         Masking(tiny.language_tokenizer(), 32)
+
+
+def test_a_slow_tokenizer_is_refused(tmp_path: Path) -> None:
+    words = ["<cls>", "<pad>", "<eos>", "<unk>", *"ACDE", "<mask>"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    with pytest.raises(RecipeError, match="EsmTokenizer of the teacher is a slow one"):
+        Masking(EsmTokenizer(tmp_path / "vocab.txt"), 8)

@@ -279,10 +279,11 @@ def test_rounds_that_cannot_be_are_refused_before_anything_runs(changes: dict[st
         refuse_rounds(recipe(**{"plan": {"kind": "rounds", "pool": {"source": "/pool"}}, **changes}))
 
 
-def test_the_control_of_rounds_has_all_their_steps_on_labelled_rows_alone() -> None:
+@pytest.mark.parametrize("task", ["causal_lm", "masked_lm"])
+def test_the_control_of_rounds_has_all_their_steps_on_labelled_rows_alone(task: str) -> None:
     plan = {"kind": "rounds", "pool": {"source": "/pool"}, "most": 2}
     chosen = {**BASE["data"], "extra": {"source": "/chosen"}}
-    one = recipe(plan=plan, gate={"min_gain": 0.1})
+    one = recipe(plan=plan, gate={"min_gain": 0.1}, task=task)
     made = hard_only(one, 2, Planned("round-2", {**plain(one), "data": chosen}, ""))
     assert made.values["train"]["steps"] == 3 * one.train.steps
     assert made.values["student"]["model"] == "run:round-0/initial"

@@ -26,7 +26,15 @@ from stillhouse.steps.plan import TOGETHER
 from stillhouse.tasks import make_task
 from stillhouse.tasks.writing import SLOTS
 from stillhouse.teachers.writer import LocalWriter
-from tiny import labelled_file, language_recipe, language_tokenizer, save_language_model
+from tiny import (
+    encoder_tokenizer,
+    labelled_file,
+    language_recipe,
+    language_tokenizer,
+    masked_recipe,
+    save_language_model,
+    sentences,
+)
 from typed import Said, hurried, stillhouse, write_recipe
 
 KNOWN = 24
@@ -181,6 +189,20 @@ def test_the_control_of_all_rounds_learns_what_the_teacher_wrote_as_hard_targets
     assert made.data.unlabelled is not None
     assert [one.kind for one in made.data.generate] == ["answers"]
     assert not made.has_teacher
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_rows_that_a_masked_language_model_learned_are_not_fresh_whatever_was_hidden(
+    seed: int, tmp_path: Path
+) -> None:
+    plan = {"kind": "rounds", "pool": {"source": "/pool"}}
+    recipe = parse_recipe(masked_recipe(tmp_path, plan=plan, seed=seed))
+    task = make_task("masked_lm", encoder_tokenizer(), 32)
+    texts = enumerate(sentences(30))
+    rows: Any = [{"id": str(at), "where": f"pool:{at}", "text": text} for at, text in texts]
+    known = [task.drawn(one, seed, 0) for one in task.encode(rows[:20])[0]]
+    fresh = {one.row["text"] for one in readable(recipe, rows, task, known).values()}
+    assert fresh == {row["text"] for row in rows} - {row["text"] for row in rows[:20]} != set()
 
 
 # ── the checker chooses ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -91,6 +91,12 @@ def test_the_snippet_loads_with_the_class_of_the_task_and_is_python(make, auto):
     assert f"{auto}.from_pretrained" in code
 
 
+def test_an_encoder_decoder_has_the_tag_into_which_the_hub_merged_text2text():
+    card = render_card(language_model() | {"task": "seq2seq"}, RECIPE)
+    assert _front_matter(card)["pipeline_tag"] == "text-generation"
+    assert "AutoModelForSeq2SeqLM.from_pretrained" in card
+
+
 def test_the_card_keeps_what_the_run_does_not_show():
     card = render_card(language_model(), RECIPE)
     assert card.count("\n- ") >= len(failed_claims(language_model()))

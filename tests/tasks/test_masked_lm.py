@@ -217,6 +217,26 @@ def test_student_and_teacher_read_the_same_masked_text_which_is_another_in_each_
     assert first != second != third
 
 
+def test_workers_that_outlive_an_epoch_are_refused_where_each_epoch_hides_other_tokens(
+    tmp_path: Path,
+) -> None:
+    settings: dict[str, Any] = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    given = {"objective": [kd.forward_kl(1.0)], "train_dataset": examples(), "processing_class": TOKENIZER}
+    args = tiny.arguments(tmp_path, max_steps=1, **settings)
+    with pytest.raises(RecipeError, match="dataloader_persistent_workers: such workers would hide the first"):
+        Distiller(model=family("bert"), teacher=family("bert"), args=args, **given)
+    Distiller(model=family("bert"), teacher=family("bert"), args=args, redraw=False, **given)
+
+
+def test_a_distiller_refuses_a_model_that_says_more_than_hidden_tokens(tmp_path: Path) -> None:
+    config = family("bert").config
+    with pytest.raises(RecipeError, match="BertForPreTraining says more .* AutoModelForMaskedLM"):
+        Distiller(
+            model=hf.BertForPreTraining(config), teacher=family("bert"), objective=[kd.forward_kl(1.0)],
+            args=tiny.arguments(tmp_path), train_dataset=examples(), processing_class=TOKENIZER,
+        )  # fmt: skip
+
+
 def test_with_a_fixed_mask_every_epoch_reads_the_examples_as_they_are(tmp_path: Path) -> None:
     mine, theirs = read_in_training(tmp_path, redraw=False)
     assert all(torch.equal(one, other) for one, other in zip(mine, theirs, strict=True))

@@ -5,6 +5,14 @@ import copy
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import (
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    MBartConfig,
+    MBartForConditionalGeneration,
+    PLBartConfig,
+    PLBartForConditionalGeneration,
+)
 
 import tiny
 from stillhouse import objectives as kd
@@ -24,6 +32,11 @@ from stillhouse.train.objective import Objective
 FAMILIES = ["t5", "t5 untied", "bart", "marian"]
 WORDS = 36
 """What the tokenizer can say; the heads have more rows."""
+SMALL = {
+    "vocab_size": 48, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "pad_token_id": 0, "eos_token_id": 1,
+    "bos_token_id": None, "decoder_start_token_id": 1, "forced_eos_token_id": None,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +150,36 @@ def test_the_decoder_begins_with_its_start_token_and_reads_the_target_one_place_
     assert torch.equal(read[:, 1:], labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, 0))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_targets_are_shifted_as_transformers_shifts_them(family, task, examples):
+    model, batch = tiny.translator(family), task.collate(examples)
+    own = model.prepare_decoder_input_ids_from_labels(batch["labels"])
+    assert torch.equal(task.inputs(model, batch)["decoder_input_ids"], own)
+
+
+def test_a_target_that_was_cut_never_begins_with_what_is_to_be_foretold(task):
+    model = MBartForConditionalGeneration(
+        MBartConfig(**SMALL)
+    )  # whose own function puts the last label in front
+    batch = task.collate([pair("the old house", "the red book finds a quiet river", most=4)])
+    read = task.inputs(model, batch)["decoder_input_ids"]
+    assert read[0].tolist() == [1, *batch["labels"][0, :-1].tolist()]
+    assert read[0, 0] != batch["labels"][0, -1]
+
+
+@pytest.mark.parametrize(
+    ("made", "config"),
+    [
+        (MBartForConditionalGeneration, MBartConfig),
+        (PLBartForConditionalGeneration, PLBartConfig),
+        (M2M100ForConditionalGeneration, M2M100Config),
+    ],
+)
+def test_families_that_begin_with_a_language_are_refused_in_a_sentence(made, config, task):
+    with pytest.raises(RecipeError, match=f"{made.__name__} begins a target with the token of its language"):
+        task.verify(made(config(**SMALL)))
+
+
 # ── rows ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -158,6 +201,16 @@ def test_a_target_that_was_cut_does_not_end_and_a_source_that_was_cut_does():
     assert made.labels[-3:] == pair("a", "a small red").labels[-4:-1]
     assert made.bytes == len("a small red")
     assert pair("a", "a small", unended=True).labels[-1] != 1
+
+
+def test_a_target_has_one_end_even_where_the_tokenizer_has_another_than_its_end_token():
+    tokenizer = tiny.encoder_tokenizer()  # [CLS] … [SEP], as BigBird's
+    tokenizer.eos_token = "[MASK]"
+    for more, ends in (({}, 1), ({"unended": True}, 0)):
+        made = encode_pair({"id": "r", "where": "", "prompt": "a", "completion": "the", **more}, tokenizer, 9)
+        target = made.labels[made.starts[1] :]
+        assert target.count(tokenizer.sep_token_id) == ends
+        assert tokenizer.mask_token_id not in target
 
 
 def test_rows_of_another_source_have_another_key_and_those_of_another_border_too(task):

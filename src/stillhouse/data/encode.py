@@ -266,16 +266,15 @@ def encode_pair(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len
     """A source for the encoder and a target for the decoder, each cut at `max_length`; `starts` says where the target begins.
 
     The target is counted, its end token too, unless it was cut.  A tokenizer that writes targets in another way than it reads
-    sources does so (`text_target`: Marian, mBART).
+    sources does so (`text_target`: Marian).
 
     Returns: the example, or the reason why the row cannot be used.
     """
     source = tokenizer(row["prompt"], truncation=True, max_length=max_length, verbose=False)["input_ids"]
     whole = list(tokenizer(text_target=row["completion"], verbose=False)["input_ids"])
-    if tokenizer.eos_token_id is not None:
-        if whole[-1:] == [tokenizer.eos_token_id]:
-            whole.pop()
-        whole += [] if row.get("unended") else [tokenizer.eos_token_id]
+    ends = (tokenizer.eos_token_id, tokenizer.sep_token_id)  # BERT's texts end with [SEP]
+    end = whole.pop() if whole and whole[-1] in ends else ends[0]
+    whole += [] if end is None or row.get("unended") else [end]
     target = whole[:max_length]
     if not source or not target:
         return "no answer within max_length" if source else "empty prompt"

@@ -26,13 +26,18 @@ HIDDEN, SWAPPED = 0.8, 0.1
 
 
 class Masking:
-    """How rows are cut and masked in the tokens of one tokenizer.  Raises: RecipeError if it has no mask token."""
+    """How rows are cut and masked in the tokens of one tokenizer.  Raises: RecipeError if it has no mask token, or is a slow one."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         if tokenizer.mask_token_id is None:
             raise RecipeError(
                 f"task: masked_lm needs a mask token, and {type(tokenizer).__name__} of the teacher has none; name a masked "
                 "language model, or set task: causal_lm."
+            )
+        if not tokenizer.is_fast:
+            raise RecipeError(
+                f"task: masked_lm cuts long texts with a fast tokenizer, and {type(tokenizer).__name__} of the teacher is a slow one; "
+                "save it with a tokenizer.json, or name another model."
             )
         self.tokenizer, self.max_length = tokenizer, max_length
         self.special = set(tokenizer.all_special_ids)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..errors import RecipeError, TeacherError
 from ..recipe import Recipe
+from ..recipe.generate import Answers
 from .described import cut_short, json_in, model_config
 
 TOKENIZERS = {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json"}
@@ -61,10 +62,12 @@ def check_model(role: str, folder: Path, recipe: Recipe, by_names: bool = False)
     if recipe.task == "causal_lm" and OTHER_HEAD.search(made_for):
         raise RecipeError(
             f"{role}.model: {folder} is a {made_for}, which cannot generate text; name a causal language model, or "
-            "set task: classification."
+            f"set task: {'masked_lm' if MASKED_HEAD.search(made_for) else 'classification'}."
         )
-    if recipe.task == "masked_lm":
-        _encoder(role, folder, made_for, recipe)
+    if recipe.task in ("masked_lm", "seq2seq"):
+        if recipe.task == "masked_lm":
+            _encoder(role, folder, made_for, recipe)
+        _positions(role, folder, recipe)
         return
     if by_names:
         if OTHER_HEAD.search(made_for):
@@ -93,7 +96,7 @@ def _head_fault(task: str, folder: Path, made_for: str) -> str | None:
         return f"{folder} is an encoder–decoder; set task: seq2seq, or name a causal language model."
     if task == "seq2seq" and (not both or OTHER_HEAD.search(made_for)):
         said = made_for or "model without a decoder of its own"
-        return f"{folder} is a {said}, which writes no target from a source; name an encoder–decoder such as T5, BART or Marian."
+        return f"{folder} is a {said}, which writes no target from a source; name an encoder–decoder such as T5, BART or Marian, or set another task."
     return None
 
 
@@ -119,10 +122,11 @@ def _encoder(role: str, folder: Path, made_for: str, recipe: Recipe) -> None:
         raise RecipeError(
             f"gate.min_retention: teacher.model, a {made_for}, says nothing of hidden tokens that could be kept; remove the gate."
         )
-    longest = positions(folder)
-    if longest is not None and recipe.data.max_length > longest:
+    begins_with_it = role == "student" or (role == "teacher" and recipe.student.model is None)
+    if headless and begins_with_it and recipe.student.adapter is not None:
         raise RecipeError(
-            f"data.max_length: {role}.model reads {longest} tokens at most, not {recipe.data.max_length}; set it to {longest} or less."
+            f"student.adapter: {role}.model, a {made_for}, has no masked-language-model head, and the drawn one would stay as it is "
+            "beside adapters; remove the adapter, or name a model with its head."
         )
 
 
@@ -131,8 +135,26 @@ def positions(folder: Path) -> int | None:
     whole = model_config(folder)
     config = whole.get("text_config") or whole
     longest = config.get("max_position_embeddings", config.get("n_positions"))
-    if not isinstance(longest, int):
-        return None
+    if not isinstance(longest, int) or str(config.get("model_type")).endswith("t5"):
+        return None  # T5's files name a number, and its distances have no end
     if str(config.get("model_type")) in AFTER_PADDING:
         longest -= int(config.get("pad_token_id") or 0) + 1
     return longest
+
+
+def _positions(role: str, folder: Path, recipe: Recipe) -> None:
+    """Whether a family that counts its positions has enough of them, for what is read and for what an encoder–decoder writes."""
+    longest = positions(folder)
+    if longest is None:
+        return
+    wanted = {"data.max_length": recipe.data.max_length}
+    if recipe.evaluate.answers is not None:
+        wanted["evaluate.answers.max_new_tokens"] = recipe.evaluate.answers.max_new_tokens
+    for one in recipe.data.generate:
+        if isinstance(one, Answers):
+            wanted["data.generate: answers.max_new_tokens"] = one.max_new_tokens
+    for name, tokens in wanted.items():
+        if tokens > longest:
+            raise RecipeError(
+                f"{name}: {role}.model reads {longest} tokens at most, not {tokens}; set it to {longest} or less."
+            )

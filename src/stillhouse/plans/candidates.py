@@ -83,7 +83,7 @@ def compatibility(recipe: Recipe, place: Path) -> dict[str, Any]:
     why = same_tokenizer(mine, theirs)
     found = {**unknown, "tokenizer": "other" if why else "same", "alignment": _alignment(recipe, why)}
     notes = [f"tokenizer: {why}"] if why else []
-    if recipe.task == "classification":  # no template is rendered and no end is learned
+    if recipe.task != "causal_lm":  # no template is rendered
         return {**found, "notes": notes}
     templates = [one.chat_template for one in (mine, theirs)]
     found["template"] = "same" if templates[0] == templates[1] else "other"

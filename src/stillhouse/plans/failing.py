@@ -14,6 +14,7 @@ import numpy as np
 from ..answers import passed
 from ..data.encode import IGNORED, Example, control_pieces
 from ..data.formats import Row, answer_alone, has_answer
+from ..data.masking import unmasked
 from ..data.prompting import prompt_ids
 from ..data.written import answered, prompt_of
 from ..errors import RecipeError
@@ -63,13 +64,18 @@ def readable(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Ex
                 "say which column asks with plan.pool.columns: {prompt: text}."
             )
         return _prompts(recipe, rows, task, known)
-    there = {one.key for one in known}
+    there = {_content(one, task) for one in known}
     by_id = {row["id"]: row for row in rows}
     unlabelled = [{name: value for name, value in row.items() if name != "label"} for row in rows]
-    examples = [one for one in task.encode(unlabelled)[0] if one.key not in there]
+    examples = [one for one in task.encode(unlabelled)[0] if _content(one, task) not in there]
     if plain:  # several short texts share an example
         return {one.key: Fresh(by_id[one.row], {"text": str(task.tokenizer.decode(one.input_ids, skip_special_tokens=True))}, one) for one in examples}  # fmt: skip
     return {one.key: Fresh(by_id[one.row], _written(by_id[one.row]), one) for one in examples}
+
+
+def _content(example: Example, task: Task) -> str | tuple[int, ...]:
+    """What a row is known by: its key, or its text where another seed hides other tokens of it."""
+    return tuple(unmasked(example)) if task.redraws else example.key
 
 
 def _prompts(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Example]) -> Pool:

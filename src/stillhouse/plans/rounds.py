@@ -225,7 +225,7 @@ def hard_only(recipe: Recipe, rounds: int, product: Planned | None = None) -> Pl
     values = starting_from(scaled(plain(recipe), rounds + 1), FIRST, initial=True)
     if product is not None:
         values["teacher"] = product.values["teacher"]
-        if recipe.task == "causal_lm":
+        if recipe.task != "classification":
             values["data"] = product.values["data"]
     if recipe.task == "classification":  # what has no label says nothing to it
         labelled = [one for one in values["data"]["generate"] if one.get("keep_label")]

@@ -11,7 +11,11 @@ from .verdict import failed_claims, verdict
 
 AUTO_CLASSES = {
     "causal_lm": ("text-generation", "Text generation", "AutoModelForCausalLM"),
-    "seq2seq": ("text2text-generation", "Text-to-text generation", "AutoModelForSeq2SeqLM"),
+    "seq2seq": (
+        "text-generation",
+        "Text generation",
+        "AutoModelForSeq2SeqLM",
+    ),  # the hub has merged text2text into it
     "masked_lm": ("fill-mask", "Fill-mask", "AutoModelForMaskedLM"),
     "classification": ("text-classification", "Text classification", "AutoModelForSequenceClassification"),
 }

@@ -12,6 +12,9 @@ from ..errors import RecipeError
 from .base import Batch, Layout
 from .causal_lm import CausalLM
 
+LANGUAGE_FIRST = ("mbart", "plbart", "m2m_100", "nllb-moe", "seamless_m4t", "seamless_m4t_v2")
+"""Families that are told the target's language by a token of the target, or in place of its start token."""
+
 
 class Seq2Seq(CausalLM):
     """Predict the target's tokens, each from the source and the target before it.  What is said at its positions is measured as a
@@ -24,6 +27,11 @@ class Seq2Seq(CausalLM):
     def verify(self, model: PreTrainedModel) -> None:
         """As a causal model's head; the decoder must know, too, what it begins with."""
         kind, config = type(model).__name__, model.config
+        if config.model_type in LANGUAGE_FIRST:
+            raise RecipeError(
+                f"{kind} begins a target with the token of its language, which task: seq2seq does not set; name a model that writes "
+                "one language, such as Marian, or one that is told by the source, such as T5."
+            )
         if not config.is_encoder_decoder or not hasattr(model, "prepare_decoder_input_ids_from_labels"):
             raise RecipeError(f"{kind} is no encoder–decoder that learns from targets; set task: causal_lm.")
         for name in ("decoder_start_token_id", "pad_token_id"):
@@ -58,9 +66,13 @@ class Seq2Seq(CausalLM):
     def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         """The source, and the target one place later behind the token that the model's targets begin with.
 
-        The decoder gets no mask: padding stands behind all that is real, which never looks there.
+        Not by the model's own function, which in some families puts the last label in front: of a target that was cut, what is
+        to be foretold.  The decoder gets no mask: padding stands behind all that is real, which never looks there.
         """
-        shifted: Any = model.prepare_decoder_input_ids_from_labels(batch["labels"])
+        labels, config = batch["labels"], model.config
+        read = labels.masked_fill(labels == IGNORED, config.pad_token_id)
+        shifted = read.roll(1, dims=1)
+        shifted[:, 0] = config.decoder_start_token_id
         return {
             "input_ids": batch["input_ids"],
             "attention_mask": batch["attention_mask"],

@@ -134,7 +134,7 @@ class Distiller(Trainer):
         in_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         self._order = SeededOrder(lengths, in_a_step, args.seed)  # the same rows, however a step is divided
         if redraw and self.task.redraws and not isinstance(self.teacher, CachedTeacher):
-            self.train_dataset: Any = EachEpoch(self.train_dataset, self.task, self._order)
+            self.train_dataset: Any = EachEpoch(self.train_dataset, self.task, self._order, args)
         if isinstance(self.teacher, LocalTeacher):
             self.teacher.model.to(args.device)
         for callback in self._followers():

@@ -46,6 +46,10 @@ def task_of(model: PreTrainedModel, tokenizer: Any, teacher: Any) -> Task:
     if tokenizer is None:
         raise RecipeError("Distiller: processing_class must be the tokenizer of student and teacher.")
     other = teacher.tokenizer if isinstance(teacher, Foreign) else None
+    if type(model).__name__.endswith("ForPreTraining"):
+        raise RecipeError(
+            f"Distiller: {type(model).__name__} says more than hidden tokens; load the model with AutoModelForMaskedLM."
+        )
     if type(model).__name__.endswith("ForMaskedLM"):
         if other is not None:
             raise RecipeError(

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import TrainingArguments
 
 from ..data.encode import Example
+from ..errors import RecipeError
 from ..seeds import draw_seed
 from ..tasks import Task
 
@@ -50,8 +52,17 @@ class SeededOrder(torch.utils.data.Sampler[int]):
 class EachEpoch(torch.utils.data.Dataset[Example]):
     """Rows of which a task draws something anew in each epoch, such as what is hidden: a function of (seed, epoch, row)."""
 
-    def __init__(self, rows: Sequence[Example], task: Task, order: SeededOrder) -> None:
-        """Args: order: who knows the seed and the epoch."""
+    def __init__(
+        self, rows: Sequence[Example], task: Task, order: SeededOrder, args: TrainingArguments
+    ) -> None:
+        """Args: order: who knows the seed and the epoch.
+
+        Raises: RecipeError for workers that outlive an epoch: each has a copy of the order, and never hears of the next one.
+        """
+        if args.dataloader_persistent_workers:
+            raise RecipeError(
+                "dataloader_persistent_workers: such workers would hide the first epoch's tokens in all epochs; set it to False."
+            )
         self.rows, self.task, self.order = rows, task, order
 
     def __len__(self) -> int:
