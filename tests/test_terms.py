@@ -17,7 +17,7 @@ from stillhouse.report.html import render_html
 from stillhouse.sources.terms import of_licence, of_provider, refuse_disallowed, student_licence, table
 from stillhouse.static import static_checks
 from stillhouse.steps.finish import licences
-from stillhouse.steps.prepare import read_rows
+from stillhouse.steps.reading import read_rows
 
 
 def test_every_line_of_the_table_has_a_verdict_a_reason_and_a_source() -> None:

@@ -15,7 +15,8 @@ from .progress import Watch
 from .recipe import Recipe
 from .steps.fetching import fetch_models
 from .steps.plan import measure_plan
-from .steps.prepare import encode_rows, read_rows
+from .steps.prepare import encode_rows
+from .steps.reading import read_rows
 from .steps.unwritten import foretold_rows
 from .steps.vocabulary import trim_teacher
 

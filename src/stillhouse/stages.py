@@ -25,7 +25,7 @@ from .harness import harness
 from .pipeline import Results, Stage
 from .progress import Watch
 from .recipe import Recipe
-from .steps import finish, prepare, students, training, writing
+from .steps import finish, prepare, reading, students, training, writing
 from .steps.asking import label_by_asking
 from .steps.baselines import prepare_baselines
 from .steps.beyond import beyond
@@ -56,7 +56,7 @@ from .train.early import looks_beside
 def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
     """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
     models = fetch_models(recipe, place, watch)
-    rows, licences = prepare.read_rows(recipe, watch)
+    rows, licences = reading.read_rows(recipe, watch)
     rows = judged(recipe, writing.write_rows(recipe, rows, models, place, watch), models, watch)
     models = trim_teacher(recipe, rows, models, watch)
     encoded = prepare.encode_rows(recipe, rows, models, place, watch)
@@ -256,10 +256,7 @@ STAGES = [
         reads=(
             *_SOURCES,
             "teacher.context",
-            "student.model",
-            "student.tokenizer",
-            "student.sha256",
-            "student.revision",
+            *("student.model", "student.tokenizer", "student.sha256", "student.revision"),
             "student.vocabulary",
             "data",
             "writing_api",
@@ -272,7 +269,7 @@ STAGES = [
             "evaluate.rows",
         ),
         version=5,
-        stamp=prepare.files_stamp,
+        stamp=reading.files_stamp,
         intact=prepare.fault,
     ),
     Stage(

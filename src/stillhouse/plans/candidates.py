@@ -14,7 +14,7 @@ from ..pipeline import DONE
 from ..progress import Silent
 from ..recipe import Api, CrossTokenizer, Recipe, parse_recipe, read_values
 from ..steps.finish import teachers_terms
-from ..steps.prepare import read_rows
+from ..steps.reading import read_rows
 from ..teachers.said import question_about, question_of, words_of
 
 OWN = ("teacher", "objective", "label")

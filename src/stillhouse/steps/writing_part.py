@@ -11,7 +11,7 @@ from ..teachers.parts import part_name
 from ..teachers.texts import Texts
 from ..teachers.together import Enough, Together
 from .fetching import fetch_models
-from .prepare import read_rows
+from .reading import read_rows
 from .writing import FOLDER, made_rows, make_desk, rounds_of
 
 

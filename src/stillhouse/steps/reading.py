@@ -1,0 +1,93 @@
+"""Sources -> verified files -> rows."""
+
+from pathlib import Path
+from typing import Any
+
+from ..data.filters.rules import looked_up
+from ..data.split import Prepared
+from ..data.split import prepare as split_rows
+from ..progress import Watch
+from ..recipe import Baseline, Data, DataSet, generate
+from ..recipe.data import LEARNED_FROM
+from ..registry import source_of
+from ..sources import resolve
+from ..sources.terms import of_licence, refuse_disallowed
+from .questions import refuse_unaskable
+
+
+def files_stamp(recipe: Any) -> list[list[Any]]:
+    """Size and time of every local file that the recipe names; if they change, so may the data."""
+    panel = [
+        member.model for member in recipe.teacher.panel or []
+    ]  # past answers are looked at by those who take them
+    models = [recipe.teacher.model, *panel, recipe.student.model, recipe.student.tokenizer]
+    models += [one.model for one in recipe.evaluate.baselines if isinstance(one, Baseline)]
+    named = [*models, *(one.source for one in _data_sets(recipe).values()), *_beside(recipe.data)]
+    for one in (recipe.teacher, *(recipe.teacher.panel or [])):
+        named += [] if one.zero_shot is None else one.zero_shot.prompts
+    stamps = []
+    for name in named:
+        if name and Path(name).exists():
+            files = (
+                [Path(name)]
+                if Path(name).is_file()
+                else sorted(p for p in Path(name).rglob("*") if p.is_file())
+            )
+            stamps.append([name, [[path.stat().st_size, path.stat().st_mtime_ns] for path in files]])
+    return stamps
+
+
+def _beside(data: Data) -> list[str | None]:
+    """Further files that decide what the rows are: a writer, its prompts, and what a filter looks up."""
+    writer, wanted = data.writer, data.filter
+    found = (
+        [writer.model, writer.prompts, *(one.model for one in writer.others)] if writer is not None else []
+    )
+    found += [data.judge.model, data.judge.prompt] if data.judge is not None else []
+    for one in data.generate:
+        targets = [one.key, one.checker] if isinstance(one, generate.Answers) else []
+        found += [str(source_of(target)) for target in targets if target is not None]
+    if wanted is not None:
+        found += looked_up(wanted)
+    return found
+
+
+def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None]]:
+    """Read, deduplicate and split every data set.  Returns: the rows, and each set's licence."""
+    paths, licences = {}, {}
+    for name, one in _data_sets(recipe).items():
+        found = resolve(
+            one.source, sha256=one.sha256, revision=one.revision, kind="data", progress=watch.note
+        )
+        paths[name], licences[name] = found.path, found.licence
+        if name in LEARNED_FROM:
+            refuse_disallowed([of_licence(found.licence)], recipe.teacher.terms_accepted, f"data.{name}")
+    bare = recipe.teacher.takes_bare_rows
+    groups, column = recipe.evaluate.groups, recipe.teacher.pool.column if recipe.teacher.pool else None
+    rows = split_rows(
+        recipe.data,
+        recipe.evaluate.also,
+        recipe.task,
+        recipe.seed,
+        paths,
+        groups,
+        column,
+        answered=not bare,
+        context=recipe.teacher.context_column,
+    )
+    if bare:
+        refuse_unaskable(recipe.task, {"train": rows.train, "eval": rows.eval, **rows.also})
+    for name, counts in rows.counts.items():
+        left_out = ", ".join(f"{number:,} {reason}" for reason, number in counts["dropped"].items())
+        watch.note(
+            f"  {name}: {counts['format']} rows, {counts['kept']:,} kept"
+            + (f"; left out: {left_out}" if left_out else "")
+        )
+    return rows, licences
+
+
+def _data_sets(recipe: Any) -> dict[str, DataSet]:
+    named = {name: getattr(recipe.data, name) for name in ("train", "eval", "extra", "unlabelled")}
+    return {name: one for name, one in named.items() if one is not None} | {
+        also.name: also for also in recipe.evaluate.also
+    }
