@@ -215,7 +215,7 @@ def paneled(tmp_path, *members):
     recipe["student"] = {"model": str(tmp_path / "base")}
     recipe["report"] = {"prices": {"machine_per_hour": 3600.0}}
     made, place = prepared(tmp_path, recipe, until="plan")
-    with mock.patch.object(Ledger, "typical", return_value=(40.0, 1.0, MINE, 30)):
+    with mock.patch.object(Ledger, "typical", return_value=(1.0, MINE, 30)):
         return labelling(made, place)
 
 

@@ -248,7 +248,7 @@ def _known_keys(loc: Iterable[int | str]) -> list[str]:
         if isinstance(step, int):
             continue
         fields = [model.model_fields[step] for model in options if step in model.model_fields]
-        if named := [model for model in options if len(options) > 1 and _is_called(model, step)]:
+        if named := [model for model in options if _is_called(model, step, len(options) > 1)]:
             kind = named[0]
         elif fields:
             kind = fields[0].annotation
@@ -257,10 +257,10 @@ def _known_keys(loc: Iterable[int | str]) -> list[str]:
     return [name for model in _models(kind) for name in model.model_fields]
 
 
-def _is_called(model: type[BaseModel], step: str) -> bool:
-    """Whether pydantic names a member of a union so."""
+def _is_called(model: type[BaseModel], step: str, by_kind: bool) -> bool:
+    """Whether pydantic names a member of a union so: by its class, or `by_kind`, which may also be the name of one of its fields."""
     kind = model.model_fields.get("kind")
-    return model.__name__ == step or (kind is not None and kind.default == step)
+    return model.__name__ == step or (by_kind and kind is not None and kind.default == step)
 
 
 def _models(kind: Any) -> list[type[BaseModel]]:
