@@ -189,7 +189,7 @@ def test_a_template_alone_that_differs_is_seen(tmp_path):
     assert (found["tokenizer"], found["template"]) == ("same", "other")
 
 
-def test_labelling_everything_is_foretold_from_a_part_of_the_rows(tmp_path):
+def test_labelling_everything_is_foretold_from_a_part_of_the_rows(tmp_path, hurry):
     recipe = tiny.language_recipe(tmp_path)
     recipe["report"] = {"prices": {"machine_per_hour": 7.2}}
     part = {**recipe, "data": {**recipe["data"], "train": {**recipe["data"]["train"], "limit": 25}}}
@@ -224,7 +224,7 @@ def asked(model, **price):
     return {"api": {**api, **({"price": price} if price else {})}}
 
 
-def test_a_panels_members_behind_an_api_are_paid_in_dollars_beside_the_machine(tmp_path):
+def test_a_panels_members_behind_an_api_are_paid_in_dollars_beside_the_machine(tmp_path, hurry):
     """The answers of one token, at a dollar each, are four at most for each row and member."""
     one, two = (asked(name, input=0.0, output=1e6) for name in ("one", "two"))
     found = paneled(tmp_path, {"model": str(tmp_path / "base")}, one, two)
@@ -236,7 +236,7 @@ def test_a_panels_members_behind_an_api_are_paid_in_dollars_beside_the_machine(t
     assert found["at_most"] == found["cost"] > 0.0
 
 
-def test_a_panel_whose_member_has_no_price_has_none_in_dollars(tmp_path):
+def test_a_panel_whose_member_has_no_price_has_none_in_dollars(tmp_path, hurry):
     found = paneled(
         tmp_path, {"model": str(tmp_path / "base")}, asked("one", input=1.0, output=1.0), asked("two")
     )
@@ -244,7 +244,7 @@ def test_a_panel_whose_member_has_no_price_has_none_in_dollars(tmp_path):
     assert found["cost"] > 0.0
 
 
-def test_a_panel_of_apis_alone_takes_no_machine(tmp_path):
+def test_a_panel_of_apis_alone_takes_no_machine(tmp_path, hurry):
     found = paneled(tmp_path, *(asked(name, input=0.0, output=1e6) for name in ("one", "two")))
     assert (found["unit"], found["per_second"], found["currency"]) == ("answers", None, "dollars")
     assert found["cost"] == pytest.approx(2 * found["rows"] * MINE)
