@@ -121,7 +121,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-rounds"))
-    for name, default in (("teacher-steps", 4000), ("steps", 2000), ("rows", 1000), ("held", 500), ("most", 4)):
+    for name, default in (
+        ("teacher-steps", 4000),
+        ("steps", 2000),
+        ("rows", 1000),
+        ("held", 500),
+        ("most", 4),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
