@@ -173,3 +173,13 @@ def unwrap(model: nn.Module) -> PreTrainedModel:
         else:
             inner = inner._orig_mod
     return inner
+
+
+def padded(rows: list[list[int]], filling: int) -> tuple[Tensor, Tensor]:
+    """([B, T] numbers with the filling on the right, [B, T] mask of those that are none of it)."""
+    length = max(len(row) for row in rows)
+    values = torch.full((len(rows), length), filling)
+    for number, row in enumerate(rows):
+        values[number, : len(row)] = torch.tensor(row)
+    real = torch.arange(length) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
+    return values, real

@@ -16,7 +16,7 @@ from ..measure import MASKED_METRICS
 from ..models.load import load_model
 from ..models.sharded import is_sharded
 from ..models.taps import hidden_at_head, language_head, seen_by_wrapper, verify_head
-from .base import Batch, Layout, Scores, unwrap
+from .base import Batch, Layout, Scores, padded, unwrap
 from .panel import Panel, is_panel, load_panel
 from .reading import frequency_floor, summed
 
@@ -70,18 +70,11 @@ class MaskedLM:
 
     def collate(self, examples: list[Example]) -> Batch:
         """Pad to the longest row of the batch, on the right."""
-        length = max(len(example.input_ids) for example in examples)
-        ids = torch.full((len(examples), length), self.tokenizer.pad_token_id or 0)
-        labels = torch.full((len(examples), length), IGNORED)
-        real = torch.zeros(len(examples), length, dtype=torch.long)
-        for number, example in enumerate(examples):
-            used = len(example.input_ids)
-            ids[number, :used] = torch.tensor(example.input_ids)
-            labels[number, :used] = torch.tensor(example.labels)
-            real[number, :used] = 1
+        ids, real = padded([example.input_ids for example in examples], self.tokenizer.pad_token_id or 0)
+        labels, _ = padded([example.labels for example in examples], IGNORED)
         return {
             "input_ids": ids,
-            "attention_mask": real,
+            "attention_mask": real.long(),
             "labels": labels,
             "keys": [example.key for example in examples],
         }

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from ..data.encode import IGNORED, Example, encode_pair
 from ..errors import RecipeError
-from .base import Batch, Layout
+from .base import Batch, Layout, padded
 from .causal_lm import CausalLM
 
 LANGUAGE_FIRST = ("mbart", "plbart", "m2m_100", "nllb-moe", "seamless_m4t", "seamless_m4t_v2")
@@ -54,8 +54,8 @@ class Seq2Seq(CausalLM):
     def collate(self, examples: list[Example]) -> Batch:
         """Sources and targets, each padded on the right to the longest of them."""
         sources = [example.input_ids[: example.starts[1]] for example in examples]
-        ids, real = _padded(sources, self.tokenizer.pad_token_id or 0)
-        labels, _ = _padded([example.labels[example.starts[1] :] for example in examples], IGNORED)
+        ids, real = padded(sources, self.tokenizer.pad_token_id or 0)
+        labels, _ = padded([example.labels[example.starts[1] :] for example in examples], IGNORED)
         return {
             "input_ids": ids,
             "attention_mask": real.long(),
@@ -101,13 +101,3 @@ class Seq2Seq(CausalLM):
         tokens = self.counted(batch)
         rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1).expand_as(tokens)[tokens]
         return Layout(tokens, torch.arange(len(rows), device=tokens.device), tokens.long() - 1, rows)
-
-
-def _padded(rows: list[list[int]], filling: int) -> tuple[Tensor, Tensor]:
-    """([B, T] numbers with the filling on the right, [B, T] mask of those that are none of it)."""
-    length = max(len(row) for row in rows)
-    values = torch.full((len(rows), length), filling)
-    for number, row in enumerate(rows):
-        values[number, : len(row)] = torch.tensor(row)
-    real = torch.arange(length) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
-    return values, real
