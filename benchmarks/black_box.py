@@ -5,7 +5,7 @@
 
 The fine-tuned MiniLM of that run answers behind a loopback endpoint (tests/endpoint.py), first with a label's name, then with
 log-probabilities.  The 500 sentences and those measured on are the run's held-out rows, which the teacher never saw.  The
-student is the recipe's; the control is the same student on the true labels of the same 500.  Prints one line of JSON.
+student is a small BERT; the control is the same student on the true labels of the same 500.  Prints one line of JSON.
 """
 
 import argparse
@@ -32,6 +32,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from endpoint import Endpoint, Said, prompt_of
 
 SEEDS, ROWS, STEPS = (0, 1, 2), 500, 200
+STUDENT = {
+    "config": {
+        "hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 384,
+        "initializer_range": 0.05, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+    },
+}  # fmt: skip
+"""A small BERT with random weights: no one can take any from a teacher that is not here."""
 
 
 @torch.inference_mode()
@@ -80,7 +87,7 @@ def main() -> None:
                 values: dict[str, Any] = {
                     "name": "black-box", "task": "classification", "seed": seed,
                     "teacher": {"api": {"base_url": endpoint.url, "model": "minilm", "top_logprobs": top}},
-                    "student": {"tokenizer": base["model"], "sha256": base["sha256"], "from_config": recipe["student"]["from_config"]},
+                    "student": {"tokenizer": base["model"], "sha256": base["sha256"], "from_config": STUDENT},
                     "data": {name: {"source": f"{folder}/{name}-{seed}.jsonl"} for name in files} | {"max_length": 64},
                     "objective": [{"kind": "forward_kl", "temperature": 2.0}],
                     "train": {"steps": STEPS, "batch_size": 64, "learning_rate": 1e-3, "schedule": "linear", "precision": "float32"},
