@@ -19,6 +19,8 @@ from ..teachers.said import question_about, question_of, words_of
 from .told import LOOKED_AT
 
 Rows = list[dict[str, Any]]
+HEARD = "by set and row"
+"""Changes when other things are made of answers that lie in the ledger: stages that hear an API run anew, and no others."""
 
 
 @dataclass(frozen=True)
@@ -152,13 +154,14 @@ def answers_stamp(recipe: Any) -> list[str] | None:
     api = recipe.teacher.api
     if api is None:
         return None
-    return _sums([api.answers, *([] if recipe.data.filter is None else looked_up(recipe.data.filter))])
+    looked = [] if recipe.data.filter is None else looked_up(recipe.data.filter)
+    return [HEARD, *_sums([api.answers, *looked])]
 
 
 def panel_stamp(recipe: Any) -> list[str] | None:
-    """Sums of the files of past answers that sit on a panel."""
-    named = [one.api.answers for one in recipe.teacher.panel or [] if one.api is not None and one.api.answers]
-    return _sums(named) if named else None
+    """Sums of the files of past answers that sit on a panel; None if nobody on it is behind an API."""
+    apis = [one.api for one in recipe.teacher.panel or [] if one.api is not None]
+    return [HEARD, *_sums(api.answers for api in apis)] if apis else None
 
 
 def _sums(named: Iterable[str | None]) -> list[str]:
