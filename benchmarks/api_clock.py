@@ -79,7 +79,7 @@ def seconds(rows: int, api: Api, weather: Weather, kills: int, seed: int) -> flo
     with TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
         ledger.plan(requests)
         for number in range(kills + 1):
-            known = ledger.answers([one.key for one in requests])
+            known = ledger.answers(requests)
             clock = Clock()
             until = draw.uniform(0.1, 0.25) * ideal if number < kills else None
             stand_ins = {"time": SimpleNamespace(monotonic=clock.time), "Endpoint": lambda *_: weather}

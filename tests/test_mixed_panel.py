@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import tiny
@@ -26,6 +27,7 @@ from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
 from stillhouse.static import static_checks
+from stillhouse.steps import hearing
 from stillhouse.steps.asking import heard_of
 from stillhouse.tasks import make_task
 from stillhouse.tasks.panel import Panel
@@ -106,6 +108,16 @@ def folder_for(place: Path) -> Path:
 def finish(recipe: dict[str, Any], place: Path) -> dict[str, Any]:
     with hurried():
         return run(parse_recipe(recipe), place)
+
+
+class Notes(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def until(stage: str, recipe: dict[str, Any], place: Path, watch: Any = None) -> dict[str, Any]:
@@ -217,6 +229,50 @@ def test_what_is_said_of_changed_held_out_rows_is_not_taken_for_what_is_said_of_
         kept = heard_of(tmp_path / "alone" / "label", [name])[name]["log_p"]
         torch.testing.assert_close(by_member, wanted, msg=f"panel, {name}")
         torch.testing.assert_close(torch.from_numpy(kept).exp(), wanted, msg=f"alone, {name}")
+
+
+def test_two_members_of_one_name_at_two_addresses_speak_each_for_itself(made: Path, tmp_path: Path) -> None:
+    def contrary(body: dict[str, Any]) -> Said:
+        word, other = ("bad", "good") if asked_text(body).endswith("good.") else ("good", "bad")
+        return word, [(word, {word: math.log(SURE), other: math.log(1 - SURE)})]
+
+    with Endpoint(opinion) as one, Endpoint(contrary) as two:
+        recipe = values(made, asked(one.url), {**asked(two.url), "name": "contrary"}, reader(made))
+        until("teacher", recipe, folder_for(tmp_path / "run"))
+        assert len(one.bodies) == len(two.bodies) == 60
+    first, second = (load_told(tmp_path / "run" / "teacher" / "panel" / str(number)) for number in (0, 1))
+    shared = set(first.places) & set(second.places)
+    assert len(shared) > 40
+    for key in shared:
+        said, opposite = (told.log_p[told.places[key]].exp() for told in (first, second))
+        torch.testing.assert_close(said, opposite.flip(0))
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["an API", "a model here"])
+def test_what_was_made_of_answers_before_is_made_anew_where_somebody_was_asked(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks: bool
+) -> None:
+    """Held-out answers that an earlier version mixed up would be measured for ever; nobody is asked again, and no other run repeats its
+    stages."""
+    place = folder_for(tmp_path / "run")
+    with Endpoint(opinion) as endpoint:
+        teacher = asked(endpoint.url) if asks else {"model": str(made / "reader"), "dtype": "float32"}
+        recipe = parse_recipe(values(made) | {"teacher": teacher})
+        monkeypatch.setattr(hearing, "HEARD", "as before")
+        before = run_pipeline(recipe, SILENT_PLAN, place, Silent(), until="label")
+        right = heard_of(place / "label", ["eval"])
+        if asks:
+            save_file({"log_p": -right["eval"]["log_p"]}, place / "label" / "heard-eval.safetensors")
+        monkeypatch.undo()
+        watch = Notes()
+        after = run_pipeline(recipe, SILENT_PLAN, place, watch, until="label")
+        assert after == before and set(endpoint.seen.delivered.values()) == ({1} if asks else set())
+    assert [line for line in watch.lines if not line.startswith(" ")] == (["label"] if asks else [])
+    stamp = next(stage.stamp for stage in STAGES if stage.name == "evaluate")
+    assert stamp is not None
+    assert (hearing.HEARD in str(stamp(recipe))) == asks, "what was said of held-out rows is measured anew"
+    for kind, found in heard_of(place / "label", ["eval"]).items():
+        assert (found["log_p"] == right[kind]["log_p"]).all()
 
 
 def test_members_that_are_all_asked_need_no_labels_and_leave_out_what_none_has_an_answer_to(
@@ -374,6 +430,7 @@ HERE = "http://127.0.0.1:9/v1"
         ({"teacher": {"panel": [asked(HERE), past(Path("p"))]}, "label": {"online": True}}, "label.online: nobody on the panel"),
         ({"teacher": {"panel": [asked(HERE), asked(HERE)]}}, "same name"),
         ({"teacher": {"panel": [asked(HERE), {**asked(HERE), "name": "b"}]}}, "nobody is asked twice"),
+        ({"teacher": {"panel": [asked(HERE), {"name": "b", "api": {**asked(HERE)["api"], "base_url": None, "answers": "past.jsonl"}}]}}, "nobody is asked twice"),
         ({"teacher": {"panel": [asked(HERE), {"api": {"model": "old", "answers": "past.jsonl"}}]}, "student": {"from_teacher": {"layers": 1}}}, "no member of the panel has layers"),
         ({"teacher": {"panel": [{"model": "a"}, asked(HERE, top_logprobs=None)], "pool": {"by": "geometric"}}}, "set top_logprobs"),
         ({"teacher": {"panel": [{"model": "a"}, {"model": "b", **asked(HERE)}]}}, "an api has no weights here"),

@@ -150,6 +150,12 @@ def _fingerprint(stage: Stage, recipe: Recipe, results: Results) -> str:
     return hash_json([stage.name, stage.version, settings, stamp, seen])
 
 
+def is_current(stage: Stage, recipe: Recipe, folder: Path) -> bool:
+    """Whether a stage that needs no other is done in the run folder, and from this recipe."""
+    done = folder / stage.name / DONE
+    return done.exists() and read_json(done)["fingerprint"] == _fingerprint(stage, recipe, {})
+
+
 def settings_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
     """The fields of the recipe that a stage declares, as plain values."""
     return {field: _plain(_field(recipe, field)) for field in stage.reads}

@@ -34,9 +34,9 @@ from .steps.fetching import fetch_models
 from .steps.heading import with_head
 from .steps.hearing import answers_stamp, panel_stamp
 from .steps.intact import (
+    measures_stamp,
     model_fault,
     own_losses,
-    own_measures,
     report_fault,
     seeds_fault,
     targets_fault,
@@ -379,7 +379,7 @@ STAGES = [
             *("evaluate.speed", "evaluate.speed_batch", "report.samples"),
             *("train.steps", "train.epochs", "train.batch_size", "train.accumulate"),
         ),
-        stamp=own_measures,
+        stamp=measures_stamp,
         after=(
             *(*_TASK, "prepare.sets", "prepare.evaluated", "prepare.held_out"),
             *("prepare.baselines", "prepare.canaries"),

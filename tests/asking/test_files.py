@@ -66,6 +66,19 @@ def test_a_batch_that_is_too_long_is_cut_without_losing_any(
     assert [path.name for path in written] == ["batch.jsonl", "batch-2.jsonl", "batch-3.jsonl"]
 
 
+def test_what_two_models_or_two_endpoints_are_asked_goes_to_files_of_their_own(tmp_path: Path) -> None:
+    """A batch is sent to one endpoint, which takes one model; namesakes could not be told apart in one file."""
+    others = [Api(base_url="http://localhost:2/v1", model="big"), API.model_copy(update={"model": "small"})]
+    some = [chat(api, "one", row="0", purpose="train") for api in [API, *others, API]]
+    written = export_batch(some, tmp_path / "batch.jsonl")
+    assert list(written.values()) == [
+        "big at http://localhost:1/v1",
+        "big at http://localhost:2/v1",
+        "small at http://localhost:1/v1",
+    ]
+    assert [len(path.read_text().splitlines()) for path in written] == [2, 1, 1]
+
+
 def test_results_find_their_rows_whatever_their_order(ledger: Ledger, tmp_path: Path) -> None:
     """A batch's output is in any order; joined by place, every row would get another one's answer."""
     keys = [request.key for _, request in asked()]

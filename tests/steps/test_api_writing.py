@@ -13,11 +13,13 @@ import pytest
 from endpoint import Endpoint, prompt_of
 from stillhouse.asking import Ledger, chat
 from stillhouse.asking.messages import place_of
+from stillhouse.data.encode import read_examples
 from stillhouse.data.formats import Row, with_id
 from stillhouse.data.split import Prepared
 from stillhouse.errors import DataError, RecipeError, ResourceError, TeacherError
 from stillhouse.files import hash_json, read_json, write_json
 from stillhouse.forecast import foretell
+from stillhouse.locks import locked
 from stillhouse.models.load import load_tokenizer
 from stillhouse.plans.price import price
 from stillhouse.progress import Silent
@@ -594,3 +596,111 @@ def test_a_recipe_as_it_is_kept_in_a_run_is_read_again(folder: Path) -> None:
         recipe_for(folder, API["base_url"], [{"kind": "answers"}], data={"writer": {"api": API}})
     )
     assert type(recipe).model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+# ── as batches ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+NOWHERE = "http://127.0.0.1:9/v1"
+
+
+def as_results(batch: Path, results: Path) -> Path:
+    """What a batch's endpoint would say, in another order."""
+    lines = [json.loads(line) for line in batch.read_text().splitlines()]
+    with results.open("w") as handle:
+        for line in reversed(lines):
+            message = {
+                "message": {"role": "assistant", "content": unlike(line["body"])},
+                "finish_reason": "stop",
+            }
+            body = {"choices": [message], "usage": {"prompt_tokens": 9, "completion_tokens": 2}}
+            answer = {"custom_id": line["custom_id"], "response": {"status_code": 200, "body": body}}
+            handle.write(json.dumps(answer) + "\n")
+    return results
+
+
+def test_texts_go_out_as_batches_step_by_step_and_the_run_then_asks_nobody(
+    tmp_path: Path, folder: Path
+) -> None:
+    """What comes of them is what comes of asking; a kind that is added goes out before the labels of rows that are out of date."""
+    generate = [
+        {"kind": "answers", **SHORT},
+        {"kind": "self_instruct", "rows": 3, **SHORT},
+    ]
+    place, batch = run_folder(tmp_path), tmp_path / "batch.jsonl"
+    values = whole_recipe(tmp_path, folder, NOWHERE, generate)
+    file = write_recipe(tmp_path / "r.yaml", values)
+    said = stillhouse("label", "export", place, "--out", batch)
+    assert said.code == 2 and f"stillhouse plan RECIPE --folder {place}, which asks nobody" in said.err
+    with hurried():
+        assert stillhouse("plan", file, "--folder", place).code == 0
+    counts = []
+    for _ in range(9):
+        said = stillhouse("label", "export", place, "--out", batch)
+        assert said.code == 0, said.err
+        if "nothing to ask: every text is there" in said.out:
+            break
+        counts.append(len(batch.read_text().splitlines()))
+        assert f"{counts[-1]} requests. Then: stillhouse label import" in said.out
+        assert ("until nothing is left: other texts go on from these" in said.out) == (len(counts) < 3)
+        results = as_results(batch, tmp_path / "results.jsonl")
+        said = stillhouse("label", "import", place, results)
+        assert (
+            f"{counts[-1]} of {counts[-1]} answers" in said.out and "every request has its answer" in said.out
+        )
+    assert counts == [16, 3, 3], "answers, questions, and their answers"
+    assert f"Then: stillhouse run RECIPE --folder {place} --until prepare" in said.out
+    with hurried():
+        assert stillhouse("run", file, "--folder", place, "--until", "prepare").code == 0
+        assert "4 requests" in stillhouse("label", "export", place, "--out", batch).out, "held-out rows"
+        stillhouse("label", "import", place, as_results(batch, tmp_path / "results.jsonl"))
+        assert "nothing to ask: every row has" in stillhouse("label", "export", place, "--out", batch).out
+        assert stillhouse("run", file, "--folder", place, "--until", "label").code == 0
+    found = json.loads(stillhouse("label", "ls", place, "--format", "json").out)
+    assert found["attempts"] == {} and sum(row["open"] for row in found["purposes"]) == 0
+    (tmp_path / "live").mkdir()
+    with Endpoint(unlike) as endpoint:
+        live, asked = run_folder(tmp_path / "live"), whole_recipe(tmp_path, folder, endpoint.url, generate)
+        with hurried():
+            run_stages(parse_recipe(asked), live, Silent(), until="label")
+    for name in ("prepare/train.parquet", "label/train.parquet"):
+        assert read_examples(place / name) == read_examples(live / name)
+    more = whole_recipe(tmp_path, folder, NOWHERE, [*generate, {"kind": "paraphrase", **SHORT}])
+    with hurried():
+        assert stillhouse("plan", write_recipe(file, more), "--folder", place).code == 0
+    assert "19 requests" in stillhouse("label", "export", place, "--out", batch).out, "all written rows anew"
+
+
+def test_only_what_apis_are_to_write_goes_out_and_a_model_here_is_not_kept_busy(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of one name at two addresses answer beside it; what goes on from their answers it writes itself, in the run."""
+    apis = [{"api": {**API, "base_url": f"http://localhost:{port}/v1"}} for port in (1, 2)]
+    data = {"writer": {"model": str(folder), "others": apis}}
+    recipe = parse_recipe(
+        {
+            **whole_recipe(tmp_path, folder, NOWHERE, []),
+            "data": {
+                "train": {"source": str(tmp_path / "prompts.jsonl")}, "split": 4, "max_length": 64, **data,
+                "generate": [{"kind": "answers", **SHORT}, {"kind": "paraphrase", **SHORT}],
+            },
+        }
+    )  # fmt: skip
+    place = run_folder(tmp_path)
+    write_json(place / "recipe.json", recipe.model_dump(mode="json"))
+    monkeypatch.setattr(LocalWriter, "write", lambda *_: pytest.fail("the model is asked"))
+    said = stillhouse("label", "export", place, "--out", tmp_path / "batch.jsonl")
+    assert "batch-2.jsonl: for w at http://localhost:2/v1" in said.out and "32 requests" in said.out, said.err
+    for name in ("batch.jsonl", "batch-2.jsonl"):
+        results = as_results(tmp_path / name, tmp_path / "results.jsonl")
+        assert "16 of 16" in stillhouse("label", "import", place, results).out
+    said = stillhouse("label", "export", place, "--out", tmp_path / "batch.jsonl")
+    assert "nothing to ask: every text is there" in said.out, said.err
+
+
+def test_nothing_goes_out_while_the_run_is_at_work(tmp_path: Path, folder: Path) -> None:
+    values = whole_recipe(tmp_path, folder, NOWHERE, [{"kind": "paraphrase", **SHORT}])
+    place = run_folder(tmp_path)
+    write_json(place / "recipe.json", parse_recipe(values).model_dump(mode="json"))
+    with locked(place):
+        said = stillhouse("label", "export", place, "--out", tmp_path / "batch.jsonl")
+    assert said.code == 5 and "another stillhouse is at work here" in said.err

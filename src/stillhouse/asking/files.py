@@ -18,11 +18,28 @@ FINAL = range(400, 500)
 PASSING = (408, 409, 425, 429)
 
 
-def export_batch(requests: Iterable[Request], path: Path) -> list[Path]:
-    """Write `requests` as OpenAI's Batch input, `custom_id` being their key; more than a file takes go to path-2, path-3, …
+def export_batch(requests: Iterable[Request], path: Path) -> dict[Path, str]:
+    """Write `requests` as OpenAI's Batch input, `custom_id` being their key.  More than a file takes, and what another model or endpoint
+    is asked, goes to path-2, path-3, …
 
-    Returns: the files.  Source of the format: https://platform.openai.com/docs/guides/batch.
+    Returns: file -> the model and its endpoint.  Source of the format: https://platform.openai.com/docs/guides/batch.
     """
+    asked: dict[str, list[Request]] = {}
+    for one in requests:
+        asked.setdefault(f"{one.body['model']} at {one.place}", []).append(one)
+    written: dict[Path, str] = {}
+    for whom, some in asked.items():
+        for lines in _parts(some):
+            number = len(written) + 1
+            place = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+            with atomic(place) as part:
+                part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            written[place] = whom
+    return written
+
+
+def _parts(requests: Iterable[Request]) -> list[list[str]]:
+    """Lines, as many as one file takes at a time."""
     parts: list[list[str]] = [[]]
     size = 0
     for one in requests:
@@ -35,13 +52,7 @@ def export_batch(requests: Iterable[Request], path: Path) -> list[Path]:
             parts.append([])
             size = len(line.encode()) + 1
         parts[-1].append(line)
-    written = []
-    for number, lines in enumerate(parts, 1):
-        place = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
-        with atomic(place) as part:
-            part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        written.append(place)
-    return written
+    return parts
 
 
 def fingerprint(text: str) -> str:
@@ -146,5 +157,5 @@ def _said(index: Mapping[str, str], question: str, text: Any) -> tuple[str | Non
 
 def unanswered(ledger: Ledger, requests: Sequence[Request]) -> list[Request]:
     """Those without an answer, each once."""
-    known = ledger.answers([one.key for one in requests])
+    known = ledger.answers(requests)
     return [one for key, one in {one.key: one for one in requests}.items() if key not in known]

@@ -186,8 +186,37 @@ class Ledger:
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def answers(self, keys: Sequence[str]) -> dict[str, Answer]:
-        """key -> answer, of those that there are."""
+    def answers(self, requests: Sequence[Request]) -> dict[str, Answer]:
+        """key -> answer, of those that there are.
+
+        One that lies under a request's other name is put under its key, unless it is from an endpoint that the request is kept apart
+        from: whether a recipe has another model of that name or not, nothing is bought twice.
+        """
+        found = self._answers([one.key for one in requests])
+        others = [one for one in requests if one.key not in found and one.alias != one.key]
+        there = self._answers([one.alias for one in others])
+        if renamed := [one for one in others if one.alias in there]:
+            self._rename(renamed)
+            found |= self._answers([one.key for one in renamed])
+        return found
+
+    def _rename(self, requests: Sequence[Request]) -> None:
+        """Take over what lies under the other names of `requests`; a refusal, which costs nothing, may be another endpoint's."""
+        self.plan(requests)
+        with self._base:
+            self._base.execute("BEGIN")
+            for one in requests:
+                self._base.execute(
+                    f"INSERT OR IGNORE INTO answers (key, {_ANSWER}, source, at) SELECT ?, {_ANSWER}, source, at FROM answers "
+                    "WHERE key = ? AND status != 'refused' AND source NOT IN (SELECT value FROM json_each(?))",
+                    (one.key, one.alias, json.dumps(one.apart)),
+                )
+                self._base.execute(
+                    "DELETE FROM wanted WHERE key = ? AND purpose = ? AND row = ?",
+                    (one.alias, one.purpose, one.row),
+                )
+
+    def _answers(self, keys: Sequence[str]) -> dict[str, Answer]:
         found: dict[str, Answer] = {}
         for start in range(0, len(keys), 500):
             some = keys[start : start + 500]

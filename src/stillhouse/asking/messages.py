@@ -64,12 +64,24 @@ class Request:
     purpose: str
     """Why it is asked: "train", "eval", "paraphrase", …"""
     place: str = ""
-    """Of the endpoint, where the recipe names another one with a model of the same name; see `place_of`."""
+    """Address of the endpoint."""
+    apart: tuple[str, ...] = ()
+    """Addresses of other endpoints that the recipe asks for a model of the same name."""
 
     @cached_property
     def key(self) -> str:
-        """Hash of what is asked: equal questions to a model are one question, whoever asks them and wherever it has moved."""
-        return hash_json([self.path, self.body, *([self.place] if self.place else [])])
+        """Hash of what is asked: equal questions to a model are one question, whoever asks them and wherever it has moved.  Where the
+        recipe has another model of the same name, the address is a part of it."""
+        return self._called(self.place if self.apart else "")
+
+    @cached_property
+    def alias(self) -> str:
+        """What the same question is called in a recipe that has another model of the same name, or where this one has, in one that has
+        not."""
+        return self._called("" if self.apart else self.place)
+
+    def _called(self, place: str) -> str:
+        return hash_json([self.path, self.body, *([place] if place else [])])
 
     @property
     def size(self) -> int:
@@ -113,7 +125,7 @@ class Answer:
 
 
 def place_of(api: Api, before: Iterable[Api | None]) -> str:
-    """What tells a model from another one of the same name: its endpoint, if the first one that is named before lies elsewhere."""
+    """What tells a writer from another one of the same name: its endpoint, if the first one that is named before lies elsewhere."""
     places = [one.base_url for one in before if one is not None and one.model == api.model and one.base_url]
     return api.base_url or "" if places and places[0] != api.base_url else ""
 
@@ -144,7 +156,8 @@ def chat(
         turns = [{"role": "system", "content": api.system}, *turns]
     if api.top_logprobs is not None:
         fields = {"logprobs": True, "top_logprobs": api.top_logprobs, **fields}
-    return Request(PATHS["chat"], {**_common(api, max_tokens), "messages": turns, **fields}, row, purpose)
+    body = {**_common(api, max_tokens), "messages": turns, **fields}
+    return Request(PATHS["chat"], body, row, purpose, api.base_url or "", api.namesakes)
 
 
 def completion(
@@ -153,9 +166,8 @@ def completion(
     """A text to go on from."""
     if api.top_logprobs is not None:
         fields = {"logprobs": api.top_logprobs, **fields}
-    return Request(
-        PATHS["completions"], {**_common(api, max_tokens), "prompt": prompt, **fields}, row, purpose
-    )
+    body = {**_common(api, max_tokens), "prompt": prompt, **fields}
+    return Request(PATHS["completions"], body, row, purpose, api.base_url or "", api.namesakes)
 
 
 def _common(api: Api, max_tokens: int | None) -> dict[str, Any]:

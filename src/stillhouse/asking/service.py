@@ -57,7 +57,7 @@ def ask(
     watch = watch or Silent()
     ledger.plan(requests)
     unique = list({one.key: one for one in requests}.values())
-    known = ledger.answers([one.key for one in unique])
+    known = ledger.answers(unique)
     missing = [one for one in unique if one.key not in known]
     if missing and api.base_url is not None:
         if len(missing) < len(unique):
@@ -66,7 +66,7 @@ def ask(
             watch.note(f"  {line}")
         with good_moments():
             _run(_Loop(api, missing, ledger, watch, seed, field).run())
-        known = ledger.answers([one.key for one in unique])
+        known = ledger.answers(unique)
     return [known.get(one.key) for one in requests]
 
 

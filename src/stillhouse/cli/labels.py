@@ -1,5 +1,6 @@
-"""Commands about what teachers are asked: label part, ls, show, export, import."""
+"""Commands about what teachers and writers are asked: label part, ls, show, export, import."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from .output import Format
 
 if TYPE_CHECKING:
     from ..asking import Ledger, Request
+    from ..recipe import Recipe
 
 app = typer.Typer(
     name="label",
@@ -94,18 +96,18 @@ def export(
             count = write_jsonl(out, (_plain(one) for one in ledger.rows() if one["answer"] is not None))
         print(f"{out}: {count:,} answers")
         return
-    asked = _questions(folder)
+    asked = _asked(folder)
     with _ledger(folder, new=True) as ledger:
-        requests = [one for each in asked for _, some in each.values() for one in some]
-        ledger.plan(requests)
-        missing = unanswered(ledger, requests)
+        ledger.plan(asked.requests)
+        missing = unanswered(ledger, asked.requests)
     if not missing:
-        print("nothing to ask: every row has its answer")
+        print(f"nothing to ask: every {asked.what}{asked.next and f'. Then: {asked.next}'}")
         return
     files = export_batch(missing, out)
-    print(
-        f"{', '.join(map(str, files))}: {len(missing):,} requests. Then: stillhouse label import {folder} RESULTS"
-    )
+    if len(set(files.values())) > 1:
+        print("\n".join(f"{path}: for {whom}" for path, whom in files.items()))
+    then = f"stillhouse label import {folder} RESULTS{asked.next and f'; and then: {asked.next}'}"
+    print(f"{', '.join(map(str, files))}: {len(missing):,} requests. Then: {then}")
 
 
 @app.command(name="import")
@@ -119,12 +121,15 @@ def take(
     from ..asking.files import unanswered
     from ..steps.hearing import take_answers
 
-    asked = _questions(folder)
+    asked = _asked(folder)
     with _ledger(folder, new=True) as ledger:
-        print(take_answers(ledger, asked, answers))
-        requests = [one for each in asked for _, some in each.values() for one in some]
-        left = len(unanswered(ledger, requests))
-    print(f"{left:,} requests have no answer yet" if left else "every request has its answer")
+        ledger.plan(asked.requests)
+        print(take_answers(ledger, asked.index, answers))
+        left = len(unanswered(ledger, asked.requests))
+    if left:
+        print(f"{left:,} requests have no answer yet")
+    else:
+        print(f"every request has its answer{asked.next and f'. Then: {asked.next}'}")
 
 
 def _ledger(folder: Path, new: bool = False) -> "Ledger":
@@ -136,27 +141,71 @@ def _ledger(folder: Path, new: bool = False) -> "Ledger":
     return Ledger(path)
 
 
-def _questions(folder: Path) -> "list[dict[str, tuple[list[dict[str, Any]], list[Request]]]]":
-    """What the run in `folder` asks, of the teacher or of each member of a panel that is behind an API."""
-    from ..files import read_json
-    from ..pipeline import DONE
-    from ..recipe import Recipe
-    from ..steps.hearing import questions
+@dataclass(frozen=True)
+class _Asked:
+    """What APIs are asked in a run, as far as it has got."""
 
-    if not (folder / "recipe.json").exists() or not (folder / "prepare" / DONE).exists():
+    requests: "list[Request]"
+    index: dict[str, str]
+    """What answers in a file are found by -> the key of the question."""
+    what: str = "row has its answer"
+    next: str = ""
+    """What is done when all is there."""
+
+
+def _asked(folder: Path) -> _Asked:
+    """Texts that APIs write, and once they are there and the rows are prepared, what their teachers are asked about the rows."""
+    from ..files import read_json
+    from ..pipeline import DONE, is_current
+    from ..recipe import Recipe
+
+    found = folder / "recipe.json"
+    recipe = Recipe.model_validate(read_json(found)) if found.exists() else None
+    writes = recipe is not None and (recipe.writing_api is not None or bool(recipe.data.apis))
+    if recipe is not None and writes:
+        from ..stages import STAGES
+
+        if not is_current(STAGES[0], recipe, folder):
+            return _texts(folder, recipe)
+    if recipe is None or not (folder / "prepare" / DONE).exists():
         raise RecipeError(
-            f"{folder}: its rows are not prepared yet; first: stillhouse run RECIPE --folder {folder} --until prepare"
+            f"{folder}: its rows are not prepared yet; first: stillhouse run RECIPE --folder {folder} --until prepare, or where an "
+            f"API writes, stillhouse plan RECIPE --folder {folder}, which asks nobody."
         )
-    recipe = Recipe.model_validate(read_json(folder / "recipe.json"))
-    if not recipe.teacher.apis:
+    if not recipe.teacher.apis and not writes:
         raise RecipeError(
             f"{folder}: its teacher is a model on this machine; only a run with teacher.api asks anybody."
         )
+    return _labels(folder, recipe)
+
+
+def _texts(folder: Path, recipe: "Recipe") -> _Asked:
+    from ..progress import watch_for
+    from ..steps.unwritten import open_texts
+
+    requests, left = open_texts(recipe, folder, watch_for())
+    export = f"stillhouse label export {folder} again"
+    if left:
+        after = f"{export}, until nothing is left: other texts go on from these"
+    else:
+        after = f"stillhouse run RECIPE --folder {folder} --until prepare"
+        after += f", and {export}: the teacher is asked about the rows" if recipe.teacher.apis else ""
+    return _Asked(requests, {one.key: one.key for one in requests}, "text is there", after)
+
+
+def _labels(folder: Path, recipe: "Recipe") -> _Asked:
+    """What is asked of the teacher, or of each member of a panel that is behind an API, about the prepared rows."""
+    from ..files import read_json
+    from ..pipeline import DONE
+    from ..steps.hearing import index_of, questions
+
     labels = read_json(folder / "prepare" / DONE)["result"]["labels"]
-    return [
+    asked = [
         questions(api, recipe.task, labels, folder / "prepare", field)
         for field, api in recipe.teacher.apis.items()
     ]
+    requests = [one for each in asked for _, some in each.values() for one in some]
+    return _Asked(requests, index_of(asked))
 
 
 def _plain(one: dict[str, Any]) -> dict[str, Any]:

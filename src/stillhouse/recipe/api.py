@@ -1,9 +1,18 @@
 """`teacher.api:`: a teacher behind an OpenAI-compatible endpoint, or one whose past answers lie in a file."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from .section import Section
 
@@ -74,6 +83,7 @@ class Api(Section):
     answers: str | None = None
     """Past answers to take before anything is asked: a .jsonl of OpenAI's batch output, of stored completions, or of prompts with
     completions."""
+    _namesakes: tuple[str, ...] = PrivateAttr(())
 
     @field_validator("base_url")
     @classmethod
@@ -106,9 +116,24 @@ class Api(Section):
         return self
 
     @property
+    def namesakes(self) -> tuple[str, ...]:
+        """Where else the recipe asks a model of this name: only an address tells the answers of one from those of the other.
+
+        They say what a question is called, and not what comes of it, so no stage runs anew when they change.
+        """
+        return self._namesakes
+
+    @property
     def label_words(self) -> dict[str, str]:
         """Label -> the teacher's word for it, of the labels that are named."""
         return self.labels if isinstance(self.labels, dict) else {label: label for label in self.labels}
+
+
+def tell_apart(apis: Collection[Api]) -> None:
+    """Let each of a recipe's APIs know its namesakes."""
+    for api in apis:
+        places = {one.base_url for one in apis if one.model == api.model and one.base_url != api.base_url}
+        api._namesakes = tuple(sorted(place for place in places if place)) if api.base_url else ()
 
 
 def api_fault(recipe: Any) -> str | None:

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from .agreement import faults
-from .api import Api
+from .api import Api, tell_apart
 from .data import Data
 from .objective import TEACHERLESS, ForwardKL, Hard, PolicyGradient, Schedule, SoftTerm, Term, living
 from .outputs import Evaluate, Gate, Report
@@ -117,4 +117,5 @@ class Recipe(Section):
     def _sections_agree(self) -> Self:
         if fault := next(faults(self), None):
             raise ValueError(fault)
+        tell_apart([*self.teacher.apis.values(), *self.data.apis.values()])
         return self

@@ -161,15 +161,17 @@ def _named_fault(asked: list[tuple[int, ZeroShot | Api]]) -> str | None:
 
 def _api_fault(apis: list[tuple[int, Api]], pool: Pool | None) -> str | None:
     """Which of the members is no other, or says too little for the pool."""
-    seen: dict[str, int] = {}
+    seen: dict[str, list[tuple[int, str | None]]] = {}
     for number, api in apis:
         question = str([api.model_dump(include=ASKED_WITH), sorted(api.extra_body.items())])
-        if question in seen:
+        before = seen.setdefault(question, [])
+        alike = [one for one, place in before if place is None or api.base_url in (None, place)]
+        if alike:
             return (
-                f"teacher.panel[{number}].api: asks the same model the same as teacher.panel[{seen[question]}].api, and nobody "
+                f"teacher.panel[{number}].api: asks the same model the same as teacher.panel[{alike[0]}].api, and nobody "
                 "is asked twice; remove it, or call its model by another name"
             )
-        seen[question] = number
+        before.append((number, api.base_url))
         if pool is not None and pool.by in OF_SHARES and api.base_url is not None and not api.top_logprobs:
             return f"teacher.panel[{number}].api: {names_alone(pool.by)}"
     return None

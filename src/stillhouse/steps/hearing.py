@@ -1,7 +1,7 @@
 """Asking teachers behind APIs about a run's rows: what is asked, what it will take, and what was heard.  `asking` learns from it."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from ..teachers.said import question_about, question_of, words_of
 from .told import LOOKED_AT
 
 Rows = list[dict[str, Any]]
+HEARD = "by set and row"
+"""Changes when other things are made of answers that lie in the ledger: stages that hear an API run anew, and no others."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def hear(
         flat = [request for _, some in asked.values() for request in some]
         ledger.plan(flat)
         if api.answers is not None:
-            watch.note(f"  {take_answers(ledger, [asked], Path(api.answers))}")
+            watch.note(f"  {take_answers(ledger, index_of([asked]), Path(api.answers))}")
         if look is not None:
             some = asked["train"][1]
             if len(unanswered(ledger, some)) > LOOKED_AT:
@@ -73,17 +75,19 @@ def hear(
     return {name: [Heard(row, next(answers)) for row in rows] for name, (rows, _) in asked.items()}
 
 
-def take_answers(ledger: Ledger, asked: Sequence[dict[str, tuple[Rows, list[Request]]]], path: Path) -> str:
-    """Past answers in a file -> the ledger.  Returns: a sentence about it.
+def index_of(asked: Sequence[dict[str, tuple[Rows, list[Request]]]]) -> dict[str, str]:
+    """What answers in a file are found by -> the key of the question.
 
     Args: asked: the `questions` of each who is asked; of several, only a batch's results say which of them answered.
     """
     sets = [pair for each in asked for pair in each.values()]
-    ledger.plan(request for _, some in sets for request in some)
     if len(asked) > 1:
-        index = {request.key: request.key for _, some in sets for request in some}
-    else:
-        index = index_questions(pair for rows, some in sets for pair in zip(rows, some, strict=True))
+        return {request.key: request.key for _, some in sets for request in some}
+    return index_questions(pair for rows, some in sets for pair in zip(rows, some, strict=True))
+
+
+def take_answers(ledger: Ledger, index: Mapping[str, str], path: Path) -> str:
+    """Past answers in a file to the questions of `index` -> the ledger, which knows these.  Returns: a sentence about it."""
     taken, read = import_answers(ledger, read_raw(path), index, path.name)
     return f"{path.name}: {taken:,} of {read:,} answers belong to a row of this run"
 
@@ -100,7 +104,7 @@ def what_was_said(recipe: Any, facts: dict[str, Any], run: Path) -> dict[str, st
     """Row id -> the teacher's words, of the held-out rows that it answered."""
     rows, some = questions(recipe.teacher.api, recipe.task, facts["labels"], run / "prepare")["eval"]
     with Ledger(ledger_of(run, LEDGER)) as ledger:
-        known = ledger.answers([one.key for one in some])
+        known = ledger.answers(some)
     pairs = zip(rows, some, strict=True)
     return {
         row["id"]: known[one.key].text for row, one in pairs if one.key in known and known[one.key].usable
@@ -150,13 +154,14 @@ def answers_stamp(recipe: Any) -> list[str] | None:
     api = recipe.teacher.api
     if api is None:
         return None
-    return _sums([api.answers, *([] if recipe.data.filter is None else looked_up(recipe.data.filter))])
+    looked = [] if recipe.data.filter is None else looked_up(recipe.data.filter)
+    return [HEARD, *_sums([api.answers, *looked])]
 
 
 def panel_stamp(recipe: Any) -> list[str] | None:
-    """Sums of the files of past answers that sit on a panel."""
-    named = [one.api.answers for one in recipe.teacher.panel or [] if one.api is not None and one.api.answers]
-    return _sums(named) if named else None
+    """Sums of the files of past answers that sit on a panel; None if nobody on it is behind an API."""
+    apis = [one.api for one in recipe.teacher.panel or [] if one.api is not None]
+    return [HEARD, *_sums(api.answers for api in apis)] if apis else None
 
 
 def _sums(named: Iterable[str | None]) -> list[str]:

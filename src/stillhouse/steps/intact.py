@@ -8,6 +8,7 @@ from ..recipe import Custom
 from ..registry import source_of
 from ..teachers.cache import cache_fault
 from .asking import label_fault
+from .hearing import HEARD
 from .prepare import located
 
 
@@ -46,6 +47,12 @@ def own_losses(recipe: Any) -> list[str]:
     """Sums of the files that hold the user's own losses: another loss is another objective."""
     targets = [term.target for term in recipe.terms if isinstance(term, Custom)]
     return [hash_path(source_of(target)) for target in targets]
+
+
+def measures_stamp(recipe: Any) -> Any:
+    """`own_measures`, and how a teacher behind an API is heard: what it said of held-out rows is measured."""
+    own = own_measures(recipe)
+    return own if recipe.teacher.api is None else [HEARD, own]
 
 
 def own_measures(recipe: Any) -> list[str] | str | None:

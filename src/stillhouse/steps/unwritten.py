@@ -1,14 +1,16 @@
-"""What `data.generate` will take where an API writes, before anything is asked: texts that lie in the ledger are taken from there,
-and stand-ins as long as a text may be take the place of the others.
+"""What is to be asked where an API writes what `data.generate` wants, without asking it: as requests, step by step, or as a forecast.
 
+The requests are those up to the first step of which not all texts are there: what goes on from these has them in its prompts.
+
+For the forecast, texts that lie in the ledger are taken from there, and stand-ins as long as a text may be take the place of the others.
 So the sum is a bound but for answers that are lost on the way or empty, which are bought again: a text may be shorter, one that
 cannot be used leads to no further questions, and `balance`, which asks for more where texts are missing, is counted as if all that
-are not there yet were.  What is chosen of several answers
-and what a filter drops is not known yet either, so nothing is dropped here.
+are not there yet were.  What is chosen of several answers and what a filter drops is not known yet either, so nothing is dropped here.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,76 @@ from ..data.choosing import Choice
 from ..data.formats import Row
 from ..data.prompting import Prompt
 from ..data.split import Prepared
+from ..locks import locked
 from ..models.continuous import Sampling
 from ..progress import Watch
 from ..recipe import generate as kinds
 from ..teachers.api_writer import ApiWriter, Said
 from ..teachers.texts import Texts
 from ..teachers.writer import Writer, text_keys
-from .writing import FOLDER, Desk, made_rows, make_others, make_writer
+from .fetching import fetch_models
+from .reading import read_rows
+from .writing import FOLDER, Desk, made_rows, make_others, make_writer, rounds_of
 
 BYTES = 4
 """Of a token, as `Request.size` counts."""
+
+
+def open_texts(recipe: Any, folder: Path, watch: Watch) -> tuple[list[Request], int]:
+    """(What APIs are asked for in the run in `folder`, up to the first step of which not all is there; how many steps go on from that
+    one.)
+
+    What models on this machine write before that is written.  Raises: ResourceError while another process works in `folder`.
+    """
+    with locked(folder):
+        models = fetch_models(recipe, folder / "prepare", watch)
+        rows, _ = read_rows(recipe, watch)
+        writers = [make_writer(recipe, models), *make_others(recipe, models)]
+        own = isinstance(writers[0], ApiWriter)  # the others write nothing but answers, which come first
+        left = sum(rounds_of(wanted) for wanted in recipe.data.generate) if own else 1
+        desk = Halting(recipe, writers, models, Texts(folder / FOLDER), watch, left=left)
+        with suppress(Halt):
+            made_rows(desk, rows)
+    watch.end()
+    return desk.requests, desk.left
+
+
+class Halt(Exception):
+    """An API is to be asked before anything goes on, or none will be."""
+
+
+@dataclass
+class Halting(Desk):
+    """A desk that asks no API, and halts where one is to be asked."""
+
+    left: int = 0
+    """Steps of APIs that are still to come."""
+    requests: list[Request] = field(default_factory=list)
+    """Of the steps so far, whether they are answered or not."""
+
+    def texts(
+        self,
+        prompts: Sequence[Prompt],
+        rows: Sequence[str],
+        wanted: Any,
+        temperature: float,
+        writers: Sequence[Writer | ApiWriter] = (),
+    ) -> list[list[Said]]:
+        """As of any desk, if all that APIs are to write is there.  Raises: Halt otherwise, and after the last step."""
+        sampling = Sampling(wanted.max_new_tokens, temperature, wanted.top_p)
+        step = [
+            one
+            for writer in writers or self.writers[:1]
+            if isinstance(writer, ApiWriter)
+            for one in writer.requests(prompts, rows, sampling, self.recipe.seed, wanted.kind)
+        ]
+        self.requests += step
+        self.left -= 1
+        with Ledger(self.ledger) as ledger:
+            missing = unanswered(ledger, step)
+        if missing or not self.left:
+            raise Halt
+        return super().texts(prompts, rows, wanted, temperature, writers)
 
 
 def foretold_rows(
@@ -78,7 +140,7 @@ class Foretelling(Desk):
             return [self.stand_in(key, sampling) for key in keys]
         some = writer.requests(prompts, rows, sampling, self.recipe.seed, purpose)
         with Ledger(self.ledger) as ledger:
-            known = ledger.answers([one.key for one in some])
+            known = ledger.answers(some)
             self.open[writer.field] |= {one.key: (writer, one) for one in unanswered(ledger, some)}
         return [
             writer.text_of(known[one.key], prompt, sampling)

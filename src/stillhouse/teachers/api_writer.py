@@ -5,7 +5,7 @@ answer that is cut off, withheld, empty or refused stays in the ledger, is not b
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..asking import Answer, Ledger, Request, ask, chat
@@ -36,8 +36,8 @@ class ApiWriter:
     """Asks `api` for texts; `field` is where the recipe names it, and `before` are the APIs that it names before."""
 
     def __init__(self, api: Api, field: str, before: Iterable[Api | None] = ()) -> None:
-        self.api, self.field, self.place = api, field, place_of(api, before)
-        self.identity = f"api:{api.model}{self.place and f' at {self.place}'}"
+        self.api, self.field, place = api, field, place_of(api, before)
+        self.identity = f"api:{api.model}{place and f' at {place}'}"
         # what a teacher is asked for besides a text costs money here and is not read
         self._asked = api.model_copy(update={"top_logprobs": None, "max_tokens": None})
 
@@ -56,8 +56,7 @@ class ApiWriter:
         made = []
         for prompt, row, key in zip(prompts, rows, keys, strict=True):
             own = {**fields, "seed": draw_seed(seed, key) % SEEDS} if sampling.temperature else fields
-            asked = chat(api, _turns(prompt), row, purpose, max_tokens=sampling.max_new_tokens, **own)
-            made.append(replace(asked, place=self.place))
+            made.append(chat(api, _turns(prompt), row, purpose, max_tokens=sampling.max_new_tokens, **own))
         return made
 
     def texts(
