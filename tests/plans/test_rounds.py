@@ -319,7 +319,8 @@ EACH = ("round-0", "round-1", "random-1", "round-2", "random-2")
 def two_rounds(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """Plain values of a plan whose rounds are long enough to have a schedule, and its folder: two rounds, and their controls."""
     inputs = tmp_path_factory.mktemp("inputs")
-    values = talker(inputs, {"most": 2})
+    pool = lines(inputs / "answered.jsonl", asks(range(KNOWN, KNOWN + 16), " reads."))
+    values = talker(inputs, {"most": 2, "pool": {"source": str(pool)}})
     values["train"] |= {"steps": STEPS, "schedule": "cosine", "log_every": 1, "checkpoint_every": 3}
     values["evaluate"]["hard_only"] = True
     with always_better():
