@@ -33,8 +33,8 @@ class Train(Section):
     """Forward passes in an optimiser step."""
     learning_rate: PositiveFloat = 2e-4
     """Peak, after the warm-up."""
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    """How the learning rate falls after the warm-up."""
+    schedule: Literal["cosine", "linear", "constant_with_warmup", "warmup_stable_decay"] = "cosine"
+    """How the learning rate falls after the warm-up: warmup_stable_decay leaves it at the peak until the last fifth of the steps."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the steps over which the learning rate rises."""
     weight_decay: NonNegativeFloat = 0.01

@@ -219,6 +219,7 @@ SHORT = 128
 
 def arguments(train: Train, steps: int, seed: int, place: Path, facts: dict[str, Any]) -> TrainingArguments:
     """The recipe's `train:` in the Trainer's words."""
+    warm = round(train.warmup * steps)
     return TrainingArguments(
         output_dir=str(place / "checkpoints"),
         max_steps=steps,
@@ -227,7 +228,8 @@ def arguments(train: Train, steps: int, seed: int, place: Path, facts: dict[str,
         gradient_accumulation_steps=train.accumulate,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.schedule,
-        warmup_steps=round(train.warmup * steps),
+        lr_scheduler_kwargs=cooldown(steps, warm) if train.schedule == "warmup_stable_decay" else None,
+        warmup_steps=warm,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         bf16=dtype_name(train.precision, facts) == "bfloat16",
@@ -243,6 +245,16 @@ def arguments(train: Train, steps: int, seed: int, place: Path, facts: dict[str,
         disable_tqdm=True,
         remove_unused_columns=False,
     )
+
+
+COOLDOWN = 0.2
+"""Share of the steps at whose end `warmup_stable_decay` lets the rate fall, as 1 − √; with it a constant rate comes level with
+a cosine, Hägele et al. 2024 (arXiv:2405.18392)."""
+
+
+def cooldown(steps: int, warm: int) -> dict[str, Any]:
+    """What `warmup_stable_decay` needs beside `warm`, the steps of its warm-up; these go first where there are few."""
+    return {"num_decay_steps": min(round(COOLDOWN * steps), steps - warm), "decay_type": "1-sqrt"}
 
 
 def set_aside(
