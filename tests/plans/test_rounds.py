@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from plans.kitchen import classifier
-from schedules import stable
 from stillhouse.data.encode import IGNORED, Example
 from stillhouse.errors import RecipeError
 from stillhouse.files import read_json, read_jsonl, write_json
@@ -24,7 +23,6 @@ from stillhouse.plans.rounds import _Rounds
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.steps.plan import TOGETHER
-from stillhouse.steps.training import Curves
 from stillhouse.tasks import make_task
 from stillhouse.tasks.writing import SLOTS
 from stillhouse.teachers.writer import LocalWriter
@@ -307,91 +305,6 @@ def test_a_round_is_begun_only_if_one_like_the_one_before_still_fits(
         make(f"random-{at}", train=25.0)
         at += 1
     assert at == stopped_before
-
-
-# ── the learning rate ───────────────────────────────────────────────────────────────────────────────────────────────
-
-STEPS, PEAK = 20, 1e-3
-EACH = ("round-0", "round-1", "random-1", "round-2", "random-2")
-
-
-@pytest.fixture(scope="module")
-def two_rounds(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """Plain values of a plan whose rounds are long enough to have a schedule, and its folder: two rounds, and their controls."""
-    inputs = tmp_path_factory.mktemp("inputs")
-    pool = lines(inputs / "answered.jsonl", asks(range(KNOWN, KNOWN + 16), " reads."))
-    values = talker(inputs, {"most": 2, "pool": {"source": str(pool)}})
-    values["train"] |= {"steps": STEPS, "schedule": "cosine", "log_every": 1, "checkpoint_every": 3}
-    values["evaluate"]["hard_only"] = True
-    with always_better():
-        said = run(values, inputs / "whole")
-    assert said.code == 0, said.err
-    return values, inputs / "whole"
-
-
-def rates(folder: Path, name: str) -> list[float]:
-    """The learning rate of each step of a run."""
-    rows = read_jsonl(folder / "runs" / name / "train" / "metrics.jsonl")
-    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
-    return [row["learning_rate"] for row in rows]
-
-
-@contextmanager
-def killed_in(name: str, step: int) -> Iterator[None]:
-    """The training of the run `name` ends as by Ctrl-C when a step is told, before anything of it is kept."""
-    real = Curves.write
-
-    def writing(self: Curves, row: dict[str, Any]) -> None:
-        if self.path.parts[-3:-1] == (name, "train") and row["step"] == step:
-            raise KeyboardInterrupt
-        real(self, row)
-
-    with mock.patch.object(Curves, "write", writing):
-        yield
-
-
-def test_every_round_begins_where_the_one_before_ended_and_ends_annealed_as_its_control_does(
-    two_rounds: tuple[dict[str, Any], Path],
-) -> None:
-    """A student that was not cooled down must neither be judged nor be what a plan that stops early keeps."""
-    wanted = stable(STEPS, 0.1, PEAK)
-    assert wanted[0] == 0.0 and wanted[2:17] == [PEAK] * 15 and wanted[-1] < 0.14 * PEAK
-    for name in EACH:
-        assert rates(two_rounds[1], name) == pytest.approx(wanted, abs=1e-12), name
-
-
-def test_hard_targets_alone_rise_and_fall_once_in_all_steps_of_the_rounds(
-    two_rounds: tuple[dict[str, Any], Path],
-) -> None:
-    assert rates(two_rounds[1], "hard-only") == pytest.approx(stable(3 * STEPS, 0.1, PEAK), abs=1e-12)
-
-
-def test_a_round_that_was_killed_while_it_cools_down_goes_on_at_the_same_rates_to_the_same_bits(
-    two_rounds: tuple[dict[str, Any], Path], tmp_path: Path
-) -> None:
-    values, whole = two_rounds
-    folder = tmp_path / "again"
-    with always_better(), killed_in("round-1", 18):
-        assert run(values, folder).code != 0
-    place = folder / "runs" / "round-1" / "train"
-    assert (place / "checkpoints" / "checkpoint-15").exists() and not (place / "model").exists()
-    with always_better():
-        assert run(values, folder).code == 0
-    for name in (*EACH, "hard-only"):
-        assert rates(folder, name) == rates(whole, name)
-        bits = [(one / "runs" / name / "train" / "model" / "model.safetensors").read_bytes() for one in (folder, whole)]  # fmt: skip
-        assert bits[0] == bits[1], name
-
-
-def test_rounds_are_priced_under_the_schedule_that_they_run_under(
-    two_rounds: tuple[dict[str, Any], Path],
-) -> None:
-    """Else what `plan` has measured would be measured again, and the price be that of other runs."""
-    values, folder = two_rounds
-    runs = {one.name: one.values for one in price._runs(parse_recipe(values))}
-    assert set(runs) == {*EACH, "hard-only"}
-    for name, foreseen in runs.items():
-        assert foreseen["train"] == read_json(folder / "runs" / name / "recipe.json")["train"], name
 
 
 # ── the price ───────────────────────────────────────────────────────────────────────────────────────────────────────

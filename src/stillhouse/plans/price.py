@@ -28,8 +28,8 @@ from .bench import Bench
 from .expand import expand
 from .failing import choosing_takes
 from .foretold import stand_in
-from .planned import Planned, uncontrolled
-from .rounds import FIRST, HARD_ONLY, cooled, hard_only, pool_of, task_in
+from .planned import Planned, plain, uncontrolled
+from .rounds import FIRST, HARD_ONLY, hard_only, pool_of, task_in
 from .space import own_values, space_of
 from .tune import planned_trial, planned_whole, prunes
 
@@ -235,7 +235,7 @@ def _runs(recipe: Recipe) -> list[Planned]:
         f"{kind}-{n}" for n in range(1, recipe.plan.most + 1) for kind in ("round", "random")
     ]
     control = [hard_only(recipe, recipe.plan.most)] if recipe.evaluate.hard_only else []
-    first, *others = (cooled(recipe, name) for name in names)
+    first, *others = (plain(recipe, name) for name in names)
     values = [first, *map(uncontrolled, others)]
     return [*(Planned(name, one, "", name) for name, one in zip(names, values, strict=True)), *control]
 

@@ -36,7 +36,7 @@ from .execute import announce
 from .expand import measured_once
 from .failing import Pool, readable, worst_first
 from .outcome import Found, collect, seconds_spent
-from .planned import Expanded, Planned, changed, plain, scaled, starting_from, uncontrolled
+from .planned import Expanded, Planned, plain, scaled, starting_from, uncontrolled
 
 CHOSEN = "chosen"
 FIRST, HARD_ONLY = "round-0", "hard-only"
@@ -55,7 +55,7 @@ class _Rounds:
 
     def __init__(self, recipe: Recipe, wanted: Rounds, bench: Bench) -> None:
         self.recipe, self.wanted, self.bench = recipe, wanted, bench
-        self.base = cooled(recipe)
+        self.base = plain(recipe)
         self.runs: list[Planned] = []
         self.chosen: dict[str, list[str]] = {"round": [], "random": []}
         self.choosing = 0.0
@@ -220,23 +220,12 @@ class _Rounds:
         return collect(self.recipe, plan, self.bench, {"rounds": {"history": history, "why": why}})
 
 
-def cooled(recipe: Recipe, name: str | None = None) -> dict[str, Any]:
-    """Plain values of a run of rounds: the rate stays at its peak and falls in the last steps, whatever `train.schedule` says.
-
-    So each student that is measured has been annealed like the one before it, and any of them may be the last; the next round
-    goes on from it, and its rate from the 0 where that one ended.  Source: Wen et al. 2024 (WSD-S), arXiv:2410.05192.
-    One schedule over all rounds would keep an unfinished student where they stop early, take its annealing for a round's
-    gain, and learn the newest rows at the lowest rates.
-    """
-    return changed(plain(recipe, name), {"train.schedule": "warmup_stable_decay"}, "plan")
-
-
 def hard_only(recipe: Recipe, rounds: int, product: Planned | None = None) -> Planned:
     """The control of all rounds: as many steps from the beginning on hard targets alone, on the rows of `product`.
 
     Its rate rises and falls once in all these steps: beginning again costs rounds something, and their control nothing.
     """
-    values = starting_from(scaled(cooled(recipe), rounds + 1), FIRST, initial=True)
+    values = starting_from(scaled(plain(recipe), rounds + 1), FIRST, initial=True)
     if product is not None:
         values["teacher"] = product.values["teacher"]
         if recipe.task != "classification":

@@ -91,8 +91,8 @@ class Rounds(Section):
     """Train, find where the student fails on fresh rows, let the teacher label or answer these, train on; data aggregation
     as in Ross et al. 2011 (arXiv:1011.0686).
 
-    Ends when a round's gain is not beyond chance, or with the budget.  The control takes as many rows at random.  Each round trains under
-    `warmup_stable_decay`, whatever `train.schedule` says, so that the student of each is one that was annealed.
+    Ends when a round's gain is not beyond chance, or with the budget.  The control takes as many rows at random.  Each round has a
+    whole `train.schedule` of its own, so that the student of each is one that was annealed.
     """
 
     kind: Literal["rounds"] = "rounds"
