@@ -19,6 +19,7 @@ from .data.templates import check_folder, check_judge, prompt_file, prompt_files
 from .errors import DataError, MissingExtra, RecipeError, ResourceError
 from .models.described import json_in, layer_count, model_config, skeleton_in
 from .models.fitting import check_model
+from .models.products import check_targets
 from .models.shrink.requests import check_layers, check_pace, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
 from .recipe import Baseline, DataSet, DeeperLayers, Recipe, Student, ZeroShot, crossing_fault
@@ -69,6 +70,7 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             notes += [f"teacher.panel[{number}]: {note}" for note in said]
             check_model("teacher", Path(member.model), recipe, member.zero_shot is not None)
     _layers(recipe)
+    _adapter(recipe)
     named = {
         "data.train": recipe.data.train,
         "data.eval": recipe.data.eval,
@@ -153,6 +155,15 @@ def _layers(recipe: Recipe) -> None:
     if wanted.layers is not None and have is not None:
         check_layers(wanted.layers, have)
     check_shape(recipe.student, folder, recipe.task, recipe.data.max_length)
+
+
+def _adapter(recipe: Recipe) -> None:
+    """Whether the student has what its adapter names, where the files that it is made from or shaped after lie here."""
+    student = recipe.student
+    folder = Path(student.model or student.tokenizer or recipe.teacher.model or "")
+    targets = student.adapter.target_modules if student.adapter is not None else "all-linear"
+    if targets != "all-linear" and (folder / "config.json").is_file():
+        check_targets(targets, folder)
 
 
 def _deeper(recipe: Recipe) -> None:
