@@ -12,6 +12,7 @@ from stillhouse.data.encode import Example
 from stillhouse.latency import Requests, batches, beside_one_another, requests, settled
 from stillhouse.measure import Interval
 from stillhouse.models.load import load_tokenizer
+from stillhouse.progress import Silent
 from stillhouse.tasks import make_task
 from stillhouse.tasks.panel import load_panel, write_panel
 from stillhouse.tasks.writing import generate, greedy
@@ -176,6 +177,36 @@ def test_a_language_models_speeds_name_their_batches_and_a_panel_writes_alone(fo
     assert found["panel"]["batch"] == {"prefill": 3, "generate": 1}
     assert found["one"]["generate_batch"] > 0
     assert "generate_batch" not in found["panel"]
+
+
+class Heard(Silent):
+    """Who keeps what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(("note", text))
+
+    def step(self, what: str, done: int, total: int, extra: str = "") -> None:
+        self.told.append((what, done, total))
+
+    def end(self) -> None:
+        self.told.append(("end",))
+
+
+def test_each_part_of_measuring_speed_says_what_it_does_and_no_bar_moves_while_batches_are_timed(
+    folder, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(cost, "fresh_peak", lambda *_: 1)
+    task, heard = make_task("causal_lm", load_tokenizer(folder), 40), Heard()
+    cost.costs({"student": task.load(folder)}, {"student": folder}, task, rows(4), tmp_path / "eval.parquet", heard)
+    asked = latency.WARM_UP + latency.REQUESTS
+    assert heard.told[: asked + 2] == [*(("timing requests", done, asked) for done in range(asked + 1)), ("end",)]
+    batches_, together, *memory = heard.told[asked + 2 :]
+    assert "timing batches, 3 to 6 times" in str(batches_)
+    assert "texts written together, 3 to 6 times" in str(together)
+    assert memory == [("memory of a process of its own", done, 1) for done in (0, 1)]
 
 
 @pytest.mark.parametrize(("wanted", "size"), [(None, cost.CLASSIFY_ROWS), (3, 3), (6, 6)])
