@@ -1,5 +1,6 @@
 """Commands about one run: validate, plan, run, status, report."""
 
+import time
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,6 +87,7 @@ def run(
     shown: Shown = "auto",
 ) -> None:
     """Run RECIPE.  What is done is not done again: after a stop of any kind, the same command goes on."""
+    began = time.perf_counter()
     loaded = _load(recipe, changes)
     if loaded.is_plan:
         if size() > 1:
@@ -95,7 +97,7 @@ def run(
         plans.run_plan(loaded, folder, shown, fresh, until, only)
         return
     place = folder or Path("runs") / loaded.name
-    found = _run(loaded, place, shown, until=until, only=only, fresh=fresh)
+    found = _run(loaded, place, shown, until=until, only=only, fresh=fresh, began=began)
     if rank() > 0:
         return
     if found is None:
