@@ -489,7 +489,17 @@ def test_init_asks_for_no_longer_rows_than_the_models_read(tmp_path: Path) -> No
         out = tmp_path / f"{number}.yaml"
         named = tmp_path / teacher if (tmp_path / teacher).exists() else teacher
         more = ("--student", tmp_path / student) if student else ()
-        words = ("init", "--task", "text", "--teacher", named, "--data", tmp_path / "rows.jsonl", "--out", out)
+        words = (
+            "init",
+            "--task",
+            "text",
+            "--teacher",
+            named,
+            "--data",
+            tmp_path / "rows.jsonl",
+            "--out",
+            out,
+        )
         assert stillhouse(*words, *more).code == 0
         assert f"max_length: {most}\n" in out.read_text()
 

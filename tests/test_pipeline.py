@@ -272,7 +272,9 @@ def test_what_passes_outside_stages_is_kept_with_the_next_one_so_that_nothing_is
     kitchen.run(tmp_path, recipe(train={"steps": 6}), began=time.perf_counter() - 3.0)
     again = stage_times(tmp_path, kitchen.stages)
     assert again["chop"] == times["chop"]
-    assert 3.0 <= again["cook"]["seconds_before"] < 5.0, "the time before a stage that was skipped is that of the next"
+    assert 3.0 <= again["cook"]["seconds_before"] < 5.0, (
+        "the time before a stage that was skipped is that of the next"
+    )
 
 
 def test_a_run_that_was_made_before_such_times_were_kept_has_no_row_of_them() -> None:

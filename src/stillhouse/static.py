@@ -22,7 +22,17 @@ from .models.fitting import check_model
 from .models.products import check_targets
 from .models.shrink.requests import check_layers, check_pace, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
-from .recipe import Baseline, DataSet, DeeperLayers, Member, Recipe, Student, Teacher, ZeroShot, crossing_fault
+from .recipe import (
+    Baseline,
+    DataSet,
+    DeeperLayers,
+    Member,
+    Recipe,
+    Student,
+    Teacher,
+    ZeroShot,
+    crossing_fault,
+)
 from .recipe.data import LEARNED_FROM
 from .registry import needs
 from .sources import cache_dir

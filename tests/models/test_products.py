@@ -35,7 +35,9 @@ def test_a_name_that_no_product_has_is_refused_with_those_there_are(
     name: str, wrong: str, tmp_path: Path
 ) -> None:
     family(name).save_pretrained(tmp_path)
-    with pytest.raises(RecipeError, match=rf"target_modules: the student has no product '{wrong}'; it has \w+"):
+    with pytest.raises(
+        RecipeError, match=rf"target_modules: the student has no product '{wrong}'; it has \w+"
+    ):
         check_targets([wrong], tmp_path)
 
 

@@ -86,12 +86,16 @@ def test_a_plans_table_fits_an_ordinary_screen(tab: browser.Tab, tmp_path: Path)
     shares = {"value": 0.914, "low": 0.8912, "high": 0.9334, "note": None}
     runs = [
         plan_row(f"train.learning_rate={rate}, objective.0.weight={weight}", 0.81, 134_515_008)
-        | {"retention": shares, "gain": {"value": -0.0312, "low": -0.0401, "high": -0.0212}, "builds_on": ["train.learning_rate=1e-4"]}
+        | {
+            "retention": shares,
+            "gain": {"value": -0.0312, "low": -0.0401, "high": -0.0212},
+            "builds_on": ["train.learning_rate=1e-4"],
+        }
         for rate in ("0.0001", "0.00032")
         for weight in ("0.25", "0.75")
     ]
     for one in runs:
-        one |= {"also": {name: one["quality"] for name in ("emails", "reviews")}, "seconds": 4000.0}
+        one |= {"also": dict.fromkeys(("emails", "reviews"), one["quality"]), "seconds": 4000.0}
     page = tmp_path / "plan.html"
     page.write_text(render_plan(plan(True, runs=runs), RECIPE), encoding="utf-8")
     tab.open(page, width=1200)

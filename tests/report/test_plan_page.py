@@ -43,7 +43,12 @@ def test_what_holds_on_another_data_set_is_said_apart_and_has_a_column_and_a_pic
 
 
 def test_a_run_without_retention_says_why() -> None:
-    no_lead = {"value": None, "low": None, "high": None, "note": "retention is undefined: the teacher does not lead."}
+    no_lead = {
+        "value": None,
+        "low": None,
+        "high": None,
+        "note": "retention is undefined: the teacher does not lead.",
+    }
     kept = {"value": 0.91, "low": 0.89, "high": 0.93, "note": None}
     rows = [
         row("kept", 0.8, 10) | {"retention": kept},
