@@ -121,14 +121,24 @@ def requests(
         for name, model in models.items():
             mine = found[name] if number >= 0 else Requests()
             row = rows[name][max(number, 0) % len(rows[name])]
-            if not tasks[name].writes:
-                _classify(model, tasks[name], row, mine)
-            else:
-                # the second warm-up need not go on: what the first token needs is warm, too
-                goes_on = number == -WARM_UP or (number >= 0 and not settled(mine.steps))
-                _write(model, tasks[name], row, NEW_TOKENS if goes_on else 1, mine)
+            # the second warm-up need not go on: what the first token needs is warm, too
+            goes_on = number == -WARM_UP or (number >= 0 and not settled(mine.steps))
+            request(model, tasks[name], row, goes_on, mine)
     watch.step("timing requests", WARM_UP + REQUESTS, WARM_UP + REQUESTS)
     return found
+
+
+def request(model: PreTrainedModel, task: Task, row: Example, goes_on: bool, found: Requests) -> None:
+    """One request of a model; `goes_on`: after its first token, where it writes any."""
+    if task.writes:
+        _write(model, task, row, NEW_TOKENS if goes_on else 1, found)
+    else:
+        _classify(model, task, row, found)
+
+
+def requests_take(first: float, step: float) -> float:
+    """Seconds of one model in `requests` at least, at so many to its first token (or its answer) and for each further one."""
+    return (WARM_UP + REQUESTS) * first + (1 + FEWEST) * (NEW_TOKENS - 1) * step
 
 
 @torch.inference_mode()
@@ -189,6 +199,11 @@ def beside_one_another(
     return found
 
 
+def together_take(first: float, step: float) -> float:
+    """Seconds of one model in `beside_one_another` at least, at so many to the texts' first tokens and for each further ones."""
+    return (1 + FEWEST) * (first + (NEW_TOKENS - 1) * step)
+
+
 def _of_one_length(model: PreTrainedModel, rows: list[Example], count: int) -> torch.Tensor:
     """[count, T] prompts."""
     prompts = [prompt_of(row) for row in filled(rows, count)]
@@ -230,6 +245,11 @@ def batches(work: Mapping[str, Action], watch: Watch = NOBODY) -> dict[str, Took
         name: Took(median_interval(times[name]), median_interval(energy[name]) if energy[name] else None)
         for name in work
     }
+
+
+def batches_take(once: float) -> float:
+    """Seconds of one work in `batches` at least, if a call takes `once`."""
+    return (1 if once > MOMENT else 2) * once + FEWEST * max(MOMENT, once)
 
 
 def _calls(action: Action) -> int:

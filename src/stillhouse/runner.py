@@ -49,10 +49,10 @@ def refuse_many(recipe: Recipe) -> None:
         )
 
 
-def plan_stages(recipe: Recipe, place: Path, watch: Watch) -> dict[str, Any]:
-    """What the run in `place` will take, before anything is paid for.  Returns: the content of its plan.json."""
+def plan_stages(recipe: Recipe, place: Path, watch: Watch, began: float | None = None) -> dict[str, Any]:
+    """What the run in `place` will take, before anything is paid for.  Args: see `run_pipeline`.  Returns: the content of its plan.json."""
     if not foretell(recipe, place, watch):
-        run_stages(recipe, place, watch, until="plan")
+        run_stages(recipe, place, watch, until="plan", began=began)
     found: dict[str, Any] = read_json(place / "plan" / "plan.json")
     return found
 

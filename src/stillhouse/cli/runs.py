@@ -44,6 +44,7 @@ def validate(recipe: RecipePath, changes: Changes = None, shown: Shown = "auto")
 
 def plan(recipe: RecipePath, changes: Changes = None, folder: Folder = None, shown: Shown = "auto") -> None:
     """Measure teacher and student for some seconds, and say what RECIPE will take before spending it."""
+    began = time.perf_counter()
     from ..progress import watch_for
 
     loaded = _load(recipe, changes)
@@ -54,7 +55,7 @@ def plan(recipe: RecipePath, changes: Changes = None, folder: Folder = None, sho
     make_ready(loaded, place)
     from ..runner import plan_stages
 
-    found = plan_stages(loaded, place, watch_for(shown))
+    found = plan_stages(loaded, place, watch_for(shown), began)
     if shown == "json":
         output.as_json(found)
         return
