@@ -470,6 +470,40 @@ def test_a_recipe_begun_from_a_package_that_was_fetched_before_has_its_sum(
     assert f"  sha256: {'ab' * 32}" in written and "layers: 3" in written
 
 
+def test_init_asks_for_no_longer_rows_than_the_models_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
+    for name, config in {
+        "long": {"model_type": "llama", "max_position_embeddings": 4096},
+        "short": {"model_type": "llama", "max_position_embeddings": 200},
+        "shorter": {"model_type": "roberta", "max_position_embeddings": 130, "pad_token_id": 1},
+        "endless": {"model_type": "t5", "n_positions": 9},
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"num_hidden_layers": 4, **config}))
+    for number, (teacher, student, most) in enumerate(
+        [
+            ("long", None, 512), ("short", None, 200), ("long", "short", 200), ("short", "long", 200),
+            ("short", "shorter", 128), ("endless", None, 512), ("owner/name", "short", 200),
+        ]
+    ):  # fmt: skip
+        out = tmp_path / f"{number}.yaml"
+        named = tmp_path / teacher if (tmp_path / teacher).exists() else teacher
+        more = ("--student", tmp_path / student) if student else ()
+        words = (
+            "init",
+            "--task",
+            "text",
+            "--teacher",
+            named,
+            "--data",
+            tmp_path / "rows.jsonl",
+            "--out",
+            out,
+        )
+        assert stillhouse(*words, *more).code == 0
+        assert f"max_length: {most}\n" in out.read_text()
+
+
 def test_a_column_that_is_not_there_is_named_and_not_asked_for_again(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "x"}\n')
     with pytest.raises(

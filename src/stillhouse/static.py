@@ -19,9 +19,20 @@ from .data.templates import check_folder, check_judge, prompt_file, prompt_files
 from .errors import DataError, MissingExtra, RecipeError, ResourceError
 from .models.described import json_in, layer_count, model_config, skeleton_in
 from .models.fitting import check_model
+from .models.products import check_targets
 from .models.shrink.requests import check_layers, check_pace, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
-from .recipe import Baseline, DataSet, DeeperLayers, Recipe, Student, ZeroShot, crossing_fault
+from .recipe import (
+    Baseline,
+    DataSet,
+    DeeperLayers,
+    Member,
+    Recipe,
+    Student,
+    Teacher,
+    ZeroShot,
+    crossing_fault,
+)
 from .recipe.data import LEARNED_FROM
 from .registry import needs
 from .sources import cache_dir
@@ -36,26 +47,7 @@ DISK_NEEDED = 2_000_000_000
 
 def static_checks(recipe: Recipe, place: Path) -> list[str]:
     """Notes for a person; `place` is where the run will lie.  Raises: RecipeError, DataError or ResourceError for what would stop the run later."""
-    notes = []
-    for role in ("teacher", "student"):
-        wanted = getattr(recipe, role)
-        if wanted.model is not None:
-            said = sources.check(wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model")
-            notes += [f"{role}: {note}" for note in said]
-            check_model(
-                role, Path(wanted.model), recipe, role == "teacher" and recipe.teacher.zero_shot is not None
-            )
-    for field, api in recipe.teacher.apis.items():
-        notes += api_checks(api, field)
-        if recipe.task == "causal_lm" and recipe.temperature is not None:
-            notes.append(
-                f"teacher: {api.top_logprobs} log-probabilities a token become soft targets if its tokenizer is the "
-                "student's; its first answers tell"
-            )
-        if api.base_url is not None:
-            terms = of_provider(api.base_url)
-            refuse_disallowed([terms], recipe.teacher.terms_accepted)
-            notes.append(f"{field.removesuffix('.api')}: {terms.sentence()}")
+    notes = [*check_teachers(recipe), *_model("student", recipe.student, recipe)]
     if (lender := recipe.student.tokenizer) is not None:
         own = recipe.student
         said = sources.check(lender, sha256=own.sha256, revision=own.revision, kind="model")
@@ -63,12 +55,8 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
     for field, asked in recipe.teacher.asked.items():
         if isinstance(asked, ZeroShot):
             prompt_files(asked.prompts, "zero_shot_pair", f"{field}.prompt")
-    for number, member in enumerate(recipe.teacher.panel or []):
-        if member.model is not None:
-            said = sources.check(member.model, sha256=member.sha256, revision=member.revision, kind="model")
-            notes += [f"teacher.panel[{number}]: {note}" for note in said]
-            check_model("teacher", Path(member.model), recipe, member.zero_shot is not None)
     _layers(recipe)
+    _adapter(recipe)
     named = {
         "data.train": recipe.data.train,
         "data.eval": recipe.data.eval,
@@ -112,6 +100,39 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
     return notes
 
 
+def check_teachers(recipe: Recipe) -> list[str]:
+    """Notes on the teacher or on all of a panel, by their files and what the recipe says of them.
+
+    Raises: RecipeError, DataError or TeacherError for one that is not there or not whole, or may not teach.
+    """
+    teacher = recipe.teacher
+    notes = _model("teacher", teacher, recipe)
+    for field, api in teacher.apis.items():
+        notes += api_checks(api, field)
+        if recipe.task == "causal_lm" and recipe.temperature is not None:
+            notes.append(
+                f"teacher: {api.top_logprobs} log-probabilities a token become soft targets if its tokenizer is the "
+                "student's; its first answers tell"
+            )
+        if api.base_url is not None:
+            terms = of_provider(api.base_url)
+            refuse_disallowed([terms], teacher.terms_accepted)
+            notes.append(f"{field.removesuffix('.api')}: {terms.sentence()}")
+    for number, member in enumerate(teacher.panel or []):
+        notes += _model(f"teacher.panel[{number}]", member, recipe)
+    return notes
+
+
+def _model(field: str, one: Teacher | Member | Student, recipe: Recipe) -> list[str]:
+    """Notes on the model that a section names, if it names one."""
+    if one.model is None:
+        return []
+    said = sources.check(one.model, sha256=one.sha256, revision=one.revision, kind="model")
+    by_names = not isinstance(one, Student) and one.zero_shot is not None
+    check_model(field.partition(".")[0], Path(one.model), recipe, by_names)
+    return [f"{field}: {note}" for note in said]
+
+
 def _baselines(recipe: Recipe) -> list[str]:
     """The models that are named, and what counts words."""
     notes = []
@@ -153,6 +174,15 @@ def _layers(recipe: Recipe) -> None:
     if wanted.layers is not None and have is not None:
         check_layers(wanted.layers, have)
     check_shape(recipe.student, folder, recipe.task, recipe.data.max_length)
+
+
+def _adapter(recipe: Recipe) -> None:
+    """Whether the student has what its adapter names, where the files that it is made from or shaped after lie here."""
+    student = recipe.student
+    folder = Path(student.model or student.tokenizer or recipe.teacher.model or "")
+    targets = student.adapter.target_modules if student.adapter is not None else "all-linear"
+    if targets != "all-linear" and (folder / "config.json").is_file():
+        check_targets(targets, folder)
 
 
 def _deeper(recipe: Recipe) -> None:
