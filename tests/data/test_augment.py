@@ -10,7 +10,7 @@ from stillhouse.data.augment import NEIGHBOURS, _mistyped, augmented, neighbours
 from stillhouse.models.load import load_tokenizer
 from stillhouse.recipe import Augment
 from stillhouse.tasks import make_task
-from stillhouse.train.distiller import as_examples
+from stillhouse.train.given import as_examples
 
 
 @pytest.fixture(scope="module")

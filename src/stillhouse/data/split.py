@@ -109,47 +109,67 @@ def prepare(
             f"evaluate.also: the name {taken[0]!r} is that of another set; choose a different one."
         )
     read = partial(_read, task=task, paths=paths, answered=answered, context=context)
+    to_split = data.eval is None
     train = read(
-        "train",
-        "data.train",
-        data.train,
-        group=data.group,
-        to_split=data.eval is None,
-        teacher=teacher,
-        groups=groups if data.eval is None else (),
-    )
+        "train", "data.train", data.train,
+        group=data.group, to_split=to_split, teacher=teacher, groups=groups if to_split else (),
+    )  # fmt: skip
     tests = {} if data.eval is None else {"eval": read("eval", "data.eval", data.eval, groups=groups)}
-    for other in also:
-        tests[other.name] = read(other.name, "evaluate.also", other)
+    tests |= {other.name: read(other.name, "evaluate.also", other) for other in also}
+    tests = _set_apart(train, tests, data, also, seed)
+    _clean(train, data.filter, data.train.limit, tests, seed)
+    _select(train, data.filter)
+    learned = [train]
+    if data.extra is not None:
+        extra = read("extra", "data.extra", data.extra, answered=True)
+        _clean(extra, data.filter, data.extra.limit, tests, seed, learned)
+        learned.append(extra)
+    if data.unlabelled is not None:
+        more = _read("unlabelled", "data.unlabelled", data.unlabelled, task, paths, labelled=False)
+        wanted = (
+            data.filter if task == "classification" else None
+        )  # a question is filtered once it has an answer
+        _clean(more, wanted, data.unlabelled.limit, tests, seed, learned)
+        learned.append(more)
+    return _prepared([train, *tests.values(), *learned[1:]], tests)
+
+
+def _set_apart(
+    train: _Set, tests: dict[str, _Set], data: Data, also: Sequence[Also], seed: int
+) -> dict[str, _Set]:
+    """The sets to be measured on, in their seeded order: those read already, and those that rows of `train` are held out for."""
     _tell_apart_by_answers([train, *tests.values()])
     if data.eval is None:
         tests = {"eval": _hold_out(train, data.split, seed), **tests}
     if data.validation is not None:
         chosen_on = _hold_out(train, data.validation, seed, "validation")
         _drop_overlap(chosen_on, tests)
-        tests["validation"] = chosen_on
+        tests = {**tests, "validation": chosen_on}
     limits = {"eval": data.eval.limit if data.eval else None, **{other.name: other.limit for other in also}}
     for name, test in tests.items():
         _take(test, seed, limits.get(name))
-    _drop_overlap(train, tests)
-    _filter(train, data.filter, tests, seed)
-    _take(train, seed, data.train.limit)
-    _select(train, data.filter)
-    sets = [train, *tests.values()]
-    if data.extra is not None:
-        extra = read("extra", "data.extra", data.extra, answered=True)
-        _drop_overlap(extra, {**tests, "train": train})
-        _filter(extra, data.filter, tests, seed, before=train.rows)
-        _take(extra, seed, data.extra.limit)
-        sets.append(extra)
-    if data.unlabelled is not None:
-        first = [row for one in sets if one.name in ("train", "extra") for row in one.rows]
-        more = _read("unlabelled", "data.unlabelled", data.unlabelled, task, paths, labelled=False)
-        _drop_overlap(more, {**tests, "train": train})
-        if task == "classification":  # a question is filtered with its answer, once it has one
-            _filter(more, data.filter, tests, seed, before=first)
-        _take(more, seed, data.unlabelled.limit)
-        sets.append(more)
+    return tests
+
+
+def _clean(
+    found: _Set,
+    wanted: Filter | None,
+    limit: int | None,
+    tests: Mapping[str, _Set],
+    seed: int,
+    learned: Sequence[_Set] = (),
+) -> None:
+    """Keep of the rows to learn from, in their seeded order, those that nothing speaks against.
+
+    Args: learned: what there is to learn from already; none of its rows is learned twice.
+    """
+    _drop_overlap(found, {**tests, **{one.name: one for one in learned}})
+    _filter(found, wanted, tests, seed, before=[row for one in learned for row in one.rows])
+    _take(found, seed, limit)
+
+
+def _prepared(sets: Sequence[_Set], tests: Mapping[str, _Set]) -> Prepared:
+    """What became of the sets.  Args: tests: those of them to be measured on."""
     rows = {one.name: one.rows for one in sets}
     return Prepared(
         train=rows["train"],
