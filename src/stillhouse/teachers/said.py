@@ -44,9 +44,10 @@ def question_about(row: dict[str, Any], words: Sequence[str], api: Api, purpose:
 
 def question_of(row: dict[str, Any], api: Api, purpose: str) -> Request:
     """The question of a row that wants a text."""
-    prompt = prompt_of(cast(Row, row))
-    ask = completion if isinstance(prompt, str) and api.endpoint == "completions" else chat
-    return ask(api, as_sent(prompt), row["id"], purpose)
+    prompt = as_sent(prompt_of(cast(Row, row)))
+    if isinstance(prompt, str) and api.endpoint == "completions":
+        return completion(api, prompt, row["id"], purpose)
+    return chat(api, prompt, row["id"], purpose)
 
 
 def as_sent(prompt: Prompt) -> str | list[dict[str, str]]:
