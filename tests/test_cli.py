@@ -156,7 +156,9 @@ def test_ls_shows_what_each_recipe_distils() -> None:
 def test_a_copied_recipe_is_named_after_its_file_and_loads(tmp_path: Path) -> None:
     from stillhouse.recipe import load_recipe
 
-    for row in json.loads(stillhouse("ls", "--format", "json").out):
+    listed = json.loads(stillhouse("ls", "--format", "json").out)
+    assert listed
+    for row in listed:
         said = stillhouse("cp", row["name"], tmp_path / f"{row['name']}-mine.yaml")
         assert said.code == 0
         assert "stillhouse validate" in said.out
