@@ -10,7 +10,9 @@ import planted
 from stillhouse.compare import compare
 from stillhouse.files import read_json, write_json
 from stillhouse.kept import rows_path, write_rows
-from stillhouse.measure import classification_rows
+from stillhouse.measure import TASK_METRICS, classification_rows
+from stillhouse.registry import pick
+from stillhouse.tasks import TASKS
 from typed import stillhouse
 
 
@@ -29,6 +31,28 @@ def test_a_better_student_is_called_better_and_an_equal_one_is_not(runs: list[Pa
     assert better["better"] is True
     assert level["better"] is None
     assert found["differences"][0]["against"] == str(runs[0])
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_run_of_any_task_is_compared_by_its_own_metrics(kind: str, tmp_path: Path) -> None:
+    """The table of another task would leave out the headline metric, silently."""
+    pair = planted.two_runs(tmp_path, kind)
+    task = pick(TASKS, kind, "task")
+    found = compare(pair, resamples=200)
+    assert found["metric"] == task.headline
+    assert found["runs"][0]["metrics"]["eval"][task.headline]["value"] is not None
+    assert found["differences"][0]["sets"]["eval"][task.headline]["better"] is False
+    of_others = set(found["runs"][0]["metrics"]["eval"]) - set(task.metrics)
+    assert not of_others
+    assert (
+        f"{task.headline} {'↑' if task.metrics[task.headline].higher_is_better else '↓'}"
+        in stillhouse("compare", *pair, "--resamples", 200).out
+    )
+
+
+def test_the_metrics_of_finished_runs_are_those_of_the_tasks() -> None:
+    for kind, target in TASKS.items():
+        assert pick(TASKS, kind, "task").metrics is TASK_METRICS[kind], target
 
 
 def test_rows_in_another_order_are_put_in_order_before_they_are_paired(

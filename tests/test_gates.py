@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import planted
+from stillhouse.tasks import TASKS
 from typed import stillhouse
 
 
@@ -119,3 +120,12 @@ def test_a_folder_that_is_no_run_is_told_in_a_sentence(tmp_path: Path) -> None:
 def test_a_student_that_is_surely_worse_than_another_run_is_refused(good: Path, bad: Path) -> None:
     assert stillhouse("check", bad, "--not-worse-than", good).code == 6
     assert stillhouse("check", good, "--not-worse-than", bad).code == 0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_of_any_task_is_held_against_another(task: str, tmp_path: Path) -> None:
+    good, bad = planted.two_runs(tmp_path, task)
+    assert stillhouse("check", good, "--not-worse-than", bad).code == 0
+    said = stillhouse("check", bad, "--not-worse-than", good)
+    assert said.code == 6
+    assert "surely worse" in said.err

@@ -13,7 +13,7 @@ import numpy as np
 from .errors import RecipeError
 from .finished import read_results
 from .kept import FOLDER, RowIndex, read_index, read_rows, rows_path
-from .measure import CLASSIFICATION_METRICS, LM_METRICS, Metric, Rows, claimed, difference, interval
+from .measure import TASK_METRICS, Metric, Rows, claimed, difference, interval
 
 OF_THE_TEACHER = "teacher_"
 """Metrics that begin so compare with the run's own teacher."""
@@ -40,7 +40,7 @@ def compare(
         kind for kind in found[first]["datasets"] if all(kind in each["datasets"] for each in found.values())
     ]
     units, notes = _units(runs, sets, model)
-    metric = found[first]["metric"]
+    metric, metrics = found[first]["metric"], TASK_METRICS[found[first]["task"]]
     return {
         "metric": metric,
         "metrics": found[first]["metrics"],
@@ -49,7 +49,7 @@ def compare(
             {
                 "run": str(run),
                 "parameters": found[run]["student"]["parameters"],
-                "metrics": _levels(units[run], resamples, seed),
+                "metrics": _levels(metrics, units[run], resamples, seed),
             }
             for run in runs
         ],
@@ -58,6 +58,7 @@ def compare(
                 "run": str(run),
                 "against": str(first),
                 "sets": _differences(
+                    metrics,
                     units[run],
                     units[first],
                     metric,
@@ -106,15 +107,13 @@ def _order(reference: RowIndex, other: RowIndex, first: Path, run: Path, kind: s
     return order
 
 
-def _table(rows: Rows) -> dict[str, Metric]:
-    return CLASSIFICATION_METRICS if "texts" in rows else LM_METRICS
-
-
-def _levels(units: dict[str, Rows], resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+def _levels(
+    metrics: dict[str, Metric], units: dict[str, Rows], resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
     return {
         kind: {
             metric.name: interval(metric, rows, resamples=resamples, seed=seed).as_json()
-            for metric in _table(rows).values()
+            for metric in metrics.values()
             if set(metric.columns) <= set(rows)
         }
         for kind, rows in units.items()
@@ -122,6 +121,7 @@ def _levels(units: dict[str, Rows], resamples: int, seed: int) -> dict[str, dict
 
 
 def _differences(
+    metrics: dict[str, Metric],
     mine: dict[str, Rows],
     theirs: dict[str, Rows],
     headline: str,
@@ -132,7 +132,7 @@ def _differences(
     found = {
         kind: {
             metric.name: difference(metric, rows, theirs[kind], resamples=resamples, seed=seed).as_json()
-            for metric in _table(rows).values()
+            for metric in metrics.values()
             if set(metric.columns) <= set(rows) & set(theirs[kind])
             and (same_teacher or not metric.name.startswith(OF_THE_TEACHER))
         }
