@@ -1,8 +1,12 @@
 """The evidence on the page: what was planted is named, markup stays text, and nothing is drawn for nothing."""
 
+import html
 from typing import Any
 
+import pytest
+
 import report_fixtures
+from stillhouse.cli import output
 from stillhouse.report.evidence import sections
 from stillhouse.report.html import render_html
 
@@ -43,7 +47,10 @@ def planted() -> dict[str, Any]:
             "models": {"student": {"mean": 5.0, "p": 0.001, "intervals": {"mean": {"value": 5.0, "low": 4.0, "high": 6.0}}}},
         }},
         "seeds": {"count": 3, "gain": {"mean": 0.0, "deviation": 0.1, "low": -0.1, "high": 0.1}},
-        "economics": {"teacher_per_million": 3.0, "student_per_million": 1.0, "making": 2.0, "break_even_requests": 1e6, "note": None},
+        "economics": {
+            "teacher_per_million": 3.0, "student_per_million": 1.0, "machine": 1.5, "making": 2.0, "break_even_requests": 1e6,
+            "note": None, "paid": {"evaluate.judge.api": 0.5, "data.writer.api": None}, "teacher_priced_by": None,
+        },
     }  # fmt: skip
 
 
@@ -87,6 +94,24 @@ def test_what_was_counted_of_changed_texts_is_said_beside_the_numbers() -> None:
     assert "without its sign" in found["Swapped terms"].says[0]
     assert found["Swapped terms"].rows[0][0] == "difference that a term makes (30 rows)"
     assert "second half" not in str(sections(planted()))
+
+
+def test_page_and_terminal_say_what_making_the_student_is_counted_as(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = planted()
+    output.result(results | {"stages": {}}, "runs/x")
+    page, printed = (
+        render_html(results, report_fixtures.RECIPE, "stillhouse run x.yaml"),
+        capsys.readouterr().out,
+    )
+    for said in (
+        "The run has paid for itself after 1M requests.",
+        "Counted for making it: the machine's time (1.50) and evaluate.judge.api (0.500).",
+        "Not counted, for no price is known: data.writer.api.",
+    ):
+        assert said in printed
+        assert said in html.unescape(page)
 
 
 def test_swapped_rows_that_nothing_stands_beside_say_so_in_the_place_of_numbers() -> None:
