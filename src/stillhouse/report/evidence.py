@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..held_out import HALVES
+from .inherited import group_gaps, inherited_errors
 from .numbers import MISSING, beside, in_words, known, number, percent, with_interval
 from .paid import paid
 from .section import MOST, NAMES, WHO, Section, better, three
@@ -13,60 +14,11 @@ from .table import Results, dataset_names, metric_title
 def sections(results: Results) -> list[Section]:
     """Those that have something to show."""
     made = (
-        _inherited(results), _apart(results), _words_apart(results), _classes(results), _confused(results), _gaps(results),
+        *inherited_errors(results), _apart(results), _words_apart(results), _classes(results), _confused(results), *group_gaps(results),
         _counterfactual(results), _robust(results), _mended(results), _baselines(results), *_memorised(results),
         _judged(results), _ended_early(results), _harness(results), _seeds(results), paid(results),
     )  # fmt: skip
     return [section for section in made if section is not None]
-
-
-def _inherited(results: Results) -> Section | None:
-    found = (results.get("inheritance") or {}).get("eval")
-    if not found:
-        return None
-    rows = [
-        [each["word"], f"{each['rows']:,}", f"{each['errors']:,}", number(each["expected"])]
-        for each in found["words"]
-    ]
-    says = [found["says"]]
-    if rows:
-        says.append(
-            "Words that are in more of the inherited errors than chance explains; a wrong rule may stand behind them:"
-        )
-    return Section(
-        "Errors inherited from the teacher",
-        says,
-        ["word", "rows with it", "errors in them", "expected"] if rows else [],
-        rows,
-    )
-
-
-def _gaps(results: Results) -> Section | None:
-    gaps = ((results.get("groups") or {}).get("eval") or {}).get("gaps") or []
-    if not gaps:
-        return None
-    alarms = [f"{gap['title']} of {gap['column']} = {gap['group']}" for gap in gaps if gap["alarm"]]
-    says = [
-        f"Inherited from the teacher, beyond what the control shows: the gap in {in_words(alarms)}."
-        if alarms
-        else "No gap was shown to come from the teacher; that is not to say that there is none."
-    ]
-    order = sorted(gaps, key=lambda gap: (not gap["alarm"], -abs(gap["models"]["student"]["value"] or 0.0)))
-    rows = [
-        [
-            f"{gap['title']}, {gap['column']} = {gap['group']} ({gap['rows']:,} rows)",
-            *three(gap["models"]),
-            with_interval(gap["growth"]),
-        ]
-        for gap in order[:MOST]
-    ]
-    return Section(
-        "Gaps between groups",
-        says,
-        ["inside the group less outside", *WHO, "growth over the teacher"],
-        rows,
-        "gaps",
-    )
 
 
 def _classes(results: Results) -> Section | None:
