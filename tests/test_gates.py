@@ -129,3 +129,19 @@ def test_a_run_of_any_task_is_held_against_another(task: str, tmp_path: Path) ->
     said = stillhouse("check", bad, "--not-worse-than", good)
     assert said.code == 6
     assert "surely worse" in said.err
+
+
+def test_a_task_of_the_harness_is_bounded_by_its_name(tmp_path: Path) -> None:
+    level = {"value": 0.6, "low": 0.4, "high": 0.8, "note": None}
+    tasks = [
+        {"task": "arc", "metric": "acc", "models": {"student": level, "teacher": {**level, "value": 0.9}}}
+    ]
+    place = planted.run(tmp_path / "run", harness=tasks)
+    passed = stillhouse("check", place, "--min", "arc:acc=0.5")
+    assert passed.code == 0
+    assert "arc:acc is 0.6000" in passed.out
+    assert stillhouse("check", place, "--min", "arc:acc=0.5", "--sure").code == 6
+    assert stillhouse("check", place, "--max", "arc:acc=0.5").code == 6
+    unknown = stillhouse("check", place, "--min", "arc:ac=0.5")
+    assert unknown.code == 2
+    assert "Did you mean 'arc:acc'?" in unknown.err

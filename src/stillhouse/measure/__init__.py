@@ -3,6 +3,7 @@
 from .calibration import bars, best_temperature, reliability
 from .classes import class_table, confusions
 from .clusters import clustered, unit_of
+from .documents import document_metric, document_rows
 from .groups import Share, alarms, gap_facts, gap_rows, group_values
 from .guess import uniform_rows
 from .inherited import REPEATED, inheritance_in_words, words_of_errors
@@ -57,6 +58,8 @@ __all__ = [
     "clustered",
     "confusions",
     "difference",
+    "document_metric",
+    "document_rows",
     "evaluate",
     "family",
     "flip_rows",
