@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
@@ -18,8 +19,8 @@ from transformers import PreTrainedModel
 from .answers import answer_rows, write_answers
 from .data.batches import in_order, like_lengths
 from .data.encode import Example
-from .files import atomic
-from .kept import RowIndex, read_rows, rows_path, write_rows
+from .files import atomic, hash_path
+from .kept import Answered, RowIndex, read_rows, rows_path, write_rows
 from .measure import (
     ANSWER_METRICS,
     Metric,
@@ -36,6 +37,7 @@ from .measure import evaluate as value
 from .models.machine import device
 from .progress import Watch
 from .recipe import Answers
+from .registry import source_of
 from .tasks import Scores, Task, on_device
 
 ENOUGH = 2 * 2**30
@@ -63,6 +65,8 @@ class Evaluation:
         """Model -> its answers to prompts of `eval`, as `answers.write_answers` has them."""
         self.written: dict[str, Rows] = {}
         """Model -> statistics of these answers."""
+        self.asked: RowIndex | None = None
+        """The rows that were answered."""
         for kind, one in index.items():
             one.write(folder, kind)
         self._heads: dict[str, Scores] = {}
@@ -120,6 +124,10 @@ class Evaluation:
             return
         made = write_answers(name, model, self.task, self.sets["eval"], rows, wanted, self.folder, self.watch)
         self.answers[name], self.written[name] = made, answer_rows(made, rows, wanted, reasons)
+        place = {row: number for number, row in enumerate(self.index["eval"].rows)}
+        self.asked = self.index["eval"].some(np.array([place[one["row"]] for one in made]))
+        checker = None if wanted.checker is None else hash_path(source_of(wanted.checker))
+        Answered(self.asked, self.written[name], wanted.max_new_tokens, checker).write(self.folder, name)
 
     def read_seeds(self, runs: list[dict[str, Any]], place: Path) -> dict[str, Any] | None:
         """Headline metric on `eval` of student and control over all seeds; None where there is but one.
@@ -212,10 +220,10 @@ class Evaluation:
 
     def _measured(self, name: str, kind: str) -> Iterator[tuple[Metric, Rows]]:
         """Every metric that a model has the statistics for, those of its answers on `eval` included."""
-        for metrics, rows in (
-            (self.task.metrics, self.units[name][kind]),
-            (ANSWER_METRICS, self.written.get(name, {}) if kind == "eval" else {}),
-        ):
+        answers = {}
+        if kind == "eval" and self.asked is not None and name in self.written:
+            answers = self.asked.units(self.written[name])
+        for metrics, rows in ((self.task.metrics, self.units[name][kind]), (ANSWER_METRICS, answers)):
             yield from ((metric, rows) for metric in metrics.values() if set(metric.columns) <= set(rows))
 
     def metrics(self, name: str, resamples: int, seed: int) -> dict[str, dict[str, Any]]:

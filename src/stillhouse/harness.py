@@ -5,16 +5,16 @@ document is kept in the run folder (harness-<model>.json), so that a stopped eva
 on the same documents.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import RecipeError
-from .files import read_json, write_json
-from .measure import Metric, Rows, difference, family, interval
-from .measure.metrics import mean
+from .files import hash_json, read_json, write_json
+from .kept import harness_path
+from .measure import Metric, Rows, difference, document_metric, document_rows, family, interval
 from .models.machine import device
 from .progress import Watch
 from .recipe import Harness
@@ -48,7 +48,7 @@ def harness(
     found: dict[str, Scores] = {}
     directions: dict[str, dict[str, bool]] = {}
     for name in names:
-        kept = place / f"harness-{name}.json"
+        kept = harness_path(place, name)
         if not kept.exists():
             watch.note(f"  {name}: {', '.join(wanted.tasks)} by the lm-evaluation-harness")
             write_json(kept, _asked(folders[name], task, wanted, batch_size, seed))
@@ -57,8 +57,8 @@ def harness(
     lines = []
     for kind, metrics in found["student"].items():
         for each, values in metrics.items():
-            metric = mean(each, "value", "documents", directions[kind].get(each, True), "share", each)
-            rows: dict[str, Rows] = {name: _rows(found[name][kind][each]) for name in names}
+            metric = document_metric(each, directions[kind].get(each, True))
+            rows: dict[str, Rows] = {name: document_rows(found[name][kind][each]) for name in names}
             lines.append(
                 {
                     "task": kind,
@@ -83,10 +83,6 @@ def _compared(metric: Metric, rows: dict[str, Rows], resamples: int, seed: int) 
             metric, rows["student"], rows["hard_only"], resamples=resamples, seed=seed
         ).as_json()
     return {"models": models, "gain": gain}
-
-
-def _rows(values: list[float]) -> Rows:
-    return {"value": np.array(values, dtype=np.float64), "documents": np.ones(len(values))}
 
 
 def _asked(folder: Path, task: Task, wanted: Harness, batch_size: int, seed: int) -> dict[str, Any]:
@@ -132,7 +128,17 @@ def _asked(folder: Path, task: Task, wanted: Harness, batch_size: int, seed: int
         raise RecipeError(
             f"{purpose}.tasks: {', '.join(tasks)} have no metric that is a mean over documents."
         )
-    return {"scores": scores, "higher_is_better": found["higher_is_better"]}
+    asked = {kind: documents_of(samples) for kind, samples in found["samples"].items()}
+    return {"scores": scores, "documents": asked, "higher_is_better": found["higher_is_better"]}
+
+
+def documents_of(samples: Sequence[dict[str, Any]]) -> list[str]:
+    """A sum of each document with its prompt and its answer, in the order of `by_document`: what two runs must share to be compared."""
+    first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+    return [
+        hash_json([sample[key] for key in ("doc_hash", "prompt_hash", "target_hash")])[:16]
+        for sample in first
+    ]
 
 
 def by_document(samples: Iterable[dict[str, Any]]) -> dict[str, list[float]]:

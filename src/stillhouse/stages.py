@@ -370,7 +370,7 @@ STAGES = [
     Stage(
         "evaluate",
         _evaluate,
-        version=3,
+        version=4,
         reads=(
             *("seed", "task", "data.max_length", "label.batch_size", "teacher.is_local", "teacher.api"),
             *("evaluate.answers", "evaluate.baselines", "evaluate.baseline_names", "evaluate.harness"),

@@ -21,7 +21,7 @@ from ..models.load import load_tokenizer
 from ..progress import Watch
 from ..recipe import Filter
 from ..recipe import generate as kinds
-from ..teachers.api_writer import ApiWriter, Lost, Said, cut_off
+from ..teachers.api_writer import ApiWriter, Lost, Said, cut_off, paid_to
 from ..teachers.texts import Texts
 from ..teachers.together import Together
 from ..teachers.writer import LocalWriter, TargetWriter, Writer, write_kept
@@ -281,6 +281,7 @@ class Desk:
         return {
             "format": "written", "read": kept + len(self.dropped), "added": 0, "kept": kept, "held_out": 0,
             "dropped": reasons, "overlap": {}, "texts": self.asked,
+            "paid": paid_to(self.writers, self.ledger),
         }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.encode import IGNORED, Example, encode_chat, encode_completion, encode_text
 from ..data.packing import packed
-from ..measure import LM_METRICS
+from ..measure import TASK_METRICS
 from ..models.load import load_model
 from ..models.sharded import is_sharded
 from ..models.taps import hidden_at_head, language_head, seen_by_wrapper, verify_head
@@ -26,7 +26,7 @@ class CausalLM:
 
     name = "causal_lm"
     auto_class = "AutoModelForCausalLM"
-    metrics = LM_METRICS
+    metrics = TASK_METRICS[name]
     headline = "bits_per_byte"
     unit = "tokens/s"
     writes = True

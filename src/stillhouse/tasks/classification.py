@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.encode import Example, encode_labelled
 from ..errors import RecipeError
 from ..losses import Head
-from ..measure import CLASSIFICATION_METRICS, class_prior_rows, classification_rows
+from ..measure import TASK_METRICS, class_prior_rows, classification_rows
 from ..models.load import label_names, load_config, load_model
 from .base import Batch, Layout, Scores
 from .panel import Panel, is_panel, load_panel
@@ -25,7 +25,7 @@ class Classification:
 
     name = "classification"
     auto_class = "AutoModelForSequenceClassification"
-    metrics = CLASSIFICATION_METRICS
+    metrics = TASK_METRICS[name]
     headline = "accuracy"
     unit = "rows/s"
     writes = False

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.encode import IGNORED, Example
 from ..data.masking import Masking, unmasked
 from ..errors import RecipeError
-from ..measure import MASKED_METRICS
+from ..measure import TASK_METRICS
 from ..models.load import load_model
 from ..models.sharded import is_sharded
 from ..models.taps import hidden_at_head, language_head, seen_by_wrapper, verify_head
@@ -26,7 +26,7 @@ class MaskedLM:
 
     name = "masked_lm"
     auto_class = "AutoModelForMaskedLM"
-    metrics = MASKED_METRICS
+    metrics = TASK_METRICS[name]
     headline = "bits_per_token"
     unit = "rows/s"
     writes = False
