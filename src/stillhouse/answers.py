@@ -39,9 +39,11 @@ def write_answers(
     wanted: Answers,
     folder: Path,
     watch: Watch,
+    write: Callable[[Any, Task, Sequence[Sequence[int]], int], list[list[int]]] = greedy,
 ) -> list[dict[str, Any]]:
     """[{"row", "prompt", "reference", "answer"}] of the first `wanted.rows` rows that ask for something.
 
+    Args: write: as `greedy`, or who remembers what that wrote.
     Raises: DataError if none does.
     """
     kept = folder / f"answers-{name}.jsonl"
@@ -59,7 +61,7 @@ def write_answers(
     prompts = [of.asked for of in read]
     made: list[list[int]] = []
     for start in range(0, len(prompts), SLOTS):
-        made += greedy(model, own, prompts[start : start + SLOTS], wanted.max_new_tokens)
+        made += write(model, own, prompts[start : start + SLOTS], wanted.max_new_tokens)
         watch.step(f"{name} answers", len(made), len(asked))
     found = [
         {
