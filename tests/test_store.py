@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,6 +17,7 @@ from stillhouse.data.encode import Example, read_examples
 from stillhouse.evaluate import Evaluation, Source
 from stillhouse.files import MANIFEST, read_json
 from stillhouse.models.load import load_tokenizer
+from stillhouse.plans import bench as plans
 from stillhouse.progress import Silent
 from stillhouse.store import Store, said_of
 from stillhouse.tasks import make_task
@@ -128,6 +130,20 @@ def test_a_runs_store_is_its_plans_where_that_has_one(tmp_path: Path) -> None:
     assert said_of(run) == run / "said"
     (tmp_path / "plan" / "said").mkdir()
     assert said_of(run) == tmp_path / "plan" / "said"
+
+
+def test_rows_are_known_by_all_that_a_model_may_read_and_not_by_the_line_they_stand_on() -> None:
+    example = Example("key", "1", [1, 2], [1, 2], [0], 3)
+    row = {"id": "1", "where": "a.jsonl:1", "text": "rare words are one token"}
+    known = content_of([example], [row])
+    assert content_of([example], [{**row, "where": "b.jsonl:7"}]) == known
+    others = [
+        content_of([example], [{**row, "text": "another rare word"}]),
+        content_of([replace(example, input_ids=[1, 3])], [row]),
+        content_of([replace(example, key="other")], [row]),
+        content_of([example, example], [row, row]),
+    ]
+    assert len({known, *others}) == 5
 
 
 # ── evaluations ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -267,29 +283,29 @@ def test_hidden_states_that_are_too_many_are_not_kept_and_are_read_again_only_fo
 
 
 class Heard:
-    """Counts the teacher's passes over tokens of held-out rows: it is the model of four layers."""
+    """What the teacher, which is the model of four layers, has read: the first twelve tokens of each row of each pass."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from transformers import LlamaForCausalLM
 
-        self.held: set[tuple[int, ...]] = set()
-        self.passes = 0
+        self.read: list[tuple[int, ...]] = []
         forward = LlamaForCausalLM.forward
 
         def hearing(model: Any, input_ids: Any = None, **inputs: Any) -> Any:
             if model.config.num_hidden_layers == 4 and input_ids is not None:
-                self.passes += any(tuple(row[:12]) in self.held for row in input_ids.tolist())
+                self.read += [tuple(row[:12]) for row in input_ids.tolist()]
             return forward(model, input_ids=input_ids, **inputs)
 
         monkeypatch.setattr(LlamaForCausalLM, "forward", hearing)
 
-    def of(self, run: Path) -> int:
-        """Passes over the rows of that run; from now on they are counted anew."""
-        found, self.passes = self.passes, 0
-        for kind in ("eval", "other"):
-            rows = read_examples(run / "prepare" / f"{kind}.parquet")
-            self.held |= {tuple(row.input_ids[:12]) for row in rows}
-        return found
+    def held_out(self, run: Path) -> int:
+        """How many of these rows are held-out ones of that run; from now on they are counted anew."""
+        rows = [
+            row for kind in ("eval", "other") for row in read_examples(run / "prepare" / f"{kind}.parquet")
+        ]
+        held = {tuple(row.input_ids[:12]) for row in rows}
+        read, self.read = self.read, []
+        return sum(row in held for row in read)
 
 
 def finished(inputs: Path, folder: Path, *, evaluate: dict[str, Any], **changes: Any) -> Said:
@@ -326,53 +342,41 @@ def test_another_number_of_resamples_or_samples_and_a_further_baseline_cost_no_p
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard, run = Heard(monkeypatch), tmp_path / "run"
-    finished(tmp_path, run, evaluate={"resamples": 200}, report={"samples": 3})
-    heard.of(run)
-    (run / "evaluate" / "DONE.json").unlink()
-    for entry in (run / "said").glob("*-*"):
-        (entry / MANIFEST).unlink()  # none is believed
     finished(tmp_path, run, evaluate={"resamples": 300}, report={"samples": 3})
-    assert heard.of(run) > 0, "or this counts nothing"
+    assert heard.held_out(run) > 0, "or this counts nothing"
     before = values_of(run)
     finished(tmp_path, run, evaluate={"resamples": 200}, report={"samples": 2})
-    assert heard.of(run) == 0
+    assert heard.held_out(run) == 0
     assert values_of(run) == before, "speeds, too, for they were measured on this machine"
     assert len(read_json(run / "results.json")["samples"]) == 2
     tiny.save_language_model(tmp_path / "small", layers=1, seed=5)
     more = {"resamples": 200, "baselines": [{"name": "small", "model": str(tmp_path / "small")}]}
     finished(tmp_path, run, evaluate=more, report={"samples": 2})
-    assert heard.of(run) == 0
+    assert heard.held_out(run) == 0
     assert values_of(run) == before
     small = read_json(run / "results.json")["baselines"]["small"]["metrics"]["eval"]
     assert small["teacher_kl"]["value"] > 0, "it was compared with what the teacher had said"
-    finished_again = stillhouse(
-        "run", tmp_path / "recipe.yaml", "--folder", run, "--fresh", "--until", "prepare"
-    )
-    assert finished_again.code == 0
-    assert not (run / "said").exists(), "--fresh forgets it"
+    fresh = stillhouse("run", tmp_path / "recipe.yaml", "--folder", run, "--fresh", "--until", "prepare")
+    assert fresh.code == 0
+    assert not (run / "said").exists()
 
 
 def test_the_runs_of_a_plan_hear_the_teacher_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard, folder = Heard(monkeypatch), tmp_path / "plan"
-    finished(tmp_path, tmp_path / "first", evaluate={}, **{"report": {"samples": 1}})
-    heard.of(tmp_path / "first")
     passes: list[int] = []
-    from stillhouse.plans.bench import Bench as Place
+    run = plans.Bench.run
 
-    run = Place.run
-
-    def counting(self: Any, *words: Any, **more: Any) -> Any:
-        done = run(self, *words, **more)
-        passes.append(heard.passes)
+    def counting(self: plans.Bench, one: Any) -> Any:
+        done = run(self, one)
+        passes.append(heard.held_out(self.place(one.name)))
         return done
 
-    monkeypatch.setattr(Place, "run", counting)
+    monkeypatch.setattr(plans.Bench, "run", counting)
     finished(tmp_path, folder, evaluate={}, report={"samples": 1}, sweep={"train.seed": [0, 1]})
-    assert len(passes) == 2
     assert passes[0] > 0
-    assert passes[1] == passes[0]
-    one, other = ((folder / "runs" / name).glob("evaluate/rows-teacher-eval.safetensors") for name in sorted(
-        path.name for path in (folder / "runs").iterdir()
-    ))  # fmt: skip
-    assert next(one).read_bytes() == next(other).read_bytes()
+    assert passes[1:] == [0]
+    runs = list((folder / "runs").iterdir())
+    assert len({(one / "evaluate" / "rows-teacher-eval.safetensors").read_bytes() for one in runs}) == 1
+    assert len({(one / "evaluate" / "rows-student-eval.safetensors").read_bytes() for one in runs}) == 2
+    assert (folder / "said").is_dir()
     assert not list((folder / "runs").glob("*/said"))

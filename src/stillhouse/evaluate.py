@@ -44,8 +44,6 @@ from .tasks.writing import greedy
 
 ENOUGH = 2 * 2**30
 """Bytes of what students said beyond which they are measured before the next one reads: a disk has its limits, too."""
-
-
 VERSION = 3
 """Raise it when other things are found out of the same models: what was kept is another version's then."""
 ROWS = "rows.safetensors"
@@ -113,9 +111,8 @@ class Evaluation:
         self.know(name, source)
         self._heads[name] = self.task.silent(model)
         new = [kind for kind in self.sets if not self.has(name, kind)]
-        at_once = (
-            name == "teacher" and source is None
-        )  # it could not be called when somebody is compared with it
+        # a teacher from nowhere could not be called later, when somebody is to be compared with it
+        at_once = name == "teacher" and source is None
         for kind in self.sets if at_once else new:
             self._hear(name, lambda: model, kind)
         if self._waiting > ENOUGH:
@@ -195,11 +192,9 @@ class Evaluation:
         def write(model: Any, task: Task, prompts: Sequence[Sequence[int]], most: int) -> list[list[int]]:
             known = self.store.get("written", [source.identity, most]) or {}
             keys = [hash_json(list(prompt)) for prompt in prompts]
-            new = {key: at for at, key in enumerate(keys) if key not in known}
-            if new:
-                some = [at for at, key in enumerate(keys) if key in new]
-                made = greedy(model, task, [prompts[at] for at in some], most)
-                known |= {keys[at]: ids for at, ids in zip(some, made, strict=True)}
+            if new := [at for at, key in enumerate(keys) if key not in known]:
+                made = greedy(model, task, [prompts[at] for at in new], most)
+                known |= {keys[at]: ids for at, ids in zip(new, made, strict=True)}
                 self.store.put("written", [source.identity, most], known)
             return [known[key] for key in keys]
 

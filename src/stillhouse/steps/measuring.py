@@ -111,9 +111,9 @@ def let_read(
             timed[name] = model
         if name == "student":
             wanted = recipe.evaluate.speed, recipe.evaluate.speed_batch
-            time = partial(costs, timed, folders, task, examples, measured.main, watch, *wanted)
+            clock = partial(costs, timed, folders, task, examples, measured.main, watch, *wanted)
             who = {one: sources[one].identity for one in timed}
-            known = measured.store.value("costs", [machine(), who, content_of(examples), *wanted], time)
+            known = measured.store.value("costs", [machine(), who, content_of(examples), *wanted], clock)
             timed.clear()
         del model  # or the next one would lie beside it
     evaluation.measure()
