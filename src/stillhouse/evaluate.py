@@ -17,7 +17,7 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 from transformers import PreTrainedModel
 
-from .answers import answer_rows, write_answers
+from .answers import Writer, answer_rows, remembering, write_answers
 from .data.batches import in_order, like_lengths
 from .data.encode import Example
 from .files import atomic, hash_json
@@ -184,21 +184,10 @@ class Evaluation:
         )
         self.answers[name], self.written[name] = made, answer_rows(made, rows, wanted, reasons)
 
-    def writer(self, name: str) -> Callable[[Any, Task, Sequence[Sequence[int]], int], list[list[int]]]:
+    def writer(self, name: str) -> Writer:
         """`greedy` of this model, which writes nothing twice."""
-        if (source := self._sources.get(name)) is None:
-            return greedy
-
-        def write(model: Any, task: Task, prompts: Sequence[Sequence[int]], most: int) -> list[list[int]]:
-            known = self.store.get("written", [source.identity, most]) or {}
-            keys = [hash_json(list(prompt)) for prompt in prompts]
-            if new := [at for at, key in enumerate(keys) if key not in known]:
-                made = greedy(model, task, [prompts[at] for at in new], most)
-                known |= {keys[at]: ids for at, ids in zip(new, made, strict=True)}
-                self.store.put("written", [source.identity, most], known)
-            return [known[key] for key in keys]
-
-        return write
+        source = self._sources.get(name)
+        return greedy if source is None else remembering(self.store, source.identity)
 
     def read_seeds(self, runs: list[dict[str, Any]], place: Path) -> dict[str, Any] | None:
         """Headline metric on `eval` of student and control over all seeds; None where there is but one.
