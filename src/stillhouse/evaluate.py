@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from .answers import Writer, answer_rows, remembering, write_answers
 from .data.batches import in_order, like_lengths
 from .data.encode import Example
-from .files import atomic, hash_json
+from .files import atomic
 from .kept import RowIndex, read_rows, rows_path, write_rows
 from .measure import (
     ANSWER_METRICS,
