@@ -21,7 +21,7 @@ from ..tasks.context import longest_in_context, prefixes, prompt_key
 from .canaries import canary_rows, planted
 from .confidence import sure
 from .naming import TEXTS, keep_texts, namers_of
-from .questions import named_labels
+from .questions import TRAINED_BY, named_labels
 from .variants import variants
 
 BATCH = 8
@@ -36,8 +36,6 @@ ROUTES = "routes.json"
 """Member of the panel by example, where a column of the rows names it."""
 WRITTEN = "written.jsonl"
 """Rows that the writer answered already, so that a teacher behind an API is not asked about them."""
-TRAINED_BY = ("train", "validation")
-"""Sets that settings or weights are chosen on, and that nothing is reported on."""
 EXAMPLE_CHARACTERS = 1500
 """Of one rendered row, shown so that a person sees what the models will read."""
 
