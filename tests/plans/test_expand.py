@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import tiny
-from stillhouse.errors import RecipeError
+from stillhouse.errors import DataError, RecipeError
+from stillhouse.plans import price
 from stillhouse.plans.ablation import WHOLE, expand_ablation
 from stillhouse.plans.check import refuse_rounds
 from stillhouse.plans.expand import expand
@@ -497,6 +498,69 @@ def test_an_ablation_of_one_term_says_that_there_is_nothing_to_take_away() -> No
         expand_ablation(recipe(objective=[{"kind": "forward_kl"}]), 1)
     with pytest.raises(RecipeError, match="sweep: or plan:"):
         expand_ablation(recipe(sweep={"seed": [1]}), 1)
+
+
+def test_who_the_teacher_is_and_how_it_labels_is_no_technique_to_take_away(tmp_path: Path) -> None:
+    """An API without its address, or a language model that labels by names without that, is no teacher of this student."""
+    soft = [{"kind": "forward_kl"}, {"kind": "hard"}]
+    student = {"from_config": {"config": {"num_hidden_layers": 1}}, "tokenizer": "/nowhere"}
+    for teacher in (
+        {"model": "/nowhere", "zero_shot": {"labels": ["bad", "good"]}},
+        {"api": {"base_url": "http://localhost:1/v1", "model": "big"}},
+    ):
+        one = recipe(task="classification", teacher=teacher, student=student, objective=soft)
+        plan = expand_ablation(one, 1)
+        assert not [note for note in plan.notes if "teacher." in note.partition(":")[0]]
+        assert "without hard" in plan.groups()
+        assert not [name for name in plan.groups() if name.startswith("without teacher.")]
+
+
+def test_a_removal_that_static_checks_refuse_is_noted_and_the_others_are_run() -> None:
+    data = {**BASE["data"], "filter": {"min_words": 3}}
+
+    def check(made: Recipe) -> None:
+        if made.data.filter is None:
+            raise RecipeError("data.train: rows.jsonl has empty rows; mend them.")
+
+    plan = expand_ablation(recipe(data=data, train={"early_stopping": {"every": 10}}), 2, check)
+    assert list(plan.groups()) == [
+        WHOLE,
+        "without forward_kl",
+        "without hard",
+        "without train.early_stopping",
+    ]
+    assert plan.notes == [
+        "without data.filter: not run, for the recipe cannot be without it (data.train: rows.jsonl has empty rows; mend them)"
+    ]
+
+
+def test_the_command_prices_the_other_removals_and_says_why_one_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few tokens a student may be that small, for all that is known beforehand; with all of them none is."""
+    priced: list[str] = []
+
+    def price_runs(loaded: Recipe, runs: list[Planned], *_: Any) -> dict[str, Any]:
+        priced.extend(one.group for one in runs)
+        return {"notes": ["a note of the price"]}
+
+    monkeypatch.setattr(price, "price_runs", price_runs)
+    student = {"target": {"parameters": "1K"}, "vocabulary": 200}
+    path = write_recipe(tmp_path / "r.yaml", tiny.language_recipe(tmp_path, student=student))
+    said = stillhouse("ablate", path, "--seeds", 1, "--price", "--format", "json", "--folder", tmp_path / "a")
+    assert said.code == 0, said.err
+    assert priced == [WHOLE, "without forward_kl", "without hard"]
+    first, why = json.loads(said.out)["notes"]
+    assert first == "a note of the price"
+    assert why.startswith("without student.vocabulary: not run") and "no shape of this teacher" in why
+
+
+def test_a_recipe_that_cannot_be_itself_is_refused_and_not_noted() -> None:
+    def check(made: Recipe) -> None:
+        raise DataError("rows.jsonl: is not there; name another file.")
+
+    with pytest.raises(DataError, match="is not there"):
+        expand_ablation(recipe(), 1, check)
 
 
 def test_plain_values_hold_nothing_that_would_make_several_runs() -> None:

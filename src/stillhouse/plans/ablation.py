@@ -1,9 +1,9 @@
 """Ablation: the recipe whole, and once without each term or technique, over some seeds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..errors import RecipeError
+from ..errors import DataError, RecipeError
 from ..recipe import Hard, Recipe
 from ..recipe.section import Section
 from .expand import measured_once
@@ -12,26 +12,29 @@ from .planned import Expanded, Planned, changed, in_order, parsed, plain
 WHOLE = "everything"
 NOT_TECHNIQUES = {
     "plan", "tune", "student.from_teacher", "student.from_config", "student.target", "data.eval", "data.validation", "teacher.finetune",
+    "teacher.api", "teacher.zero_shot",
 }  # fmt: skip
 """Optional sections without which it would be another student, another measure, or another teacher."""
 
 
-def expand_ablation(recipe: Recipe, seeds: int) -> Expanded:
-    """`recipe` with each removable part removed in turn, `seeds` times.
+def expand_ablation(
+    recipe: Recipe, seeds: int, check: Callable[[Recipe], object] = lambda made: None
+) -> Expanded:
+    """`recipe` with each removable part removed in turn, `seeds` times; a part that it cannot be without is noted.
 
-    Raises: RecipeError if there is nothing that could be removed.
+    Args: check: raises RecipeError or DataError for a recipe that cannot be run, such as `static_checks`.
+    Raises: RecipeError if there is nothing that could be removed; what `check` says of the whole recipe.
     """
     if recipe.is_plan:
         raise RecipeError("ablate: takes one run apart, and this recipe has sweep: or plan:; remove them.")
     first = recipe.seed if recipe.train.seed is None else recipe.train.seed
     runs: list[Planned] = []
     notes: list[str] = []
+    check(recipe)
     for name, changes in [(WHOLE, {}), *removals(recipe)]:
         some = [_run(recipe, name, changes, first + number) for number in range(seeds)]
-        try:
-            parsed(some[0], recipe.name)
-        except RecipeError as error:
-            notes.append(f"{name}: not run, for the recipe cannot be without it ({_reason(error)})")
+        if why := _refused(some[0], recipe.name, check):
+            notes.append(f"{name}: not run, for the recipe cannot be without it ({why.rstrip('.')})")
             continue
         runs += some
     groups = list(dict.fromkeys(one.group for one in runs))
@@ -82,6 +85,14 @@ def _run(recipe: Recipe, name: str, changes: dict[str, Any], seed: int) -> Plann
     return Planned(folder, values, name, name)
 
 
-def _reason(error: RecipeError) -> str:
-    """The fault without where it is."""
-    return str(error).partition(": ")[2].rstrip(".")
+def _refused(one: Planned, where: str, check: Callable[[Recipe], object]) -> str | None:
+    """Why such a run cannot be; None if it can."""
+    try:
+        made = parsed(one, where)
+    except RecipeError as error:
+        return str(error).partition(": ")[2]  # without the run's name
+    try:
+        check(made)
+    except (RecipeError, DataError) as error:
+        return str(error)
+    return None
