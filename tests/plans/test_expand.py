@@ -563,6 +563,60 @@ def test_a_recipe_that_cannot_be_itself_is_refused_and_not_noted() -> None:
         expand_ablation(recipe(), 1, check)
 
 
+WRITERS = {"model": "/writer", "others": [{"model": "/other"}]}
+
+
+def test_what_models_write_is_taken_away_kind_by_kind_and_whoever_would_be_idle_goes_too() -> None:
+    """Answers go with their prompts, the further writers and the judge; without any kind nobody writes."""
+    generate = [
+        {"kind": "answers", "temperature": 0.7, "samples": 2, "choose": "judge"},
+        {"kind": "paraphrase"},
+        {"kind": "paraphrase", "copies": 2},
+    ]
+    data = {"unlabelled": {"source": "/prompts.jsonl"}, "writer": WRITERS, "judge": {"model": "/judge"}}
+    plan = expand_ablation(recipe(data={**BASE["data"], **data, "generate": generate}), 1)
+    found = {name: runs[0].values["data"] for name, runs in plan.groups().items()}
+    kinds = {name: [one["kind"] for one in made["generate"]] for name, made in found.items()}
+    prefix = "without data.generate"
+    assert kinds[f"{prefix}: answers"] == ["paraphrase", "paraphrase"]
+    assert found[f"{prefix}: answers"]["unlabelled"] is found[f"{prefix}: answers"]["judge"] is None
+    assert found[f"{prefix}: answers"]["writer"]["model"] == "/writer"
+    assert found[f"{prefix}: answers"]["writer"]["others"] == []
+    assert found[f"{prefix}: paraphrase (2)"]["generate"][1]["copies"] == 1
+    assert found[f"{prefix}: paraphrase (1)"]["writer"] == found[WHOLE]["writer"]
+    assert found[prefix]["writer"] is found[prefix]["judge"] is found[prefix]["unlabelled"] is None
+    assert kinds[prefix] == []
+    assert "without data.unlabelled" not in found, "the answers would then take the place of the data's own"
+    assert found["without data.writer"]["generate"] == found[WHOLE]["generate"], "the teacher writes"
+    assert plan.notes[0].startswith("without data.judge: not run")
+
+
+def test_a_writer_that_still_has_held_out_rows_to_say_in_other_words_stays() -> None:
+    evaluate = {"perturb": ["paraphrase"]}
+    data = {"writer": {"model": "/writer"}, "generate": [{"kind": "paraphrase"}]}
+    plan = expand_ablation(recipe(data={**BASE["data"], **data}, evaluate=evaluate), 1)
+    without = plan.groups()["without data.generate: paraphrase"][0].values["data"]
+    assert without["writer"]["model"] == "/writer"
+    assert not [name for name in plan.groups() if name == "without data.generate"], "one kind is all of them"
+
+
+def test_a_judge_of_a_filter_that_is_taken_away_goes_with_it() -> None:
+    data = {"filter": {"min_score": 0.5}, "judge": {"model": "/judge"}}
+    groups = expand_ablation(recipe(data={**BASE["data"], **data}), 1).groups()
+    assert groups["without data.filter"][0].values["data"]["judge"] is None
+
+
+@pytest.mark.parametrize("context", ["Be brief.", {"column": "facts"}])
+def test_techniques_of_a_single_field_are_taken_away(context: Any) -> None:
+    weight = {"start": 1.0, "end": 0.1}
+    train = {**BASE["train"], "rationale_weight": weight}
+    one = recipe(teacher={"model": "/nowhere", "context": context}, train=train)
+    groups = expand_ablation(one, 1).groups()
+    assert list(groups)[3:] == ["without teacher.context", "without train.rationale_weight"]
+    assert groups["without teacher.context"][0].values["teacher"]["context"] is None
+    assert groups["without train.rationale_weight"][0].values["train"]["rationale_weight"] == 1.0
+
+
 def test_plain_values_hold_nothing_that_would_make_several_runs() -> None:
     assert not {"sweep", "plan", "tune"} & set(plain(recipe(sweep={"seed": [1]}, tune={"trials": 3})))
 
