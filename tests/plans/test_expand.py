@@ -8,6 +8,8 @@ import pytest
 
 import tiny
 from stillhouse.errors import DataError, RecipeError
+from stillhouse.models.described import skeleton_in
+from stillhouse.models.shrink.requests import fixed_sizes, shapes_within
 from stillhouse.plans import price
 from stillhouse.plans.ablation import WHOLE, expand_ablation
 from stillhouse.plans.check import refuse_rounds
@@ -15,7 +17,7 @@ from stillhouse.plans.expand import expand
 from stillhouse.plans.planned import Planned, in_order, plain, renamed
 from stillhouse.plans.rounds import hard_only
 from stillhouse.plans.sizes import between
-from stillhouse.recipe import Recipe, parse_recipe
+from stillhouse.recipe import FromTeacher, Recipe, Target, parse_recipe
 from stillhouse.recipe.text import recipe_text
 from stillhouse.recipe.yaml import parse_yaml
 from typed import process, stillhouse, write_recipe
@@ -453,6 +455,54 @@ def test_sizes_are_chosen_from_the_teachers_own_configuration(tmp_path: Path) ->
     (tmp_path / "model.safetensors").write_bytes(b"x")
     found = runs_of(teacher={"model": str(tmp_path)}, plan={"kind": "assistants", "sizes": 1})
     assert found["assistant-1"].values["student"] == {"from_teacher": {"layers": 6}}
+
+
+@pytest.mark.parametrize(
+    ("task", "save"),
+    [("classification", tiny.save_classifier), ("causal_lm", tiny.save_language_model)],
+)
+def test_assistants_of_a_student_with_a_target_are_between_the_teacher_and_the_shape_that_meets_it(
+    tmp_path: Path, task: str, save: Any
+) -> None:
+    """All runs that are compared have that shape, whichever teacher it is cut out of."""
+    teacher = tmp_path / "teacher"
+    save(teacher, layers=4, width=64)
+    skeleton = skeleton_in(teacher)
+    most = skeleton.parameters(skeleton.shape)
+    wanted = {"target": {"parameters": most // 3}}
+    found = runs_of(teacher={"model": str(teacher)}, student=wanted, plan={"kind": "assistants"}, task=task)
+    student = parse_recipe(found["direct"].values).student
+    assert student.target is None and found["student"].values["student"] == found["direct"].values["student"]
+    shape = shapes_within(skeleton, Target(**wanted["target"]), fixed_sizes(FromTeacher(), skeleton), 256)[0]
+    assert student.from_teacher is not None
+    assert skeleton.wanted(**fixed_sizes(student.from_teacher, skeleton)) == shape
+    middle = parse_recipe(found["assistant-1"].values).student.from_teacher
+    assert middle is not None
+    larger = skeleton.wanted(**fixed_sizes(middle, skeleton))
+    assert skeleton.parameters(shape) < skeleton.parameters(larger) < most
+    assert skeleton.reshaped(larger).wanted(**fixed_sizes(student.from_teacher, skeleton)) == shape
+
+
+@pytest.mark.parametrize(
+    ("student", "said"),
+    [
+        (
+            {"target": {"tokens_per_second": "1.5x"}},
+            r"student.target.tokens_per_second is known once it is measured",
+        ),
+        (
+            {"target": {"parameters": 20_000}, "search": {}},
+            r"student.search finds the student's shape in training",
+        ),
+        ({"model": "/nowhere"}, r"the student is a model of its own"),
+    ],
+)
+def test_a_student_whose_shape_is_not_known_beforehand_needs_its_assistants_written_out(
+    tmp_path: Path, student: dict[str, Any], said: str
+) -> None:
+    tiny.save_language_model(tmp_path, layers=4)
+    with pytest.raises(RecipeError, match=said):
+        runs_of(teacher={"model": str(tmp_path)}, student=student, plan={"kind": "assistants"})
 
 
 # ── ablation ────────────────────────────────────────────────────────────────────────────────────────────────────────
