@@ -26,6 +26,7 @@ from .pipeline import Results, Stage
 from .progress import Watch
 from .recipe import Recipe
 from .steps import finish, prepare, reading, students, training, writing
+from .steps.aside import label_aside
 from .steps.asking import label_by_asking
 from .steps.baselines import prepare_baselines
 from .steps.beyond import beyond
@@ -42,7 +43,7 @@ from .steps.intact import (
     targets_fault,
 )
 from .steps.judging import judged
-from .steps.labelling import label_all, taught_apart
+from .steps.labelling import label_all
 from .steps.measuring import let_read, to_measure
 from .steps.naming import make_namer
 from .steps.panel import make_panel
@@ -127,9 +128,8 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
         return label_by_asking(
             recipe, place, facts, prepare.task_of(recipe, facts, place.parent / "prepare"), watch
         )
-    if recipe.temperature is None:
-        return {"cache": None, **taught_apart(results["teacher"])}
-    return label_all(recipe, results, place, watch)
+    aside = label_aside(recipe, results, place, watch)
+    return {**label_all(recipe, results, place, watch), **aside}
 
 
 def _train(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:

@@ -65,8 +65,11 @@ def to_measure(recipe: Any, task: Task, results: Results, place: Path, watch: Wa
             )
         return Measured(evaluation, held, read_examples(kept / "train.parquet"), main, {}, store)
     sets = {kind: some for kind, some in sets.items() if some}
-    sets |= {kind: read_examples(asked / f"{kind}.parquet") for kind in label["sets"]}
-    held |= {kind: held[kind.removesuffix(BY_TEACHER)] for kind in label["sets"]}
+    answered = [
+        kind for kind in label["sets"] if kind.removesuffix(BY_TEACHER) in held
+    ]  # not the rows set aside
+    sets |= {kind: read_examples(asked / f"{kind}.parquet") for kind in answered}
+    held |= {kind: held[kind.removesuffix(BY_TEACHER)] for kind in answered}
     index = {kind: index_of(task, some, held[kind]) for kind, some in sets.items()}
     contents = {kind: content_of(some, held[kind]) for kind, some in sets.items()}
     heard = heard_of(asked, sets)
