@@ -275,6 +275,37 @@ def test_a_refusal_is_in_the_ledger_before_anything_was_answered_and_a_kill_does
     assert len(endpoint.bodies) == 58
 
 
+@pytest.mark.parametrize("origin", ["another address", "a file"])
+def test_the_last_rows_may_be_refused_where_the_others_were_answered_elsewhere(
+    ledger: Ledger, origin: str
+) -> None:
+    """Their refusals were forgotten, and each rerun asked for them again and ended in the same sentence."""
+    refusal = (400, {}, json.dumps({"error": {"message": "maximum context length"}}))
+    with Endpoint() as old, Endpoint(script=[refusal] * 9) as new:
+        some, rest = prompts(api(new), 50)[:47], prompts(api(new), 50)[47:]
+        if origin == "a file":
+            ledger.plan(some)
+            for one in some:
+                ledger.keep(one.key, Answer("answered", "x"), "past.jsonl")
+        else:
+            ask(api(old), some, ledger)
+        for _ in range(2):
+            answers = ask(api(new), some + rest, ledger)
+            assert [answer and answer.status for answer in answers] == ["answered"] * 47 + ["refused"] * 3
+        assert len(new.bodies) == 3, "and not once more"
+
+
+def test_a_new_address_that_refuses_everything_is_told_though_the_old_one_answered(ledger: Ledger) -> None:
+    """Or a parameter that it does not know would cost all rows that are left, for good."""
+    refusal = (400, {}, json.dumps({"error": {"message": "extra inputs: seed"}}))
+    with Endpoint() as old, Endpoint(script=[refusal] * 7) as new:
+        ask(api(old), prompts(api(old), 20), ledger)
+        with pytest.raises(TeacherError, match="refused 7 requests and answered none"):
+            ask(api(new), prompts(api(new), 50), ledger)
+        answers = ask(api(new), prompts(api(new), 50), ledger)
+    assert {answer.status for answer in answers if answer} == {"answered"}
+
+
 def test_refusals_of_a_killed_run_count_when_the_next_one_is_refused_altogether(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -513,6 +544,21 @@ def test_a_typical_answer_is_one_of_that_model_there_to_such_a_question(ledger: 
     assert ledger.typical(THERE, "big", {"train"}) == (0.0, None, 0)
 
 
+def test_answers_without_a_price_do_not_make_a_lost_one_cheap(ledger: Ledger) -> None:
+    """A price was added to the recipe after 90 answers: each later one weighed a ninetieth in what a lost one counts as."""
+    with Endpoint(script=[said("a", usage=(1, 10)), (200, {}, "{")]) as endpoint:
+        free = api(endpoint, concurrency=1)
+        settings = api(endpoint, concurrency=1, price={"input": 0.0, "output": 1e6})
+        many = prompts(free, 92)
+        ledger.plan(many)
+        for one in many[:90]:
+            ledger.keep(one.key, Answer("answered", "x", output_tokens=10), endpoint.url)
+        assert ledger.typical(endpoint.url, "big", ["train"]) == (10.0, None, 0)
+        ask(settings, many, ledger)
+    lost = ledger._base.execute("SELECT cost FROM attempts WHERE outcome LIKE '%JSON%'").fetchall()
+    assert lost == [(10.0,)]
+
+
 def test_the_forecast_and_lost_answers_are_priced_by_answers_of_that_kind(ledger: Ledger) -> None:
     """Long texts of the same model, and another model's, say nothing of what a label costs."""
     with Endpoint(script=[(200, {}, "{")]) as endpoint:
@@ -536,10 +582,30 @@ def test_an_attempt_that_a_kill_left_costs_as_much_as_an_answer_of_its_own_kind(
     for model, purpose in (("big", "train"), ("small", "train"), ("big", "paraphrase"), ("new", "train")):
         request = chat(Api(base_url=HERE, model=model), f"left {purpose}", row="r", purpose=purpose)
         ledger.plan([request])
-        ledger.begin(request.key)
+        ledger.begin(request.key, 7.0)
+    before = ledger.spent()
     assert ledger.bury() == 4 and ledger.bury() == 0
     costs = ledger._base.execute("SELECT cost FROM attempts WHERE outcome = 'killed' ORDER BY id").fetchall()
-    assert costs == [(2.0,), (0.1,), (100.0,), (None,)]
+    assert costs == [(2.0,), (0.1,), (100.0,), (7.0,)], "before an answer of its kind: the most that it may cost"
+    assert ledger.spent() == pytest.approx(before + 109.1), "what is under way is not spent yet"
+
+
+def test_a_run_that_is_killed_before_its_first_answer_cannot_go_beyond_max_cost_unseen(tmp_path: Path) -> None:
+    price = {"price": {"input": 0.0, "output": 1e6}, "max_cost": 25.0, "max_tokens": 10}
+    path = tmp_path / "ledger.sqlite"
+    with Endpoint(weather=Weather(hang=1.0)) as endpoint:
+        client = CLIENT.replace('price={"input": 1.0, "output": 1.0}', f"**{price}")
+        for _ in range(2):
+            seen = endpoint.seen.outcomes["hang"]
+            process = start(endpoint.url, path, script=client)
+            while endpoint.seen.outcomes["hang"] == seen and process.poll() is None:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        settings = api(endpoint, **price)
+        with Ledger(path) as ledger, pytest.raises(ResourceError, match=r"\$20.0000 of \$25 are spent"):
+            ask(settings, prompts(settings, 60), ledger)
+    assert endpoint.seen.outcomes == {"hang": 2}
 
 
 def test_the_pace_is_that_of_the_attempts_and_nobody_asks_between_two_runs(ledger: Ledger) -> None:
