@@ -1,18 +1,22 @@
 """Asking through real HTTP on loopback: nothing lost, nothing bought twice, nothing asked too early."""
 
+import asyncio
 import json
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from endpoint import Endpoint, Weather, prompt_of
-from stillhouse.asking import Answer, Ledger, Request, ask, chat, takes
-from stillhouse.asking.messages import read_answer
+from stillhouse.asking import Answer, Ledger, Request, ask, chat, service, takes
+from stillhouse.asking.messages import most_tokens, read_answer, usage_of
 from stillhouse.errors import RecipeError, ResourceError, TeacherError
 from stillhouse.progress import Silent
 from stillhouse.recipe import Api
@@ -403,7 +407,7 @@ def test_an_answer_without_its_tokens_does_not_undo_what_a_lost_one_counts_as(le
     with Endpoint(script=script) as endpoint:
         settings = api(endpoint, price={"input": 0.0, "output": 1e6}, concurrency=1)
         ask(settings, [chat(settings, f"q{n}", str(n), "train", max_tokens=50) for n in range(3)], ledger)
-    assert ledger.spent() == pytest.approx(10.0 + 0.0 + 5.0 + 10.0)
+    assert ledger.spent() == pytest.approx(10.0 + 2.0 + 6.0 + 10.0), "one of no tokens is counted by its text"
 
 
 def test_half_a_surrogate_pair_is_written_down_and_bought_once(ledger: Ledger) -> None:
@@ -483,6 +487,93 @@ def test_the_most_that_a_request_may_take_counts_every_limit_and_every_answer() 
         base_url="http://x/v1", model="m", endpoint="completions", extra_body={"best_of": 8}, **own
     )
     assert takes(settings, [chat(settings, "q", "0", "train", max_tokens=16)])["dollars"] == 8 * 16
+
+
+def test_the_other_limit_is_sent_alone_and_not_beside_a_field_of_its_own() -> None:
+    """Models that know no other refuse a request with `max_tokens` in it."""
+    own = {"base_url": "http://x/v1", "model": "m", "extra_body": {"max_completion_tokens": 8000}}
+    body = chat(Api(**own), "q", "0", "train", max_tokens=16).body
+    assert body["max_completion_tokens"] == 8000 and "max_tokens" not in body
+    with pytest.raises(ValidationError, match="in the place of max_tokens"):
+        Api(**own, max_tokens=9)
+
+
+@pytest.mark.parametrize("text", ["😀🏽‍🚀" * 50, "မြန်မာ" * 50, "አማርኛ" * 50, "Ünïcödé", "ελληνικά", "17", "a"])
+def test_at_most_is_a_byte_a_token_where_tokenizers_fall_back_to_bytes(text: str) -> None:
+    bound = len(text) if text.isdigit() else len(text.encode())
+    plain = sum(one.isascii() and not one.isdigit() for one in text)
+    assert most_tokens(text) >= bound - plain
+    request = chat(Api(base_url="http://x/v1", model="m"), text, "0", "train")
+    assert request.most_read >= most_tokens(text) + 4, "and what is around a turn"
+
+
+def test_at_most_asks_no_three_tokens_for_each_character_of_ordinary_chinese() -> None:
+    assert most_tokens("蒸馏让小模型学会大模型。") == 2 * 12
+    assert most_tokens("plain words") == 6, "two bytes a token"
+
+
+def test_a_usage_of_zero_is_no_free_answer(ledger: Ledger) -> None:
+    """Some servers send a usage of zeros; `max_cost` never stopped there."""
+    script = [said("x" * 40, usage=usage) for usage in ((0, 0), (9, 0), (0, 9), (9, 9))]
+    with Endpoint(script=script) as endpoint:
+        settings = api(endpoint, price={"input": 1e6, "output": 1e6}, concurrency=1)
+        some = [chat(settings, f"q{n}", str(n), "train", max_tokens=50) for n in range(4)]
+        answers = [answer for answer in ask(settings, some, ledger) if answer]
+    found = [(answer.input_tokens, answer.output_tokens) for answer in answers]
+    read, written = some[0].most_read, 21
+    assert found == [(read, written), (9, written), (read, 9), (9, 9)]
+    lost = json.loads(said([{"type": "image"}], usage=(0, 0))[2])
+    assert usage_of(lost)[0] is None, "nor is a lost one"
+
+
+def test_a_key_that_cannot_be_sent_is_refused_before_anything_is_booked(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("sk–typographic", "sk-two\nlines"):
+        monkeypatch.setenv("SOME_KEY", key)
+        with (
+            Endpoint() as endpoint,
+            pytest.raises(RecipeError, match="SOME_KEY has a character that no key has") as error,
+        ):
+            ask(api(endpoint, api_key_env="SOME_KEY"), prompts(api(endpoint), 5), ledger)
+        assert key not in str(error.value)
+    assert ledger.spent() == 0.0
+
+
+def test_a_request_that_cannot_be_sent_costs_nothing(ledger: Ledger) -> None:
+    with Endpoint() as endpoint:
+        settings = api(endpoint, price=PRICE)
+        odd = chat(settings, "q", row="odd", purpose="train", user=b"no JSON")
+        odd.__dict__["key"] = "odd"
+        ledger._base.execute("INSERT INTO requests VALUES ('odd', '', '{}')")
+        loop = service._Loop(settings, [odd], ledger, Silent(), 0, "teacher.api")
+        with pytest.raises(TeacherError, match="no answer after 2 attempts .*the request cannot be sent"):
+            asyncio.run(loop.run())
+    assert endpoint.bodies == [] and ledger.spent() == 0.0
+
+
+def test_a_connection_that_never_comes_up_is_not_billed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A port whose backlog is full took all of `max_cost`, and nothing had left this machine."""
+    monkeypatch.setattr(service, "ATTEMPTS", 2)
+    with socket.socket() as port, ExitStack() as stack:
+        port.bind(("127.0.0.1", 0))
+        port.listen(0)
+        for _ in range(4):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(port.getsockname())
+        settings = Api(
+            base_url=f"http://127.0.0.1:{port.getsockname()[1]}/v1",
+            model="m",
+            timeout=0.5,
+            price=PRICE,
+            max_cost=1.0,
+        )
+        with pytest.raises(TeacherError, match="no connection within 0.15 s"):
+            ask(settings, prompts(settings, 2), ledger)
+    assert ledger.spent() == 0.0
 
 
 @pytest.mark.parametrize(("text", "tokens"), [("8139 2" * 100, 500), ("汉字" * 300, 600)])
@@ -586,11 +677,15 @@ def test_an_attempt_that_a_kill_left_costs_as_much_as_an_answer_of_its_own_kind(
     before = ledger.spent()
     assert ledger.bury() == 4 and ledger.bury() == 0
     costs = ledger._base.execute("SELECT cost FROM attempts WHERE outcome = 'killed' ORDER BY id").fetchall()
-    assert costs == [(2.0,), (0.1,), (100.0,), (7.0,)], "before an answer of its kind: the most that it may cost"
+    assert costs == [(2.0,), (0.1,), (100.0,), (7.0,)], (
+        "before an answer of its kind: the most that it may cost"
+    )
     assert ledger.spent() == pytest.approx(before + 109.1), "what is under way is not spent yet"
 
 
-def test_a_run_that_is_killed_before_its_first_answer_cannot_go_beyond_max_cost_unseen(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_before_its_first_answer_cannot_go_beyond_max_cost_unseen(
+    tmp_path: Path,
+) -> None:
     price = {"price": {"input": 0.0, "output": 1e6}, "max_cost": 25.0, "max_tokens": 10}
     path = tmp_path / "ledger.sqlite"
     with Endpoint(weather=Weather(hang=1.0)) as endpoint:

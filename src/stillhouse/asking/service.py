@@ -263,8 +263,8 @@ class _Loop:
         job, attempt, sent, ceiling = self.flying.pop(task)
         try:
             reply = task.result()
-        except Exception as error:  # what one reply does to our reading must not cost the others under way
-            reply = Retry(f"the answer cannot be read ({type(error).__name__})", billed=True, by_form=True)
+        except Exception as error:  # what cannot even be sent must not cost the others under way
+            reply = Retry(f"the request cannot be sent ({type(error).__name__})", by_form=True)
         now = self.silent_since = time.monotonic()
         job.tries += 1
         match reply:
