@@ -523,12 +523,14 @@ def test_control_tokens_of_the_students_tokenizer_become_plain_text_too(tmp_path
 
 
 def test_a_conversation_that_begins_with_its_answer_is_asked_of_nobody(tmp_path: Path, folder: Path) -> None:
+    system = {"role": "system", "content": "Be brief."}
     bare = with_id({"where": "y", "messages": [{"role": "assistant", "content": "Hi."}]})
+    told = with_id({"where": "z", "messages": [system, {"role": "assistant", "content": "Hi."}]})
     with Endpoint(unlike) as endpoint:
         values = recipe_for(folder, endpoint.url, [{"kind": "answers"}], api={"system": "Be brief."})
-        found = written(values, folder, tmp_path, [bare, *questions(1)])
+        found = written(values, folder, tmp_path, [bare, told, *questions(1)])
     assert len(endpoint.bodies) == 1
-    assert [(row["where"], row["reason"]) for row in found.dropped] == [("y", "nobody asks")]
+    assert [(row["where"], row["reason"]) for row in found.dropped] == [(at, "nobody asks") for at in "yz"]
 
 
 def test_balance_is_priced_as_if_every_text_before_it_were_lost(tmp_path: Path, folder: Path) -> None:

@@ -71,7 +71,10 @@ def index_questions(asked: Iterable[tuple[Mapping[str, Any], Request]]) -> dict[
     """Fingerprint -> key, by the whole question and by the text or prompt of the row it is about."""
     found: dict[str, str] = {}
     for row, request in asked:
-        for text in (row.get("text"), row.get("prompt"), question_text(request.body)):
+        turns = row.get("messages", [])
+        before = turns[:-1] if turns and turns[-1]["role"] == "assistant" else turns
+        raw = question_text({"messages": before})  # control tokens and all, which are sent as plain text
+        for text in (row.get("text"), row.get("prompt"), raw, question_text(request.body)):
             if text and not ("pair" in row and text == row.get("text")):
                 found[fingerprint(text)] = request.key
     return found

@@ -212,9 +212,9 @@ class Desk:
     def answers(self, wanted: kinds.Answers, questions: Sequence[Row]) -> list[Row]:
         """The questions with the writers' answers; of several, with the one that is chosen."""
         for row in questions:
-            if not written.prompt_of(row):
+            if not written.asks(row):
                 self.drop(row["where"], "nobody asks")
-        questions = [row for row in questions if written.prompt_of(row)]
+        questions = [row for row in questions if written.asks(row)]
         if wanted.samples * len(self.writers) == 1 and wanted.choose == "agreement":
             return self.rows(written.answers(questions), wanted, wanted.temperature)
         repeated = [row for row in questions for _ in range(wanted.samples)]
