@@ -9,9 +9,11 @@ from unittest import mock
 
 import pytest
 import torch
+from tokenizers import decoders
 
 from plans.kitchen import classifier
 from stillhouse.data.encode import IGNORED, Example
+from stillhouse.data.masking import unmasked
 from stillhouse.errors import RecipeError
 from stillhouse.files import read_json, read_jsonl, write_json
 from stillhouse.plans import price, rounds
@@ -203,6 +205,26 @@ def test_rows_that_a_masked_language_model_learned_are_not_fresh_whatever_was_hi
     known = [task.drawn(one, seed, 0) for one in task.encode(rows[:20])[0]]
     fresh = {one.row["text"] for one in readable(recipe, rows, task, known).values()}
     assert fresh == {row["text"] for row in rows} - {row["text"] for row in rows[:20]} != set()
+
+
+def test_a_long_text_is_chosen_by_the_piece_and_each_piece_is_a_row_of_its_own(tmp_path: Path) -> None:
+    """The whole text was written for each of its pieces, so that one row was counted as many."""
+    recipe = parse_recipe(masked_recipe(tmp_path, plan={"kind": "rounds", "pool": {"source": "/pool"}}))
+    tokenizer = encoder_tokenizer()
+    tokenizer.backend_tokenizer.decoder = decoders.WordPiece()
+    task = make_task("masked_lm", tokenizer, 9)
+    text = "unknowable wrote teoweort " + " ".join(sentences(4)) + " orewte" * 5
+    pool = readable(recipe, [{"id": "0", "where": "pool:1", "text": text}], task, [])
+    tokens = [unmasked(fresh.example) for fresh in pool.values() if fresh.example is not None]
+    assert len(tokens) == len(pool) > 6
+    within = [tokenizer.convert_ids_to_tokens(ids[1]).startswith("##") for ids in tokens]
+    assert any(within), "pieces that begin within a word"
+    written = [{"id": key, "where": "", **fresh.written} for key, fresh in pool.items()]
+    learned = task.encode(written)[0]
+    assert [one.row for one in learned] == list(pool), "one example of each"
+    assert not any("#" in row["text"] for row in written)
+    for one, ids, inside in zip(learned, tokens, within, strict=True):
+        assert inside or unmasked(one) == ids, "the tokens that the student failed on"
 
 
 # ── the checker chooses ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -68,14 +68,25 @@ def readable(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Ex
     by_id = {row["id"]: row for row in rows}
     unlabelled = [{name: value for name, value in row.items() if name != "label"} for row in rows]
     examples = [one for one in task.encode(unlabelled)[0] if _content(one, task) not in there]
-    if plain:  # several short texts share an example
-        return {one.key: Fresh(by_id[one.row], {"text": str(task.tokenizer.decode(one.input_ids, skip_special_tokens=True))}, one) for one in examples}  # fmt: skip
+    if plain or task.redraws:  # several short texts share an example, and a long one has several
+        return {one.key: Fresh(by_id[one.row], {"text": _text(one, task)}, one) for one in examples}
     return {one.key: Fresh(by_id[one.row], _written(by_id[one.row]), one) for one in examples}
 
 
 def _content(example: Example, task: Task) -> str | tuple[int, ...]:
     """What a row is known by: its key, or its text where another seed hides other tokens of it."""
     return tuple(unmasked(example)) if task.redraws else example.key
+
+
+def _text(example: Example, task: Task) -> str:
+    """What plain text an example was made from: that piece of it alone."""
+    decode = task.tokenizer.decode
+    if not task.redraws:
+        return str(decode(example.input_ids, skip_special_tokens=True))
+    around = set(task.tokenizer.all_special_ids) - {task.tokenizer.unk_token_id}  # an unknown word stays one
+    ids = [token for token in unmasked(example) if token not in around]
+    # a piece may begin within a word: its first token is decoded behind itself, for at the beginning it would be "##ing"
+    return str(decode([ids[0], *ids]))[len(str(decode(ids[:1]))) :].strip()
 
 
 def _prompts(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Example]) -> Pool:
