@@ -11,7 +11,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, RecipeError, TeacherError
+from ..errors import RecipeError, StillhouseError
 from ..files import read_json, write_json
 from ..kept import FOLDER, read_index, read_rows, rows_path
 from ..measure import Rows, difference
@@ -93,14 +93,15 @@ def _tried(recipe: Recipe, candidate: str, place: Path, watch: Watch) -> dict[st
     try:
         small = probe(recipe, candidate)
         run_pipeline(small, STAGES, place, watch)
-    except (RecipeError, DataError, TeacherError) as error:
-        fit = {} if small is None else {"compatibility": compatibility(small, place)}
-        return {**row, "why": str(error), **fit}
+    except StillhouseError as error:
+        row["why"] = str(error)
     try:
-        return {**row, **_read(recipe, small, candidate, place), "fits": True}
+        if row["why"] is None:
+            return {**row, **_read(recipe, small, candidate, place), "fits": True}
+        return row if small is None else {**row, "compatibility": compatibility(small, place)}
     except Exception as error:  # whatever it is, the other candidates' runs are paid for
-        why = f"its run in {place} is done and cannot be read ({type(error).__name__}: {error})"
-        return {**row, "why": why}
+        done = f"its run in {place} is done and cannot be read ({type(error).__name__}: {error})"
+        return {**row, "why": row["why"] or done}
 
 
 def _read(recipe: Recipe, small: Recipe, candidate: str, place: Path) -> dict[str, Any]:
@@ -108,6 +109,8 @@ def _read(recipe: Recipe, small: Recipe, candidate: str, place: Path) -> dict[st
     found, facts = read_json(place / "results.json"), read_json(place / "prepare" / DONE)["result"]
     metric = found["metric"]
     stages = stage_rows(place, STAGES)
+    read_index(place, "eval")  # the ranking reads both again: what is damaged is this candidate's fault alone
+    _student_rows(place)
     return {
         "compatibility": compatibility(small, place),
         **terms_of(small, facts),
