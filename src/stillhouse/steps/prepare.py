@@ -230,8 +230,11 @@ def _refuse_too_long(
     if most is None:
         return
     fixed = None if recipe.teacher.context_column else prefixes(task.tokenizer, recipe.teacher.context)
+    each = {
+        said: prefixes(task.tokenizer, said) for said in set(contexts.values())
+    }  # a template takes its time
     for example in examples:
-        read = fixed or prefixes(task.tokenizer, contexts[example.key])
+        read = fixed or each[contexts[example.key]]
         if (length := longest_in_context(example, *read)) > most:
             where = next((row["where"] for row in rows if row["id"] == example.row), example.row)
             raise DataError(
