@@ -419,6 +419,21 @@ def test_a_round_that_counts_epochs_reads_all_rows_that_were_chosen_by_then(tmp_
     assert [runs[name]["seconds"] for name in ("round-0", "round-1", "random-2")] == [100.0, 125.0, 150.0]
 
 
+def test_a_control_of_hard_targets_is_priced_with_the_chosen_rows_only_where_it_learns_them(
+    tmp_path: Path,
+) -> None:
+    """A classifier's was priced as if it learned rows without labels."""
+    pool = labelled_file(tmp_path / "pool.csv", rows=40, seed=9)
+    plan = {"kind": "rounds", "pool": {"source": str(pool)}, "rows": 4, "most": 2}
+    found = {}
+    for values in (classifier(tmp_path, plan=plan), talker(tmp_path, {"most": 2, "rows": 4})):
+        values["train"] = {**values["train"], "steps": None, "epochs": 2}
+        values["evaluate"] = {**values.get("evaluate", {}), "hard_only": True}
+        runs = priced(values, tmp_path / values["task"], train=100.0)["runs"]
+        found[values["task"]] = [runs[name]["seconds"] for name in ("round-2", "hard-only")]
+    assert found == {"classification": [150.0, 100.0], "causal_lm": [150.0, 150.0]}
+
+
 def test_rounds_fine_tune_their_teacher_once_and_have_one_control_of_hard_targets(tmp_path: Path) -> None:
     pool = labelled_file(tmp_path / "pool.csv", rows=40, seed=9)
     plan = {"kind": "rounds", "pool": {"source": str(pool)}, "rows": 4, "most": 2}
