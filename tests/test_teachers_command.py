@@ -300,7 +300,7 @@ def test_a_candidate_whose_statistics_are_gone_is_named_and_the_others_are_ranke
         }
         write_json(place / "results.json", results)
     (tmp_path / "run" / "bad" / "evaluate" / gone).unlink()
-    seconds = dict.fromkeys(("teacher", "label", "train", "control"), {"seconds": 1.0})
+    seconds = {stage: {"seconds": 1.0} for stage in ("teacher", "label", "train", "control")}
     with (
         mock.patch.object(select, "run_pipeline"),
         mock.patch.multiple(
