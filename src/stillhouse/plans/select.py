@@ -96,9 +96,11 @@ def _tried(recipe: Recipe, candidate: str, place: Path, watch: Watch) -> dict[st
     except StillhouseError as error:
         row["why"] = str(error)
     try:
+        if small is None:
+            return row
         if row["why"] is None:
             return {**row, **_read(recipe, small, candidate, place), "fits": True}
-        return row if small is None else {**row, "compatibility": compatibility(small, place)}
+        return {**row, "compatibility": compatibility(small, place)}
     except Exception as error:  # whatever it is, the other candidates' runs are paid for
         done = f"its run in {place} is done and cannot be read ({type(error).__name__}: {error})"
         return {**row, "why": row["why"] or done}
