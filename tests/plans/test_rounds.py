@@ -213,7 +213,7 @@ def test_a_long_text_is_chosen_by_the_piece_and_each_piece_is_a_row_of_its_own(t
     tokenizer = encoder_tokenizer()
     tokenizer.backend_tokenizer.decoder = decoders.WordPiece()
     task = make_task("masked_lm", tokenizer, 9)
-    text = "unknowable wrote teoweort " + " ".join(sentences(4)) + " orewte" * 5
+    text = "unknowable wrote" + " orewte" * 9 + " " + " ".join(sentences(4))
     pool = readable(recipe, [{"id": "0", "where": "pool:1", "text": text}], task, [])
     tokens = [unmasked(fresh.example) for fresh in pool.values() if fresh.example is not None]
     assert len(tokens) == len(pool) > 6

@@ -80,13 +80,16 @@ def _content(example: Example, task: Task) -> str | tuple[int, ...]:
 
 def _text(example: Example, task: Task) -> str:
     """What plain text an example was made from: that piece of it alone."""
-    decode = task.tokenizer.decode
+    tokenizer = task.tokenizer
     if not task.redraws:
-        return str(decode(example.input_ids, skip_special_tokens=True))
-    around = set(task.tokenizer.all_special_ids) - {task.tokenizer.unk_token_id}  # an unknown word stays one
+        return str(tokenizer.decode(example.input_ids, skip_special_tokens=True))
+    around = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}  # an unknown word stays one
     ids = [token for token in unmasked(example) if token not in around]
-    # a piece may begin within a word: its first token is decoded behind itself, for at the beginning it would be "##ing"
-    return str(decode([ids[0], *ids]))[len(str(decode(ids[:1]))) :].strip()
+    # a piece may begin within a word: its first token is decoded behind itself, for at the beginning it would be "##ing", and
+    # what is then more tokens than there is room for loses its end, for it would be two rows
+    before = len(str(tokenizer.decode(ids[:1])))
+    texts = (str(tokenizer.decode([ids[0], *ids[:end]]))[before:].strip() for end in range(len(ids), 0, -1))
+    return next(text for text in texts if len(tokenizer(text)["input_ids"]) <= task.max_length)
 
 
 def _prompts(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Example]) -> Pool:
