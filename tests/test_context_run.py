@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
 from stillhouse.static import static_checks
+from stillhouse.steps import prepare
 from stillhouse.tasks import make_task
 from stillhouse.tasks.context import prefixes
 from stillhouse.teachers.cache import SoftTargetCache
@@ -165,6 +167,26 @@ def test_a_row_that_does_not_fit_the_teacher_after_its_context_is_named(
         with pytest.raises(DataError, match=said) as error:
             run_pipeline(parse_recipe(recipe), SILENT_PLAN, place, Silent(), until="prepare")
         assert "\n" not in str(error.value)
+
+
+def test_a_passage_that_many_rows_have_is_put_into_the_template_once(made: Path, tmp_path: Path) -> None:
+    """Each row's length was told by two templates of its own."""
+    rows = [
+        {**row, "passage": ("the river.", "a book.")[number % 2]}
+        for number, row in enumerate(read_jsonl(made / "rows.jsonl"))
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with mock.patch.object(prepare, "prefixes", side_effect=prefixes) as rendered:
+        run_pipeline(
+            parse_recipe(values(made, path)),
+            SILENT_PLAN,
+            folder_for(tmp_path / "run"),
+            Silent(),
+            until="prepare",
+        )
+    sets = ("train", "eval")
+    assert 2 <= rendered.call_count <= 2 * len(sets), "once a set at most"
 
 
 def test_plain_text_has_no_rows_to_give_a_passage_to(made: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import tongues
 from endpoint import Endpoint
 from stillhouse.asking import LEDGER, Ledger
 from stillhouse.cli.teachers import show
-from stillhouse.errors import RecipeError
+from stillhouse.errors import RecipeError, ResourceError
 from stillhouse.files import read_json, write_json
 from stillhouse.kept import RowIndex, rows_path, write_rows
 from stillhouse.measure import CLASSIFICATION_METRICS, LM_METRICS
@@ -314,6 +314,55 @@ def test_all_candidates_that_are_not_there_are_named_before_the_first_is_tried_o
         assert name in line
     assert "no such file" in line and "*.safetensors" in line and "no such candidate" in line
     assert [row["fits"] for row in found["candidates"]] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "error", [ResourceError("teacher.api.max_cost: is spent"), RecipeError("teacher.model: is not there")]
+)
+def test_a_candidate_that_fails_midway_loses_no_other_not_even_where_its_files_are_damaged(tmp_path, error):
+    good = tried(tmp_path / "run", "good", [1.0, 2.0])
+    recipe = parse_recipe(tiny.language_recipe(tmp_path))
+    with (
+        mock.patch.object(select, "check_teachers"),
+        mock.patch.object(select, "run_pipeline", side_effect=[error, None]),
+        mock.patch.object(select, "_read", return_value=good),
+        mock.patch.object(select, "compatibility", side_effect=KeyError("tokenizer")),
+    ):
+        found = rank_teachers(recipe, ["bad", "good"], tmp_path / "run", Silent())
+    assert found["recommended"] == "good"
+    assert found["candidates"][1] == {"candidate": "bad", "fits": False, "why": str(error)}
+    assert read_json(tmp_path / "run" / "teachers.json")["recommended"] == "good"
+
+
+@pytest.mark.parametrize("gone", ["index-eval.json", "rows-student-eval.safetensors"])
+def test_a_candidate_whose_statistics_are_gone_is_named_and_the_others_are_ranked(tmp_path, gone):
+    """The ranking itself read them, and ended with the first that it could not."""
+    measured = {"metrics": {"eval": {"bits_per_byte": {"value": 1.0}}}}
+    for name in ("bad", "good"):
+        place = tmp_path / "run" / name
+        tried(tmp_path / "run", name, [1.0, 2.0])
+        write_json(place / "prepare" / "DONE.json", {"result": {}})
+        results = {
+            "metric": "bits_per_byte",
+            "teacher": measured,
+            "student": measured,
+            "gain_over_hard_only": None,
+        }
+        write_json(place / "results.json", results)
+    (tmp_path / "run" / "bad" / "evaluate" / gone).unlink()
+    seconds = {stage: {"seconds": 1.0} for stage in ("teacher", "label", "train", "control")}
+    with (
+        mock.patch.object(select, "check_teachers"),
+        mock.patch.object(select, "run_pipeline"),
+        mock.patch.multiple(
+            select, compatibility=mock.DEFAULT, terms_of=lambda *_: {}, labelling=mock.DEFAULT,
+            stage_rows=lambda *_: seconds, write_json=lambda *_: None,
+        ),
+    ):  # fmt: skip
+        recipe = parse_recipe(tiny.language_recipe(tmp_path))
+        found = rank_teachers(recipe, ["bad", "good"], tmp_path / "run", Silent())
+    assert found["recommended"] == "good"
+    assert "cannot be read" in found["candidates"][1]["why"]
 
 
 def test_a_candidate_named_by_its_source_gets_the_context_that_any_model_is_told(tmp_path):

@@ -43,6 +43,27 @@ def test_what_is_not_known_is_unknown_and_stops_nothing() -> None:
     assert of_provider("https://api.openai.com.evil.org/v1").verdict == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("https://mine.openai.azure.com/openai/v1", "Azure OpenAI"),
+        ("https://bedrock-runtime.eu-west-1.amazonaws.com/openai/v1", "Amazon Bedrock"),
+        ("https://europe-west4-aiplatform.googleapis.com/v1", "Google Vertex AI"),
+        ("https://aiplatform.googleapis.com/v1", "Google Vertex AI"),
+        ("https://eu.api.openai.com/v1", "OpenAI"),
+        ("https://ec2-1-2-3-4.compute.amazonaws.com/v1", "ec2-1-2-3-4.compute.amazonaws.com"),
+        ("https://notopenai.azure.com/v1", "notopenai.azure.com"),
+        ("https://openai.azure.com.evil.org/v1", "openai.azure.com.evil.org"),
+    ],
+)
+def test_a_provider_is_known_at_every_host_below_its_own(address: str, name: str) -> None:
+    """Each customer or region has a host of its own, none of which was in the table."""
+    found = of_provider(address)
+    assert found.subject == name
+    assert bool(found.source) == (name != address.split("/")[2])
+    assert (found.verdict == "disallowed") == (name == "OpenAI")
+
+
 def test_a_line_of_the_table_says_when_it_was_drawn_up() -> None:
     when = f"as known in {table()['drawn_up']}"
     assert (

@@ -220,6 +220,13 @@ def test_repetition_is_the_share_of_words_in_runs_that_came_before():
         ("The answer is 4.", False),
         ("I'm just an AI and have no opinions.", True),
         ("As an AI assistant, I cannot see images.", True),
+        ("As an AI-powered assistant, I cannot help with that.", True),
+        ("I'm an AI-powered assistant and can't do that", True),
+        ("As an AI-based language model, I have no opinions.", True),
+        ("As an AI-driven system I take no sides.", True),
+        ("As an AI-language model, I cannot do that.", True),
+        ("As an AI-powered bakery, we know which bread sells.", False),
+        ("I'm an AI-driven marketing expert from Leeds.", False),
         ("As an airline pilot I often see the sea from above.", False),
         ("I am an AI researcher from Leeds.", False),
         ("As an artificial flavour, vanillin is cheap.", False),
@@ -242,6 +249,9 @@ DECLINED = {
         "Ich bin nicht in der Lage, Ihnen dabei zu helfen.",
         "Als KI-Assistent habe ich keine Meinung.",
         "Ich bin ein KI-Modell und habe keine Gefühle.",
+        "Ich kann dir bei illegalen Aktivitäten nicht helfen.",
+        "Entschuldigung, ich kann Ihnen bei dieser Art von Anfragen nicht helfen.",
+        "Es tut mir leid, aber ich kann Ihnen bei der Erstellung von Schadsoftware nicht helfen.",
     ],
     "fr": [
         "Je suis désolé, mais je ne peux pas vous aider avec cela.",
@@ -285,6 +295,8 @@ DECLINED = {
         "Als AI heb ik geen mening.",
         "Ik kan je hier niet mee helpen.",
         "Ik ben een AI en heb geen mening.",
+        "Het spijt me, maar ik kan je bij illegale activiteiten niet helpen.",
+        "Ik kan je bij illegale activiteiten niet helpen.",
     ],
     "pl": [
         "Przepraszam, ale nie mogę w tym pomóc.",
@@ -314,6 +326,10 @@ DECLINED = {
         "我不能为您写这样的信。",
         "我是一个人工智能，没有个人感情。",
         "我只是AI语言模型。",
+        "抱歉，我不能为此提供帮助。",
+        "我不能为此提供帮助。",
+        "抱歉，我无法为这种违法行为提供帮助。",
+        "我无法为这种违法行为提供帮助。",
     ],
     "ja": [
         "申し訳ありませんが、そのご質問にはお答えできません。",
@@ -340,6 +356,8 @@ ORDINARY = {
         "Die Entschuldigung kam spät. Ich kann dir nicht sagen, ob sie half.",
         "Ich kann es nicht erwarten Ihnen zu helfen",
         "Ich kann nicht leugnen dass er mir helfen wollte.",
+        "Ich kann dir mit Freude sagen, dass wir nicht helfen müssen.",
+        "Leider kann ich mich nicht erinnern, wer mir damals helfen wollte.",
         "Ich bin ein KI-Forscher aus Berlin und schreibe gern.",
         "Als KI-Forscherin kann ich das bestätigen.",
     ],
@@ -383,6 +401,7 @@ ORDINARY = {
         "Hij zei: sorry, ik kan je niet helpen.",
         "Ik kan niet geloven dat het al winter is.",
         "Ik kan niet wachten om je te helpen",
+        "Ik kan je met plezier zeggen dat het regent, en niet waarom.",
         "Ik ben een AI-onderzoeker uit Utrecht.",
     ],
     "pl": [
@@ -412,6 +431,7 @@ ORDINARY = {
         "我是AI研究员。",
         "作为人工智能专业的学生，我喜欢数学。",
         "我不能不为您高兴。",
+        "我无法为家人做饭。",
     ],
     "ja": [
         "すみません、明日の会議には参加できません。",
@@ -442,7 +462,10 @@ def test_who_is_sorry_or_cannot_do_something_else_does_not_refuse(language):
 
 def test_a_long_text_is_told_at_once():
     start = time.perf_counter()
-    for text in ("sorry " * 1000, "ich kann " * 1000, "我" * 5000, "その" * 3000):
+    for text in (
+        "sorry " * 1000, "ich kann " * 1000, "我" * 5000, "その" * 3000, "leider kann ich dir bei " * 9,
+        "ik kan je bij " * 20, "抱歉我不能为这" * 40,
+    ):  # fmt: skip
         declines(text)
     assert time.perf_counter() - start < 1.0
 

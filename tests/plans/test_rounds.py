@@ -10,9 +10,11 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from tokenizers import decoders
 
 from plans.kitchen import classifier
 from stillhouse.data.encode import IGNORED, Example
+from stillhouse.data.masking import unmasked
 from stillhouse.errors import RecipeError
 from stillhouse.files import read_json, read_jsonl, write_json
 from stillhouse.plans import price, rounds
@@ -204,6 +206,26 @@ def test_rows_that_a_masked_language_model_learned_are_not_fresh_whatever_was_hi
     known = [task.drawn(one, seed, 0) for one in task.encode(rows[:20])[0]]
     fresh = {one.row["text"] for one in readable(recipe, rows, task, known).values()}
     assert fresh == {row["text"] for row in rows} - {row["text"] for row in rows[:20]} != set()
+
+
+def test_a_long_text_is_chosen_by_the_piece_and_each_piece_is_a_row_of_its_own(tmp_path: Path) -> None:
+    """The whole text was written for each of its pieces, so that one row was counted as many."""
+    recipe = parse_recipe(masked_recipe(tmp_path, plan={"kind": "rounds", "pool": {"source": "/pool"}}))
+    tokenizer = encoder_tokenizer()
+    tokenizer.backend_tokenizer.decoder = decoders.WordPiece()
+    task = make_task("masked_lm", tokenizer, 9)
+    text = "unknowable wrote" + " orewte" * 9 + " " + " ".join(sentences(4))
+    pool = readable(recipe, [{"id": "0", "where": "pool:1", "text": text}], task, [])
+    tokens = [unmasked(fresh.example) for fresh in pool.values() if fresh.example is not None]
+    assert len(tokens) == len(pool) > 6
+    within = [tokenizer.convert_ids_to_tokens(ids[1]).startswith("##") for ids in tokens]
+    assert any(within), "pieces that begin within a word"
+    written = [{"id": key, "where": "", **fresh.written} for key, fresh in pool.items()]
+    learned = task.encode(written)[0]
+    assert [one.row for one in learned] == list(pool), "one example of each"
+    assert not any("#" in row["text"] for row in written)
+    for one, ids, inside in zip(learned, tokens, within, strict=True):
+        assert inside or unmasked(one) == ids, "the tokens that the student failed on"
 
 
 # ── the checker chooses ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -468,6 +490,21 @@ def test_a_round_that_counts_epochs_reads_all_rows_that_were_chosen_by_then(tmp_
     values["train"] = {**values["train"], "steps": None, "epochs": 2}
     runs = priced(values, tmp_path / "run", train=100.0)["runs"]
     assert [runs[name]["seconds"] for name in ("round-0", "round-1", "random-2")] == [100.0, 125.0, 150.0]
+
+
+def test_a_control_of_hard_targets_is_priced_with_the_chosen_rows_only_where_it_learns_them(
+    tmp_path: Path,
+) -> None:
+    """A classifier's was priced as if it learned rows without labels."""
+    pool = labelled_file(tmp_path / "pool.csv", rows=40, seed=9)
+    plan = {"kind": "rounds", "pool": {"source": str(pool)}, "rows": 4, "most": 2}
+    found = {}
+    for values in (classifier(tmp_path, plan=plan), talker(tmp_path, {"most": 2, "rows": 4})):
+        values["train"] = {**values["train"], "steps": None, "epochs": 2}
+        values["evaluate"] = {**values.get("evaluate", {}), "hard_only": True}
+        runs = priced(values, tmp_path / values["task"], train=100.0)["runs"]
+        found[values["task"]] = [runs[name]["seconds"] for name in ("round-2", "hard-only")]
+    assert found == {"classification": [150.0, 100.0], "causal_lm": [150.0, 150.0]}
 
 
 def test_rounds_fine_tune_their_teacher_once_and_have_one_control_of_hard_targets(tmp_path: Path) -> None:

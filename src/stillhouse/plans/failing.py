@@ -68,14 +68,28 @@ def readable(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Ex
     by_id = {row["id"]: row for row in rows}
     unlabelled = [{name: value for name, value in row.items() if name != "label"} for row in rows]
     examples = [one for one in task.encode(unlabelled)[0] if _content(one, task) not in there]
-    if plain:  # several short texts share an example
-        return {one.key: Fresh(by_id[one.row], {"text": str(task.tokenizer.decode(one.input_ids, skip_special_tokens=True))}, one) for one in examples}  # fmt: skip
+    if plain or task.redraws:  # several short texts share an example, and a long one has several
+        return {one.key: Fresh(by_id[one.row], {"text": _text(one, task)}, one) for one in examples}
     return {one.key: Fresh(by_id[one.row], _written(by_id[one.row]), one) for one in examples}
 
 
 def _content(example: Example, task: Task) -> str | tuple[int, ...]:
     """What a row is known by: its key, or its text where another seed hides other tokens of it."""
     return tuple(unmasked(example)) if task.redraws else example.key
+
+
+def _text(example: Example, task: Task) -> str:
+    """What plain text an example was made from: that piece of it alone."""
+    tokenizer = task.tokenizer
+    if not task.redraws:
+        return str(tokenizer.decode(example.input_ids, skip_special_tokens=True))
+    around = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}  # an unknown word stays one
+    ids = [token for token in unmasked(example) if token not in around]
+    # a piece may begin within a word: its first token is decoded behind itself, for at the beginning it would be "##ing", and
+    # what is then more tokens than there is room for loses its end, for it would be two rows
+    before = len(str(tokenizer.decode(ids[:1])))
+    texts = (str(tokenizer.decode([ids[0], *ids[:end]]))[before:].strip() for end in range(len(ids), 0, -1))
+    return next(text for text in texts if len(tokenizer(text)["input_ids"]) <= task.max_length)
 
 
 def _prompts(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Example]) -> Pool:

@@ -88,16 +88,19 @@ def price_runs(recipe: Recipe, runs: Sequence[Planned], folder: Path, watch: Wat
     rows, plans = {}, []
     for one in runs:
         a_round = isinstance(recipe.plan, Rounds) and one.name not in (FIRST, HARD_ONLY)
-        plan = _measured(_measurable(one, by_name, recipe), bench, set() if a_round else questions)
-        plans.append(_of_round(plan, one, recipe.plan) if isinstance(recipe.plan, Rounds) else plan)
+        plan = _measured(_measurable(one, by_name, recipe), bench, questions)
+        plans.append(_of_round(plan, one, recipe) if isinstance(recipe.plan, Rounds) else plan)
         rows[one.name] = _counted(one.name, plans[-1], _marks(one, by_name, apart=a_round), seen)
     return _summed(rows, plans)
 
 
-def _of_round(plan: dict[str, Any], one: Planned, wanted: Rounds) -> dict[str, Any]:
+def _of_round(plan: dict[str, Any], one: Planned, recipe: Recipe) -> dict[str, Any]:
     """plan.json of a run of rounds, from what was measured without the rows of the pool: it trains on all that were chosen
-    by then, and its teacher is asked about the newest, for what it said of others is kept."""
-    if one.name == FIRST:
+    by then, and its teacher is asked about the newest, for what it said of others is kept.  A classifier's control of hard targets
+    learns none of them: they have no labels."""
+    wanted = recipe.plan
+    assert isinstance(wanted, Rounds)
+    if one.name == FIRST or (one.name == HARD_ONLY and recipe.task == "classification"):
         return plan
     examples = max(1, plan["examples"])
     chosen = wanted.rows * (wanted.most if one.name == HARD_ONLY else int(one.name.rpartition("-")[2]))
@@ -107,10 +110,6 @@ def _of_round(plan: dict[str, Any], one: Planned, wanted: Rounds) -> dict[str, A
     return {
         **plan,
         "seconds": {stage: took * shares.get(stage, 1.0) for stage, took in plan["seconds"].items()},
-        "money_by_stage": {
-            stage: dollars * newest if dollars and stage in ("teacher", "label") else dollars
-            for stage, dollars in plan["money_by_stage"].items()
-        },
     }
 
 

@@ -12,7 +12,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, RecipeError, TeacherError
+from ..errors import RecipeError, StillhouseError
 from ..files import read_json, write_json
 from ..kept import FOLDER, read_index, read_rows, rows_path
 from ..measure import Rows, difference
@@ -97,7 +97,7 @@ def _fault(recipe: Recipe, candidate: str) -> str | None:
     """Why the candidate cannot be tried out, as far as its files and the recipe tell before anything is loaded."""
     try:
         check_teachers(probe(recipe, candidate))
-    except (RecipeError, DataError, TeacherError) as error:
+    except StillhouseError as error:
         return str(error)
     return None
 
@@ -115,14 +115,17 @@ def _tried(recipe: Recipe, candidate: str, place: Path, watch: Watch) -> dict[st
     try:
         small = probe(recipe, candidate)
         run_pipeline(small, STAGES, place, watch)
-    except (RecipeError, DataError, TeacherError) as error:
-        fit = {} if small is None else {"compatibility": compatibility(small, place)}
-        return {**row, "why": str(error), **fit}
+    except StillhouseError as error:
+        row["why"] = str(error)
     try:
-        return {**row, **_read(recipe, small, candidate, place), "fits": True}
+        if small is None:
+            return row
+        if row["why"] is None:
+            return {**row, **_read(recipe, small, candidate, place), "fits": True}
+        return {**row, "compatibility": compatibility(small, place)}
     except Exception as error:  # whatever it is, the other candidates' runs are paid for
-        why = f"its run in {place} is done and cannot be read ({type(error).__name__}: {error})"
-        return {**row, "why": why}
+        done = f"its run in {place} is done and cannot be read ({type(error).__name__}: {error})"
+        return {**row, "why": row["why"] or done}
 
 
 def _read(recipe: Recipe, small: Recipe, candidate: str, place: Path) -> dict[str, Any]:
@@ -130,6 +133,8 @@ def _read(recipe: Recipe, small: Recipe, candidate: str, place: Path) -> dict[st
     found, facts = read_json(place / "results.json"), read_json(place / "prepare" / DONE)["result"]
     metric = found["metric"]
     stages = stage_rows(place, STAGES)
+    read_index(place, "eval")  # the ranking reads both again: what is damaged is this candidate's fault alone
+    _student_rows(place)
     return {
         "compatibility": compatibility(small, place),
         **terms_of(small, facts),

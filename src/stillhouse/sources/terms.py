@@ -7,6 +7,7 @@ The table is `terms.json`, with a source for each line and the month in which it
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -70,10 +71,15 @@ def of_provider(address: str) -> Terms:
         return Terms(
             host, "unknown", "a machine of one's own: the licence of the model it serves decides", ""
         )
-    known = table()["providers"].get(host)
+    known = next((line for name, line in table()["providers"].items() if _is_of(host, name)), None)
     if known is None:
         return Terms(host, "unknown", "this provider is not in the table of terms", "")
     return _terms(known["name"], known)
+
+
+def _is_of(host: str, name: str) -> bool:
+    """Whether a host is the one that the table names, or below it; a * in the name stands for a region."""
+    return fnmatchcase(host, name) or fnmatchcase(host, f"*.{name}")
 
 
 def of_past_answers(model: str) -> Terms:

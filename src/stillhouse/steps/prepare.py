@@ -179,10 +179,16 @@ def _refuse_too_long(recipe: Any, one: _Encoded, task: Task, models: dict[str, A
     if most is None:
         return
     rows = {row["id"]: row for row in one.rows}
-    fixed = None if recipe.teacher.context_column else prefixes(task.tokenizer, recipe.teacher.context)
+    column = recipe.teacher.context_column
+    said = {
+        example.row: rows[example.row]["context"] if column else recipe.teacher.context
+        for example in one.examples
+    }
+    read = {
+        context: prefixes(task.tokenizer, context) for context in set(said.values())
+    }  # a template takes its time
     for example in one.examples:
-        read = fixed or prefixes(task.tokenizer, rows[example.row]["context"])
-        if (length := longest_in_context(example, *read)) > most:
+        if (length := longest_in_context(example, *read[said[example.row]])) > most:
             where = rows[example.row]["where"] if example.row in rows else example.row
             raise DataError(
                 f"{where}: takes {length} tokens after its teacher.context, and the teacher reads {most} at most; shorten the "

@@ -68,15 +68,7 @@ class ZeroShot(nn.Module):
             )
         if unknown := [label for _, label in examples if label not in self.labels]:
             raise RecipeError(f"examples: {unknown[0]!r} is none of the labels {', '.join(labels)}; mend it.")
-        self._longer = [
-            [
-                number
-                for number, other in enumerate(self.names)
-                if other != name and other[: len(name)] == name
-            ]
-            for name in self.names
-        ]
-        """The names that go on from each."""
+        self._longer = _going_on(self.names)
         self.shown = [(self._ask(text), label) for text, label in examples]
         longest = model.config.get_text_config().to_dict().get("max_position_embeddings")
         self.room = None if longest is None else longest - max(map(len, self.names))
@@ -159,14 +151,16 @@ class ZeroShot(nn.Module):
         if all(len(name) == 1 for name in self.names):
             logits = self._logits(prompts, 1)[:, -1]
             return logits.log_softmax(-1)[:, [name[0] for name in self.names]]
-        columns = []
+        steps = []
         for name in self.names:
             logits = self._logits([[*prompt, *name] for prompt in prompts], len(name) + 1)[:, :-1]
             tokens = torch.tensor(name).expand(len(prompts), -1)
-            columns.append(logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1).sum(-1))
-        for short in sorted(range(len(columns)), key=lambda number: -len(self.names[number])):
-            if longer := self._longer[short]:
-                share = torch.stack([columns[number] for number in longer], -1).logsumexp(-1) - columns[short]
+            steps.append(logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1))
+        columns = [step.sum(-1) for step in steps]
+        for short, longer in enumerate(self._longer):
+            if longer:  # its rest, in its own pass: between two passes is noise, and a share of more than 1
+                rest = [steps[number][:, len(self.names[short]) :].sum(-1) for number in longer]
+                share = torch.stack(rest, -1).logsumexp(-1)
                 columns[short] = columns[short] + (-share.exp()).clamp_min(EPSILON - 1).log1p()
         return torch.stack(columns, -1)
 
@@ -180,6 +174,15 @@ class ZeroShot(nn.Module):
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=last
         ).logits
         return logits.double().cpu()
+
+
+def _going_on(names: Sequence[Sequence[int]]) -> list[list[int]]:
+    """For each name the numbers of those that go on from it, without those that go on from another of these."""
+    longer = [
+        [number for number, other in enumerate(names) if other != name and other[: len(name)] == name]
+        for name in names
+    ]
+    return [[one for one in some if not any(one in longer[other] for other in some)] for some in longer]
 
 
 def _name_ids(tokenizer: PreTrainedTokenizerBase, name: str, form: str) -> list[int]:

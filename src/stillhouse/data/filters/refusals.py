@@ -1,7 +1,7 @@
 """How an answer that declines begins, in twelve languages.
 
-In each but English: an apology, that one cannot, and a word of helping, with nothing but a few small words between the last two;
-those two alone; or a machine that says of itself what it is, and nothing more of itself than that.  Apologies and inabilities of
+In each but English: an apology, that one cannot, and a word of helping in the same clause; those two alone, with nothing but a few
+small words between them; or a machine that says of itself what it is, and nothing more of itself than that.  Apologies and inabilities of
 other kinds ("I cannot wait to help you"), those that somebody else reports, and people whose work is with machines are ordinary text.
 """
 
@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 GAP = r"[^.!?\n。！？]{0,60}?"
 """Less than a sentence; `~` in what follows, where a space stands for any white space."""
+CLAUSE = r"[^.!?\n。！？,;:，、；：]{0,60}?"
+"""Less than a clause."""
 ENOUGH = r"(?=\s*([.,;:!?)—–]|$)| [-—–] | ({})\b)"
 """What a machine is has been said: a mark, the end or one of these words follows, and neither a hyphen nor another noun."""
 
@@ -19,12 +21,13 @@ class Manner(NamedTuple):
 
     sorry: str
     cannot: str
-    """Empty where it is an ending of the word of helping; `@` in it is `between`."""
+    """Empty where it is an ending of the word of helping; `@` in it is what may stand between that and this."""
     helping: str
     machine: str
     """`#` in it stands for `goes_on`."""
     between: str = ""
-    """Pronouns, adverbs and objects that may stand between the last two: any others, and it is something else that one cannot."""
+    """Pronouns, adverbs and objects that may stand between the last two where there is no apology: any others, and it is something else
+    that one cannot."""
     goes_on: str = ""
     """What may follow what a machine is."""
     begins: str = ""
@@ -39,7 +42,8 @@ ENGLISH = re.compile(
       (but\s+)?(i|we)\s*('m\s+not\s+able|am\s+not\s+able|am\s+unable|'m\s+unable|can\s*no?t|can't|won't|will\s+not|must\s+decline|do\s+not\s+feel|don't\s+feel)
     | (i|we)\s*(can\s*no?t|can't|won't|will\s+not|am\s+unable\s+to|'m\s+unable\s+to|am\s+not\s+able\s+to|'m\s+not\s+able\s+to|must\s+decline)\s*
       (to\s+)?(help|assist|answer|provide|fulfil+|comply|continue|discuss|engage|generate|create|write|do\s+that|support|satisfy|complete)
-    | (as|i\s*('m|\s+am)\s+(just\s+|only\s+)?)\s*an?\s+(ai\b(?!-|\s+(research|engineer|scientist|student|expert|developer|enthusiast|consultant))
+    | (as|i\s*('m|\s+am)\s+(just\s+|only\s+)?)\s*an?\s+(ai\b(?!-(?!((powered|based|driven)\s+)?(language|model|assistant|chatbot|system|tool|program)\b)
+        |\s+(research|engineer|scientist|student|expert|developer|enthusiast|consultant))
       |artificial\s+intelligence|large\s+language|language\s+model)
     )""",
     re.IGNORECASE | re.VERBOSE,
@@ -48,7 +52,7 @@ ENGLISH = re.compile(
 MANNERS = {
     "de": Manner(
         r"(es )?tut mir (sehr |wirklich )?leid|entschuldigung|entschuldige|entschuldigen sie|verzeihung|leider",
-        r"(ich (kann|darf|werde)|(kann|darf|werde) ich) @(nicht|keine[nr]?)|(ich bin|bin ich) @nicht in der lage",
+        rf"(ich (kann|darf|werde)|(kann|darf|werde) ich) (@|(dir|ihnen|euch) (bei|mit) {CLAUSE})(nicht|keine[nr]?)|(ich bin|bin ich) @nicht in der lage",
         r"(weiter)?helfen|zu helfen|behilflich|(zu )?unterstützen|(zu )?beantworten|(zu )?erfüllen|nachkommen|nachzukommen"
         r"|bereitstellen|bereitzustellen",
         r"als (eine? )?(reines? )?(ki|künstliche intelligenz|(ki-|großes )?sprachmodell|ki-(modell|system|assistent))(,~,)?"
@@ -82,7 +86,7 @@ MANNERS = {
     ),
     "it": Manner(
         r"mi dispiace|mi scuso|scusa|scusami|scusi|scusate|spiacente|purtroppo",
-        r"non (ti |la |vi |le )?(posso|potrò|sono in grado|mi è possibile)",
+        r"non (ti |la |vi |le )?(posso(?! che)|potrò|sono in grado|mi è possibile)",
         r"aiutar(e|ti|la|vi|lo)|assister(e|ti|la|vi)|risponder(e|ti|le|vi)|fornir(e|ti|le|vi)|soddisfare|esaudire",
         r"(come|in quanto) (un')?(un )?(ia|intelligenza artificiale|modello (linguistico|di linguaggio)|assistente (ia|virtuale))"
         r"( (creat|sviluppat|addestrat)[oa]~)?,? (io )?((non )?(posso|ho)|non sono)\b"
@@ -103,7 +107,7 @@ MANNERS = {
     ),
     "nl": Manner(
         r"het spijt (me|mij)|sorry|helaas|(mijn )?excuses|neem me niet kwalijk",
-        r"(ik (kan|mag|zal)|(kan|mag|zal) ik) @(niet|geen)|(ik ben|ben ik) @niet in staat",
+        rf"(ik (kan|mag|zal)|(kan|mag|zal) ik) (@|(je|jou|u|jullie) (bij|met) {CLAUSE})(niet|geen)|(ik ben|ben ik) @niet in staat",
         r"(te )?helpen|(te )?beantwoorden|(te )?voldoen|(te )?assisteren|(te )?ondersteunen|(te )?verstrekken|hulp bieden",
         r"als (een )?(ai|kunstmatige intelligentie|(groot |ai-)?taalmodel|ai-(model|systeem|assistent))(,~,)? (kan|ben|heb|mag) ik\b"
         r"|ik ben (slechts |maar )?een (ai|kunstmatige intelligentie|(groot |ai-)?taalmodel|ai-(model|systeem|assistent))#",
@@ -139,7 +143,7 @@ MANNERS = {
         r"(作为|作為)(一个|一個|一名|一款)?((人工智能|人工智慧|ai)(语言模型|語言模型|模型|助手|助理|系统|系統)?|大?型?(语言模型|語言模型))[，,、]?我"
         r"|我(只|仅仅|僅僅)?是(一个|一個|一名|一款)?((人工智能|人工智慧|ai)(语言模型|語言模型|模型|助手|助理|系统|系統)?"
         r"|大?型?(语言模型|語言模型))(?=[，,。；、！!.;—]|$|而|并|並|所以|因此|没有|沒有|无法|無法)",
-        r"[为為给給向对對][您你]|就此|对此|對此|在此|直接|继续|繼續|再|[这该此這該][个個方种種类類]?[面样樣]?的?",
+        rf"[为為](此|[这该這該任违違非]{CLAUSE}(?=提供))|[为為给給向对對][您你]|就此|对此|對此|在此|直接|继续|繼續|再|[这该此這該][个個方种種类類]?[面样樣]?的?",
         begins="(我|我们|我們)",
         apart=False,
     ),
@@ -170,10 +174,13 @@ def _pattern(manner: Manner) -> str:
     edge, space = (r"\b", ",? ") if manner.apart else ("", "[，,]?")
     # an elided word ("t'aider") touches the next one
     between = rf"(({manner.between})({space}|(?<='))){{0,6}}" if manner.between else ""
+    helping = f"({manner.helping}){edge}"
     cannot = f"({manner.cannot.replace('@', between)}){space}{between}" if manner.cannot else ""
-    unable = f"{cannot}({manner.helping}){edge}"
+    anyhow = f"{CLAUSE}{edge}"
+    sorry_cannot = f"({manner.cannot.replace('@', anyhow)}){edge}{anyhow}" if manner.cannot else ""
     machine = manner.machine.replace("#", ENOUGH.format(manner.goes_on))
-    return f"({manner.sorry}){edge}[.!。！]?~{edge}{unable}|{manner.begins}{unable}|{machine}"
+    sorry = f"({manner.sorry}){edge}[.!。！]?~{edge}{sorry_cannot}{helping}"
+    return f"{sorry}|{manner.begins}{cannot}{helping}|{machine}"
 
 
 OTHERS = re.compile(
