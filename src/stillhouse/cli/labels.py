@@ -1,6 +1,7 @@
 """Commands about what teachers and writers are asked: label part, ls, show, export, import."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,7 +125,7 @@ def take(
     asked = _asked(folder)
     with _ledger(folder, new=True) as ledger:
         ledger.plan(asked.requests)
-        print(take_answers(ledger, asked.index, answers))
+        print(take_answers(ledger, asked.index, answers, asked.columns, asked.where))
         left = len(unanswered(ledger, asked.requests))
     if left:
         print(f"{left:,} requests have no answer yet")
@@ -151,6 +152,10 @@ class _Asked:
     what: str = "row has its answer"
     next: str = ""
     """What is done when all is there."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Our name -> the file's, of past answers."""
+    where: str = "teacher.api"
+    """The recipe has them there."""
 
 
 def _asked(folder: Path) -> _Asked:
@@ -205,7 +210,9 @@ def _labels(folder: Path, recipe: "Recipe") -> _Asked:
         for field, api in recipe.teacher.apis.items()
     ]
     requests = [one for each in asked for _, some in each.values() for one in some]
-    return _Asked(requests, index_of(asked))
+    one = next(iter(recipe.teacher.apis)) if len(recipe.teacher.apis) == 1 else "teacher.api"
+    columns = recipe.teacher.apis[one].columns if one in recipe.teacher.apis else {}
+    return _Asked(requests, index_of(asked), columns=columns, where=one)
 
 
 def _plain(one: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from .section import Section
+from .section import Column, Section
 
 OF_FEW = ("forward_kl", "reverse_kl", "js", "skew_forward_kl", "skew_reverse_kl", "total_variation")
 """Terms that can compare with the most probable tokens and a tail."""
@@ -81,8 +81,10 @@ class Api(Section):
     max_cost: PositiveFloat | None = None
     """Dollars, over all that is asked from this folder, by all runs of a plan together: asking stops before it is passed."""
     answers: str | None = None
-    """Past answers to take before anything is asked: a .jsonl of OpenAI's batch output, of stored completions, or of prompts with
-    completions."""
+    """Past answers to take before anything is asked: a file of OpenAI's batch output, of stored completions, or of rows in any format
+    that `data.train` takes."""
+    columns: dict[Column, str] = {}
+    """Our name -> the name in the file of past answers, where they differ, as in `data.train.columns`."""
     _namesakes: tuple[str, ...] = PrivateAttr(())
 
     @field_validator("base_url")

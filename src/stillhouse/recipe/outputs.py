@@ -67,7 +67,7 @@ class Judge(Section):
 
     @model_validator(mode="after")
     def _judges_only(self) -> Self:
-        for name in ("prompt", "labels", "top_logprobs", "answers"):
+        for name in ("prompt", "labels", "top_logprobs", "answers", "columns"):
             if getattr(self.api, name):
                 raise ValueError(f"api.{name}: is for a teacher; remove it")
         if len(set(self.against)) != len(self.against):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..asking import LEDGER, Answer, Ledger, Request, ask, ledger_of, takes
-from ..asking.files import import_answers, index_questions, question_text, unanswered
+from ..asking.files import question_text, unanswered
 from ..data.encode import IGNORED, Example
 from ..data.filters.rules import looked_up
 from ..data.load import read_raw
@@ -15,6 +15,7 @@ from ..files import hash_path, read_jsonl
 from ..progress import Watch
 from ..recipe import Api
 from ..tasks import Task
+from ..teachers.past import import_answers, index_questions
 from ..teachers.said import question_about, question_of, words_of
 from .told import LOOKED_AT
 
@@ -64,7 +65,8 @@ def hear(
         flat = [request for _, some in asked.values() for request in some]
         ledger.plan(flat)
         if api.answers is not None:
-            watch.note(f"  {take_answers(ledger, index_of([asked]), Path(api.answers))}")
+            said = take_answers(ledger, index_of([asked]), Path(api.answers), api.columns, field)
+            watch.note(f"  {said}")
         if look is not None:
             some = asked["train"][1]
             if len(unanswered(ledger, some)) > LOOKED_AT:
@@ -86,9 +88,18 @@ def index_of(asked: Sequence[dict[str, tuple[Rows, list[Request]]]]) -> dict[str
     return index_questions(pair for rows, some in sets for pair in zip(rows, some, strict=True))
 
 
-def take_answers(ledger: Ledger, index: Mapping[str, str], path: Path) -> str:
-    """Past answers in a file to the questions of `index` -> the ledger, which knows these.  Returns: a sentence about it."""
-    taken, read = import_answers(ledger, read_raw(path), index, path.name)
+def take_answers(
+    ledger: Ledger,
+    index: Mapping[str, str],
+    path: Path,
+    columns: Mapping[str, str],
+    field: str = "teacher.api",
+) -> str:
+    """Past answers in a file to the questions of `index` -> the ledger, which knows these.  Returns: a sentence about it.
+
+    Args: columns: our name -> the file's, as `field` of the recipe has them.
+    """
+    taken, read = import_answers(ledger, read_raw(path), index, path.name, columns, field)
     return f"{path.name}: {taken:,} of {read:,} answers belong to a row of this run"
 
 
