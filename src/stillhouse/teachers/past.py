@@ -94,7 +94,9 @@ def _row(raw: Raw, columns: Mapping[str, str], field: str) -> Row | Dropped:
     asked = next((name for name in QUESTIONS if name in columns), None) or next(
         (name for name in QUESTIONS if name in fields), None
     )
-    if "messages" in columns or not set(columns) & set(QUESTIONS) and turns_column(fields, columns) in fields:
+    if "messages" in columns or (
+        not set(columns) & set(QUESTIONS) and turns_column(fields, columns) in fields
+    ):
         return canonical(raw, turns_format(fields, columns), columns)
     if asked is None or answer is None:
         raise DataError(
