@@ -256,6 +256,7 @@ def test_a_run_that_cannot_be_read_loses_no_other_candidate(tmp_path):
     good = tried(tmp_path / "run", "good", [1.0, 2.0])
     with (
         mock.patch.object(select, "run_pipeline"),
+        mock.patch.object(select, "check_teachers"),
         mock.patch.object(select, "_read", side_effect=[ZeroDivisionError("float division by zero"), good]),
     ):
         found = rank_teachers(
@@ -265,6 +266,39 @@ def test_a_run_that_cannot_be_read_loses_no_other_candidate(tmp_path):
     assert [row["candidate"] for row in found["candidates"]] == ["good", "bad"]
     assert "cannot be read (ZeroDivisionError: float division by zero)" in found["candidates"][1]["why"]
     assert read_json(tmp_path / "run" / "teachers.json")["recommended"] == "good"
+
+
+class Notes(Silent):
+    """Who keeps what is said, in order."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
+def test_all_candidates_that_are_not_there_are_named_before_the_first_is_tried_out(tmp_path):
+    recipe = tiny.language_recipe(tmp_path)
+    tiny.save_language_model(tmp_path / "bare")
+    (tmp_path / "bare" / "model.safetensors").unlink()
+    missing, bare, file = (str(tmp_path / name) for name in ("missing", "bare", "far.yaml"))
+    good, watch = str(tmp_path / "teacher"), Notes()
+    named = [good, missing, bare, file]
+    place = select._folders(named, tmp_path / "run")[good]
+    read = {**tried(place.parent, place.name, [1.0, 2.0]), "candidate": good}
+    with (
+        mock.patch.object(select, "run_pipeline", side_effect=lambda *_: watch.note("a run")),
+        mock.patch.object(select, "_read", return_value=read),
+    ):
+        found = rank_teachers(parse_recipe(recipe), named, tmp_path / "run", watch)
+    (line,) = (said for said in watch.said if said.startswith("cannot be tried out"))
+    assert watch.said.index(line) < watch.said.index("a run")
+    assert watch.said.count("a run") == 1, "the good one alone is tried out"
+    for name in (missing, bare, file):
+        assert name in line
+    assert "no such file" in line and "*.safetensors" in line and "no such candidate" in line
+    assert [row["fits"] for row in found["candidates"]] == [True, False, False, False]
 
 
 def test_a_candidate_named_by_its_source_gets_the_context_that_any_model_is_told(tmp_path):

@@ -24,7 +24,7 @@ from .models.machine import device
 from .progress import Watch
 from .registry import require
 from .tasks import Task, make_task, on_device
-from .tasks.bilingual import BilingualLM
+from .tasks.bilingual import BilingualLM, conversations
 from .tasks.classification import label_order
 
 FloatArray = np.ndarray[Any, Any]
@@ -177,7 +177,8 @@ def _read_model(
             f"{called.replace(PREFIX, 'evaluate.baselines: ')}: its tokenizer is another one, so other tokens would be hidden from "
             "it; name a model of the teacher's family."
         )
-    messages = _conversations(evaluation, held)
+    every = (row for rows in held.values() for row in rows)
+    messages = conversations(every, (example for some in evaluation.sets.values() for example in some))
     between = BilingualLM(task.tokenizer, tokenizer, task.max_length, messages)
     model = between.load(folder)
     for kind, examples in evaluation.sets.items():
@@ -219,12 +220,3 @@ def _in_bytes(
         read += len(some)
         watch.step(f"{title} reads", read, len(examples))
     return in_order(parts, batches)
-
-
-def _conversations(
-    evaluation: Evaluation, held: Mapping[str, list[dict[str, Any]]]
-) -> dict[str, list[dict[str, str]]]:
-    """Key of an example -> the conversation that it was made from."""
-    said = {row["id"]: row["messages"] for rows in held.values() for row in rows if "messages" in row}
-    examples = (example for some in evaluation.sets.values() for example in some)
-    return {example.key: said[example.row] for example in examples if example.row in said}

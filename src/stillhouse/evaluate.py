@@ -5,7 +5,7 @@ reads them once, and what it said is kept as hidden states; then all who have re
 teacher's whole distribution is made once for all of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -304,5 +304,10 @@ def texts_of(task: Task, examples: list[Example], rows: list[dict[str, Any]]) ->
     """The text of each row that a classifier reads; None for a language model, whose rows are windows."""
     if not task.labels:
         return None
-    known = {row["id"]: f"{row['text']} {row.get('pair', '')}".strip() for row in rows}
+    known = {row["id"]: text_read(row) for row in rows}
     return [known[example.row] for example in examples]
+
+
+def text_read(row: Mapping[str, Any]) -> str:
+    """What a classifier reads of a row, a pair in one piece."""
+    return f"{row['text']} {row.get('pair', '')}".strip()

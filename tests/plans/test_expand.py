@@ -93,7 +93,9 @@ def test_a_wrong_sweep_is_one_sentence(sweep: dict[str, Any], said: str) -> None
 
 def test_a_long_point_still_has_a_folder_name(tmp_path: Path) -> None:
     swept = {"description": ["a/b " * 40, "ü" * 90], "train.report_to": [[], ["wandb"]]}
-    for one in expand(recipe(sweep=swept)).runs:
+    runs = expand(recipe(sweep=swept)).runs
+    assert len(runs) == 4
+    for one in runs:
         assert parse_recipe(one.values).name == one.name
         (tmp_path / one.name).mkdir()
 

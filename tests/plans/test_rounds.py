@@ -22,7 +22,7 @@ from stillhouse.plans.planned import Planned, plain
 from stillhouse.plans.rounds import _Rounds
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
-from stillhouse.steps.plan import TOGETHER
+from stillhouse.steps.evaluating import TOGETHER
 from stillhouse.tasks import make_task
 from stillhouse.tasks.writing import SLOTS
 from stillhouse.teachers.writer import LocalWriter

@@ -47,7 +47,10 @@ def result(found: dict[str, Any], folder: Any) -> None:
 
 
 def stages(rows: dict[str, dict[str, Any]]) -> None:
-    """Stage by stage: what it took, and what was predicted."""
+    """Stage by stage: what it took, and what was predicted; and what passed outside of them."""
+    from ..report.table import with_outside
+
+    rows = with_outside(rows)
     lines = [
         [
             name,

@@ -202,13 +202,15 @@ def result(found: dict[str, Any], folder: Path, shown: Format) -> None:
         output.as_json(found)
         return
     from ..report.plan_page import plan_columns, plan_rows
-    from ..report.plan_verdict import plan_verdict
+    from ..report.plan_verdict import kept_unknown, plan_verdict
 
     print()
     for sentence in plan_verdict(found):
         print(sentence)
     print()
     output.table("", plan_columns(found), plan_rows(found))
+    for sentence in kept_unknown(found):
+        print(sentence)
     for note in found.get("notes", []):
         print(f"note: {note}")
     winner = (found.get("tuning") or {}).get("recipe")

@@ -13,7 +13,7 @@ from ..data.encode import Example, encode_labelled
 from ..errors import RecipeError
 from ..losses import Head
 from ..measure import CLASSIFICATION_METRICS, class_prior_rows, classification_rows
-from ..models.load import load_config, load_model
+from ..models.load import label_names, load_config, load_model
 from .base import Batch, Layout, Scores
 from .panel import Panel, is_panel, load_panel
 from .told import Told, is_told, load_told
@@ -161,8 +161,7 @@ class Classification:
 
 def label_order(folder: Path, labels: list[str], who: str = "teacher.model") -> list[str]:
     """`labels` in the order of the outputs of the classifier in `folder`.  Raises: RecipeError if they are not its labels."""
-    named = load_config(folder).id2label or {}
-    names = [str(named[number]) for number in sorted(named, key=int)]
+    names = label_names(load_config(folder))
     if sorted(names) == sorted(labels):
         return names
     numbered = [str(number) for number in range(len(labels))]

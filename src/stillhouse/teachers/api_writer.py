@@ -15,7 +15,7 @@ from ..models.continuous import Sampling
 from ..progress import Watch
 from ..recipe import Api
 from ..seeds import draw_seed
-from .said import after, plain, without_thoughts
+from .said import after, as_sent, without_thoughts
 from .writer import text_keys
 
 SEEDS = 1 << 31
@@ -56,7 +56,7 @@ class ApiWriter:
         made = []
         for prompt, row, key in zip(prompts, rows, keys, strict=True):
             own = {**fields, "seed": draw_seed(seed, key) % SEEDS} if sampling.temperature else fields
-            made.append(chat(api, _turns(prompt), row, purpose, max_tokens=sampling.max_new_tokens, **own))
+            made.append(chat(api, as_sent(prompt), row, purpose, max_tokens=sampling.max_new_tokens, **own))
         return made
 
     def texts(
@@ -88,13 +88,6 @@ class ApiWriter:
         if not text.strip():
             return Lost("empty answer")
         return after(prompt, text, self.api) if isinstance(prompt, str) else text
-
-
-def _turns(prompt: Prompt) -> str | list[dict[str, str]]:
-    """As it is sent."""
-    if isinstance(prompt, str):
-        return plain(prompt)
-    return [{"role": turn["role"], "content": plain(turn["content"])} for turn in prompt]
 
 
 def cut_off(tokens: int) -> Lost:
