@@ -1,7 +1,6 @@
 """Commands about what teachers and writers are asked: label part, ls, show, export, import."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ from .output import Format
 
 if TYPE_CHECKING:
     from ..asking import Ledger, Request
-    from ..recipe import Recipe
+    from ..recipe import Api, Recipe
 
 app = typer.Typer(
     name="label",
@@ -125,7 +124,7 @@ def take(
     asked = _asked(folder)
     with _ledger(folder, new=True) as ledger:
         ledger.plan(asked.requests)
-        print(take_answers(ledger, asked.index, answers, asked.columns, asked.where))
+        print(take_answers(ledger, asked.index, answers, asked.api, asked.field))
         left = len(unanswered(ledger, asked.requests))
     if left:
         print(f"{left:,} requests have no answer yet")
@@ -152,10 +151,10 @@ class _Asked:
     what: str = "row has its answer"
     next: str = ""
     """What is done when all is there."""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """Our name -> the file's, of past answers."""
-    where: str = "teacher.api"
-    """The recipe has them there."""
+    api: "Api | None" = None
+    """Whose answers they are; None if it may be one of several."""
+    field: str = "teacher.api"
+    """Where the recipe names it."""
 
 
 def _asked(folder: Path) -> _Asked:
@@ -210,9 +209,10 @@ def _labels(folder: Path, recipe: "Recipe") -> _Asked:
         for field, api in recipe.teacher.apis.items()
     ]
     requests = [one for each in asked for _, some in each.values() for one in some]
-    one = next(iter(recipe.teacher.apis)) if len(recipe.teacher.apis) == 1 else "teacher.api"
-    columns = recipe.teacher.apis[one].columns if one in recipe.teacher.apis else {}
-    return _Asked(requests, index_of(asked), columns=columns, where=one)
+    if len(recipe.teacher.apis) != 1:
+        return _Asked(requests, index_of(asked))
+    ((field, api),) = recipe.teacher.apis.items()
+    return _Asked(requests, index_of(asked), api=api, field=field)
 
 
 def _plain(one: dict[str, Any]) -> dict[str, Any]:

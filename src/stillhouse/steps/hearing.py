@@ -65,7 +65,7 @@ def hear(
         flat = [request for _, some in asked.values() for request in some]
         ledger.plan(flat)
         if api.answers is not None:
-            said = take_answers(ledger, index_of([asked]), Path(api.answers), api.columns, field)
+            said = take_answers(ledger, index_of([asked]), Path(api.answers), api, field)
             watch.note(f"  {said}")
         if look is not None:
             some = asked["train"][1]
@@ -92,13 +92,14 @@ def take_answers(
     ledger: Ledger,
     index: Mapping[str, str],
     path: Path,
-    columns: Mapping[str, str],
+    api: Api | None,
     field: str = "teacher.api",
 ) -> str:
     """Past answers in a file to the questions of `index` -> the ledger, which knows these.  Returns: a sentence about it.
 
-    Args: columns: our name -> the file's, as `field` of the recipe has them.
+    Args: api: whose answers they are, `field` of the recipe; None if it may be one of several.
     """
+    columns = {} if api is None else {str(ours): theirs for ours, theirs in api.columns.items()}
     taken, read = import_answers(ledger, read_raw(path), index, path.name, columns, field)
     return f"{path.name}: {taken:,} of {read:,} answers belong to a row of this run"
 
