@@ -262,6 +262,7 @@ STAGES = [
             "writing_api",
             "evaluate.also",
             "evaluate.baselines",
+            "evaluate.coverage",
             "evaluate.groups",
             "evaluate.memorisation",
             "evaluate.perturb",

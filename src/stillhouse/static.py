@@ -40,6 +40,8 @@ from .sources import cache_dir
 from .sources.licence import card_licence
 from .sources.terms import of_licence, of_provider, refuse_disallowed
 
+COVERED = "evaluate.coverage."
+"""Begins the name of a set that nobody is measured on."""
 ROWS_READ = 20
 """Of each local data set: enough to know its columns."""
 DISK_NEEDED = 2_000_000_000
@@ -254,6 +256,7 @@ def _sets(recipe: Recipe) -> Iterator[str]:
         "data.unlabelled": recipe.data.unlabelled,
     }
     named |= {f"evaluate.also.{also.name}": also for also in recipe.evaluate.also}
+    named |= {f"{COVERED}{one.name}": one for one in recipe.evaluate.coverage}
     for name, one in named.items():
         if one is not None:
             group = recipe.data.group if name == "data.train" else None
@@ -279,14 +282,14 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
             row for raw in first if not isinstance(row := question(raw, columns, name, recipe.task), Dropped)
         ]
         return [*notes, f"prompts; {len(asked)} of the first {len(first)} can be used"]
-    answered = not recipe.teacher.takes_bare_rows
+    answered = not recipe.teacher.takes_bare_rows and not name.startswith(COVERED)
     form = (
         one.format
         if one.format != "auto"
         else detect(first[0].fields, columns, recipe.task, first[0].where, name, answered)
     )
-    labelled = name != "data.unlabelled"
-    if (passages := recipe.teacher.context_column) is not None:
+    labelled = name != "data.unlabelled" and not name.startswith(COVERED)
+    if (passages := recipe.teacher.context_column) is not None and not name.startswith(COVERED):
         for raw in first:
             context_of(raw, form, passages)
     made = [canonical(raw, form, columns, labelled, answered=answered) for raw in first]

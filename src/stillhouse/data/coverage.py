@@ -1,4 +1,4 @@
-"""How far the training rows cover what is measured on (or sent in production, given as a set of `evaluate.also`).
+"""How far the training rows cover what is measured on (or sent in production: a set of `evaluate.coverage`).
 
 Words and vectors of words only: it can show that a subject, a label or a length is missing, and cannot show that what is there
 is right.  Every number stands beside the same number for training rows among themselves, which is what rows "of the same kind"

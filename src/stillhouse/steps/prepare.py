@@ -89,7 +89,9 @@ def encode_rows(
         "asked": {name: _ids(some) for name, some in asked.items()}
         if recipe.teacher.panel and asked
         else None,
-        "coverage": coverage(learned, [row for row in learned if row["id"] in rows.written], _tests(rows)),
+        "coverage": coverage(
+            learned, [row for row in learned if row["id"] in rows.written], {**_tests(rows), **rows.covered}
+        ),
         "example": next((_shown(one.examples[0], task) for one in encoded.values() if one.examples), ""),
     }
 
