@@ -17,6 +17,7 @@ from stillhouse.static import static_checks
 
 def classifier_recipe(place: Path, **data: Any) -> dict[str, Any]:
     """A classifier of labelled rows, and inputs of production without labels, of which one is like no training row."""
+    place.mkdir(exist_ok=True)
     tiny.save_classifier(place / "teacher")
     tiny.labelled_file(place / "rows.csv")
     lines = [{"text": text} for text in [*tiny.sentences(10, seed=5), "quarks gluons bind hadrons"]]
@@ -73,6 +74,20 @@ def test_prompts_without_answers_are_compared(tmp_path: Path, row: dict[str, Any
     found = prepared(read, tmp_path / "run")
     assert found["coverage"]["production"]["least_covered"] == ["Which quarks?"]
     assert found["evaluated"] == ["eval"]
+
+
+def test_rows_of_augmentation_are_told_apart_from_the_others(tmp_path: Path) -> None:
+    bare = prepared(parse_recipe(classifier_recipe(tmp_path / "bare")), tmp_path / "bare" / "run")["coverage"]
+    augment = {"copies": 2, "splice": 1.0}
+    recipe = parse_recipe(classifier_recipe(tmp_path / "more", augment=augment))
+    more = prepared(recipe, tmp_path / "more" / "run")["coverage"]
+    assert "without_made" not in bare["eval"]
+    assert more["eval"]["rows_looked_at"] > 2 * bare["eval"]["rows_looked_at"]
+    for measured in ("words_known", "nearest"):
+        assert more["eval"]["without_made"][measured] == bare["eval"][measured]
+    assert more["within_train"] == bare["within_train"]
+    assert more["eval"]["lengths"]["without_made"] == bare["eval"]["lengths"]["train"]
+    assert more["eval"]["words_known"]["3"] >= bare["eval"]["words_known"]["3"]
 
 
 def test_a_name_that_is_another_sets_is_refused(tmp_path: Path) -> None:
