@@ -16,7 +16,7 @@ from .data.filters.rules import rules
 from .data.formats import Dropped, Row, canonical, value_of
 from .data.load import read_raw
 from .data.questions import question
-from .data.templates import check_folder, check_judge, prompt_file, prompt_files, refuse_single
+from .data.templates import check_folder, check_judge, prompt_file, prompt_files, prompt_said, refuse_single
 from .errors import DataError, MissingExtra, RecipeError, ResourceError
 from .models.described import json_in, layer_count, model_config, skeleton_in
 from .models.fitting import check_model
@@ -129,6 +129,7 @@ def check_teachers(recipe: Recipe) -> list[str]:
     notes = _model("teacher", teacher, recipe)
     for field, api in teacher.apis.items():
         notes += api_checks(api, field)
+        prompt_said(api.prompt, "label_pair", f"{field}.prompt")
         if recipe.task == "causal_lm" and recipe.temperature is not None:
             notes.append(
                 f"teacher: {api.top_logprobs} log-probabilities a token become soft targets if its tokenizer is the "
@@ -303,8 +304,8 @@ def _asked(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for field, one in recipe.teacher.asked.items():
         if isinstance(one, ZeroShot):
             yield from ((path, Path(path).read_text(encoding="utf-8")) for path in one.prompts)
-        elif one.prompt is not None:
-            yield f"{field}.prompt", one.prompt
+        elif (said := prompt_said(one.prompt, "label_pair", f"{field}.prompt")) is not None:
+            yield f"{field}.prompt", said
 
 
 def _seen(made: Sequence[Row | Dropped], whole: bool) -> str:

@@ -12,7 +12,7 @@ from stillhouse.data.load import Raw, read_raw
 from stillhouse.errors import DataError
 from stillhouse.recipe import Api
 from stillhouse.teachers.past import import_answers, index_questions
-from stillhouse.teachers.said import question_about, question_of
+from stillhouse.teachers.said import question_of, questions_about
 
 API = Api(model="big", answers="past.jsonl")
 PROMPT = {"prompt": "Name a colour.", "completion": ""}
@@ -34,7 +34,7 @@ def said(tmp_path: Path, line: dict[str, Any], columns: dict[str, str] | None = 
         pairs.append(
             (
                 row,
-                question_about(row, ["good", "bad"], API, "train")
+                questions_about([row], ["good", "bad"], API, "train")[0]
                 if "text" in row
                 else question_of(row, API, "train"),
             )

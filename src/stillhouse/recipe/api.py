@@ -29,7 +29,7 @@ OTHER_DISTRIBUTION = {
     "top_p", "top_k", "min_p", "typical_p", "logit_bias", "frequency_penalty", "presence_penalty", "repetition_penalty",
 }  # fmt: skip
 """Names in a request that make some servers tell other probabilities than the model's own."""
-Prompt = Annotated[str, Field(pattern=r"(?s)^.*\{text\}.*$")]
+Prompt = Annotated[str, Field(pattern=r"(?s)(\{text\}|^[^\n]*\.txt$)")]
 
 
 class Price(Section):
@@ -56,7 +56,7 @@ class Api(Section):
     system: str | None = None
     """A system message before each prompt (chat only)."""
     prompt: Prompt | None = None
-    """Classification: what is asked about a row; {text}, {pair} and {labels} are filled in.  It has a default."""
+    """Classification: what is asked about a row, or a .txt file with it; {text}, {pair} and {labels} are filled in.  It has a default."""
     labels: list[str] | dict[str, str] = []
     """Classification: the labels' names where no training row has one; or the data's label: the word that the teacher says for it."""
     top_logprobs: Annotated[PositiveInt, Field(le=20)] | None = None

@@ -16,7 +16,7 @@ from ..progress import Watch
 from ..recipe import Api
 from ..tasks import Task
 from ..teachers.past import import_answers, index_questions
-from ..teachers.said import question_about, question_of, words_of
+from ..teachers.said import question_of, questions_about, words_of
 from .told import LOOKED_AT
 
 Rows = list[dict[str, Any]]
@@ -41,7 +41,7 @@ def questions(
     for path in sorted(prepared.glob("asked-*.jsonl")):
         name, rows = path.stem.removeprefix("asked-"), read_jsonl(path)
         if task == "classification":
-            found[name] = rows, [question_about(row, words, api, name) for row in rows]
+            found[name] = rows, questions_about(rows, words, api, name, field)
         else:
             found[name] = rows, [question_of(row, api, name) for row in rows]
     return found
@@ -162,18 +162,25 @@ def stand_ins(api: Api, task: Task, path: Path) -> list[Example]:
 
 
 def answers_stamp(recipe: Any) -> list[str] | None:
-    """Sums of the file of past answers, if there is one, and of what the filter looks up: they may be others tomorrow."""
+    """Sums of the files of past answers and of the prompt, if there are any, and of what the filter looks up: they may be others tomorrow."""
     api = recipe.teacher.api
     if api is None:
         return None
     looked = [] if recipe.data.filter is None else looked_up(recipe.data.filter)
-    return [HEARD, *_sums([api.answers, *looked])]
+    return [HEARD, *_sums([api.answers, _prompt_file(api), *looked])]
 
 
 def panel_stamp(recipe: Any) -> list[str] | None:
-    """Sums of the files of past answers that sit on a panel; None if nobody on it is behind an API."""
+    """Sums of the files of past answers and of prompts of those who sit on a panel; None if nobody on it is behind an API."""
     apis = [one.api for one in recipe.teacher.panel or [] if one.api is not None]
-    return [HEARD, *_sums(api.answers for api in apis)] if apis else None
+    return (
+        [HEARD, *_sums(path for api in apis for path in (api.answers, _prompt_file(api)))] if apis else None
+    )
+
+
+def _prompt_file(api: Api) -> str | None:
+    """The file that has the recipe's prompt, if it is in one."""
+    return None if api.prompt is None or "{text}" in api.prompt else api.prompt
 
 
 def _sums(named: Iterable[str | None]) -> list[str]:
