@@ -41,7 +41,7 @@ def test_bars_are_as_long_as_the_shares() -> None:
 def test_without_what_was_made_there_are_bars_of_their_own() -> None:
     found = told(rows(["a b"], "good"), rows(["d e"], "bad"), {"eval": rows(["a"], "bad")})
     _, labels = histograms(found)["eval"]
-    said = "bad: 50.0 % of training rows, 0.0 % of those that were not made, 100.0 % of eval"
+    said = "bad: 50.0 % of training rows, 0.0 % of those not made, 100.0 % of eval"
     assert said in labels.description
     muted, all_rows = widths(labels.svg, "muted"), widths(labels.svg, "student")
     assert muted[0] == 0.0

@@ -57,7 +57,7 @@ def _bars(shares: Shares, names: Mapping[str, str], of: str, title: str) -> Char
     """A group of bars for each of `names`, without groups at either end in which nobody has anything."""
     there = [number for number, key in enumerate(names) if any(found[key] for found in shares.values())]
     keys = list(names)[there[0] : there[-1] + 1] if there else list(names)
-    titles = {"train": "training rows", "without_made": "those that were not made", "evaluated": of}
+    titles = {"train": "training rows", "without_made": "those not made", "evaluated": of}
     thick = 0.8 / len(shares)
     with drawing():
         figure, (axes,) = canvas(0.9 + 0.2 * len(keys) * len(shares))
@@ -72,7 +72,7 @@ def _bars(shares: Shares, names: Mapping[str, str], of: str, title: str) -> Char
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("share of the rows")
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
-        legend_below(figure, axes, columns=len(shares))
+        legend_below(figure, axes, columns=len(shares) if len(of) <= 12 else 1)
         words = [
             f"{names[key]}: "
             + ", ".join(f"{100 * found[key]:.1f} % of {titles[side]}" for side, found in shares.items())
