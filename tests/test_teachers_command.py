@@ -112,6 +112,21 @@ def test_a_probe_is_a_small_share_of_the_steps_and_reads_no_more_rows_than_these
     assert small.evaluate.also == []
 
 
+def test_a_probe_measures_nothing_that_the_ranking_does_not_read(tmp_path):
+    """Otherwise each candidate pays for answers, a harness, changed rows and further seeds, and for a writer of none."""
+    recipe = tiny.language_recipe(tmp_path)
+    recipe["data"] = {**recipe["data"], "writer": {"model": "some/writer"}}
+    recipe["evaluate"] = {
+        "answers": {"rows": 4}, "harness": {"tasks": ["arc_easy"]}, "perturb": ["typos", "paraphrase"], "swap": [["he", "she"]],
+        "seeds": 3, "resamples": 300, "hard_only": True,
+    }  # fmt: skip
+    small = probe(parse_recipe(recipe), "other/model")
+    asked = small.evaluate.model_dump(exclude_defaults=True)
+    assert asked == {"rows": asked["rows"], "resamples": 300}, "speed and the control are read"
+    assert small.evaluate.speed and small.evaluate.hard_only
+    assert small.data.writer is None
+
+
 @pytest.mark.parametrize("candidates", [[], ["a", "a"]])
 def test_no_candidates_or_one_twice_is_refused(tmp_path, candidates):
     with pytest.raises(RecipeError, match="each once"):

@@ -15,7 +15,7 @@ from .cost import size
 from .data.batches import in_order, like_lengths
 from .data.encode import Example
 from .errors import RecipeError
-from .evaluate import Evaluation, texts_of
+from .evaluate import Evaluation, Source, texts_of
 from .files import read_jsonl
 from .kept import rows_path, write_rows
 from .measure import Rows, classification_rows, uniform_rows
@@ -68,7 +68,8 @@ def read_baselines(
         about: dict[str, Any] = {"about": ABOUT.get(name, "")}
         if name in models:
             folder = Path(models[name]["folder"])
-            about = {"about": models[name]["name"], **_read_model(evaluation, called, folder, held, watch)}
+            source = Source(models[name]["identity"], folder)
+            about = {"about": models[name]["name"], **_read_model(evaluation, called, source, held, watch)}
         elif not all(path.exists() for path in kept):
             watch.note(f"  {name}: {ABOUT[name]}")
             said = _shares(evaluation, name, held, labelled, train)
@@ -148,29 +149,30 @@ def _rows(evaluation: Evaluation, kind: str, shares: FloatArray | None) -> Rows:
 def _read_model(
     evaluation: Evaluation,
     called: str,
-    folder: Path,
+    source: Source,
     held: Mapping[str, list[dict[str, Any]]],
     watch: Watch,
 ) -> dict[str, Any]:
     """Let a model read every set.  Returns: its parameters and bytes."""
-    task = evaluation.task
+    task, folder = evaluation.task, source.folder
+    evaluation.know(called, source)
     if task.name == "classification":
         labels = label_order(folder, task.labels, called.replace(PREFIX, "evaluate.baselines: "))
         own: Task = make_task(task.name, load_tokenizer(folder), task.max_length, labels)
         model = own.load(folder)
         for kind, examples in evaluation.sets.items():
-            path = rows_path(evaluation.folder, called, kind)
-            if not path.exists():
+            if not evaluation.has(called, kind):
                 rows = {row["id"]: row for row in held[kind]}
                 mine, _ = own.encode([rows[example.row] for example in examples])
                 said = _said(own, model, mine, evaluation.batch_size, watch, f"{called} reads {kind}")
-                write_rows(path, _rows(evaluation, kind, said[:, [labels.index(one) for one in task.labels]]))
+                shares = said[:, [labels.index(one) for one in task.labels]]
+                evaluation.keep(called, kind, _rows(evaluation, kind, shares))
         return size(folder, model)
     tokenizer = load_tokenizer(folder)
     known = [task.tokenizer, *([task.other.tokenizer] if isinstance(task, BilingualLM) else [])]
     if any(same_tokenizer(tokenizer, one) is None for one in known):
         model = task.load(folder)
-        evaluation.read(called, model)
+        evaluation.read(called, model, source)
         return size(folder, model)
     if task.name == "masked_lm":
         raise RecipeError(
@@ -182,9 +184,9 @@ def _read_model(
     between = BilingualLM(task.tokenizer, tokenizer, task.max_length, messages)
     model = between.load(folder)
     for kind, examples in evaluation.sets.items():
-        path = rows_path(evaluation.folder, called, kind)
-        if not path.exists():
-            write_rows(path, _in_bytes(between, model, examples, evaluation.batch_size, watch, called))
+        if not evaluation.has(called, kind):
+            found = _in_bytes(between, model, examples, evaluation.batch_size, watch, called)
+            evaluation.keep(called, kind, found)
     return size(folder, model)
 
 

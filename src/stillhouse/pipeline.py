@@ -341,7 +341,7 @@ def _view(recipe: Recipe, reads: Sequence[str]) -> SimpleNamespace:
 
 def _empty(folder: Path, stages: Sequence[str]) -> None:
     """Remove what a run makes, and nothing else that may lie there."""
-    for name in (*stages, SHELF, "student", "written"):
+    for name in (*stages, SHELF, "student", "written", "said"):
         if (folder / name).is_dir() and not (folder / name).is_symlink():
             shutil.rmtree(folder / name)
     for name in ("recipe.json", "machine.json", "results.json", "report.html"):

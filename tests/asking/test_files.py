@@ -13,6 +13,7 @@ from stillhouse.data.load import read_raw
 from stillhouse.errors import DataError
 from stillhouse.recipe import Api
 from stillhouse.teachers.past import import_answers, index_questions
+from stillhouse.teachers.said import question_of
 
 API = Api(base_url="http://localhost:1/v1", model="big", system="Be brief.")
 STORED = Api(model="big", answers="past.jsonl", system="Be brief.")
@@ -122,6 +123,27 @@ def test_past_answers_are_found_by_their_question(
         "one",
         None,
     ]
+
+
+def test_past_answers_to_turns_with_control_tokens_are_found_as_they_were_and_as_they_are_sent(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    rows = [
+        {
+            "id": str(number),
+            "messages": [{"role": "user", "content": f"What does <s> or [INST] mean in {number}?"}],
+        }
+        for number in range(2)
+    ]
+    rows[1]["messages"].append({"role": "assistant", "content": "Its own."})  # type: ignore[attr-defined]
+    pairs = [(row, question_of(row, STORED, "train")) for row in rows]
+    sent, raw = pairs[0][1].body["messages"][-1], rows[1]["messages"][0]  # type: ignore[index]
+    assert "<s>" not in sent["content"]
+    path = tmp_path / "past.jsonl"
+    past = [[turn, {"role": "assistant", "content": "A start."}] for turn in (sent, raw)]
+    path.write_text("".join(json.dumps({"messages": turns}) + "\n" for turns in past))
+    ledger.plan(request for _, request in pairs)
+    assert import_answers(ledger, read_raw(path), index_questions(pairs), path.name) == (2, 2)
 
 
 def test_the_first_answer_stays(ledger: Ledger, tmp_path: Path) -> None:

@@ -1,18 +1,22 @@
 """Asking through real HTTP on loopback: nothing lost, nothing bought twice, nothing asked too early."""
 
+import asyncio
 import json
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from endpoint import Endpoint, Weather, prompt_of
-from stillhouse.asking import Answer, Ledger, Request, ask, chat, takes
-from stillhouse.asking.messages import read_answer
+from stillhouse.asking import Answer, Ledger, Request, ask, chat, service, takes
+from stillhouse.asking.messages import most_tokens, read_answer, usage_of
 from stillhouse.errors import RecipeError, ResourceError, TeacherError
 from stillhouse.progress import Silent
 from stillhouse.recipe import Api
@@ -275,6 +279,37 @@ def test_a_refusal_is_in_the_ledger_before_anything_was_answered_and_a_kill_does
     assert len(endpoint.bodies) == 58
 
 
+@pytest.mark.parametrize("origin", ["another address", "a file"])
+def test_the_last_rows_may_be_refused_where_the_others_were_answered_elsewhere(
+    ledger: Ledger, origin: str
+) -> None:
+    """Their refusals were forgotten, and each rerun asked for them again and ended in the same sentence."""
+    refusal = (400, {}, json.dumps({"error": {"message": "maximum context length"}}))
+    with Endpoint() as old, Endpoint(script=[refusal] * 9) as new:
+        some, rest = prompts(api(new), 50)[:47], prompts(api(new), 50)[47:]
+        if origin == "a file":
+            ledger.plan(some)
+            for one in some:
+                ledger.keep(one.key, Answer("answered", "x"), "past.jsonl")
+        else:
+            ask(api(old), some, ledger)
+        for _ in range(2):
+            answers = ask(api(new), some + rest, ledger)
+            assert [answer and answer.status for answer in answers] == ["answered"] * 47 + ["refused"] * 3
+        assert len(new.bodies) == 3, "and not once more"
+
+
+def test_a_new_address_that_refuses_everything_is_told_though_the_old_one_answered(ledger: Ledger) -> None:
+    """Or a parameter that it does not know would cost all rows that are left, for good."""
+    refusal = (400, {}, json.dumps({"error": {"message": "extra inputs: seed"}}))
+    with Endpoint() as old, Endpoint(script=[refusal] * 7) as new:
+        ask(api(old), prompts(api(old), 20), ledger)
+        with pytest.raises(TeacherError, match="refused 7 requests and answered none"):
+            ask(api(new), prompts(api(new), 50), ledger)
+        answers = ask(api(new), prompts(api(new), 50), ledger)
+    assert {answer.status for answer in answers if answer} == {"answered"}
+
+
 def test_refusals_of_a_killed_run_count_when_the_next_one_is_refused_altogether(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,7 +407,7 @@ def test_an_answer_without_its_tokens_does_not_undo_what_a_lost_one_counts_as(le
     with Endpoint(script=script) as endpoint:
         settings = api(endpoint, price={"input": 0.0, "output": 1e6}, concurrency=1)
         ask(settings, [chat(settings, f"q{n}", str(n), "train", max_tokens=50) for n in range(3)], ledger)
-    assert ledger.spent() == pytest.approx(10.0 + 0.0 + 5.0 + 10.0)
+    assert ledger.spent() == pytest.approx(10.0 + 2.0 + 6.0 + 10.0), "one of no tokens is counted by its text"
 
 
 def test_half_a_surrogate_pair_is_written_down_and_bought_once(ledger: Ledger) -> None:
@@ -454,6 +489,93 @@ def test_the_most_that_a_request_may_take_counts_every_limit_and_every_answer() 
     assert takes(settings, [chat(settings, "q", "0", "train", max_tokens=16)])["dollars"] == 8 * 16
 
 
+def test_the_other_limit_is_sent_alone_and_not_beside_a_field_of_its_own() -> None:
+    """Models that know no other refuse a request with `max_tokens` in it."""
+    own = {"base_url": "http://x/v1", "model": "m", "extra_body": {"max_completion_tokens": 8000}}
+    body = chat(Api(**own), "q", "0", "train", max_tokens=16).body
+    assert body["max_completion_tokens"] == 8000 and "max_tokens" not in body
+    with pytest.raises(ValidationError, match="in the place of max_tokens"):
+        Api(**own, max_tokens=9)
+
+
+@pytest.mark.parametrize("text", ["😀🏽‍🚀" * 50, "မြန်မာ" * 50, "አማርኛ" * 50, "Ünïcödé", "ελληνικά", "17", "a"])
+def test_at_most_is_a_byte_a_token_where_tokenizers_fall_back_to_bytes(text: str) -> None:
+    bound = len(text) if text.isdigit() else len(text.encode())
+    plain = sum(one.isascii() and not one.isdigit() for one in text)
+    assert most_tokens(text) >= bound - plain
+    request = chat(Api(base_url="http://x/v1", model="m"), text, "0", "train")
+    assert request.most_read >= most_tokens(text) + 4, "and what is around a turn"
+
+
+def test_at_most_asks_no_three_tokens_for_each_character_of_ordinary_chinese() -> None:
+    assert most_tokens("蒸馏让小模型学会大模型。") == 2 * 12
+    assert most_tokens("plain words") == 6, "two bytes a token"
+
+
+def test_a_usage_of_zero_is_no_free_answer(ledger: Ledger) -> None:
+    """Some servers send a usage of zeros; `max_cost` never stopped there."""
+    script = [said("x" * 40, usage=usage) for usage in ((0, 0), (9, 0), (0, 9), (9, 9))]
+    with Endpoint(script=script) as endpoint:
+        settings = api(endpoint, price={"input": 1e6, "output": 1e6}, concurrency=1)
+        some = [chat(settings, f"q{n}", str(n), "train", max_tokens=50) for n in range(4)]
+        answers = [answer for answer in ask(settings, some, ledger) if answer]
+    found = [(answer.input_tokens, answer.output_tokens) for answer in answers]
+    read, written = some[0].most_read, 21
+    assert found == [(read, written), (9, written), (read, 9), (9, 9)]
+    lost = json.loads(said([{"type": "image"}], usage=(0, 0))[2])
+    assert usage_of(lost)[0] is None, "nor is a lost one"
+
+
+def test_a_key_that_cannot_be_sent_is_refused_before_anything_is_booked(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("sk–typographic", "sk-two\nlines"):
+        monkeypatch.setenv("SOME_KEY", key)
+        with (
+            Endpoint() as endpoint,
+            pytest.raises(RecipeError, match="SOME_KEY has a character that no key has") as error,
+        ):
+            ask(api(endpoint, api_key_env="SOME_KEY"), prompts(api(endpoint), 5), ledger)
+        assert key not in str(error.value)
+    assert ledger.spent() == 0.0
+
+
+def test_a_request_that_cannot_be_sent_costs_nothing(ledger: Ledger) -> None:
+    with Endpoint() as endpoint:
+        settings = api(endpoint, price=PRICE)
+        odd = chat(settings, "q", row="odd", purpose="train", user=b"no JSON")
+        odd.__dict__["key"] = "odd"
+        ledger._base.execute("INSERT INTO requests VALUES ('odd', '', '{}')")
+        loop = service._Loop(settings, [odd], ledger, Silent(), 0, "teacher.api")
+        with pytest.raises(TeacherError, match="no answer after 2 attempts .*the request cannot be sent"):
+            asyncio.run(loop.run())
+    assert endpoint.bodies == [] and ledger.spent() == 0.0
+
+
+def test_a_connection_that_never_comes_up_is_not_billed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A port whose backlog is full took all of `max_cost`, and nothing had left this machine."""
+    monkeypatch.setattr(service, "ATTEMPTS", 2)
+    with socket.socket() as port, ExitStack() as stack:
+        port.bind(("127.0.0.1", 0))
+        port.listen(0)
+        for _ in range(4):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(port.getsockname())
+        settings = Api(
+            base_url=f"http://127.0.0.1:{port.getsockname()[1]}/v1",
+            model="m",
+            timeout=0.5,
+            price=PRICE,
+            max_cost=1.0,
+        )
+        with pytest.raises(TeacherError, match="no connection within 0.15 s"):
+            ask(settings, prompts(settings, 2), ledger)
+    assert ledger.spent() == 0.0
+
+
 @pytest.mark.parametrize(("text", "tokens"), [("8139 2" * 100, 500), ("汉字" * 300, 600)])
 def test_digits_and_chinese_are_not_read_for_half_their_price(text: str, tokens: int) -> None:
     settings = Api(base_url="http://x/v1", model="m", price={"input": 1e6, "output": 0.0})
@@ -513,6 +635,21 @@ def test_a_typical_answer_is_one_of_that_model_there_to_such_a_question(ledger: 
     assert ledger.typical(THERE, "big", {"train"}) == (0.0, None, 0)
 
 
+def test_answers_without_a_price_do_not_make_a_lost_one_cheap(ledger: Ledger) -> None:
+    """A price was added to the recipe after 90 answers: each later one weighed a ninetieth in what a lost one counts as."""
+    with Endpoint(script=[said("a", usage=(1, 10)), (200, {}, "{")]) as endpoint:
+        free = api(endpoint, concurrency=1)
+        settings = api(endpoint, concurrency=1, price={"input": 0.0, "output": 1e6})
+        many = prompts(free, 92)
+        ledger.plan(many)
+        for one in many[:90]:
+            ledger.keep(one.key, Answer("answered", "x", output_tokens=10), endpoint.url)
+        assert ledger.typical(endpoint.url, "big", ["train"]) == (10.0, None, 0)
+        ask(settings, many, ledger)
+    lost = ledger._base.execute("SELECT cost FROM attempts WHERE outcome LIKE '%JSON%'").fetchall()
+    assert lost == [(10.0,)]
+
+
 def test_the_forecast_and_lost_answers_are_priced_by_answers_of_that_kind(ledger: Ledger) -> None:
     """Long texts of the same model, and another model's, say nothing of what a label costs."""
     with Endpoint(script=[(200, {}, "{")]) as endpoint:
@@ -536,10 +673,34 @@ def test_an_attempt_that_a_kill_left_costs_as_much_as_an_answer_of_its_own_kind(
     for model, purpose in (("big", "train"), ("small", "train"), ("big", "paraphrase"), ("new", "train")):
         request = chat(Api(base_url=HERE, model=model), f"left {purpose}", row="r", purpose=purpose)
         ledger.plan([request])
-        ledger.begin(request.key)
+        ledger.begin(request.key, 7.0)
+    before = ledger.spent()
     assert ledger.bury() == 4 and ledger.bury() == 0
     costs = ledger._base.execute("SELECT cost FROM attempts WHERE outcome = 'killed' ORDER BY id").fetchall()
-    assert costs == [(2.0,), (0.1,), (100.0,), (None,)]
+    assert costs == [(2.0,), (0.1,), (100.0,), (7.0,)], (
+        "before an answer of its kind: the most that it may cost"
+    )
+    assert ledger.spent() == pytest.approx(before + 109.1), "what is under way is not spent yet"
+
+
+def test_a_run_that_is_killed_before_its_first_answer_cannot_go_beyond_max_cost_unseen(
+    tmp_path: Path,
+) -> None:
+    price = {"price": {"input": 0.0, "output": 1e6}, "max_cost": 25.0, "max_tokens": 10}
+    path = tmp_path / "ledger.sqlite"
+    with Endpoint(weather=Weather(hang=1.0)) as endpoint:
+        client = CLIENT.replace('price={"input": 1.0, "output": 1.0}', f"**{price}")
+        for _ in range(2):
+            seen = endpoint.seen.outcomes["hang"]
+            process = start(endpoint.url, path, script=client)
+            while endpoint.seen.outcomes["hang"] == seen and process.poll() is None:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        settings = api(endpoint, **price)
+        with Ledger(path) as ledger, pytest.raises(ResourceError, match=r"\$20.0000 of \$25 are spent"):
+            ask(settings, prompts(settings, 60), ledger)
+    assert endpoint.seen.outcomes == {"hang": 2}
 
 
 def test_the_pace_is_that_of_the_attempts_and_nobody_asks_between_two_runs(ledger: Ledger) -> None:

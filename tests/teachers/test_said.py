@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from stillhouse.static import check_teachers
 from stillhouse.steps.hearing import answers_stamp
 from stillhouse.teachers.said import (
     answered_row,
+    behind_thoughts,
     has_control_tokens,
     label_shares,
     parsed_label,
@@ -121,6 +123,57 @@ def test_log_probabilities_without_any_label_are_none() -> None:
     assert shares_of_tokens([("x", log(y=1.0))], WORDS) is None
 
 
+def thought(*tokens: str) -> list[tuple[str, dict[str, float]]]:
+    """Tokens to which a label is an alternative, as it is to the first one of a model that thinks."""
+    return [(token, {token: -0.02, "positive": -5.0, "negative": -9.0}) for token in tokens]
+
+
+@pytest.mark.parametrize(
+    ("text", "before"),
+    [
+        ("<think>\n</think>\n\nnegative", thought("<think>", "\n", "</think>", "\n\n")),
+        ("negative, I guess.</think>negative", thought("negative", ", I", " guess", ".", "</think>")),
+        ("<think>negative?</think>negative", thought("<", "think", ">", "negative", "?", "</", "think", ">")),
+        ("negative", thought("<think>", "positive", "?", "</think>", "\n\n")),
+    ],
+)
+@pytest.mark.parametrize("end", [[], thought("<|im_end|>")])
+def test_thoughts_lend_their_probabilities_to_no_label(text: str, before: list[Any], end: list[Any]) -> None:
+    """What could have begun instead of a thought is no answer; followed from `<think>` on, it was the other label's 98%."""
+    said = [("negative", log(negative=0.9, positive=0.1))]
+    shares = label_shares(Answer("answered", text, tokens=(*before, *said, *end)), WORDS)
+    assert shares == pytest.approx([0.9, 0.1])
+
+
+def test_tokens_that_do_not_spell_the_answer_are_left_aside() -> None:
+    told = (("positive", log(positive=0.9, negative=0.1)),)
+    for text in ("negative", "<think>positive</think>negative"):
+        shares = label_shares(Answer("answered", text, tokens=told), WORDS)
+        assert shares == pytest.approx([1.0, 0.0], abs=1e-5), "the name alone"
+
+
+def test_tokens_are_cut_where_the_text_is() -> None:
+    def cut(text: str, *names: str) -> list[str]:
+        found = behind_thoughts(
+            Answer("answered", text, tokens=tuple((name, {name: -0.1}) for name in names))
+        )
+        return [name for name, _ in found.tokens]
+
+    assert cut("<think>a</think>\n\na b", "<think>", "a", "</think>", "\n\n", "a", " b", "</s>") == [
+        "a",
+        " b",
+        "</s>",
+    ]
+    assert cut("<think>a</think> a", "<think>", "a", "</think>", " a") == [" a"]
+    assert cut(" a a", " ", "a", " a") == [" ", "a", " a"], "an answer without thoughts keeps all"
+    assert cut("<think>a</think>€", "<think>a</think>", "bytes:\\xe2\\x82", "bytes:\\xac") == [
+        "bytes:\\xe2\\x82",
+        "bytes:\\xac",
+    ]
+    assert cut("<think>a</think>b", "<think>a</think>b") == [], "a token across the border is of neither"
+    assert cut("<think>a</think>\ufffd", "<think>a</think>", "\ufffd") == []
+
+
 def test_words_that_cannot_be_told_apart_are_refused() -> None:
     with pytest.raises(RecipeError, match="cannot be told apart"):
         words_of(["yes", "Yes."], API)
@@ -195,6 +248,18 @@ def test_text_without_control_tokens_is_sent_as_it_is() -> None:
         ("Yes.", "Yes."),
         ("Write <think>so</think> in HTML.", "Write <think>so</think> in HTML."),
         ("<think>never done", "<think>never done"),
+        ("<think>one</think> Yes.", "Yes."),
+        ('The label is "good".\n</think>\n\n"good"', '"good"'),
+        ("I must end with `</think>` now.\n</think>\n\nYes.", "Yes."),
+        *(
+            (text, text)
+            for text in (
+                "The mark </think> ends the thoughts.",
+                "It ends with `</think>`\nand then answers.",
+                'text.split("</think>")[-1]',
+                "They end at </think>, not before.",
+            )
+        ),
     ],
 )
 def test_thoughts_before_an_answer_are_no_part_of_it(text: str, rest: str) -> None:

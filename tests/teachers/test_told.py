@@ -159,6 +159,26 @@ def test_an_answer_beyond_max_length_lends_its_probabilities_to_no_earlier_turn(
             assert said is None or (not any(said[: len(first)]) and any(said[len(first) :]))
 
 
+@pytest.mark.parametrize("named_by_id", [False, True])
+@pytest.mark.parametrize("shown", [True, False])
+def test_an_answer_behind_thoughts_is_soft_from_its_own_first_token_on(
+    shown: bool, named_by_id: bool
+) -> None:
+    """Its tokens begin with thoughts, which its text has or (behind a reasoning parser) has not; the row never has them."""
+    text, thoughts = "the old river", "<think>the old river?</think>\n\n"
+    told = (*answer(thoughts).tokens, *answer(text, end=END).tokens)
+    if named_by_id:
+        told = tuple((f"token_id:{n}", {f"token_id:{n}": math.log(0.6)}) for n in ids(thoughts) + ids(text))
+    said = Answer("answered", thoughts * shown + text, tokens=told)
+    turns = {"r": 1}
+    found = listen(make_task("causal_lm", TOKENIZER, 200), [chat(text)], {"r": said}, turns)
+    assert (found.soft, found.silent) == (1, 0)
+    (each,) = found.said
+    assert each is not None and [set(one) for one in each[: len(ids(text))]] == [
+        {token} for token in ids(text)
+    ]
+
+
 def test_the_same_text_in_another_tokenizers_tokens_is_not_used() -> None:
     other = tongues.other_tokenizer()
     names = Names(other)

@@ -26,6 +26,10 @@ PASSING = (408, 409, 425)
 """4xx that say nothing about the request: it took too long, met another, or came too early."""
 
 
+CONNECTING = 0.3
+"""Of the time for an answer, what a connection may take; TCP and TLS each have as much."""
+
+
 @dataclass(frozen=True)
 class Retry:
     """Something that may pass."""
@@ -54,12 +58,17 @@ Reply = Answer | Retry | Fatal
 
 
 def secret_of(api: Api, field: str = "teacher.api") -> str:
-    """The key, from the environment.  Raises: RecipeError if the variable that is named does not exist."""
+    """The key, from the environment.  Raises: RecipeError if the variable that is named does not exist, or cannot be sent."""
     if api.api_key_env is None:
         return "none"  # never the client's own guess: OPENAI_API_KEY belongs to one host only
     if not (found := os.environ.get(api.api_key_env, "").strip()):
         raise RecipeError(
             f"{field}.api_key_env: the environment has no {api.api_key_env}; export {api.api_key_env}=… and run again."
+        )
+    if not (found.isascii() and found.isprintable()):
+        raise RecipeError(
+            f"{field}.api_key_env: the key in {api.api_key_env} has a character that no key has (a typographic dash, an umlaut, a "
+            "line break); copy it anew."
         )
     return found
 
@@ -74,8 +83,12 @@ class Endpoint:
         self._openai = openai
         self._secret = secret_of(api, field)
         self._api = api
+        # a connection must fail before the whole does: what was never sent is not billed
+        times = self._http.Timeout(
+            api.timeout, connect=CONNECTING * api.timeout, pool=CONNECTING * api.timeout
+        )
         self._client = openai.AsyncOpenAI(
-            base_url=api.base_url, api_key=self._secret, max_retries=0, timeout=api.timeout
+            base_url=api.base_url, api_key=self._secret, max_retries=0, timeout=times
         )
 
     async def close(self) -> None:
@@ -87,7 +100,9 @@ class Endpoint:
         try:
             async with asyncio.timeout(self._api.timeout):
                 raw = await self._client.post(request.path, body=request.body, cast_to=self._http.Response)
-        except (TimeoutError, self._openai.APITimeoutError):
+        except (TimeoutError, self._openai.APITimeoutError) as error:
+            if isinstance(error.__cause__, self._http.ConnectTimeout | self._http.PoolTimeout):
+                return Retry(f"no connection within {CONNECTING * self._api.timeout:g} s")
             return Retry(f"no answer within {self._api.timeout:g} s", billed=True)
         except self._openai.APIStatusError as error:
             return self._refusal(error)
@@ -98,7 +113,10 @@ class Endpoint:
             return Retry(
                 self._without_secret(f"no connection: {type(cause).__name__}: {cause}"), billed=broken
             )
-        return self._answer(raw.text, request)
+        try:
+            return self._answer(raw.text, request)
+        except Exception as error:  # what one reply does to our reading must not cost the others under way
+            return Retry(f"the answer cannot be read ({type(error).__name__})", billed=True, by_form=True)
 
     def _answer(self, text: str, request: Request) -> Reply:
         try:

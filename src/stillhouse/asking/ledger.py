@@ -2,12 +2,14 @@
 
     requests   key, path, body                        what can be asked, once each
     wanted     key, purpose, row                      why, and for which rows
-    attempts   key, sent, seconds, outcome, cost      each time a request left this machine; outcome is NULL while it is under way
+    attempts   key, sent, seconds, outcome, cost      each time a request left this machine; while it is under way, outcome is NULL
+                                                      and cost the most that it may be
     answers    key, status, text, …, cost, source     one a request, final; `tokens` is JSON, or JSON by zlib
 
 An attempt is written before it is sent and an answer when it arrives, each in a transaction of its own (WAL).  A killed
 process therefore loses nothing that arrived; a power cut can lose the last seconds.  Attempts that were under way when a
-process died stay known, and are counted at the price of an average answer: the endpoint may have billed them.
+process died stay known, and are counted at the price of an average answer, or at the most that they may cost before there
+is one: the endpoint may have billed them.
 """
 
 import json
@@ -119,9 +121,14 @@ class Ledger:
                     "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?)", (one.key, one.purpose, one.row)
                 )
 
-    def begin(self, key: str) -> int:
-        """An attempt is about to leave.  Returns: its number."""
-        made = self._base.execute("INSERT INTO attempts (key, sent) VALUES (?, ?)", (key, time.time()))
+    def begin(self, key: str, most: float | None = None) -> int:
+        """An attempt is about to leave.  Returns: its number.
+
+        Args: most: dollars that it may cost, which count if it is never heard of again and no answer of its kind says better.
+        """
+        made = self._base.execute(
+            "INSERT INTO attempts (key, sent, cost) VALUES (?, ?, ?)", (key, time.time(), most)
+        )
         return int(made.lastrowid or 0)
 
     def end(self, attempt: int, seconds: float, outcome: str, cost: float | None) -> None:
@@ -162,7 +169,7 @@ class Ledger:
 
     def bury(self) -> int:
         """Give attempts that a killed process left behind an outcome, and the cost of a mean answer of their model to questions
-        with their purpose.  Returns: how many."""
+        with their purpose, or, before there is one, the most that they may have cost.  Returns: how many."""
         left = self._base.execute(
             "SELECT id, json_extract(body, '$.model'), MIN(purpose) FROM attempts LEFT JOIN requests USING (key) "
             "LEFT JOIN wanted USING (key) WHERE outcome IS NULL GROUP BY id"
@@ -179,7 +186,7 @@ class Ledger:
         with self._base:
             self._base.execute("BEGIN")
             self._base.executemany(
-                "UPDATE attempts SET outcome = 'killed', cost = ? WHERE id = ?",
+                "UPDATE attempts SET outcome = 'killed', cost = COALESCE(?, cost) WHERE id = ?",
                 [(means.get((model, purpose)), attempt) for attempt, model, purpose in left],
             )
         return len(left)
@@ -232,20 +239,30 @@ class Ledger:
         query = f"SELECT 1 {_FROM} AND status != 'refused' LIMIT 1"
         return self._base.execute(query, (source, model)).fetchone() is not None
 
+    def count(self, model: str) -> int:
+        """How many answers there are of a model of that name, wherever they are from."""
+        query = (
+            "SELECT COUNT(*) FROM answers JOIN requests USING (key) "
+            "WHERE json_extract(body, '$.model') = ? AND status != 'refused'"
+        )
+        return int(self._base.execute(query, (model,)).fetchone()[0])
+
     def refusals(self, source: str, model: str) -> list[tuple[str, str]]:
         """(key, why) of requests that were refused there."""
         query = f"SELECT key, reason {_FROM} AND status = 'refused' ORDER BY at"
         return self._base.execute(query, (source, model)).fetchall()
 
     def spent(self, keys: Collection[str] | None = None) -> float:
-        """Dollars, of all attempts or of those at `keys`; what answers from a file cost is not known."""
-        costs = self._base.execute("SELECT key, SUM(cost) FROM attempts WHERE cost IS NOT NULL GROUP BY key")
+        """Dollars, of all attempts that ended or of those at `keys`; what answers from a file cost is not known."""
+        costs = self._base.execute(
+            "SELECT key, SUM(cost) FROM attempts WHERE cost IS NOT NULL AND outcome IS NOT NULL GROUP BY key"
+        )
         return float(sum(dollars for key, dollars in costs if keys is None or key in keys))
 
     def typical(self, source: str, model: str, purposes: Iterable[str]) -> tuple[float, float | None, int]:
         """(tokens written, dollars) of a mean answer of that model at that endpoint to questions with one of `purposes`, and of
-        how many; 0 and None if there is none."""
-        query = f"SELECT AVG(output_tokens), AVG(cost), COUNT(*) {_LIKE}"
+        how many with a price; 0 and None if there is none."""
+        query = f"SELECT AVG(output_tokens), AVG(cost), COUNT(cost) {_LIKE}"
         row = self._base.execute(query, (source, model, json.dumps(sorted(purposes)))).fetchone()
         return float(row[0] or 0), row[1], int(row[2])
 

@@ -48,6 +48,9 @@ BROKEN = {
 HALF = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
 
+EAST_ASIAN = re.compile("[\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff00-\uffef]")
+"""Han, kana, Hangul and their punctuation: three bytes each, and in running text less than two tokens."""
+
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
@@ -86,13 +89,17 @@ class Request:
     @property
     def size(self) -> int:
         """Tokens it takes to read, about: a token is four bytes of text, and a turn costs some more."""
-        turns = self.body.get("messages") or [{"content": self.body.get("prompt", "")}]
-        return sum(4 + len(str(turn["content"]).encode()) // 4 for turn in turns)
+        return sum(4 + len(str(turn["content"]).encode()) // 4 for turn in self._turns)
+
+    @property
+    def _turns(self) -> list[dict[str, Any]]:
+        """All messages; a plain prompt as one."""
+        return self.body.get("messages") or [{"content": self.body.get("prompt", "")}]
 
     @property
     def most_read(self) -> int:
-        """Tokens it takes to read, at most: digits, code and Chinese have two bytes a token."""
-        return 2 * self.size
+        """Tokens it takes to read, at most; see `most_tokens`."""
+        return sum(8 + most_tokens(str(turn["content"])) for turn in self._turns)
 
     @property
     def max_tokens(self) -> int:
@@ -175,7 +182,8 @@ def _common(api: Api, max_tokens: int | None) -> dict[str, Any]:
     host = urlsplit(api.base_url or "").hostname or ""
     limit = (
         "max_completion_tokens"
-        if host.endswith("api.openai.com") and api.endpoint == "chat"
+        if "max_completion_tokens" in api.extra_body
+        or (host.endswith("api.openai.com") and api.endpoint == "chat")
         else "max_tokens"
     )
     body: dict[str, Any] = {"model": api.model, limit: api.max_tokens or max_tokens or 1024}
@@ -224,7 +232,7 @@ def read_answer(body: Any) -> Answer | str:
         _tokens(choice.get("logprobs")),
         read or 0,
         written or 0,
-        counted=read is not None and written is not None,
+        counted=read is not None and (written is not None if not text else bool(written)),
     )
 
 
@@ -238,19 +246,28 @@ def sound(value: Any) -> Any:
 
 
 def usage_of(body: Any) -> tuple[int | None, int | None]:
-    """(tokens read, tokens written) as the response states them; None where it does not."""
+    """(tokens read, tokens written) as the response states them; None where it does not: 0 read is said of no prompt."""
     usage = body.get("usage") if isinstance(body, dict) else None
     stated = [
         usage.get(name) if isinstance(usage, dict) else None
         for name in ("prompt_tokens", "completion_tokens")
     ]
     read, written = (count if isinstance(count, int) and count >= 0 else None for count in stated)
-    return read, written
+    return read or None, written
+
+
+def most_tokens(text: str) -> int:
+    """Tokens of a text, at most: two bytes a token in ASCII, where a digit is one, two tokens a character of Han, kana and Hangul,
+    and a byte a token in all other scripts and emoji, which no tokenizer on bytes exceeds."""
+    ascii_, digits = len(text.encode("ascii", "ignore")), sum(map(text.count, "0123456789"))
+    east = len(EAST_ASIAN.findall(text))
+    others = len(text.encode()) - ascii_ - 3 * east
+    return (ascii_ + digits + 1) // 2 + 2 * east + others
 
 
 def estimated(answer: Answer, request: Request) -> Answer:
     """The answer with tokens counted by its text where its endpoint did not say: rather too many, so that `max_cost` holds."""
-    most = len(answer.text.encode()) // 2 + 1
+    most = most_tokens(answer.text) + 1
     if answer.status in ("truncated", "empty"):  # all that it was allowed, or thoughts that are not shown
         most = request.max_tokens
     return replace(

@@ -29,8 +29,9 @@ from .pace import Breaker, Rate, Width, back_off
 ATTEMPTS = 12
 """Of one request, until this run gives it up; the next run tries again."""
 EMPTY_TWICE = 2
-REFUSALS = 5
-"""Requests refused before anything was answered: then it is not about the rows."""
+REFUSALS, SHARE_OF_ELSEWHERE = 5, 0.1
+"""Requests refused before anything was answered: then it is not about the rows.  More are about the rows where others have answers
+of the model's already, from a file or from where it was before: so many as this share of those."""
 PROBE = 2.0
 """Seconds without any answer, after which one more request may be under way."""
 LONGEST = 900.0
@@ -152,10 +153,12 @@ class _Loop:
         self.given_up: list[tuple[_Job, str]] = []
         self.stop: TeacherError | ResourceError | None = None
         _, self.usual, self.answers = ledger.typical(*_like(api, missing))
-        """Dollars of a mean answer so far, which are what one that was lost counts as; and of how many."""
+        """Dollars of a mean answer so far, which are what one that was lost counts as; and of how many with a price."""
         source = (api.base_url or "", api.model)
         self.heard = ledger.knows(*source)
-        """Whether this model has answered anything, here or in an earlier run."""
+        """Whether this model has answered anything here, now or in an earlier run."""
+        self.elsewhere = 0 if self.heard else ledger.count(api.model)
+        """How many answers of its there are all the same: from a file, or from where it was before."""
         self.held = [] if self.heard else ledger.refusals(*source)
         """(key, why) of its refusals before that: if all are refused, it is not about the rows, and they are forgotten."""
         self.counts = True
@@ -185,7 +188,7 @@ class _Loop:
                     self._land(task)
         finally:
             await endpoint.close()
-        if self.held and not self.stop:
+        if self.held and not self.stop and not self.elsewhere:
             self._refused_all()
         if self.stop is not None:
             raise self.stop
@@ -213,7 +216,7 @@ class _Loop:
                 return None
             self.requests.take(now, 1)
             self.tokens.take(now, self._weight(job.request))
-            attempt = self.ledger.begin(job.request.key)
+            attempt = self.ledger.begin(job.request.key, ceiling or None)
             task = asyncio.ensure_future(endpoint.send(job.request))
             self.flying[task] = (job, attempt, now, ceiling)
         return None
@@ -260,8 +263,8 @@ class _Loop:
         job, attempt, sent, ceiling = self.flying.pop(task)
         try:
             reply = task.result()
-        except Exception as error:  # what one reply does to our reading must not cost the others under way
-            reply = Retry(f"the answer cannot be read ({type(error).__name__})", billed=True, by_form=True)
+        except Exception as error:  # what cannot even be sent must not cost the others under way
+            reply = Retry(f"the request cannot be sent ({type(error).__name__})", by_form=True)
         now = self.silent_since = time.monotonic()
         job.tries += 1
         match reply:
@@ -302,15 +305,15 @@ class _Loop:
         if answer.status != "refused":
             self.heard = True
             self.answered += 1
-            self.answers += 1
             if answer.cost is not None:
+                self.answers += 1
                 self.usual = (self.usual or 0.0) + (answer.cost - (self.usual or 0.0)) / self.answers
         self.ledger.end(attempt, seconds, answer.status, answer.cost)
         if self.heard:
             self.held.clear()
             return
         self.held.append((request.key, answer.reason))
-        if len(self.held) >= REFUSALS:
+        if len(self.held) >= REFUSALS + SHARE_OF_ELSEWHERE * self.elsewhere:
             self._refused_all()
 
     def _lost(self, reply: Retry, ceiling: float) -> float | None:

@@ -36,15 +36,17 @@ def ablate(
     """Run RECIPE whole, and without each of its terms and techniques in turn; what each is worth, with intervals."""
     from ..plans.ablation import expand_ablation
     from ..recipe import load_recipe
+    from ..static import static_checks
 
     loaded = load_recipe(recipe, changes or [])
-    plan = expand_ablation(loaded, seeds)
     place = folder or Path("runs") / f"{loaded.name}-ablation"
-    watch = begin(loaded, plan.runs, place, shown)
+    plan = expand_ablation(loaded, seeds, lambda made: static_checks(made, place))
+    watch = begin(loaded, [], place, shown)
     if price:
         from ..plans.price import price_runs
 
-        show_price(price_runs(loaded, plan.runs, place, watch), shown)
+        found = price_runs(loaded, plan.runs, place, watch)
+        show_price({**found, "notes": [*found["notes"], *plan.notes]}, shown)
         return
     from ..plans.execute import at_work, run_all
 

@@ -131,6 +131,11 @@ def has_answer(row: Row) -> bool:
     return "completion" in row or "prompt" not in row
 
 
+def nobody_asks(before: Sequence[Message]) -> bool:
+    """Whether there is no turn before an answer, or the system's alone."""
+    return all(turn["role"] == "system" for turn in before)
+
+
 def with_or_without_answer(raw: Raw, format: str, columns: Mapping[str, str]) -> Row | str:
     """The row as it is, or, where nobody answered, its question alone: read with a stand-in, which is taken off again."""
     if format in ("text", "labelled"):
@@ -141,7 +146,7 @@ def with_or_without_answer(raw: Raw, format: str, columns: Mapping[str, str]) ->
     else:
         found, column = READERS[format](raw, columns), turns_column(raw.fields, columns)
     turns = found["messages"] if isinstance(found, dict) and "messages" in found else None
-    if turns is not None and all(turn["role"] == "system" for turn in turns[:-1]):
+    if turns is not None and nobody_asks(turns[:-1]):
         return "nobody asks"
     if found != "no answer":
         return found

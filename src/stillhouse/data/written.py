@@ -14,7 +14,7 @@ import numpy as np
 from ..recipe import generate as kinds
 from ..seeds import draw_seed
 from .filters.texts import answer_of, words
-from .formats import Message, Row, reasoned, with_id
+from .formats import Message, Row, nobody_asks, reasoned, with_id
 from .prompting import Prompt
 from .templates import fill
 
@@ -44,6 +44,12 @@ def prompt_of(row: Row) -> Prompt:
         return row["prompt"]
     turns = row["messages"]
     return turns[:-1] if turns[-1]["role"] == "assistant" else turns
+
+
+def asks(row: Row) -> bool:
+    """Whether there is a question before a row's answer."""
+    prompt = prompt_of(row)
+    return bool(prompt) and (isinstance(prompt, str) or not nobody_asks(prompt))
 
 
 def is_answered(row: Row) -> bool:

@@ -3,6 +3,7 @@
 from .calibration import bars, best_temperature, reliability
 from .classes import class_table, confusions
 from .clusters import clustered, unit_of
+from .documents import document_metric, document_rows
 from .groups import Share, alarms, gap_facts, gap_rows, group_values
 from .guess import uniform_rows
 from .inherited import REPEATED, inheritance_in_words, words_of_errors
@@ -14,6 +15,7 @@ from .metrics import (
     FINE_BINS,
     LM_METRICS,
     MASKED_METRICS,
+    TASK_METRICS,
     Metric,
     Rows,
     class_prior_rows,
@@ -39,6 +41,7 @@ __all__ = [
     "MASKED_METRICS",
     "MOVED",
     "REPEATED",
+    "TASK_METRICS",
     "TEMPERATURES",
     "Difference",
     "Interval",
@@ -56,6 +59,8 @@ __all__ = [
     "clustered",
     "confusions",
     "difference",
+    "document_metric",
+    "document_rows",
     "evaluate",
     "family",
     "flip_rows",

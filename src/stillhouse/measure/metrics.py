@@ -388,3 +388,11 @@ CLASSIFICATION_METRICS = by_name(
     mean("teacher_reverse_kl", "reverse_kl", "texts", False, "nats", "reverse divergence from the teacher"),
 )
 """Columns: those of `classification_rows`, and of `with_adaptive_bins`; `top3` only where there are more than three classes."""
+
+TASK_METRICS = {
+    "causal_lm": LM_METRICS,
+    "seq2seq": LM_METRICS,
+    "masked_lm": MASKED_METRICS,
+    "classification": CLASSIFICATION_METRICS,
+}
+"""Task -> its metrics, for whoever reads finished runs without the task's own code, which needs torch."""

@@ -72,6 +72,8 @@ def probe(recipe: Recipe, candidate: str) -> Recipe:
     for name in ("train", "extra", "unlabelled"):
         if (one := getattr(recipe.data, name)) is not None:
             values["data"][name]["limit"] = min(wanted, one.limit or wanted)
+    if recipe.evaluate.perturb and not recipe.data.generate:
+        values["data"]["writer"] = None  # who was to paraphrase the held-out rows
     values |= {
         "train": train,
         "evaluate": {
@@ -100,8 +102,10 @@ def _fault(recipe: Recipe, candidate: str) -> str | None:
     return None
 
 
-ALONE: dict[str, Any] = {"baselines": [], "judge": None, "memorisation": None}
-"""What a small run does without."""
+ALONE: dict[str, Any] = {
+    "baselines": [], "judge": None, "memorisation": None, "harness": None, "answers": None, "perturb": [], "swap": [], "seeds": 1,
+}  # fmt: skip
+"""What a small run does without: the ranking reads the headline metric of the held-out rows, and what teaching took."""
 
 
 def _tried(recipe: Recipe, candidate: str, place: Path, watch: Watch) -> dict[str, Any]:

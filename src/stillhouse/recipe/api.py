@@ -65,7 +65,8 @@ class Api(Section):
     temperature: NonNegativeFloat | None = 0.0
     """0 is the most probable answer; null is not sent (some models refuse it)."""
     max_tokens: PositiveInt | None = None
-    """Tokens an answer may take, at most: 1024, or 16 for classification, if not given."""
+    """Tokens an answer may take, at most: 1024, or 16 for classification, if not given.  Of a model that knows only
+    `max_completion_tokens`, give that in `extra_body` instead."""
     extra_body: dict[str, Any] = {}
     """Further fields of each request, such as {reasoning_effort: low}."""
     concurrency: Annotated[PositiveInt, Field(le=1024)] = 64
@@ -114,6 +115,10 @@ class Api(Section):
         if twice := sorted(set(OF_FIELDS) & set(self.extra_body)):
             raise ValueError(
                 f"extra_body: {twice[0]} is what the field {OF_FIELDS[twice[0]]} is for; use that"
+            )
+        if self.max_tokens is not None and "max_completion_tokens" in self.extra_body:
+            raise ValueError(
+                "extra_body: max_completion_tokens is sent in the place of max_tokens, which must not be given then; remove one"
             )
         return self
 

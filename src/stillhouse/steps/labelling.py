@@ -57,7 +57,9 @@ def labelling_of(recipe: Any, results: Results, place: Path) -> Labelling:
 
 
 def label_all(recipe: Any, results: Results, place: Path, watch: Watch) -> dict[str, Any]:
-    """Returns: the result of the stage `label`."""
+    """Returns: the result of the stage `label`; nothing is asked where no targets are kept."""
+    if recipe.temperature is None:
+        return {"cache": None, **taught_apart(results["teacher"])}
     wanted = labelling_of(recipe, results, place)
     label_examples(
         wanted.cache,

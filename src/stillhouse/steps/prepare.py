@@ -22,6 +22,7 @@ from .canaries import canary_rows, planted
 from .classes import labels_of
 from .confidence import sure
 from .naming import TEXTS, keep_texts, namers_of
+from .questions import TRAINED_BY
 from .variants import variants
 
 BATCH = 8
@@ -36,8 +37,6 @@ ROUTES = "routes.json"
 """Member of the panel by example, where a column of the rows names it."""
 WRITTEN = "written.jsonl"
 """Rows that the writer answered already, so that a teacher behind an API is not asked about them."""
-TRAINED_BY = ("train", "validation")
-"""Sets that settings or weights are chosen on, and that nothing is reported on."""
 EXAMPLE_CHARACTERS = 1500
 """Of one rendered row, shown so that a person sees what the models will read."""
 

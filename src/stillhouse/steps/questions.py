@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from ..data.formats import Row
 from ..errors import DataError
 
+TRAINED_BY = ("train", "validation")
+"""Sets that settings or weights are chosen on, and that nothing is reported on."""
+
 
 def refuse_unaskable(task: str, sets: Mapping[str, Sequence[Row]]) -> None:
     """Raises: DataError for plain text, which asks nothing, and for held-out rows of a classifier that nobody labelled."""
@@ -15,7 +18,7 @@ def refuse_unaskable(task: str, sets: Mapping[str, Sequence[Row]]) -> None:
                     f"{row['where']}: plain text asks nothing of a teacher behind an API; give rows with prompt, messages or "
                     "instruction."
                 )
-            if task == "classification" and name != "train" and row.get("label") is None:
+            if task == "classification" and name not in TRAINED_BY and row.get("label") is None:
                 raise DataError(
                     f"{row['where']}: has no label, and {name} is what the models are measured on; name labelled rows in "
                     f"{'data.eval' if name == 'eval' else 'evaluate.also'}."

@@ -14,6 +14,7 @@ from ..recipe import Api, Label
 from ..tasks import Task
 from ..teachers.cache import Entry, SoftTargetCache, folder_name
 from ..teachers.codec import encoded
+from ..teachers.said import behind_thoughts
 from ..teachers.told import Choice, Names, choices, has_turns, told_targets
 
 FEWEST = 0.1
@@ -104,7 +105,7 @@ def listen(
             elif not answer.tokens:
                 silent += 1
             else:
-                found = choices(one, answer, names, cut)
+                found = choices(one, behind_thoughts(answer, names.spell), names, cut)
         said.append(found)
     told = Told(said, rows, silent, beyond)
     if silent and silent == rows - beyond:

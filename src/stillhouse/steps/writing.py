@@ -21,7 +21,7 @@ from ..models.load import load_tokenizer
 from ..progress import Watch
 from ..recipe import Filter
 from ..recipe import generate as kinds
-from ..teachers.api_writer import ApiWriter, Lost, Said, cut_off
+from ..teachers.api_writer import ApiWriter, Lost, Said, cut_off, paid_to
 from ..teachers.texts import Texts
 from ..teachers.together import Together
 from ..teachers.writer import LocalWriter, TargetWriter, Writer, write_kept
@@ -212,9 +212,9 @@ class Desk:
     def answers(self, wanted: kinds.Answers, questions: Sequence[Row]) -> list[Row]:
         """The questions with the writers' answers; of several, with the one that is chosen."""
         for row in questions:
-            if not written.prompt_of(row):
+            if not written.asks(row):
                 self.drop(row["where"], "nobody asks")
-        questions = [row for row in questions if written.prompt_of(row)]
+        questions = [row for row in questions if written.asks(row)]
         if wanted.samples * len(self.writers) == 1 and wanted.choose == "agreement":
             return self.rows(written.answers(questions), wanted, wanted.temperature)
         repeated = [row for row in questions for _ in range(wanted.samples)]
@@ -281,6 +281,7 @@ class Desk:
         return {
             "format": "written", "read": kept + len(self.dropped), "added": 0, "kept": kept, "held_out": 0,
             "dropped": reasons, "overlap": {}, "texts": self.asked,
+            "paid": paid_to(self.writers, self.ledger),
         }  # fmt: skip
 
 

@@ -150,6 +150,13 @@ class BilingualLM(Bilingual, CausalLM):
         found = self.others_scores(model, batch)
         return TheirScores(found.hidden, found.head, found.labels, found.rows)
 
+    def silent(self, model: nn.Module) -> Scores:
+        """Each has a head over its own tokens."""
+        if not self.is_other(model):
+            return super().silent(model)
+        found = self.other.silent(model)
+        return TheirScores(found.hidden, found.head, found.labels, found.rows)
+
     def side_by_side(
         self, models: Sequence[Scores], teacher: Scores | None, examples: list[Example]
     ) -> list[dict[str, Tensor]]:

@@ -6,12 +6,14 @@ taken for a template, and never read for control tokens.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
 from ..asking import Answer, Request, chat, completion
+from ..asking.messages import Tokens, spelled
 from ..data.encode import COMMON_CONTROL, without_control
 from ..data.formats import Row
 from ..data.prompting import Prompt
@@ -26,6 +28,9 @@ _PLACE = re.compile(r"\{(text|pair|labels)\}")
 AROUND = " \t\r\n\"'`*.:_"
 """Quotes, emphasis and full stops that models put around a word."""
 CONTROL_TOKEN = "control token in the answer"
+END_OF_THOUGHTS = re.compile(r"""(?:(?<![`'"])</think>|</think>(?![`'"]))(?![ \t]+\S|[,.;:!?)\]])""")
+"""Where no <think> stands before it: neither in quotes nor amid a sentence, as in a text that only mentions it.  DeepSeek writes
+the answer right behind it, others on a line of its own."""
 
 
 def questions_about(
@@ -75,8 +80,39 @@ def plain(text: str) -> str:
 
 def without_thoughts(text: str) -> str:
     """`text` without the block of thoughts that it begins with; some servers leave its first mark to the prompt."""
-    thoughts, mark, rest = text.partition("</think>")
-    return rest.lstrip() if mark and thoughts.lstrip().find("<think>") <= 0 else text
+    if text.lstrip().startswith("<think>"):
+        _, mark, rest = text.partition("</think>")
+        return rest.lstrip() if mark else text
+    found = END_OF_THOUGHTS.search(text)
+    return text[found.end() :].lstrip() if found and "<think>" not in text[: found.start()] else text
+
+
+def behind_thoughts(answer: Answer, spell: Callable[[str], bytes | None] = spelled) -> Answer:
+    """`answer` without thoughts, in its text and in its tokens; without tokens where none of them spell the text.
+
+    A server may tell the tokens of thoughts that its text does not have.
+
+    Args: spell: the bytes of a token by its name.
+    """
+    text = without_thoughts(answer.text)
+    return replace(answer, text=text, tokens=_tokens_of(text, answer.tokens, spell))
+
+
+def _tokens_of(text: str, tokens: Tokens, spell: Callable[[str], bytes | None]) -> Tokens:
+    """The last of `tokens`, from where they spell `text` on; an end token may follow it, and space in front is kept if nothing else is."""
+    wanted = text.encode().strip()
+    pieces = [spell(name) for name, _ in tokens]
+    for start in reversed(range(len(pieces))):
+        said = b""
+        for piece in pieces[start:]:
+            if piece is None or not wanted.startswith(said):
+                break
+            said = (said + piece).lstrip()
+            if said.rstrip() == wanted:
+                return (
+                    tokens[start:] if any(each is None or each.strip() for each in pieces[:start]) else tokens
+                )
+    return ()
 
 
 def answered_row(row: dict[str, Any], text: str, api: Api) -> dict[str, Any]:
@@ -117,8 +153,8 @@ def words_of(labels: Sequence[str], api: Api, field: str = "teacher.api") -> lis
 def label_shares(answer: Answer | None, words: Sequence[str]) -> list[float] | str:
     """The probability of each label, or why there is none.
 
-    With log-probabilities they are the teacher's own; without, the label that it named has nearly all.  In both cases the
-    whole answer must be a label.
+    With log-probabilities they are the teacher's own; without, or where the tokens do not spell the answer, the label that it
+    named has nearly all.  In each case the whole answer must be a label.
     """
     if answer is None:
         return "not among the past answers"
@@ -127,7 +163,8 @@ def label_shares(answer: Answer | None, words: Sequence[str]) -> list[float] | s
     named = parsed_label(answer.text, words)
     if named is None:
         return "the answer is no label"
-    shares = shares_of_tokens(answer.tokens, words) if answer.tokens else None
+    tokens = behind_thoughts(answer).tokens
+    shares = shares_of_tokens(tokens, words) if tokens else None
     if shares is None:
         shares = [float(number == named) for number in range(len(words))]
     floored = [max(share, SMALLEST) for share in shares]
