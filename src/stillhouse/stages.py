@@ -263,6 +263,7 @@ STAGES = [
             "writing_api",
             "evaluate.also",
             "evaluate.baselines",
+            "evaluate.coverage",
             "evaluate.groups",
             "evaluate.memorisation",
             "evaluate.perturb",

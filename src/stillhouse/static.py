@@ -16,7 +16,7 @@ from .data.filters.rules import rules
 from .data.formats import Dropped, Row, canonical, value_of
 from .data.load import read_raw
 from .data.questions import question
-from .data.templates import check_folder, check_judge, prompt_file, prompt_files, refuse_single
+from .data.templates import check_folder, check_judge, prompt_file, prompt_files, prompt_said, refuse_single
 from .errors import DataError, MissingExtra, RecipeError, ResourceError
 from .models.described import json_in, layer_count, model_config, skeleton_in
 from .models.fitting import check_model
@@ -40,6 +40,8 @@ from .sources import cache_dir
 from .sources.licence import card_licence
 from .sources.terms import of_licence, of_provider, refuse_disallowed
 
+COVERED = "evaluate.coverage."
+"""Begins the name of a set that nobody is measured on."""
 ROWS_READ = 20
 """Of each local data set: enough to know its columns."""
 DISK_NEEDED = 2_000_000_000
@@ -127,6 +129,7 @@ def check_teachers(recipe: Recipe) -> list[str]:
     notes = _model("teacher", teacher, recipe)
     for field, api in teacher.apis.items():
         notes += api_checks(api, field)
+        prompt_said(api.prompt, "label_pair", f"{field}.prompt")
         if recipe.task == "causal_lm" and recipe.temperature is not None:
             notes.append(
                 f"teacher: {api.top_logprobs} log-probabilities a token become soft targets if its tokenizer is the "
@@ -254,6 +257,7 @@ def _sets(recipe: Recipe) -> Iterator[str]:
         "data.unlabelled": recipe.data.unlabelled,
     }
     named |= {f"evaluate.also.{also.name}": also for also in recipe.evaluate.also}
+    named |= {f"{COVERED}{one.name}": one for one in recipe.evaluate.coverage}
     for name, one in named.items():
         if one is not None:
             group = recipe.data.group if name == "data.train" else None
@@ -279,14 +283,14 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
             row for raw in first if not isinstance(row := question(raw, columns, name, recipe.task), Dropped)
         ]
         return [*notes, f"prompts; {len(asked)} of the first {len(first)} can be used"]
-    answered = not recipe.teacher.takes_bare_rows
+    answered = not recipe.teacher.takes_bare_rows and not name.startswith(COVERED)
     form = (
         one.format
         if one.format != "auto"
         else detect(first[0].fields, columns, recipe.task, first[0].where, name, answered)
     )
-    labelled = name != "data.unlabelled"
-    if (passages := recipe.teacher.context_column) is not None:
+    labelled = name != "data.unlabelled" and not name.startswith(COVERED)
+    if (passages := recipe.teacher.context_column) is not None and not name.startswith(COVERED):
         for raw in first:
             context_of(raw, form, passages)
     made = [canonical(raw, form, columns, labelled, answered=answered) for raw in first]
@@ -300,8 +304,8 @@ def _asked(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for field, one in recipe.teacher.asked.items():
         if isinstance(one, ZeroShot):
             yield from ((path, Path(path).read_text(encoding="utf-8")) for path in one.prompts)
-        elif one.prompt is not None:
-            yield f"{field}.prompt", one.prompt
+        elif (said := prompt_said(one.prompt, "label_pair", f"{field}.prompt")) is not None:
+            yield f"{field}.prompt", said
 
 
 def _seen(made: Sequence[Row | Dropped], whole: bool) -> str:

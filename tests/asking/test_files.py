@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from stillhouse.asking import Ledger, Request, ask, chat, files
-from stillhouse.asking.files import export_batch, import_answers, index_questions, unanswered
+from stillhouse.asking.files import export_batch, unanswered
 from stillhouse.data.load import read_raw
 from stillhouse.errors import DataError
 from stillhouse.recipe import Api
+from stillhouse.teachers.past import import_answers, index_questions
 from stillhouse.teachers.said import question_of
 
 API = Api(base_url="http://localhost:1/v1", model="big", system="Be brief.")

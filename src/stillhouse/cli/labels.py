@@ -12,7 +12,7 @@ from .output import Format
 
 if TYPE_CHECKING:
     from ..asking import Ledger, Request
-    from ..recipe import Recipe
+    from ..recipe import Api, Recipe
 
 app = typer.Typer(
     name="label",
@@ -124,7 +124,7 @@ def take(
     asked = _asked(folder)
     with _ledger(folder, new=True) as ledger:
         ledger.plan(asked.requests)
-        print(take_answers(ledger, asked.index, answers))
+        print(take_answers(ledger, asked.index, answers, asked.api, asked.field))
         left = len(unanswered(ledger, asked.requests))
     if left:
         print(f"{left:,} requests have no answer yet")
@@ -151,6 +151,10 @@ class _Asked:
     what: str = "row has its answer"
     next: str = ""
     """What is done when all is there."""
+    api: "Api | None" = None
+    """Whose answers they are; None if it may be one of several."""
+    field: str = "teacher.api"
+    """Where the recipe names it."""
 
 
 def _asked(folder: Path) -> _Asked:
@@ -205,7 +209,10 @@ def _labels(folder: Path, recipe: "Recipe") -> _Asked:
         for field, api in recipe.teacher.apis.items()
     ]
     requests = [one for each in asked for _, some in each.values() for one in some]
-    return _Asked(requests, index_of(asked))
+    if len(recipe.teacher.apis) != 1:
+        return _Asked(requests, index_of(asked))
+    ((field, api),) = recipe.teacher.apis.items()
+    return _Asked(requests, index_of(asked), api=api, field=field)
 
 
 def _plain(one: dict[str, Any]) -> dict[str, Any]:

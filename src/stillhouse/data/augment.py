@@ -7,7 +7,7 @@ an embedding space; Tang et al. 2019, arXiv:1903.12136, section 2.2, for masking
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from ..recipe.data import Augment
 from ..seeds import draw_seed
 from .encode import IGNORED, Example, remade
+from .formats import Row
 from .perturb import typos
 
 MADE = "~"
@@ -67,6 +68,15 @@ def augmented(
             if made.key not in known:
                 known.add(made.key)
                 yield made
+
+
+def rows_made(examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """Those of `examples` that were made of others, as text for people and comparisons; tokens that were masked are not in it."""
+    return [
+        {"id": example.row, "text": str(tokenizer.decode(example.input_ids, skip_special_tokens=True))}
+        for example in examples
+        if MADE in example.row
+    ]
 
 
 def neighbours(

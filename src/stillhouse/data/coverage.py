@@ -1,4 +1,4 @@
-"""How far the training rows cover what is measured on (or sent in production, given as a set of `evaluate.also`).
+"""How far the training rows cover what is measured on (or sent in production: a set of `evaluate.coverage`).
 
 Words and vectors of words only: it can show that a subject, a label or a length is missing, and cannot show that what is there
 is right.  Every number stands beside the same number for training rows among themselves, which is what rows "of the same kind"
@@ -17,7 +17,7 @@ from .filters.vectors import tfidf
 from .formats import Row
 
 ROWS = 1000
-"""Rows looked at of each set, evenly spread, so that written ones are among them in their share."""
+"""Rows looked at of each set, evenly spread; of training rows so many of those that were made and of the others."""
 WIDTH = 4096
 CHARACTERS = 4000
 """Looked at of each row."""
@@ -26,28 +26,29 @@ LENGTHS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)
 SHOWN, SHOWN_CHARACTERS = 5, 160
 
 
-def coverage(
-    train: Sequence[Row], written: Sequence[Row], tests: Mapping[str, Sequence[Row]]
-) -> dict[str, Any]:
+def coverage(train: Sequence[Row], made: Sequence[Row], tests: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     """Evaluation set -> what the training rows cover of it.
 
-    Args: written: those of `train` that a model wrote; without them the numbers are given again, to see what they add.
+    Args: made: those of `train` that a model wrote or that were made of others; without them the numbers are given again, to see
+    what they add, and the training rows are compared among themselves, for these are like the rows that they were made of.
     """
-    new = {row["id"] for row in written}
-    train = _spread(train)
-    old = [row for row in train if row["id"] not in new]
-    half = len(train) // 2
-    found: dict[str, Any] = {"within_train": _covered(train[half:], train[:half]) if half > 1 else None}
+    new = {row["id"] for row in made}
+    old = _spread([row for row in train if row["id"] not in new])
+    looked = [*old, *_spread([row for row in train if row["id"] in new])]
+    alike = old or looked
+    half = len(alike) // 2
+    found: dict[str, Any] = {"within_train": _covered(alike[half:], alike[:half]) if half > 1 else None}
+    sides = {"train": _spread(train), **({"without_made": old} if new and old else {})}
     for name, rows in tests.items():
         some = _spread(rows)
         found[name] = {
-            "rows_looked_at": len(train),
-            **_covered(train, some),
-            **_histograms(train, some),
-            **_missing(train, some),
+            "rows_looked_at": len(looked),
+            **_covered(looked, some),
+            **_histograms({**sides, "evaluated": some}),
+            **_missing(looked, some),
         }
         if new and old:
-            found[name]["without_written"] = _covered(old, some)
+            found[name]["without_made"] = _covered(old, some)
     return found
 
 
@@ -79,29 +80,32 @@ def _nearest(train: Sequence[Row], rows: Sequence[Row]) -> NDArray[np.float32]:
     return similar.max(1) if similar.size else np.zeros(len(rows), dtype=np.float32)
 
 
-def _histograms(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
-    """Lengths and labels on both sides, and how far apart they are (0 the same, 1 nothing in common)."""
-    lengths = [
-        [int(np.searchsorted(LENGTHS, len(_words(row)), side="right")) - 1 for row in some]
-        for some in (train, rows)
-    ]
-    found: dict[str, Any] = {"lengths": _two(lengths, range(len(LENGTHS)))}
+def _histograms(sides: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """Lengths, and labels where the evaluated rows have some, of all sides."""
+    lengths = {
+        side: [LENGTHS[np.searchsorted(LENGTHS, len(_words(row)), side="right") - 1] for row in rows]
+        for side, rows in sides.items()
+    }
+    found: dict[str, Any] = {"lengths": _shares(lengths, LENGTHS)}
     found["lengths"]["from_words"] = list(LENGTHS)
-    if any("label" in row for row in rows):
-        labels = [[row["label"] for row in some if "label" in row] for some in (train, rows)]
-        found["labels"] = _two(labels, sorted({*labels[0], *labels[1]}))
+    if any("label" in row for row in sides["evaluated"]):
+        labels = {side: [row["label"] for row in rows if "label" in row] for side, rows in sides.items()}
+        found["labels"] = _shares(labels, sorted({*labels["train"], *labels["evaluated"]}))
     return found
 
 
-def _two(both: Sequence[Sequence[Any]], keys: Sequence[Any]) -> dict[str, Any]:
-    """Shares of each of `keys` in the training and in the evaluation rows."""
-    counts = [np.array([Counter(some)[key] for key in keys], dtype=np.float64) for some in both]
-    shares = [count / max(1.0, count.sum()) for count in counts]
-    return {
-        "train": {str(key): _rounded(value) for key, value in zip(keys, shares[0], strict=True)},
-        "evaluated": {str(key): _rounded(value) for key, value in zip(keys, shares[1], strict=True)},
-        "drift": _rounded(jensen_shannon(shares[0], shares[1])),
+def _shares(sides: Mapping[str, Sequence[Any]], keys: Sequence[Any]) -> dict[str, Any]:
+    """Side -> the share of each of `keys`; and how far `train` and `evaluated` are apart (0 the same, 1 nothing in common)."""
+    shares = {}
+    for side, values in sides.items():
+        counts = Counter(values)
+        found = np.array([counts[key] for key in keys], dtype=np.float64)
+        shares[side] = found / max(1.0, found.sum())
+    named = {
+        side: {str(key): _rounded(share) for key, share in zip(keys, found, strict=True)}
+        for side, found in shares.items()
     }
+    return {**named, "drift": _rounded(jensen_shannon(shares["train"], shares["evaluated"]))}
 
 
 def jensen_shannon(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

@@ -55,15 +55,15 @@ def detect(
         raise DataError(_unknown(where, key, fields, *said))
     if mapped := [name for name in ("messages", "prompt", "completion", "text") if name in columns]:
         kind = {"messages": "messages", "text": "text"}.get(mapped[0], "prompt_completion")
-        return _turns(fields, columns) if kind == "messages" else kind
+        return turns_format(fields, columns) if kind == "messages" else kind
     if has("messages") or "conversations" in fields:
-        return _turns(fields, columns)
+        return turns_format(fields, columns)
     if found := next((kind for kind in ("prompt_completion", "alpaca", "text") if has(*NEEDS[kind])), None):
         return found
     raise DataError(_unknown(where, key, fields, "a known format", "{text: ...}"))
 
 
-def _turns(fields: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+def turns_format(fields: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     """Whether the turns of a conversation are written {role, content} or {from, value}."""
     turns = fields.get(turns_column(fields, columns))
     first = turns[0] if isinstance(turns, list) and turns else None

@@ -40,6 +40,8 @@ class Prepared:
     """Ids of the rows that a model wrote."""
     extra: list[Row] = field(default_factory=list)
     """Further rows to learn from."""
+    covered: dict[str, list[Row]] = field(default_factory=dict)
+    """Sets that training rows are compared with, and that no model reads."""
 
 
 def prepare(

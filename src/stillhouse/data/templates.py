@@ -26,6 +26,10 @@ PLACES = {
     "zero_shot_plain": {"text", "labels"},
     "zero_shot_pair": {"text", "pair", "labels"},
     "zero_shot_pair_plain": {"text", "pair", "labels"},
+    "label": {"text", "labels"},
+    "label_plain": {"text", "labels"},
+    "label_pair": {"text", "pair", "labels"},
+    "label_pair_plain": {"text", "pair", "labels"},
     "judge": {"text", "pair", "labels"},
     "judge_pair": {"prompt", "first", "second"},
 }
@@ -71,6 +75,11 @@ def prompt_file(path: str | None, name: str, key: str) -> str | None:
     if "{text}" not in text:
         raise RecipeError(f"{path}: has no {{text}}, where the text of each row is put in; add it.")
     return text
+
+
+def prompt_said(prompt: str | None, name: str, key: str) -> str | None:
+    """What a recipe's `prompt` asks, where it is the text itself or names a file with it; else as `prompt_file`."""
+    return prompt if prompt is not None and "{text}" in prompt else prompt_file(prompt, name, key)
 
 
 def refuse_single(asked: Iterable[tuple[str, str]]) -> None:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from .section import Section
+from .section import Column, Section
 
 OF_FEW = ("forward_kl", "reverse_kl", "js", "skew_forward_kl", "skew_reverse_kl", "total_variation")
 """Terms that can compare with the most probable tokens and a tail."""
@@ -29,7 +29,7 @@ OTHER_DISTRIBUTION = {
     "top_p", "top_k", "min_p", "typical_p", "logit_bias", "frequency_penalty", "presence_penalty", "repetition_penalty",
 }  # fmt: skip
 """Names in a request that make some servers tell other probabilities than the model's own."""
-Prompt = Annotated[str, Field(pattern=r"(?s)^.*\{text\}.*$")]
+Prompt = Annotated[str, Field(pattern=r"(?s)(\{text\}|^[^\n]*\.txt$)")]
 
 
 class Price(Section):
@@ -56,7 +56,7 @@ class Api(Section):
     system: str | None = None
     """A system message before each prompt (chat only)."""
     prompt: Prompt | None = None
-    """Classification: what is asked about a row; {text}, {pair} and {labels} are filled in.  It has a default."""
+    """Classification: what is asked about a row, or a .txt file with it; {text}, {pair} and {labels} are filled in.  It has a default."""
     labels: list[str] | dict[str, str] = []
     """Classification: the labels' names where no training row has one; or the data's label: the word that the teacher says for it."""
     top_logprobs: Annotated[PositiveInt, Field(le=20)] | None = None
@@ -82,8 +82,10 @@ class Api(Section):
     max_cost: PositiveFloat | None = None
     """Dollars, over all that is asked from this folder, by all runs of a plan together: asking stops before it is passed."""
     answers: str | None = None
-    """Past answers to take before anything is asked: a .jsonl of OpenAI's batch output, of stored completions, or of prompts with
-    completions."""
+    """Past answers to take before anything is asked: a file of OpenAI's batch output, of stored completions, or of rows in any format
+    that `data.train` takes."""
+    columns: dict[Column, str] = {}
+    """Our name -> the name in the file of past answers, where they differ, as in `data.train.columns`."""
     _namesakes: tuple[str, ...] = PrivateAttr(())
 
     @field_validator("base_url")

@@ -8,7 +8,7 @@ from .api import Api
 from .filter import Filter
 from .generate import Generate
 from .judge import Judge
-from .section import Section
+from .section import Column, Section
 
 Format = Literal[
     "auto", "text", "labelled", "messages", "prompt_completion", "alpaca", "sharegpt",
@@ -28,9 +28,7 @@ class DataSet(Section):
     """Commit or tag, for `hub:` sources."""
     format: Format = "auto"
     """What a row is; `auto` looks at the columns and says what it found."""
-    columns: dict[
-        Literal["text", "pair", "label", "messages", "prompt", "completion", "rationale", "group"], str
-    ] = {}
+    columns: dict[Literal[Column, "group"], str] = {}
     """Our name -> the name in the file, where they differ.  A `rationale` is put before its row's answer, and learned with it."""
     where: dict[str, str | int | float | bool] = {}
     """Keep only the rows whose column equals this value."""

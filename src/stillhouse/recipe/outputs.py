@@ -67,7 +67,7 @@ class Judge(Section):
 
     @model_validator(mode="after")
     def _judges_only(self) -> Self:
-        for name in ("prompt", "labels", "top_logprobs", "answers"):
+        for name in ("prompt", "labels", "top_logprobs", "answers", "columns"):
             if getattr(self.api, name):
                 raise ValueError(f"api.{name}: is for a teacher; remove it")
         if len(set(self.against)) != len(self.against):
@@ -99,6 +99,9 @@ class Evaluate(Section):
     """Held-out rows used, at most; all of them if not given."""
     also: list[Also] = []
     """Further data sets, which nobody trained on."""
+    coverage: list[Also] = []
+    """Data sets of which is told only how far the training rows cover them, such as production inputs: they need no labels or answers,
+    and no model reads them."""
     hard_only: bool = True
     """Train the control: same student, data, steps and learning rate, but hard targets alone."""
     speed: bool = True
@@ -156,10 +159,13 @@ class Evaluate(Section):
             raise ValueError(
                 f"also: the name {made[0]} is kept for rows that are changed, or answered by the teacher; choose another"
             )
-        taken = {"train", "eval", "unlabelled", "validation", "extra"} & set(names)
+        names += [one.name for one in self.coverage]
+        taken = {"train", "eval", "unlabelled", "validation", "extra", "within_train"} & set(names)
         if taken or len(set(names)) != len(names):
+            where = "coverage" if self.coverage else "also"
             raise ValueError(
-                f"also: names must differ from each other and from train, eval, validation, extra and unlabelled, not {', '.join(names)}"
+                f"{where}: names must differ from each other and from train, eval, validation, extra, unlabelled and within_train, "
+                f"not {', '.join(names)}"
             )
         return self
 

@@ -1,6 +1,11 @@
 """What every section of a recipe is: closed, frozen, and documented under each field."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
+
+Column = Literal["text", "pair", "label", "messages", "prompt", "completion", "rationale"]
+"""What a row may be made of, in our words."""
 
 
 class Section(BaseModel):

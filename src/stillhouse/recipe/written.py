@@ -73,7 +73,7 @@ def written_fault(
 
 def _api_fault(name: str, api: Api) -> str | None:
     """Why an API that writes is told things that only a teacher is asked; None if it is not."""
-    for field in ("prompt", "labels", "top_logprobs", "answers"):
+    for field in ("prompt", "labels", "top_logprobs", "answers", "columns"):
         if getattr(api, field):
             return f"{name}.{field}: is for a teacher; remove it"
     if api.max_tokens is not None:

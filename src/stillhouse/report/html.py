@@ -14,6 +14,7 @@ from .charts import gain_forest, quality_and_size, quality_and_speed, reliabilit
 from .evidence import sections
 from .forest import pictures
 from .glance import figures
+from .histograms import histograms
 from .numbers import duration, number, size
 from .svg import Chart
 from .table import CONTROL_TITLES, Results, metric_title, result_table
@@ -156,7 +157,7 @@ def render_html(
     samples = _samples(results)
     return _environment().get_template("report.html.j2").render(
         results=results, figures=figures(results), pictures=pictures(results), filters=_filters(samples), verdict=verdict_parts(results), failed=failed_claims(results), table=result_table(results),
-        charts=_charts(results, curves), sections=sections(results), stages=stage_times(results), svg=lambda chart: Markup(chart.svg),
+        charts=_charts(results, curves), histograms=histograms(results), sections=sections(results), stages=stage_times(results), svg=lambda chart: Markup(chart.svg),
         samples=samples, recipe=recipe_text, command=command, machine=results.get("machine") or {},
         licence=results.get("licence") or {}, data=results.get("data") or {}, floor=results.get("floor") or {},
     )  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..asking import LEDGER, Answer, Ledger, Request, ask, ledger_of, takes
-from ..asking.files import import_answers, index_questions, question_text, unanswered
+from ..asking.files import question_text, unanswered
 from ..data.encode import IGNORED, Example
 from ..data.filters.rules import looked_up
 from ..data.load import read_raw
@@ -15,7 +15,8 @@ from ..files import hash_path, read_jsonl
 from ..progress import Watch
 from ..recipe import Api
 from ..tasks import Task
-from ..teachers.said import question_about, question_of, words_of
+from ..teachers.past import import_answers, index_questions
+from ..teachers.said import question_of, questions_about, words_of
 from .told import LOOKED_AT
 
 Rows = list[dict[str, Any]]
@@ -40,7 +41,7 @@ def questions(
     for path in sorted(prepared.glob("asked-*.jsonl")):
         name, rows = path.stem.removeprefix("asked-"), read_jsonl(path)
         if task == "classification":
-            found[name] = rows, [question_about(row, words, api, name) for row in rows]
+            found[name] = rows, questions_about(rows, words, api, name, field)
         else:
             found[name] = rows, [question_of(row, api, name) for row in rows]
     return found
@@ -64,7 +65,8 @@ def hear(
         flat = [request for _, some in asked.values() for request in some]
         ledger.plan(flat)
         if api.answers is not None:
-            watch.note(f"  {take_answers(ledger, index_of([asked]), Path(api.answers))}")
+            said = take_answers(ledger, index_of([asked]), Path(api.answers), api, field)
+            watch.note(f"  {said}")
         if look is not None:
             some = asked["train"][1]
             if len(unanswered(ledger, some)) > LOOKED_AT:
@@ -86,9 +88,19 @@ def index_of(asked: Sequence[dict[str, tuple[Rows, list[Request]]]]) -> dict[str
     return index_questions(pair for rows, some in sets for pair in zip(rows, some, strict=True))
 
 
-def take_answers(ledger: Ledger, index: Mapping[str, str], path: Path) -> str:
-    """Past answers in a file to the questions of `index` -> the ledger, which knows these.  Returns: a sentence about it."""
-    taken, read = import_answers(ledger, read_raw(path), index, path.name)
+def take_answers(
+    ledger: Ledger,
+    index: Mapping[str, str],
+    path: Path,
+    api: Api | None,
+    field: str = "teacher.api",
+) -> str:
+    """Past answers in a file to the questions of `index` -> the ledger, which knows these.  Returns: a sentence about it.
+
+    Args: api: whose answers they are, `field` of the recipe; None if it may be one of several.
+    """
+    columns = {} if api is None else {str(ours): theirs for ours, theirs in api.columns.items()}
+    taken, read = import_answers(ledger, read_raw(path), index, path.name, columns, field)
     return f"{path.name}: {taken:,} of {read:,} answers belong to a row of this run"
 
 
@@ -150,18 +162,25 @@ def stand_ins(api: Api, task: Task, path: Path) -> list[Example]:
 
 
 def answers_stamp(recipe: Any) -> list[str] | None:
-    """Sums of the file of past answers, if there is one, and of what the filter looks up: they may be others tomorrow."""
+    """Sums of the files of past answers and of the prompt, if there are any, and of what the filter looks up: they may be others tomorrow."""
     api = recipe.teacher.api
     if api is None:
         return None
     looked = [] if recipe.data.filter is None else looked_up(recipe.data.filter)
-    return [HEARD, *_sums([api.answers, *looked])]
+    return [HEARD, *_sums([api.answers, _prompt_file(api), *looked])]
 
 
 def panel_stamp(recipe: Any) -> list[str] | None:
-    """Sums of the files of past answers that sit on a panel; None if nobody on it is behind an API."""
+    """Sums of the files of past answers and of prompts of those who sit on a panel; None if nobody on it is behind an API."""
     apis = [one.api for one in recipe.teacher.panel or [] if one.api is not None]
-    return [HEARD, *_sums(api.answers for api in apis)] if apis else None
+    return (
+        [HEARD, *_sums(path for api in apis for path in (api.answers, _prompt_file(api)))] if apis else None
+    )
+
+
+def _prompt_file(api: Api) -> str | None:
+    """The file that has the recipe's prompt, if it is in one."""
+    return None if api.prompt is None or "{text}" in api.prompt else api.prompt
 
 
 def _sums(named: Iterable[str | None]) -> list[str]:

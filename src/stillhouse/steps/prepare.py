@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.augment import augmented, neighbours
+from ..data.augment import augmented, neighbours, rows_made
 from ..data.coverage import coverage
 from ..data.encode import Example, write_examples
 from ..data.formats import Row, has_answer
@@ -88,7 +88,7 @@ def encode_rows(
         "asked": {name: _ids(some) for name, some in asked.items()}
         if recipe.teacher.panel and asked
         else None,
-        "coverage": coverage(learned, [row for row in learned if row["id"] in rows.written], _tests(rows)),
+        "coverage": _coverage(rows, learned, rows_made(encoded["train"].examples, task.tokenizer)),
         "example": next((_shown(one.examples[0], task) for one in encoded.values() if one.examples), ""),
     }
 
@@ -196,8 +196,11 @@ def _refuse_too_long(recipe: Any, one: _Encoded, task: Task, models: dict[str, A
             )
 
 
-def _tests(rows: Prepared) -> dict[str, list[Row]]:
-    return {"eval": rows.eval, **rows.also}
+def _coverage(rows: Prepared, learned: Sequence[Row], augmented: Sequence[Row]) -> dict[str, Any]:
+    """What the rows to learn from cover of all others.  Args: augmented: what was made of their tokens."""
+    written = [row for row in learned if row["id"] in rows.written]
+    tests = {"eval": rows.eval, **rows.also, **rows.covered}
+    return coverage([*learned, *augmented], [*written, *augmented], tests)
 
 
 def _shown(example: Example, task: Task) -> str:

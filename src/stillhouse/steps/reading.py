@@ -1,10 +1,14 @@
 """Sources -> verified files -> rows."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..data.filters.rules import looked_up
-from ..data.split import Prepared
+from ..data.formats import Row
+from ..data.sets import read_rows as read_set_alone
+from ..data.split import Prepared, in_order
 from ..data.split import prepare as split_rows
 from ..progress import Watch
 from ..recipe import Baseline, Data, DataSet, generate
@@ -83,11 +87,23 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
             f"  {name}: {counts['format']} rows, {counts['kept']:,} kept"
             + (f"; left out: {left_out}" if left_out else "")
         )
-    return rows, licences
+    return replace(rows, covered=_covered(recipe, paths, watch)), licences
+
+
+def _covered(recipe: Any, paths: Mapping[str, Path], watch: Watch) -> dict[str, list[Row]]:
+    """The sets of `evaluate.coverage`, each in its seeded order, without labels."""
+    found = {}
+    for one in recipe.evaluate.coverage:
+        rows = read_set_alone(
+            one.name, "evaluate.coverage", one, recipe.task, paths[one.name], answered=False
+        )
+        found[one.name] = in_order(rows, recipe.seed, "order", one.name)[: one.limit]
+        watch.note(f"  {one.name}: {len(found[one.name]):,} rows, which training rows are compared with")
+    return found
 
 
 def _data_sets(recipe: Any) -> dict[str, DataSet]:
     named = {name: getattr(recipe.data, name) for name in ("train", "eval", "extra", "unlabelled")}
     return {name: one for name, one in named.items() if one is not None} | {
-        also.name: also for also in recipe.evaluate.also
+        one.name: one for one in [*recipe.evaluate.also, *recipe.evaluate.coverage]
     }

@@ -17,17 +17,14 @@ from ..asking.messages import Tokens, spelled
 from ..data.encode import COMMON_CONTROL, without_control
 from ..data.formats import Row
 from ..data.prompting import Prompt
+from ..data.templates import prompt_said, template
 from ..data.written import prompt_of
 from ..errors import RecipeError
 from ..recipe import Api
 
 SMALLEST = 1e-6
 """Probability of a label that the teacher did not mention."""
-QUESTION = "Which of these labels fits the text best: {labels}?\nAnswer with the label alone.\n\nText: {text}"
-QUESTION_OF_TWO = (
-    "Which of these labels fits the two texts best: {labels}?\nAnswer with the label alone.\n\n"
-    "First text: {text}\n\nSecond text: {pair}"
-)
+_PLACE = re.compile(r"\{(text|pair|labels)\}")
 AROUND = " \t\r\n\"'`*.:_"
 """Quotes, emphasis and full stops that models put around a word."""
 CONTROL_TOKEN = "control token in the answer"
@@ -36,15 +33,29 @@ END_OF_THOUGHTS = re.compile(r"""(?:(?<![`'"])</think>|</think>(?![`'"]))(?![ \t
 the answer right behind it, others on a line of its own."""
 
 
-def question_about(row: dict[str, Any], words: Sequence[str], api: Api, purpose: str) -> Request:
-    """What is asked about a row to be classified."""
-    template = api.prompt or (QUESTION_OF_TWO if "pair" in row else QUESTION)
-    if api.endpoint == "completions" and api.prompt is None:
-        template += "\n\nLabel:"
+def questions_about(
+    rows: Sequence[dict[str, Any]], words: Sequence[str], api: Api, purpose: str, field: str = "teacher.api"
+) -> list[Request]:
+    """What is asked about each of some rows to be classified: `api.prompt`, or else our own for its endpoint.
+
+    Raises: RecipeError if the file is not there that the prompt names in `field` of the recipe.
+    """
+    plain_text = api.endpoint == "completions"
+    said = prompt_said(api.prompt, "label_pair", f"{field}.prompt")
+    own = {
+        pair: said or template(("label_pair" if pair else "label") + ("_plain" if plain_text else ""), None)
+        for pair in (False, True)
+    }
+    ask = completion if plain_text else chat
+    return [
+        ask(api, _filled(own["pair" in row], row, words), row["id"], purpose, max_tokens=16) for row in rows
+    ]
+
+
+def _filled(prompt: str, row: dict[str, Any], words: Sequence[str]) -> str:
+    """The prompt with the row's texts and the labels; whatever else stands in braces stays, for a recipe's own may hold JSON."""
     values = {"text": plain(row["text"]), "pair": plain(row.get("pair", "")), "labels": ", ".join(words)}
-    filled = re.sub(r"\{(text|pair|labels)\}", lambda found: values[found[1]], template)
-    ask = completion if api.endpoint == "completions" else chat
-    return ask(api, filled, row["id"], purpose, max_tokens=16)
+    return _PLACE.sub(lambda place: values[place[1]], prompt)
 
 
 def question_of(row: dict[str, Any], api: Api, purpose: str) -> Request:
