@@ -42,7 +42,7 @@ from .steps.intact import (
     targets_fault,
 )
 from .steps.judging import judged
-from .steps.labelling import label_all, taught_apart
+from .steps.labelling import label_here
 from .steps.measuring import let_read, to_measure
 from .steps.naming import make_namer
 from .steps.panel import make_panel
@@ -127,9 +127,7 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
         return label_by_asking(
             recipe, place, facts, prepare.task_of(recipe, facts, place.parent / "prepare"), watch
         )
-    if recipe.temperature is None:
-        return {"cache": None, **taught_apart(results["teacher"])}
-    return label_all(recipe, results, place, watch)
+    return label_here(recipe, results, place, watch)
 
 
 def _train(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -236,7 +234,14 @@ def _always(recipe: Any) -> bool:
 _SOURCES = (
     *("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune"),
     *("teacher.panel", "teacher.pool", "teacher.terms_accepted"),
-    *("teacher.is_local", "teacher.name", "teacher.provider", "teacher.label_words", "teacher.zero_shot"),
+    *(
+        "teacher.is_local",
+        "teacher.is_ready",
+        "teacher.name",
+        "teacher.provider",
+        "teacher.label_words",
+        "teacher.zero_shot",
+    ),
     *("teacher.takes_bare_rows", "teacher.lends", "teacher.labels_field", "teacher.context_column"),
 )
 _LEARNING = ("seed", "task", "train", "data.max_length", "redraws")
@@ -331,7 +336,7 @@ STAGES = [
         _label,
         reads=(
             *("task", "seed", "label", "temperature", "data.max_length", "data.filter"),
-            *("teacher.dtype", "teacher.is_local", "teacher.api"),
+            *("teacher.dtype", "teacher.is_local", "teacher.is_ready", "teacher.api"),
         ),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets", "prepare.evaluated", "teacher"),
         stamp=answers_stamp,

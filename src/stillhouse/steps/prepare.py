@@ -19,7 +19,7 @@ from ..tasks.bilingual import BilingualClassification, BilingualLM
 from ..tasks.classification import label_order
 from ..tasks.context import longest_in_context, prefixes, prompt_key
 from .canaries import canary_rows, planted
-from .confidence import sure
+from .confidence import confidences, least_confidence, sure
 from .naming import TEXTS, keep_texts, namers_of
 from .questions import named_labels
 from .variants import variants
@@ -158,10 +158,12 @@ def _taught(
         made = _augmented(recipe, task, reader, examples)
         watch.note(f"  augment: {len(made):,} rows made of the training rows")
         examples = [*examples, *made]
-    least = None if recipe.data.filter is None else recipe.data.filter.min_confidence
-    if least is None:
+    least = least_confidence(recipe)
+    if (
+        least is None or not recipe.teacher.is_ready
+    ):  # whom the run makes or hears first is asked by the stage `label`
         return examples, []
-    examples, unsure = sure(examples, least, task, teacher, BATCH, watch)
+    examples, unsure = sure(examples, least, confidences(examples, task, teacher, BATCH, watch), task)
     watch.note(f"  the teacher is unsure of {len(unsure):,} rows, which are left out")
     return examples, unsure
 

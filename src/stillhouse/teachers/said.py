@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..asking import Answer, Request, chat, completion
+from ..asking.messages import spelled
 from ..data.encode import COMMON_CONTROL, without_control
 from ..errors import RecipeError
 from ..recipe import Api
@@ -57,6 +58,18 @@ def without_thoughts(text: str) -> str:
     """`text` without the block of thoughts that it begins with; some servers leave its first mark to the prompt."""
     thoughts, mark, rest = text.partition("</think>")
     return rest.lstrip() if mark and thoughts.lstrip().find("<think>") <= 0 else text
+
+
+def confidence_in(answer: Answer) -> float | None:
+    """The geometric mean of the probabilities of the answer's tokens, those of its thoughts left aside; None if they are not known."""
+    thoughts = len(answer.text.encode()) - len(without_thoughts(answer.text).encode())
+    said, log_p = 0, []
+    for token, others in answer.tokens:
+        if said >= thoughts:
+            log_p.append(others.get(token))
+        said += len(spelled(token) or b"")
+    known = [one for one in log_p if one is not None]
+    return math.exp(sum(known) / len(known)) if known and len(known) == len(log_p) else None
 
 
 def answered_row(row: dict[str, Any], text: str, api: Api) -> dict[str, Any]:
