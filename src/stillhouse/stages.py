@@ -57,7 +57,8 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
     models = fetch_models(recipe, place, watch)
     rows, licences = reading.read_rows(recipe, watch)
-    rows = judged(recipe, writing.write_rows(recipe, rows, models, place, watch), models, watch)
+    rows = writing.write_rows(recipe, rows, models, place, watch)
+    rows = judged(recipe, rows, models, place.parent, watch)
     models = trim_teacher(recipe, rows, models, watch)
     encoded = prepare.encode_rows(recipe, rows, models, place, watch)
     beside = prepare_baselines(recipe, rows, encoded["labels"], place, watch)

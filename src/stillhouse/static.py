@@ -15,7 +15,7 @@ from .data.filters.rules import rules
 from .data.formats import Dropped, Row, canonical, value_of
 from .data.load import read_raw
 from .data.questions import question
-from .data.templates import check_folder, check_judge, prompt_file, prompt_files, refuse_single
+from .data.templates import check_folder, check_judge, judge_prompt, prompt_file, prompt_files, refuse_single
 from .errors import DataError, MissingExtra, RecipeError, ResourceError
 from .models.described import json_in, layer_count, model_config, skeleton_in
 from .models.fitting import check_model
@@ -277,7 +277,9 @@ def _beside(recipe: Recipe) -> list[str]:
         if one is not None and one.model is not None:
             said = sources.check(one.model, sha256=one.sha256, revision=one.revision, kind="model")
             notes += [f"{name}: {note}" for note in said]
-    if judge is not None:
+    if judge is not None and judge.api is not None:
+        judge_prompt(judge.prompt)
+    elif judge is not None:
         prompt_file(judge.prompt, "judge", "data.judge.prompt")
     if writer is not None and writer.prompts is not None:
         check_folder(Path(writer.prompts))

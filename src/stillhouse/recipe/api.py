@@ -129,6 +129,11 @@ class Api(Section):
         return self._namesakes
 
     @property
+    def for_teachers(self) -> list[str]:
+        """Fields that are set and say what only a teacher is asked."""
+        return [name for name in ("prompt", "labels", "top_logprobs", "answers") if getattr(self, name)]
+
+    @property
     def label_words(self) -> dict[str, str]:
         """Label -> the teacher's word for it, of the labels that are named."""
         return self.labels if isinstance(self.labels, dict) else {label: label for label in self.labels}
