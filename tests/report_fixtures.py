@@ -220,7 +220,8 @@ def ten_thousand_rows() -> dict[str, Any]:
             "gaps": [
                 {
                     "column": "dialect", "group": group, "metric": "accuracy", "title": "accuracy", "rows": 3_000,
-                    "models": {name: measured(0.04 * place, 0.02) for name in who}, "growth": level, "alarm": place == 1,
+                    "models": {name: measured(0.04 * place, 0.02) for name in who}, "growth": level, "drift": {**level, "p": 0.2}, "inherited": {**level, "p": 0.01},
+                    "alarm": place == 1,
                 }
                 for place, group in enumerate(("north", "west"))
             ]

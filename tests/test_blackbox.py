@@ -106,7 +106,7 @@ def test_a_language_model_learns_the_teachers_texts(tmp_path: Path) -> None:
         },
         "objective": [{"kind": "hard"}], "train": {"steps": 20, "batch_size": 4, "learning_rate": 3e-3, "precision": "float32"},
         "evaluate": {"resamples": 200, "baselines": [{"name": "itself", "model": str(tmp_path / "base")}]},
-        "report": {"samples": 1, "prices": {"machine_per_hour": 1.0, "teacher_per_million": 5.0}},
+        "report": {"samples": 1, "prices": {"machine_per_hour": 1.0}},
     }  # fmt: skip
 
     def answer(body: dict[str, Any]) -> str:
@@ -115,7 +115,10 @@ def test_a_language_model_learns_the_teachers_texts(tmp_path: Path) -> None:
         return "because the river gives books" + ("<|im_end|>" if prompt_of(body)[0] == "7" else "")
 
     with Endpoint(answer) as endpoint:
-        values["teacher"] = {"api": {"base_url": endpoint.url, "model": "big", "max_tokens": 20}}
+        price = {"input": 1.0, "output": 5.0}
+        values["teacher"] = {
+            "api": {"base_url": endpoint.url, "model": "big", "max_tokens": 20, "price": price}
+        }
         found = finish(values, tmp_path / "run")
     dropped = read_jsonl(tmp_path / "run" / "label" / "dropped.jsonl")
     assert {row["reason"] for row in dropped} == {"control token in the answer", "refusal"}
@@ -132,6 +135,12 @@ def test_a_language_model_learns_the_teachers_texts(tmp_path: Path) -> None:
     assert found["retention"]["value"] is None
     assert "behind an API" in found["retention"]["note"]
     assert found["samples"][0]["teacher"].startswith("because the river")
+    money = found["economics"]
+    read = sum(len(prompt_of(body)) // 4 + 4 for body in endpoint.bodies)  # as the endpoint counts
+    wrote = sum(len(answer(body).split(" ")) for body in endpoint.bodies)
+    assert money["paid"] == {"teacher.api": pytest.approx((read + 5 * wrote) / 1e6)}
+    assert money["making"] == pytest.approx(money["machine"] + money["paid"]["teacher.api"])
+    assert money["teacher_per_million"] == pytest.approx((read + 5 * wrote) / wrote)
 
 
 SILENT_PLAN = [UNPREDICTED if stage.name == "plan" else stage for stage in STAGES]

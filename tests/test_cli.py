@@ -156,7 +156,9 @@ def test_ls_shows_what_each_recipe_distils() -> None:
 def test_a_copied_recipe_is_named_after_its_file_and_loads(tmp_path: Path) -> None:
     from stillhouse.recipe import load_recipe
 
-    for row in json.loads(stillhouse("ls", "--format", "json").out):
+    listed = json.loads(stillhouse("ls", "--format", "json").out)
+    assert listed
+    for row in listed:
         said = stillhouse("cp", row["name"], tmp_path / f"{row['name']}-mine.yaml")
         assert said.code == 0
         assert "stillhouse validate" in said.out
@@ -468,6 +470,40 @@ def test_a_recipe_begun_from_a_package_that_was_fetched_before_has_its_sum(
     assert stillhouse(*words, tmp_path / "c.yaml").code == 0
     written = (tmp_path / "c.yaml").read_text()
     assert f"  sha256: {'ab' * 32}" in written and "layers: 3" in written
+
+
+def test_init_asks_for_no_longer_rows_than_the_models_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
+    for name, config in {
+        "long": {"model_type": "llama", "max_position_embeddings": 4096},
+        "short": {"model_type": "llama", "max_position_embeddings": 200},
+        "shorter": {"model_type": "roberta", "max_position_embeddings": 130, "pad_token_id": 1},
+        "endless": {"model_type": "t5", "n_positions": 9},
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"num_hidden_layers": 4, **config}))
+    for number, (teacher, student, most) in enumerate(
+        [
+            ("long", None, 512), ("short", None, 200), ("long", "short", 200), ("short", "long", 200),
+            ("short", "shorter", 128), ("endless", None, 512), ("owner/name", "short", 200),
+        ]
+    ):  # fmt: skip
+        out = tmp_path / f"{number}.yaml"
+        named = tmp_path / teacher if (tmp_path / teacher).exists() else teacher
+        more = ("--student", tmp_path / student) if student else ()
+        words = (
+            "init",
+            "--task",
+            "text",
+            "--teacher",
+            named,
+            "--data",
+            tmp_path / "rows.jsonl",
+            "--out",
+            out,
+        )
+        assert stillhouse(*words, *more).code == 0
+        assert f"max_length: {most}\n" in out.read_text()
 
 
 def test_a_column_that_is_not_there_is_named_and_not_asked_for_again(tmp_path: Path) -> None:

@@ -304,10 +304,19 @@ def test_the_control_can_be_left_out(tmp_path: Path) -> None:
 
 
 def test_a_student_of_its_own_is_taught(tmp_path: Path) -> None:
-    values = small(tmp_path)
-    tiny.save_language_model(tmp_path / "student", layers=1, width=16, seed=7)
-    found = finish({**values, "student": {"model": str(tmp_path / "student")}}, tmp_path / "run")
+    own = tiny.save_language_model(tmp_path / "student", layers=1, width=16, seed=7)
+    found = finish({**small(tmp_path), "student": {"model": str(own)}}, tmp_path / "run")
     promised(found, timed=False)
+    given, initial, taught = (
+        load_file(folder / "model.safetensors")
+        for folder in (own, tmp_path / "run" / "initial" / "model", tmp_path / "run" / "student")
+    )
+    assert {name: weight.tolist() for name, weight in initial.items()} == {
+        name: weight.tolist() for name, weight in given.items()
+    }
+    assert all((taught[name] != weight).any() for name, weight in given.items()), (
+        "every part of it has learned"
+    )
 
 
 # ── a run folder belongs to nobody's disk ───────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,7 @@ FLOORS = (
     {"recipe", "losses", "measure", "report", "shipped", "locks"},
     {"sources", "pipeline", "asking", "kept"},
     {"data", "models"},
-    {"tasks", "static", "finished"},
+    {"tasks", "static", "finished", "store"},
     {"latency"},
     {"teachers", "cost", "objectives", "scaffold", "compare"},
     {"train", "samples", "gates", "evidence", "answers", "harness", "probe", "memorisation", "judge"},

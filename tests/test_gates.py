@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import planted
+from stillhouse.tasks import TASKS
 from typed import stillhouse
 
 
@@ -119,3 +120,28 @@ def test_a_folder_that_is_no_run_is_told_in_a_sentence(tmp_path: Path) -> None:
 def test_a_student_that_is_surely_worse_than_another_run_is_refused(good: Path, bad: Path) -> None:
     assert stillhouse("check", bad, "--not-worse-than", good).code == 6
     assert stillhouse("check", good, "--not-worse-than", bad).code == 0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_of_any_task_is_held_against_another(task: str, tmp_path: Path) -> None:
+    good, bad = planted.two_runs(tmp_path, task)
+    assert stillhouse("check", good, "--not-worse-than", bad).code == 0
+    said = stillhouse("check", bad, "--not-worse-than", good)
+    assert said.code == 6
+    assert "surely worse" in said.err
+
+
+def test_a_task_of_the_harness_is_bounded_by_its_name(tmp_path: Path) -> None:
+    level = {"value": 0.6, "low": 0.4, "high": 0.8, "note": None}
+    tasks = [
+        {"task": "arc", "metric": "acc", "models": {"student": level, "teacher": {**level, "value": 0.9}}}
+    ]
+    place = planted.run(tmp_path / "run", harness=tasks)
+    passed = stillhouse("check", place, "--min", "arc:acc=0.5")
+    assert passed.code == 0
+    assert "arc:acc is 0.6000" in passed.out
+    assert stillhouse("check", place, "--min", "arc:acc=0.5", "--sure").code == 6
+    assert stillhouse("check", place, "--max", "arc:acc=0.5").code == 6
+    unknown = stillhouse("check", place, "--min", "arc:ac=0.5")
+    assert unknown.code == 2
+    assert "Did you mean 'arc:acc'?" in unknown.err

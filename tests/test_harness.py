@@ -8,7 +8,7 @@ import pytest
 
 import tiny
 from stillhouse.errors import RecipeError
-from stillhouse.harness import by_document, harness
+from stillhouse.harness import by_document, documents_of, harness
 from stillhouse.models.load import load_tokenizer
 from stillhouse.progress import Silent
 from stillhouse.recipe import Harness, parse_recipe
@@ -74,6 +74,9 @@ def test_a_task_in_a_file_gives_what_the_harness_itself_gives(tmp_path: Path) ->
             )
         assert one["gain"]["value"] == 0.0, "the same model three times"
     kept = json.loads((tmp_path / "harness-teacher.json").read_text())
+    assert len(set(kept["documents"]["rainbow"])) == len(QUESTIONS)
+    for other in ("student", "hard_only"):
+        assert json.loads((tmp_path / f"harness-{other}.json").read_text())["documents"] == kept["documents"]
     kept["scores"]["rainbow"]["acc"] = [1.0] * len(QUESTIONS)
     (tmp_path / "harness-teacher.json").write_text(json.dumps(kept))
     again, _ = asked(tmp_path, tasks=[str(path)])
@@ -121,6 +124,18 @@ def test_only_numbers_of_one_document_are_compared_and_filters_are_told_apart() 
         {"metrics": ["exact"], "exact": 0.5, "filter": "strict"},
     ]
     assert by_document(samples) == {"acc": [1.0], "exact (strict)": [0.5]}
+
+
+def test_a_document_is_known_by_what_was_asked_and_counted_once_for_all_filters() -> None:
+    sums = {"doc_hash": "d", "target_hash": "t"}
+    samples = [
+        {**sums, "filter": name, "prompt_hash": f"{number}"}
+        for name in ("strict", "loose")
+        for number in range(3)
+    ]
+    assert len(set(documents_of(samples))) == len(documents_of(samples)) == 3
+    changed = [{**one, "prompt_hash": "with two examples before it"} for one in samples[:3]]
+    assert not set(documents_of(changed)) & set(documents_of(samples))
 
 
 def test_an_unknown_task_is_one_sentence(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from stillhouse.data.encode import Example
 from stillhouse.latency import Requests, batches, beside_one_another, requests, settled
 from stillhouse.measure import Interval
 from stillhouse.models.load import load_tokenizer
+from stillhouse.progress import Silent
 from stillhouse.tasks import make_task
 from stillhouse.tasks.panel import load_panel, write_panel
 from stillhouse.tasks.writing import generate, greedy
@@ -165,6 +166,45 @@ def test_texts_written_together_take_what_a_step_of_all_of_them_takes(
     assert len(shapes) == 1 + latency.FEWEST
 
 
+STEADY = {"first": 0.3, "step": 0.02}
+
+
+def test_what_is_foretold_of_requests_is_what_they_take_on_a_steady_machine(
+    clock, folder, monkeypatch
+) -> None:
+    def written(model, task, row, most, found):
+        clock(STEADY["first"] + (most - 1) * STEADY["step"])
+        found.waits.append(STEADY["first"])
+        if most > 1:
+            found.steps.append(STEADY["step"])
+
+    monkeypatch.setattr(latency, "_write", written)
+    task = make_task("causal_lm", load_tokenizer(folder), 40)
+    requests(dict.fromkeys("ab"), dict.fromkeys("ab", task), dict.fromkeys("ab", rows(3)))
+    assert latency.time.perf_counter() == pytest.approx(2 * latency.requests_take(**STEADY))
+
+
+@pytest.mark.parametrize("once", [0.2, 0.0126])
+def test_what_is_foretold_of_batches_is_what_they_take_on_a_steady_machine(clock, once: float) -> None:
+    batches(dict.fromkeys("ab", lambda: clock(once)))
+    assert latency.time.perf_counter() == pytest.approx(2 * latency.batches_take(once), rel=0.01)
+
+
+def test_what_is_foretold_of_texts_written_together_is_what_they_take_on_a_steady_machine(
+    clock, folder, monkeypatch
+) -> None:
+    def written(model, task, ids, most, least, told):
+        told.put(ids)
+        for number in range(most):
+            clock(STEADY["step"] if number else STEADY["first"])
+            told.put(ids[:, 0])
+
+    monkeypatch.setattr(latency, "generate", written)
+    task = make_task("causal_lm", load_tokenizer(folder), 40)
+    beside_one_another({"one": task.load(folder)}, {"one": task}, {"one": rows(3)}, {"one": 5})
+    assert latency.time.perf_counter() == pytest.approx(latency.together_take(**STEADY))
+
+
 def test_a_language_models_speeds_name_their_batches_and_a_panel_writes_alone(folder, tmp_path) -> None:
     task = make_task("causal_lm", load_tokenizer(folder), 40)
     write_panel(tmp_path / "panel", [folder, folder])
@@ -176,6 +216,41 @@ def test_a_language_models_speeds_name_their_batches_and_a_panel_writes_alone(fo
     assert found["panel"]["batch"] == {"prefill": 3, "generate": 1}
     assert found["one"]["generate_batch"] > 0
     assert "generate_batch" not in found["panel"]
+
+
+class Heard(Silent):
+    """Who keeps what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(("note", text))
+
+    def step(self, what: str, done: int, total: int, extra: str = "") -> None:
+        self.told.append((what, done, total))
+
+    def end(self) -> None:
+        self.told.append(("end",))
+
+
+def test_each_part_of_measuring_speed_says_what_it_does_and_no_bar_moves_while_batches_are_timed(
+    folder, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(cost, "fresh_peak", lambda *_: 1)
+    task, heard = make_task("causal_lm", load_tokenizer(folder), 40), Heard()
+    cost.costs(
+        {"student": task.load(folder)}, {"student": folder}, task, rows(4), tmp_path / "eval.parquet", heard
+    )
+    asked = latency.WARM_UP + latency.REQUESTS
+    assert heard.told[: asked + 2] == [
+        *(("timing requests", done, asked) for done in range(asked + 1)),
+        ("end",),
+    ]
+    batches_, together, *memory = heard.told[asked + 2 :]
+    assert "timing batches, 3 to 6 times" in str(batches_)
+    assert "texts written together, 3 to 6 times" in str(together)
+    assert memory == [("memory of a process of its own", done, 1) for done in (0, 1)]
 
 
 @pytest.mark.parametrize(("wanted", "size"), [(None, cost.CLASSIFY_ROWS), (3, 3), (6, 6)])

@@ -143,6 +143,7 @@ RECIPES: dict[str, tuple[Change, int, tuple[str, ...]]] = {
     "short sum": (put("data.train.sha256", "abc"), RECIPE, ("data.train.sha256", "64 hexadecimal")),
     "bad wheel": (put("teacher.model", "pypi:name:inside"), RECIPE, ("pypi:NAME==VERSION",)),
     "unknown kind of source": (put("teacher.model", "s3:bucket/key"), RECIPE, ("'s3'", "hub:OWNER/NAME")),
+    "an adapter of another family": (put("student.adapter.target_modules", ["q_proj", "query"]), RECIPE, ("target_modules", "'query'", "q_proj")),
     "a pin without effect": (put("student.revision", "main"), RECIPE, ("student", "remove")),
     "a missing teacher": (put("teacher.model", "/nowhere/teacher"), RECIPE, ("/nowhere/teacher", "no such file or folder")),
     "also with one name twice": (put("evaluate.also", [{"name": "a", "source": "x"}] * 2), RECIPE, ("evaluate.also", "differ")),

@@ -17,6 +17,7 @@ from stillhouse.locks import LOCK, is_locked, locked
 from stillhouse.pipeline import SHELF, Stage, run_pipeline, stage_times
 from stillhouse.progress import Silent
 from stillhouse.recipe import Recipe, load
+from stillhouse.report.table import OUTSIDE, with_outside
 from stillhouse.stages import STAGES
 
 
@@ -253,8 +254,32 @@ def test_times_are_kept_beside_the_results_and_not_in_them(kitchen, tmp_path):
     kitchen.run(tmp_path, recipe())
     times = stage_times(tmp_path, kitchen.stages)
     assert set(times) == {"chop", "cook", "serve"}
-    assert all(set(entry) == {"seconds", "peak_memory_bytes"} for entry in times.values())
+    assert all(set(entry) == {"seconds", "seconds_before", "peak_memory_bytes"} for entry in times.values())
     assert json.loads((tmp_path / "serve" / "DONE.json").read_text())["result"] == {"taste": [5, 1]}
+
+
+def test_what_passes_outside_stages_is_kept_with_the_next_one_so_that_nothing_is_lost(kitchen, tmp_path):
+    """A command that began 5 seconds before its pipeline; then one that does again only what comes after the first stage."""
+    began = time.perf_counter() - 5.0
+    kitchen.run(tmp_path, recipe(), began=began)
+    took = time.perf_counter() - began
+    times = stage_times(tmp_path, kitchen.stages)
+    assert 5.0 <= times["chop"]["seconds_before"] < took
+    assert times["cook"]["seconds_before"] < times["chop"]["seconds_before"] - 4.0
+    total = sum(each["seconds"] for each in with_outside(times).values())
+    assert took - 1.0 < total <= took + 0.01
+    assert with_outside(times)[OUTSIDE]["seconds"] >= 5.0
+    kitchen.run(tmp_path, recipe(train={"steps": 6}), began=time.perf_counter() - 3.0)
+    again = stage_times(tmp_path, kitchen.stages)
+    assert again["chop"] == times["chop"]
+    assert 3.0 <= again["cook"]["seconds_before"] < 5.0, (
+        "the time before a stage that was skipped is that of the next"
+    )
+
+
+def test_a_run_that_was_made_before_such_times_were_kept_has_no_row_of_them() -> None:
+    old = {"train": {"seconds": 3.0, "seconds_before": None}}
+    assert with_outside(old) == old
 
 
 # ── the real stages' declarations ───────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,7 @@
 """Whole runs of encoder–decoders: a fine-tuned teacher, a student cut out of it, and a student of the teacher's own targets."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ import yaml
 
 import tiny
 from stillhouse import run
+from stillhouse.compare import compare
 from stillhouse.data.encode import read_examples
 from stillhouse.errors import RecipeError
 from stillhouse.files import read_jsonl
+from stillhouse.kept import read_answered
+from stillhouse.measure import ANSWER_METRICS, evaluate
 from stillhouse.models.load import load_tokenizer
 from stillhouse.recipe import parse_recipe
 from stillhouse.tasks import make_task
@@ -93,6 +97,21 @@ def test_the_answers_are_targets_of_whole_sources(done: tuple[Path, Said]) -> No
     for one in answers:
         assert one["reference"].split() == one["prompt"].split()[::-1]
         assert len(one["answer"].split()) <= 8
+
+
+def test_what_a_run_keeps_of_its_answers_says_what_its_results_say(done: tuple[Path, Said]) -> None:
+    """Two runs are compared by it; that of a run with itself is nothing."""
+    folder, _ = done
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    for name, model in (("teacher", found["teacher"]), ("student", found["student"])):
+        kept = read_answered(folder, name)
+        assert kept is not None and len(kept.index.rows) == 8
+        for metric in ("chrf", "exact_match", "token_f1"):
+            assert evaluate(ANSWER_METRICS[metric], kept.rows) == model["metrics"]["eval"][metric]["value"]
+    again = folder.parent / "again"
+    shutil.copytree(folder, again)
+    gap = compare([folder, again], resamples=200)["differences"][0]["sets"]["eval"]
+    assert (gap["chrf"]["value"], gap["chrf"]["p"]) == (0.0, 1.0)
 
 
 def test_the_student_is_an_ordinary_model_without_us(done: tuple[Path, Said]) -> None:

@@ -112,6 +112,21 @@ def test_a_probe_is_a_small_share_of_the_steps_and_reads_no_more_rows_than_these
     assert small.evaluate.also == []
 
 
+def test_a_probe_measures_nothing_that_the_ranking_does_not_read(tmp_path):
+    """Otherwise each candidate pays for answers, a harness, changed rows and further seeds, and for a writer of none."""
+    recipe = tiny.language_recipe(tmp_path)
+    recipe["data"] = {**recipe["data"], "writer": {"model": "some/writer"}}
+    recipe["evaluate"] = {
+        "answers": {"rows": 4}, "harness": {"tasks": ["arc_easy"]}, "perturb": ["typos", "paraphrase"], "swap": [["he", "she"]],
+        "seeds": 3, "resamples": 300, "hard_only": True,
+    }  # fmt: skip
+    small = probe(parse_recipe(recipe), "other/model")
+    asked = small.evaluate.model_dump(exclude_defaults=True)
+    assert asked == {"rows": asked["rows"], "resamples": 300}, "speed and the control are read"
+    assert small.evaluate.speed and small.evaluate.hard_only
+    assert small.data.writer is None
+
+
 @pytest.mark.parametrize("candidates", [[], ["a", "a"]])
 def test_no_candidates_or_one_twice_is_refused(tmp_path, candidates):
     with pytest.raises(RecipeError, match="each once"):
@@ -256,6 +271,7 @@ def test_a_run_that_cannot_be_read_loses_no_other_candidate(tmp_path):
     good = tried(tmp_path / "run", "good", [1.0, 2.0])
     with (
         mock.patch.object(select, "run_pipeline"),
+        mock.patch.object(select, "check_teachers"),
         mock.patch.object(select, "_read", side_effect=[ZeroDivisionError("float division by zero"), good]),
     ):
         found = rank_teachers(
@@ -265,6 +281,39 @@ def test_a_run_that_cannot_be_read_loses_no_other_candidate(tmp_path):
     assert [row["candidate"] for row in found["candidates"]] == ["good", "bad"]
     assert "cannot be read (ZeroDivisionError: float division by zero)" in found["candidates"][1]["why"]
     assert read_json(tmp_path / "run" / "teachers.json")["recommended"] == "good"
+
+
+class Notes(Silent):
+    """Who keeps what is said, in order."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
+def test_all_candidates_that_are_not_there_are_named_before_the_first_is_tried_out(tmp_path):
+    recipe = tiny.language_recipe(tmp_path)
+    tiny.save_language_model(tmp_path / "bare")
+    (tmp_path / "bare" / "model.safetensors").unlink()
+    missing, bare, file = (str(tmp_path / name) for name in ("missing", "bare", "far.yaml"))
+    good, watch = str(tmp_path / "teacher"), Notes()
+    named = [good, missing, bare, file]
+    place = select._folders(named, tmp_path / "run")[good]
+    read = {**tried(place.parent, place.name, [1.0, 2.0]), "candidate": good}
+    with (
+        mock.patch.object(select, "run_pipeline", side_effect=lambda *_: watch.note("a run")),
+        mock.patch.object(select, "_read", return_value=read),
+    ):
+        found = rank_teachers(parse_recipe(recipe), named, tmp_path / "run", watch)
+    (line,) = (said for said in watch.said if said.startswith("cannot be tried out"))
+    assert watch.said.index(line) < watch.said.index("a run")
+    assert watch.said.count("a run") == 1, "the good one alone is tried out"
+    for name in (missing, bare, file):
+        assert name in line
+    assert "no such file" in line and "*.safetensors" in line and "no such candidate" in line
+    assert [row["fits"] for row in found["candidates"]] == [True, False, False, False]
 
 
 def test_a_candidate_named_by_its_source_gets_the_context_that_any_model_is_told(tmp_path):

@@ -23,7 +23,7 @@ from stillhouse.recipe import ZeroShot as ZeroShotSettings
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
 from stillhouse.static import static_checks
-from stillhouse.steps import plan
+from stillhouse.steps import evaluating, plan
 from stillhouse.steps.naming import keep_texts, ways_of
 from stillhouse.tasks import make_task
 from stillhouse.tasks.zero_shot import CONTENT_FREE, ZeroShot
@@ -275,9 +275,9 @@ def test_the_time_of_choosing_a_way_is_that_of_the_texts_read_in_each(made: Path
     one = ZeroShotSettings(form="chat", calibrate="none")
     assert plan._choosing(one, model, long, speed) == 0.0
     both = one.model_copy(update={"form": None})
-    assert plan._choosing(both, model, long, speed) == pytest.approx(plan.LOADING + 2 * 128 * 20 * 1e-3)
+    assert plan._choosing(both, model, long, speed) == pytest.approx(evaluating.LOADING + 2 * 128 * 20 * 1e-3)
     evened = one.model_copy(update={"calibrate": "texts"})
-    assert plan._choosing(evened, model, long[:4], speed) == pytest.approx(plan.LOADING + 4 * 30 * 1e-3)
+    assert plan._choosing(evened, model, long[:4], speed) == pytest.approx(evaluating.LOADING + 4 * 30 * 1e-3)
 
 
 def test_more_examples_than_labelled_rows_are_refused(made: Path, tmp_path: Path) -> None:

@@ -15,19 +15,38 @@ from .data.encode import Example
 from .data.filters.texts import answer_of
 from .data.formats import Row, answer_alone
 from .errors import DataError
-from .files import read_jsonl, write_jsonl
+from .files import hash_json, read_jsonl, write_jsonl
 from .measure import Rows
 from .measure.text import ANSWER_METRICS, chrf_rows, match_rows
 from .models.machine import device
 from .progress import Watch
 from .recipe import Answers
 from .registry import load, require
+from .store import Store
 from .tasks import Task
 from .tasks.bilingual import as_read_by, voice
 from .tasks.writing import SLOTS, greedy
 
 PURPOSES = {"rouge": "rouge_score.rouge_scorer", "bleu": "sacrebleu"}
 """Measure -> the module of the extra `eval` that it needs."""
+
+Writer = Callable[[Any, Task, Sequence[Sequence[int]], int], list[list[int]]]
+"""As `greedy`: (model, task, prompts, tokens at most) -> the tokens that it writes after each."""
+
+
+def remembering(store: Store, identity: str) -> Writer:
+    """`greedy` of the model of that content, which does not write again after a prompt what is in the store."""
+
+    def write(model: Any, task: Task, prompts: Sequence[Sequence[int]], most: int) -> list[list[int]]:
+        known = store.get("written", [identity, most]) or {}
+        keys = [hash_json(list(prompt)) for prompt in prompts]
+        if new := [at for at, key in enumerate(keys) if key not in known]:
+            made = greedy(model, task, [prompts[at] for at in new], most)
+            known |= {keys[at]: ids for at, ids in zip(new, made, strict=True)}
+            store.put("written", [identity, most], known)
+        return [known[key] for key in keys]
+
+    return write
 
 
 def write_answers(
@@ -39,9 +58,11 @@ def write_answers(
     wanted: Answers,
     folder: Path,
     watch: Watch,
+    write: Writer = greedy,
 ) -> list[dict[str, Any]]:
     """[{"row", "prompt", "reference", "answer"}] of the first `wanted.rows` rows that ask for something.
 
+    Args: write: as `greedy`, or who remembers what that wrote.
     Raises: DataError if none does.
     """
     kept = folder / f"answers-{name}.jsonl"
@@ -59,7 +80,7 @@ def write_answers(
     prompts = [of.asked for of in read]
     made: list[list[int]] = []
     for start in range(0, len(prompts), SLOTS):
-        made += greedy(model, own, prompts[start : start + SLOTS], wanted.max_new_tokens)
+        made += write(model, own, prompts[start : start + SLOTS], wanted.max_new_tokens)
         watch.step(f"{name} answers", len(made), len(asked))
     found = [
         {
@@ -152,4 +173,4 @@ def passed(target: str, answers: Sequence[str], rows: Sequence[dict[str, Any]]) 
     return np.array(values)
 
 
-__all__ = ["ANSWER_METRICS", "answer_rows", "write_answers"]
+__all__ = ["ANSWER_METRICS", "Writer", "answer_rows", "remembering", "write_answers"]

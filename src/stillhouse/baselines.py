@@ -15,7 +15,7 @@ from .cost import size
 from .data.batches import in_order, like_lengths
 from .data.encode import Example
 from .errors import RecipeError
-from .evaluate import Evaluation, texts_of
+from .evaluate import Evaluation, Source, texts_of
 from .files import read_jsonl
 from .kept import rows_path, write_rows
 from .measure import Rows, classification_rows, uniform_rows
@@ -24,7 +24,7 @@ from .models.machine import device
 from .progress import Watch
 from .registry import require
 from .tasks import Task, make_task, on_device
-from .tasks.bilingual import BilingualLM
+from .tasks.bilingual import BilingualLM, conversations
 from .tasks.classification import label_order
 
 FloatArray = np.ndarray[Any, Any]
@@ -68,7 +68,8 @@ def read_baselines(
         about: dict[str, Any] = {"about": ABOUT.get(name, "")}
         if name in models:
             folder = Path(models[name]["folder"])
-            about = {"about": models[name]["name"], **_read_model(evaluation, called, folder, held, watch)}
+            source = Source(models[name]["identity"], folder)
+            about = {"about": models[name]["name"], **_read_model(evaluation, called, source, held, watch)}
         elif not all(path.exists() for path in kept):
             watch.note(f"  {name}: {ABOUT[name]}")
             said = _shares(evaluation, name, held, labelled, train)
@@ -148,42 +149,44 @@ def _rows(evaluation: Evaluation, kind: str, shares: FloatArray | None) -> Rows:
 def _read_model(
     evaluation: Evaluation,
     called: str,
-    folder: Path,
+    source: Source,
     held: Mapping[str, list[dict[str, Any]]],
     watch: Watch,
 ) -> dict[str, Any]:
     """Let a model read every set.  Returns: its parameters and bytes."""
-    task = evaluation.task
+    task, folder = evaluation.task, source.folder
+    evaluation.know(called, source)
     if task.name == "classification":
         labels = label_order(folder, task.labels, called.replace(PREFIX, "evaluate.baselines: "))
         own: Task = make_task(task.name, load_tokenizer(folder), task.max_length, labels)
         model = own.load(folder)
         for kind, examples in evaluation.sets.items():
-            path = rows_path(evaluation.folder, called, kind)
-            if not path.exists():
+            if not evaluation.has(called, kind):
                 rows = {row["id"]: row for row in held[kind]}
                 mine, _ = own.encode([rows[example.row] for example in examples])
                 said = _said(own, model, mine, evaluation.batch_size, watch, f"{called} reads {kind}")
-                write_rows(path, _rows(evaluation, kind, said[:, [labels.index(one) for one in task.labels]]))
+                shares = said[:, [labels.index(one) for one in task.labels]]
+                evaluation.keep(called, kind, _rows(evaluation, kind, shares))
         return size(folder, model)
     tokenizer = load_tokenizer(folder)
     known = [task.tokenizer, *([task.other.tokenizer] if isinstance(task, BilingualLM) else [])]
     if any(same_tokenizer(tokenizer, one) is None for one in known):
         model = task.load(folder)
-        evaluation.read(called, model)
+        evaluation.read(called, model, source)
         return size(folder, model)
     if task.name == "masked_lm":
         raise RecipeError(
             f"{called.replace(PREFIX, 'evaluate.baselines: ')}: its tokenizer is another one, so other tokens would be hidden from "
             "it; name a model of the teacher's family."
         )
-    messages = _conversations(evaluation, held)
+    every = (row for rows in held.values() for row in rows)
+    messages = conversations(every, (example for some in evaluation.sets.values() for example in some))
     between = BilingualLM(task.tokenizer, tokenizer, task.max_length, messages)
     model = between.load(folder)
     for kind, examples in evaluation.sets.items():
-        path = rows_path(evaluation.folder, called, kind)
-        if not path.exists():
-            write_rows(path, _in_bytes(between, model, examples, evaluation.batch_size, watch, called))
+        if not evaluation.has(called, kind):
+            found = _in_bytes(between, model, examples, evaluation.batch_size, watch, called)
+            evaluation.keep(called, kind, found)
     return size(folder, model)
 
 
@@ -219,12 +222,3 @@ def _in_bytes(
         read += len(some)
         watch.step(f"{title} reads", read, len(examples))
     return in_order(parts, batches)
-
-
-def _conversations(
-    evaluation: Evaluation, held: Mapping[str, list[dict[str, Any]]]
-) -> dict[str, list[dict[str, str]]]:
-    """Key of an example -> the conversation that it was made from."""
-    said = {row["id"]: row["messages"] for rows in held.values() for row in rows if "messages" in row}
-    examples = (example for some in evaluation.sets.values() for example in some)
-    return {example.key: said[example.row] for example in examples if example.row in said}

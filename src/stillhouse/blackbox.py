@@ -8,11 +8,13 @@ import numpy as np
 import torch
 
 from .data.encode import Example
-from .evaluate import Evaluation
+from .evaluate import Evaluation, Source
+from .files import hash_bytes, hash_json
 from .kept import RowIndex
 from .losses import Head
 from .measure import Rows, classification_rows
 from .progress import Watch
+from .store import Store
 from .tasks import Scores, Task
 
 Array = np.ndarray[Any, Any]
@@ -46,9 +48,12 @@ class BlackBoxEvaluation(Evaluation):
         heard: Mapping[str, Mapping[str, Array]],
         graded: bool,
         why: str = UNKNOWN,
+        store: Store | None = None,
+        contents: Mapping[str, str] = {},
     ) -> None:
-        super().__init__(task, sets, index, folder, batch_size, watch)
+        super().__init__(task, sets, index, folder, batch_size, watch, store, contents)
         self.heard, self.graded, self.why = heard, graded, why
+        self.know("teacher", Source(f"heard:{_content(heard)}", folder))
         self._admit("teacher", {kind: self._teacher_rows(kind) for kind in sets})
 
     def _teacher_rows(self, kind: str) -> Rows:
@@ -89,3 +94,13 @@ class BlackBoxEvaluation(Evaluation):
         if set(metric.columns) <= set(self.units["teacher"][kind]):
             return super().retention(kind, floor, resamples, seed)
         return {"value": None, "low": None, "high": None, "note": self.why}
+
+
+def _content(heard: Mapping[str, Mapping[str, Array]]) -> str:
+    """Hash of what the teacher was heard to say."""
+    return hash_json(
+        {
+            kind: {name: hash_bytes(np.ascontiguousarray(values).tobytes()) for name, values in said.items()}
+            for kind, said in heard.items()
+        }
+    )

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from .data.encode import Example, read_examples, write_examples
 from .errors import StillhouseError
 from .files import folder_bytes
-from .latency import Action, Requests, batches, beside_one_another, filled, requests
+from .latency import NOBODY, Action, Requests, batches, beside_one_another, filled, requests
 from .measure import Interval, median_interval
 from .models.load import load_tokenizer, parameters
 from .models.machine import device
@@ -54,15 +54,19 @@ def costs(
     if not speed:
         unknown: Costs = {"throughput": {}, "latency": {}, "peak_memory_bytes": None}
         return {name: {**each, **unknown} for name, each in found.items()}
-    watch.note("  measuring speed and memory")
     rows = {name: as_read_by(task, model, examples) for name, model in models.items()}
     voices = {name: voice(task, model) for name, model in models.items()}
-    asked = requests(models, voices, rows)
-    fast = throughputs(models, voices, rows, asked, batch)
+    asked = requests(models, voices, rows, watch)
+    watch.end()  # a bar that moves by itself would be timed with what follows
+    fast = throughputs(models, voices, rows, asked, batch, watch)
+    what, peaks = "memory of a process of its own", []
+    watch.step(what, 0, len(models))
     with ThreadPoolExecutor() as pool:  # their memory does not depend on how fast they are
-        peaks = pool.map(
+        for peak in pool.map(
             lambda name: fresh_peak(folders[name], task, _kept(rows[name], examples, kept), batch), models
-        )
+        ):
+            peaks.append(peak)
+            watch.step(what, len(peaks), len(models))
     return {
         name: {
             **found[name],
@@ -103,6 +107,7 @@ def throughputs(
     rows: Mapping[str, list[Example]],
     asked: Mapping[str, Requests],
     batch: int | None = None,
+    watch: Watch = NOBODY,
 ) -> dict[str, Costs]:
     """Model name -> {"unit", tokens or rows per second, "batch": the rows of each, joules a token or row
     where the machine tells, "intervals" of these}.
@@ -111,10 +116,10 @@ def throughputs(
     "generate_batch" (several texts at a time; no panel can).  Args: batch: see `batch_rows`.
     """
     work = {name: _batch(model, tasks[name], rows[name], batch) for name, model in models.items()}
-    took = batches({name: action for name, (_, action) in work.items()})
+    took = batches({name: action for name, (_, action) in work.items()}, watch)
     sizes = {name: batch_rows(task, batch) for name, task in tasks.items()}
     writers = {name: sizes[name]["generate_batch"] for name in models if "generate_batch" in sizes[name]}
-    paces = beside_one_another(models, tasks, rows, writers)
+    paces = beside_one_another(models, tasks, rows, writers, watch)
     found: dict[str, Costs] = {}
     for name, (amount, _) in work.items():
         seconds, energy = took[name].seconds, took[name].joules

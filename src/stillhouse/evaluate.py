@@ -2,24 +2,27 @@
 
 Every number is a function of per-row sums, so that intervals and tests are paired: all models read the same rows.  A model
 reads them once, and what it said is kept as hidden states; then all who have read are measured side by side, so that the
-teacher's whole distribution is made once for all of them.
+teacher's whole distribution is made once for all of them.  Statistics, the teacher's hidden states and what was written lie in a
+store, where a later evaluation finds them, of this run or of another one of its plan.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 from transformers import PreTrainedModel
 
-from .answers import answer_rows, write_answers
+from .answers import Writer, answer_rows, remembering, write_answers
 from .data.batches import in_order, like_lengths
 from .data.encode import Example
-from .files import atomic
-from .kept import RowIndex, read_rows, rows_path, write_rows
+from .files import atomic, hash_path
+from .kept import Answered, RowIndex, read_rows, rows_path, write_rows
 from .measure import (
     ANSWER_METRICS,
     Metric,
@@ -36,14 +39,34 @@ from .measure import evaluate as value
 from .models.machine import device
 from .progress import Watch
 from .recipe import Answers
+from .registry import source_of
+from .store import Store
 from .tasks import Scores, Task, on_device
+from .tasks.writing import greedy
 
 ENOUGH = 2 * 2**30
 """Bytes of what students said beyond which they are measured before the next one reads: a disk has its limits, too."""
+VERSION = 4
+"""Raise it when other things are found out of the same models: what was kept is another version's then."""
+ROWS = "rows.safetensors"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from."""
+
+    identity: str
+    """By its content."""
+    folder: Path
 
 
 class Evaluation:
-    """Per-row statistics of several models on several data sets, kept in a folder."""
+    """Per-row statistics of several models on several data sets, kept in a folder.
+
+    Args:
+        store: keeps what models said beyond this evaluation.
+        contents: data set -> `content_of` its rows.
+    """
 
     def __init__(
         self,
@@ -53,9 +76,11 @@ class Evaluation:
         folder: Path,
         batch_size: int,
         watch: Watch,
+        store: Store | None = None,
+        contents: Mapping[str, str] = {},
     ) -> None:
         self.task, self.sets, self.folder, self.batch_size, self.watch = task, sets, folder, batch_size, watch
-        self.index = index
+        self.index, self.store, self.contents = index, store or Store(), contents
         self.rows: dict[str, dict[str, Rows]] = {}
         self.units: dict[str, dict[str, Rows]] = {}
         """The same, summed over the rows that are resampled together."""
@@ -63,6 +88,8 @@ class Evaluation:
         """Model -> its answers to prompts of `eval`, as `answers.write_answers` has them."""
         self.written: dict[str, Rows] = {}
         """Model -> statistics of these answers."""
+        self.asked: RowIndex | None = None
+        """The rows that were answered."""
         for kind, one in index.items():
             one.write(folder, kind)
         self._heads: dict[str, Scores] = {}
@@ -71,28 +98,58 @@ class Evaluation:
         """Who has read and is not measured yet."""
         self._waiting = 0
         """Bytes of what they said, on disk."""
+        self._sources: dict[str, Source] = {}
+        self._offered: set[str] = set()
+        """Sets of which the teacher's hidden states were offered to the store."""
 
-    def read(self, name: str, model: PreTrainedModel) -> None:
+    def read(self, name: str, model: PreTrainedModel, source: Source | None = None) -> None:
         """Let a model read every set, and measure it; the teacher must be the first."""
-        self.listen(name, model)
+        self.listen(name, model, source)
         self.measure()
 
-    def listen(self, name: str, model: PreTrainedModel) -> None:
-        """Let a model read every set, and keep what it says for `measure`; the teacher must be the first."""
+    def listen(self, name: str, model: PreTrainedModel, source: Source | None = None) -> None:
+        """Let a model read every set of which it is not known what it says, and keep that for `measure`; the teacher must be the
+        first.  What is said by who comes from nowhere is not kept for another evaluation."""
         model.to(device()).eval()
         self._late.append(name)
-        new = [kind for kind in self.sets if not rows_path(self.folder, name, kind).exists()]
-        for kind in self.sets if name == "teacher" else new:
-            self._hear(name, model, kind)
+        self.know(name, source)
+        self._heads[name] = self.task.silent(model)
+        new = [kind for kind in self.sets if not self.has(name, kind)]
+        # a teacher from nowhere could not be called later, when somebody is to be compared with it
+        at_once = name == "teacher" and source is None
+        for kind in self.sets if at_once else new:
+            self._hear(name, lambda: model, kind)
         if self._waiting > ENOUGH:
             self.measure()
 
+    def know(self, name: str, source: Source | None) -> None:
+        """Say who a model is."""
+        if source is not None:
+            self._sources[name] = source
+
+    def has(self, name: str, kind: str) -> bool:
+        """Whether a model's statistics are there; they are taken from the store if they lie in it."""
+        path = rows_path(self.folder, name, kind)
+        if not path.exists() and (of := self._of(name, kind)) is not None:
+            self.store.take("rows", of, {ROWS: path})
+        return path.exists()
+
+    def keep(self, name: str, kind: str, rows: Rows) -> None:
+        """Write a model's statistics, for a later evaluation too."""
+        path = rows_path(self.folder, name, kind)
+        write_rows(path, rows)
+        if (of := self._of(name, kind)) is not None:
+            self.store.give("rows", of, {ROWS: path})
+
     def measure(self) -> None:
         """Statistics of all who have read since the last time, side by side."""
+        again = cache(self._call_teacher)
         for kind in self.sets:
             new = [name for name in self._late if not rows_path(self.folder, name, kind).exists()]
+            if new and "teacher" in self._heads:
+                self._hear("teacher", again, kind)
             for name, rows in self._statistics(new, kind).items() if new else ():
-                write_rows(rows_path(self.folder, name, kind), with_merged_bins(rows))
+                self.keep(name, kind, with_merged_bins(rows))
         for name in self._late:
             self.recall(name)
             if name != "teacher":
@@ -118,8 +175,27 @@ class Evaluation:
         """
         if wanted is None or name == "initial":
             return
-        made = write_answers(name, model, self.task, self.sets["eval"], rows, wanted, self.folder, self.watch)
+        made = write_answers(
+            name,
+            model,
+            self.task,
+            self.sets["eval"],
+            rows,
+            wanted,
+            self.folder,
+            self.watch,
+            self.writer(name),
+        )
         self.answers[name], self.written[name] = made, answer_rows(made, rows, wanted, reasons)
+        place = {row: number for number, row in enumerate(self.index["eval"].rows)}
+        self.asked = self.index["eval"].some(np.array([place[one["row"]] for one in made]))
+        checker = None if wanted.checker is None else hash_path(source_of(wanted.checker))
+        Answered(self.asked, self.written[name], wanted.max_new_tokens, checker).write(self.folder, name)
+
+    def writer(self, name: str) -> Writer:
+        """`greedy` of this model, which writes nothing twice."""
+        source = self._sources.get(name)
+        return greedy if source is None else remembering(self.store, source.identity)
 
     def read_seeds(self, runs: list[dict[str, Any]], place: Path) -> dict[str, Any] | None:
         """Headline metric on `eval` of student and control over all seeds; None where there is but one.
@@ -135,7 +211,8 @@ class Evaluation:
                 names[name] = [name, *(f"{name}-{run['seed']}" for run in runs)]
         for number, run in enumerate(runs, 1):
             for name, called in names.items():
-                self.listen(called[number], self.task.load(place.parent / run[name]))
+                source = Source(run[f"{name}_identity"], place.parent / run[name])
+                self.listen(called[number], self.task.load(source.folder), source)
             self.measure()
         reached = {
             name: [value(metric, self.rows[each]["eval"]) for each in all_] for name, all_ in names.items()
@@ -170,20 +247,43 @@ class Evaluation:
     def _scores(self, model: PreTrainedModel, batch: list[Example]) -> Scores:
         return self.task.scores(model, on_device(self.task.collate(batch)))
 
-    def _hear(self, name: str, model: PreTrainedModel, kind: str) -> None:
-        """Keep what a model says of a set, batch by batch; those that were kept before a stop are not read again, but for
-        one, which tells the model's head."""
-        read = 0
-        for number, batch in enumerate(self._batches(kind)):
+    def _hear(self, name: str, model: Callable[[], PreTrainedModel], kind: str) -> None:
+        """Keep what a model says of a set, batch by batch; those that were kept before a stop are not read again, nor what lies in
+        the store."""
+        read, batches = 0, self._batches(kind)
+        paths = [self._kept(name, kind, number) for number in range(len(batches))]
+        of = self._of(name, kind) if name == "teacher" else None
+        files = {path.name.rpartition("-")[2]: path for path in paths}
+        if of is not None and not all(path.exists() for path in paths):
+            self.store.take("hidden", of, files)
+        for path, batch in zip(paths, batches, strict=True):
             read += len(batch)
-            if not (path := self._kept(name, kind, number)).exists() or name not in self._heads:
-                said = self._scores(model, self._at(kind, batch))
-                self._heads.setdefault(name, _silent(said))
+            if not path.exists():
+                said = self._scores(model(), self._at(kind, batch))
                 parts = {"hidden": said.hidden.float(), "labels": said.labels, "rows": said.rows}
                 with atomic(path) as part:
                     save_tensors({key: value.cpu().contiguous() for key, value in parts.items()}, part)
                 self.watch.step(f"{name} reads {kind}", read, len(self.sets[kind]))
             self._waiting += path.stat().st_size if name != "teacher" else 0
+        if of is not None and kind not in self._offered:
+            self._offered.add(kind)
+            if not self.store.give("hidden", of, files, bounded=True):
+                size = sum(path.stat().st_size for path in paths) / 1e9
+                self.watch.note(
+                    f"  what the teacher says of {kind} takes {size:.1f} GB and is not kept: for another student it reads again"
+                )
+
+    def _call_teacher(self) -> PreTrainedModel:
+        """It was let go, for it was known what it says."""
+        model: PreTrainedModel = self.task.load(self._sources["teacher"].folder).to(device()).eval()
+        return model
+
+    def _of(self, name: str, kind: str) -> list[Any] | None:
+        """What the statistics of a model on a set follow from; None if that is not known."""
+        if not {name, "teacher"} <= set(self._sources) or kind not in self.contents:
+            return None
+        who = [self._sources[one].identity for one in ("teacher", name)]
+        return [*who, name == "teacher", self.contents[kind], self.batch_size]
 
     def _said(self, name: str, kind: str, number: int) -> Scores:
         kept = load_tensors(self._kept(name, kind, number))
@@ -212,10 +312,10 @@ class Evaluation:
 
     def _measured(self, name: str, kind: str) -> Iterator[tuple[Metric, Rows]]:
         """Every metric that a model has the statistics for, those of its answers on `eval` included."""
-        for metrics, rows in (
-            (self.task.metrics, self.units[name][kind]),
-            (ANSWER_METRICS, self.written.get(name, {}) if kind == "eval" else {}),
-        ):
+        answers = {}
+        if kind == "eval" and self.asked is not None and name in self.written:
+            answers = self.asked.units(self.written[name])
+        for metrics, rows in ((self.task.metrics, self.units[name][kind]), (ANSWER_METRICS, answers)):
             yield from ((metric, rows) for metric in metrics.values() if set(metric.columns) <= set(rows))
 
     def metrics(self, name: str, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
@@ -276,33 +376,14 @@ class Evaluation:
         return retention(metric, student, teacher, floor, resamples=resamples, seed=seed).as_json()
 
 
-def _silent(scores: Scores) -> Scores:
-    """The scores of no position: their kind, and their head, without gradients."""
-    none = torch.empty(0)
-    return replace(scores, hidden=none, head=scores.head.detached(), labels=none, rows=none, reasons=None)
-
-
-def index_of(task: Task, examples: list[Example], rows: list[dict[str, Any]]) -> RowIndex:
-    """Which rows `examples` were made from; `rows` are the rows of data."""
-    known = {row["id"]: row for row in rows}
-    mine = [known[example.row] for example in examples]
-    columns = {name: None for row in mine for name in row.get("groups", {})}
-    return RowIndex(
-        keys=[example.key for example in examples],
-        rows=[example.row for example in examples],
-        clusters=[row.get("group", row["id"]) for row in mine],
-        tokens=[len(example.input_ids) for example in examples],
-        labels=[
-            task.labels[example.labels[0]] if task.labels and example.labels[0] >= 0 else None
-            for example in examples
-        ],
-        groups={name: [row.get("groups", {}).get(name) or None for row in mine] for name in columns},
-    )
-
-
 def texts_of(task: Task, examples: list[Example], rows: list[dict[str, Any]]) -> list[str] | None:
     """The text of each row that a classifier reads; None for a language model, whose rows are windows."""
     if not task.labels:
         return None
-    known = {row["id"]: f"{row['text']} {row.get('pair', '')}".strip() for row in rows}
+    known = {row["id"]: text_read(row) for row in rows}
     return [known[example.row] for example in examples]
+
+
+def text_read(row: Mapping[str, Any]) -> str:
+    """What a classifier reads of a row, a pair in one piece."""
+    return f"{row['text']} {row.get('pair', '')}".strip()

@@ -26,6 +26,7 @@ from .measure import (
     gap_facts,
     gap_rows,
     group_values,
+    in_bits,
     inheritance_in_words,
     interval,
     least_visible,
@@ -173,11 +174,11 @@ def _robustness(
     left_out = len(index[clean].rows) - len(whole)
     if not len(whole):
         return {"rows": 0, "left_out": left_out, "models": {}, "extra": None}
-    scale = 1.0 / np.log(2.0) if headline.unit == "bits" else 1.0
     mine, units = rows.some(whole), {}
     for name, (before, after) in pairs.items():
         columns = shift_rows(_at(before, whole), _at(after, whole), headline)
-        columns["part_in"], columns["part_out"] = columns["part_in"] * scale, columns["part_out"] * scale
+        if headline.unit == "bits":
+            columns |= {part: in_bits(columns[part]) for part in ("part_in", "part_out")}
         units[name] = mine.units(columns)
     facts = shift_facts(units, resamples=resamples, seed=seed)
     return {"rows": len(whole), "left_out": left_out, **facts}
@@ -260,7 +261,7 @@ def _gaps(
 
 
 def _with_bits(rows: Rows) -> Rows:
-    return rows | {"bits": rows["nll"] / np.log(2.0)} if "tokens" in rows else rows
+    return rows | {"bits": in_bits(rows["nll"])} if "tokens" in rows else rows
 
 
 # ── classes ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -26,9 +26,9 @@ class Bounds:
     group_gap_growth: float | None = None
     """Most that any group's gap may be larger in the student than in the teacher."""
     at_least: Mapping[str, float] | None = None
-    """Metric -> lowest value of the student."""
+    """Metric, or "task:metric" of the harness -> lowest value of the student."""
     at_most: Mapping[str, float] | None = None
-    """Metric -> highest value of the student."""
+    """The same -> highest value of the student."""
     not_worse_than: Path | None = None
     """A run whose student must not be surely better on the headline metric, on the same rows."""
     min_win_rate: float | None = None
@@ -103,10 +103,10 @@ def _rows(run: Path, found: dict[str, Any], bounds: Bounds, dataset: str) -> Ite
     if bounds.min_gain is not None:
         yield _low(f"gain over the control on {dataset}", _gain(found, dataset), bounds.min_gain, bounds.sure)
     for name, least in (bounds.at_least or {}).items():
-        yield _low(f"{name} on {dataset}", _metric(run, found, dataset, name), least, bounds.sure)
+        yield _low(_what(name, dataset), _metric(run, found, dataset, name), least, bounds.sure)
     highest = {**({"ece": bounds.max_ece} if bounds.max_ece is not None else {}), **(bounds.at_most or {})}
     for name, most in highest.items():
-        yield _high(f"{name} on {dataset}", _metric(run, found, dataset, name), most, bounds.sure)
+        yield _high(_what(name, dataset), _metric(run, found, dataset, name), most, bounds.sure)
     if bounds.group_gap_growth is not None:
         yield from _gaps(found, dataset, bounds.group_gap_growth, bounds.sure)
     if bounds.min_win_rate is not None:
@@ -151,8 +151,15 @@ def _known(share: dict[str, Any]) -> dict[str, Any]:
     return {**share, "value": None} if share.get("note") and share.get("low") is None else share
 
 
+def _what(name: str, dataset: str) -> str:
+    """A task of the harness has documents of its own, and is measured on no data set."""
+    return name if ":" in name else f"{name} on {dataset}"
+
+
 def _metric(run: Path, found: dict[str, Any], dataset: str, name: str) -> dict[str, Any]:
-    measured: dict[str, Any] = found["student"]["metrics"][dataset]
+    """Of the student: on the data set, or of the harness as "task:metric"."""
+    tasks = {f"{one['task']}:{one['metric']}": one["models"]["student"] for one in found.get("harness") or []}
+    measured: dict[str, Any] = {**found["student"]["metrics"][dataset], **tasks}
     if name not in measured:
         raise RecipeError(
             f"{run}: {name!r} was not measured on {dataset}.{did_you_mean(name, measured)} "

@@ -5,21 +5,23 @@ document is kept in the run folder (harness-<model>.json), so that a stopped eva
 on the same documents.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import RecipeError
-from .files import read_json, write_json
-from .measure import Metric, Rows, difference, family, interval
-from .measure.metrics import mean
+from .files import hash_json, hash_path, read_json, write_json
+from .kept import harness_path
+from .measure import Metric, Rows, difference, document_metric, document_rows, family, interval
 from .models.machine import device
 from .progress import Watch
 from .recipe import Harness
 from .registry import require
 from .static import harness_task
+from .store import Store
 from .tasks import Task
 
 Scores = dict[str, dict[str, list[float]]]
@@ -36,6 +38,8 @@ def harness(
     batch_size: int,
     resamples: int,
     seed: int,
+    store: Store | None = None,
+    identities: Mapping[str, str] = {},
 ) -> list[dict[str, Any]] | None:
     """[{"task", "metric", "documents", "higher_is_better", "models": {name: interval}, "gain": difference | None}].
 
@@ -44,21 +48,25 @@ def harness(
     """
     if wanted is None:
         return None
+    files = [hash_path(Path(one)) for one in wanted.tasks if one.endswith((".yaml", ".yml"))]
+    settings = [wanted.model_dump(mode="json"), files, batch_size, seed]
+    store = store or Store()
     names: list[str] = [name for name in ("teacher", "student", "hard_only") if name in folders]
     found: dict[str, Scores] = {}
     directions: dict[str, dict[str, bool]] = {}
     for name in names:
-        kept = place / f"harness-{name}.json"
+        kept = harness_path(place, name)
         if not kept.exists():
             watch.note(f"  {name}: {', '.join(wanted.tasks)} by the lm-evaluation-harness")
-            write_json(kept, _asked(folders[name], task, wanted, batch_size, seed))
+            ask = partial(_asked, folders[name], task, wanted, batch_size, seed)
+            write_json(kept, store.value("harness", [identities.get(name), *settings], ask))
         said = read_json(kept)
         found[name], directions = said["scores"], said["higher_is_better"]
     lines = []
     for kind, metrics in found["student"].items():
         for each, values in metrics.items():
-            metric = mean(each, "value", "documents", directions[kind].get(each, True), "share", each)
-            rows: dict[str, Rows] = {name: _rows(found[name][kind][each]) for name in names}
+            metric = document_metric(each, directions[kind].get(each, True))
+            rows: dict[str, Rows] = {name: document_rows(found[name][kind][each]) for name in names}
             lines.append(
                 {
                     "task": kind,
@@ -83,10 +91,6 @@ def _compared(metric: Metric, rows: dict[str, Rows], resamples: int, seed: int) 
             metric, rows["student"], rows["hard_only"], resamples=resamples, seed=seed
         ).as_json()
     return {"models": models, "gain": gain}
-
-
-def _rows(values: list[float]) -> Rows:
-    return {"value": np.array(values, dtype=np.float64), "documents": np.ones(len(values))}
 
 
 def _asked(folder: Path, task: Task, wanted: Harness, batch_size: int, seed: int) -> dict[str, Any]:
@@ -132,7 +136,17 @@ def _asked(folder: Path, task: Task, wanted: Harness, batch_size: int, seed: int
         raise RecipeError(
             f"{purpose}.tasks: {', '.join(tasks)} have no metric that is a mean over documents."
         )
-    return {"scores": scores, "higher_is_better": found["higher_is_better"]}
+    asked = {kind: documents_of(samples) for kind, samples in found["samples"].items()}
+    return {"scores": scores, "documents": asked, "higher_is_better": found["higher_is_better"]}
+
+
+def documents_of(samples: Sequence[dict[str, Any]]) -> list[str]:
+    """A sum of each document with its prompt and its answer, in the order of `by_document`: what two runs must share to be compared."""
+    first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+    return [
+        hash_json([sample[key] for key in ("doc_hash", "prompt_hash", "target_hash")])[:16]
+        for sample in first
+    ]
 
 
 def by_document(samples: Iterable[dict[str, Any]]) -> dict[str, list[float]]:

@@ -2,11 +2,14 @@
 
     evaluate/index-<set>.json                     which rows: their keys, documents, lengths, labels and groups
     evaluate/rows-<model>-<set>.safetensors       statistics, one entry a row, in the same order
+    evaluate/asked.json                           how answers were asked for; set "eval.answers" is the answers' rows
+    evaluate/harness-<model>.json                 scores by the lm-evaluation-harness, one entry a document
 
 Everything that is said of a model is a function of these, so runs can be compared, checked and charted again without
 any weights.  Imports no torch.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,9 @@ from .files import atomic, read_json, write_json
 from .measure import Rows, clustered, unit_of, with_adaptive_bins
 
 FOLDER = "evaluate"
+ANSWERS = "eval.answers"
+"""Of the prompts of `eval` that were answered; no data set of a recipe can have such a name."""
+ASKED = "asked.json"
 
 
 @dataclass(frozen=True)
@@ -67,16 +73,20 @@ class RowIndex:
         compared; a language model's by their tokens, for what is counted are tokens.
         """
         labelled = any(label is not None for label in self.labels)
-        mine, theirs = (each.rows if labelled else each.keys for each in (self, other))
-        if sorted(mine) != sorted(theirs):
-            return None
-        order = np.empty(len(mine), dtype=np.int64)
-        order[np.argsort(mine, kind="stable")] = np.argsort(theirs, kind="stable")
-        return order
+        return places_of(*(each.rows if labelled else each.keys for each in (self, other)))
 
     def write(self, folder: Path, kind: str) -> None:
         """Keep it."""
         write_json(folder / f"index-{kind}.json", asdict(self))
+
+
+def places_of(mine: Sequence[str], theirs: Sequence[str]) -> "np.ndarray[Any, Any] | None":
+    """Where each of these names stands among the others, [N]; None if they are not the same names."""
+    if sorted(mine) != sorted(theirs):
+        return None
+    order = np.empty(len(mine), dtype=np.int64)
+    order[np.argsort(mine, kind="stable")] = np.argsort(theirs, kind="stable")
+    return order
 
 
 def rows_path(folder: Path, name: str, kind: str) -> Path:
@@ -104,3 +114,35 @@ def read_index(run: Path, kind: str) -> RowIndex:
             "(only what is missing is done)."
         )
     return RowIndex(**read_json(path))
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A model's answers to held-out prompts."""
+
+    index: RowIndex
+    """Which rows asked; an answer is a text, so two runs asked the same if the rows of data are the same, in whatever tokens."""
+    rows: Rows
+    """Statistics of `measure.ANSWER_METRICS`, in that order."""
+    max_new_tokens: int
+    checker: str | None
+    """Sum of the file with the user's checker."""
+
+    def write(self, folder: Path, name: str) -> None:
+        """Keep it, as the model `name`'s."""
+        self.index.write(folder, ANSWERS)
+        write_json(folder / ASKED, {"max_new_tokens": self.max_new_tokens, "checker": self.checker})
+        write_rows(rows_path(folder, name, ANSWERS), self.rows)
+
+
+def read_answered(run: Path, name: str) -> Answered | None:
+    """The answers of a model in a finished run; None if it kept none."""
+    path = rows_path(run / FOLDER, name, ANSWERS)
+    if not path.exists():
+        return None
+    return Answered(read_index(run, ANSWERS), read_rows(path), **read_json(run / FOLDER / ASKED))
+
+
+def harness_path(folder: Path, name: str) -> Path:
+    """Where the scores of a model lie: {"scores": task -> metric -> [D], "documents": task -> [D] what was asked, as sums, …}."""
+    return folder / f"harness-{name}.json"

@@ -21,6 +21,7 @@ from transformers.generation.streamers import BaseStreamer
 from .data.encode import Example
 from .measure import Interval, median_interval, quantile_interval
 from .models.machine import device, synchronise
+from .progress import Silent, Watch
 from .tasks import Task, on_device
 from .tasks.panel import Panel
 from .tasks.writing import generate
@@ -38,6 +39,8 @@ PERCENTILES = (50, 90, 95, 99)
 RAPL = Path("/sys/class/powercap")
 
 Action = Callable[[], Any]
+NOBODY = Silent()
+"""Who is told of the progress where a caller names nobody."""
 
 
 @dataclass
@@ -103,7 +106,10 @@ def settled(times: list[float]) -> bool:
 
 
 def requests(
-    models: Mapping[str, PreTrainedModel], tasks: Mapping[str, Task], rows: Mapping[str, list[Example]]
+    models: Mapping[str, PreTrainedModel],
+    tasks: Mapping[str, Task],
+    rows: Mapping[str, list[Example]],
+    watch: Watch = NOBODY,
 ) -> dict[str, Requests]:
     """REQUESTS rows, one request each: every model's first tokens, and as many further ones as it takes.
 
@@ -111,16 +117,28 @@ def requests(
     """
     found = {name: Requests() for name in models}
     for number in range(-WARM_UP, REQUESTS):
+        watch.step("timing requests", WARM_UP + number, WARM_UP + REQUESTS)
         for name, model in models.items():
             mine = found[name] if number >= 0 else Requests()
             row = rows[name][max(number, 0) % len(rows[name])]
-            if not tasks[name].writes:
-                _classify(model, tasks[name], row, mine)
-            else:
-                # the second warm-up need not go on: what the first token needs is warm, too
-                goes_on = number == -WARM_UP or (number >= 0 and not settled(mine.steps))
-                _write(model, tasks[name], row, NEW_TOKENS if goes_on else 1, mine)
+            # the second warm-up need not go on: what the first token needs is warm, too
+            goes_on = number == -WARM_UP or (number >= 0 and not settled(mine.steps))
+            request(model, tasks[name], row, goes_on, mine)
+    watch.step("timing requests", WARM_UP + REQUESTS, WARM_UP + REQUESTS)
     return found
+
+
+def request(model: PreTrainedModel, task: Task, row: Example, goes_on: bool, found: Requests) -> None:
+    """One request of a model; `goes_on`: after its first token, where it writes any."""
+    if task.writes:
+        _write(model, task, row, NEW_TOKENS if goes_on else 1, found)
+    else:
+        _classify(model, task, row, found)
+
+
+def requests_take(first: float, step: float) -> float:
+    """Seconds of one model in `requests` at least, at so many to its first token (or its answer) and for each further one."""
+    return (WARM_UP + REQUESTS) * first + (1 + FEWEST) * (NEW_TOKENS - 1) * step
 
 
 @torch.inference_mode()
@@ -153,6 +171,7 @@ def beside_one_another(
     tasks: Mapping[str, Task],
     rows: Mapping[str, list[Example]],
     counts: Mapping[str, int],
+    watch: Watch = NOBODY,
 ) -> dict[str, list[float]]:
     """Seconds in which each language model puts one more token to so many texts at once, after a warm-up.
 
@@ -167,6 +186,8 @@ def beside_one_another(
         if not isinstance(models[name], Panel)
     }
     found: dict[str, list[float]] = {name: [] for name in prompts}
+    if prompts:
+        watch.note(f"  timing texts written together, {FEWEST} to {MOST} times and once to warm up")
     for number in range(-1, MOST):
         for name, ids in prompts.items():
             clock = Clock()
@@ -176,6 +197,11 @@ def beside_one_another(
         if number >= 0 and all(map(settled, found.values())):
             break
     return found
+
+
+def together_take(first: float, step: float) -> float:
+    """Seconds of one model in `beside_one_another` at least, at so many to the texts' first tokens and for each further ones."""
+    return (1 + FEWEST) * (first + (NEW_TOKENS - 1) * step)
 
 
 def _of_one_length(model: PreTrainedModel, rows: list[Example], count: int) -> torch.Tensor:
@@ -197,8 +223,9 @@ def prompt_of(row: Example) -> list[int]:
     return row.asked or row.input_ids[: len(row.input_ids) // 2 + 1]
 
 
-def batches(work: Mapping[str, Action]) -> dict[str, Took]:
+def batches(work: Mapping[str, Action], watch: Watch = NOBODY) -> dict[str, Took]:
     """Name -> what one call of its work takes, the median of several."""
+    watch.note(f"  timing batches, {FEWEST} to {MOST} times after a warm-up")
     calls = {name: _calls(action) for name, action in work.items()}
     times: dict[str, list[float]] = {name: [] for name in work}
     energy: dict[str, list[float]] = {name: [] for name in work}
@@ -218,6 +245,11 @@ def batches(work: Mapping[str, Action]) -> dict[str, Took]:
         name: Took(median_interval(times[name]), median_interval(energy[name]) if energy[name] else None)
         for name in work
     }
+
+
+def batches_take(once: float) -> float:
+    """Seconds of one work in `batches` at least, if a call takes `once`."""
+    return (1 if once > MOMENT else 2) * once + FEWEST * max(MOMENT, once)
 
 
 def _calls(action: Action) -> int:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from .data.batches import in_order, like_lengths
 from .data.canaries import PREFIX, canary, pool, refuse_cut, secret
+from .data.content import content_of
 from .data.encode import IGNORED, Example, remade
 from .kept import read_rows, write_rows
 from .measure import Rows, interval
@@ -24,6 +25,7 @@ from .measure.metrics import mean
 from .models.machine import device
 from .progress import Watch
 from .recipe import Memorisation
+from .store import Store
 from .tasks import Task, on_device
 from .tasks.bilingual import voice
 
@@ -93,10 +95,13 @@ def memorisation(
     *,
     resamples: int,
     seed: int,
+    store: Store | None = None,
+    identities: Mapping[str, str] = {},
 ) -> dict[str, Any] | None:
     """{"canaries": …, "verbatim": …}, either None where it was not asked for or cannot be told.
 
     Args:
+        store, identities: where what models of such content recalled is kept.
         sets: "train" and "held_out".
         passes: how often training read each row, about.
     """
@@ -104,17 +109,21 @@ def memorisation(
         return None
     secrets = candidates(task, form, wanted, seed)
     rows = {kind: continued(examples, wanted) for kind, examples in sets.items()}
+    contents = {kind: content_of(examples) for kind, examples in {"canaries": secrets, **rows}.items()}
     kept: dict[str, dict[str, Rows]] = {}
+    store = store or Store()
     for name, folder in folders.items():
         kept[name] = {}
         model: PreTrainedModel | None = None
         for kind, examples in {"canaries": secrets, **rows}.items():
             path = place / f"memorised-{name}-{kind}.safetensors"
-            if examples and not path.exists():
+            of, files = [identities.get(name), contents[kind]], {"rows.safetensors": path}
+            if examples and not path.exists() and not store.take("recalled", of, files):
                 model = model or task.load(folder).to(device()).eval()
                 if kind != "canaries" and voice(task, model) is not task:
                     continue  # its tokens are others, so it cannot continue these
                 write_rows(path, read(model, task, examples, watch, f"{name} recalls {kind}"))
+                store.give("recalled", of, files)
             if path.exists():
                 kept[name][kind] = read_rows(path)
     return {

@@ -63,6 +63,14 @@ class Stage:
     """Whether all processes of a run work in it together (see `ranks`), by the recipe as it sees it; None = rank 0 alone does."""
 
 
+@dataclass
+class Uncounted:
+    """The time of a command that no stage has counted: start-up, imports, looking at what is done."""
+
+    since: float
+    """By `time.perf_counter`: when the command began, or the last stage that ran had ended."""
+
+
 def run_pipeline(
     recipe: Recipe,
     stages: Sequence[Stage],
@@ -73,6 +81,7 @@ def run_pipeline(
     fresh: bool = False,
     beside: Sequence[Path] = (),
     patient: bool = False,
+    began: float | None = None,
 ) -> Results:
     """Run what is not done yet.
 
@@ -82,6 +91,7 @@ def run_pipeline(
         fresh: forget everything that was made in `folder`.
         patient: wait while another process works in `folder`.
         beside: run folders whose finished stages are taken over where they were made from the same inputs.
+        began: when the command did, by `time.perf_counter`; what passes outside stages is kept with the stage that follows.
     Raises: ResourceError if another process works in `folder`; whatever a stage raises.
     """
     names = [stage.name for stage in stages]
@@ -97,6 +107,7 @@ def run_pipeline(
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         results: Results = {}
         others = company()
+        uncounted = Uncounted(time.perf_counter() if began is None else began)
         for stage in stages:
             mark = _fingerprint(stage, recipe, results)
             if (
@@ -107,7 +118,9 @@ def run_pipeline(
                 raise RecipeError(
                     f"--only {only}: the stage {stage.name!r} before it is not done; run that first."
                 )
-            results[stage.name] = _run_once(stage, recipe, folder / stage.name, mark, results, watch, beside)
+            results[stage.name] = _run_once(
+                stage, recipe, folder / stage.name, mark, results, watch, beside, uncounted
+            )
             if others is not None:
                 others.tell(stage.name, {"result": results[stage.name]})
             if stage.name in (until, only):
@@ -192,6 +205,7 @@ def _run_once(
     results: Results,
     watch: Watch,
     beside: Sequence[Path],
+    uncounted: Uncounted,
 ) -> dict[str, Any]:
     if _is_done(stage, place, mark, watch):
         done: dict[str, Any] = read_json(place / DONE)["result"]
@@ -222,8 +236,15 @@ def _run_once(
     seconds = round(time.perf_counter() - start, 3)
     write_json(
         place / DONE,
-        {"fingerprint": mark, "seconds": seconds, "peak_memory_bytes": peak_memory(), "result": result},
+        {
+            "fingerprint": mark,
+            "seconds": seconds,
+            "seconds_before": round(start - uncounted.since, 3),
+            "peak_memory_bytes": peak_memory(),
+            "result": result,
+        },
     )
+    uncounted.since = start + seconds
     return result
 
 
@@ -320,7 +341,7 @@ def _view(recipe: Recipe, reads: Sequence[str]) -> SimpleNamespace:
 
 def _empty(folder: Path, stages: Sequence[str]) -> None:
     """Remove what a run makes, and nothing else that may lie there."""
-    for name in (*stages, SHELF, "student", "written"):
+    for name in (*stages, SHELF, "student", "written", "said"):
         if (folder / name).is_dir() and not (folder / name).is_symlink():
             shutil.rmtree(folder / name)
     for name in ("recipe.json", "machine.json", "results.json", "report.html"):
@@ -328,12 +349,13 @@ def _empty(folder: Path, stages: Sequence[str]) -> None:
 
 
 def stage_times(folder: Path, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
-    """Stage -> {seconds, peak_memory_bytes} of those that are done."""
+    """Stage -> {seconds, seconds_before: of the same command, outside stages, peak_memory_bytes} of those that are done."""
     times = {}
     for stage in stages:
         if (folder / stage.name / DONE).exists():
             saved = read_json(folder / stage.name / DONE)
-            times[stage.name] = {name: saved[name] for name in ("seconds", "peak_memory_bytes")}
+            names = ("seconds", "seconds_before", "peak_memory_bytes")
+            times[stage.name] = {name: saved.get(name) for name in names}
     return times
 
 

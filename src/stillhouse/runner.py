@@ -49,10 +49,10 @@ def refuse_many(recipe: Recipe) -> None:
         )
 
 
-def plan_stages(recipe: Recipe, place: Path, watch: Watch) -> dict[str, Any]:
-    """What the run in `place` will take, before anything is paid for.  Returns: the content of its plan.json."""
+def plan_stages(recipe: Recipe, place: Path, watch: Watch, began: float | None = None) -> dict[str, Any]:
+    """What the run in `place` will take, before anything is paid for.  Args: see `run_pipeline`.  Returns: the content of its plan.json."""
     if not foretell(recipe, place, watch):
-        run_stages(recipe, place, watch, until="plan")
+        run_stages(recipe, place, watch, until="plan", began=began)
     found: dict[str, Any] = read_json(place / "plan" / "plan.json")
     return found
 
@@ -95,8 +95,9 @@ def run_stages(
     until: str | None = None,
     only: str | None = None,
     fresh: bool = False,
+    began: float | None = None,
 ) -> dict[str, Any] | None:
-    """The stages of `run`, or some of them; the gate is not looked at.
+    """The stages of `run`, or some of them; the gate is not looked at.  Args: see `run_pipeline`.
 
     Returns: the content of results.json, or None if `until` or `only` stopped before the report, and on all ranks but 0.
     """
@@ -106,9 +107,9 @@ def run_stages(
             if rank() > 0:
                 follow_pipeline(recipe, STAGES, place, others, until, only)
                 return None
-            done = run_pipeline(recipe, STAGES, place, watch, until, only, fresh)
+            done = run_pipeline(recipe, STAGES, place, watch, until, only, fresh, began=began)
     else:
-        done = run_pipeline(recipe, STAGES, place, watch, until, only, fresh)
+        done = run_pipeline(recipe, STAGES, place, watch, until, only, fresh, began=began)
     if "report" not in done:
         return None
     found: dict[str, Any] = read_json(place / "results.json")

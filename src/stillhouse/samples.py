@@ -1,6 +1,6 @@
 """Held-out rows, and what each model makes of them, side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,13 +43,18 @@ class Writing:
             if example.row in said:
                 row["teacher"] = said[example.row]
 
-    def add(self, name: str, model: PreTrainedModel) -> None:
-        """Let a model write; the untrained student is spared."""
+    def add(
+        self,
+        name: str,
+        model: PreTrainedModel,
+        write: Callable[[Any, Task, Sequence[Sequence[int]], int], list[list[int]]] = greedy,
+    ) -> None:
+        """Let a model write; the untrained student is spared.  Args: write: as `greedy`, or who remembers what that wrote."""
         if name == "initial" or not self.prompts:
             return
         own = voice(self.task, model.to(device()))
         asked = self.prompts if own is self.task else self._translated(model)
-        for row, made in zip(self.found, greedy(model, own, asked, NEW_TOKENS), strict=True):
+        for row, made in zip(self.found, write(model, own, asked, NEW_TOKENS), strict=True):
             row[name] = own.tokenizer.decode(made, skip_special_tokens=True)
         self.watch.step(f"samples of {name}", len(asked), len(asked))
 

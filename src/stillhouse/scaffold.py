@@ -9,6 +9,7 @@ from .data.load import read_raw
 from .errors import RecipeError
 from .files import read_json
 from .models.described import layer_count
+from .models.fitting import positions
 from .shipped import run_name
 from .sources import known_package
 
@@ -99,7 +100,7 @@ def write_recipe(
         student=_student(teacher, student, layers),
         data=_quoted(data),
         detected=f"{form} rows" if form else "JSONL, CSV, Parquet, .txt or a datasets folder",
-        max_length=LENGTHS.get(task, 512),
+        max_length=_max_length(task, teacher, student),
         kept="top_k: 2                   # most probable classes that are kept; the rest is one more"
         if classify
         else "samples: 30                # draws of each position; divergences other than forward_kl need top_k: 64",
@@ -125,8 +126,7 @@ def _student(teacher: str, student: str | None, layers: int | None) -> str:
     if student is not None:
         return f"  model: {_quoted(student)}"
     if layers is None:
-        known = known_package(teacher)
-        config = (known[1] if known else Path(teacher)) / "config.json"
+        config = _folder(teacher) / "config.json"
         if not config.is_file():
             raise RecipeError(
                 "--layers: say how many of the teacher's layers to keep (its config is not on this disk)."
@@ -138,6 +138,19 @@ def _student(teacher: str, student: str | None, layers: int | None) -> str:
             )
         layers = max(1, have // 2)
     return f"  from_teacher: {{layers: {layers}, by: block_influence}}   # keep those that change the hidden state most"
+
+
+def _max_length(task: str, *models: str | None) -> int:
+    """Tokens of a row: as many as such rows usually have, or as the models read that lie here, if these are fewer."""
+    folders = [_folder(model) for model in models if model is not None]
+    known = [positions(folder) for folder in folders if (folder / "config.json").is_file()]
+    return min([LENGTHS.get(task, 512), *(most for most in known if most is not None)])
+
+
+def _folder(source: str) -> Path:
+    """Where a model's files lie, if they are here."""
+    known = known_package(source)
+    return known[1] if known else Path(source)
 
 
 def _pinned(source: str, indent: str) -> str:

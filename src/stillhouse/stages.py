@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .data.encode import read_examples
-from .evaluate import texts_of
+from .evaluate import VERSION, Source, texts_of
 from .evidence import evidence
 from .files import hash_path
 from .harness import harness
@@ -26,6 +26,7 @@ from .pipeline import Results, Stage
 from .progress import Watch
 from .recipe import Recipe
 from .steps import finish, prepare, reading, students, training, writing
+from .steps.aside import label_aside
 from .steps.asking import label_by_asking
 from .steps.baselines import prepare_baselines
 from .steps.beyond import beyond
@@ -128,7 +129,8 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
         return label_by_asking(
             recipe, place, facts, prepare.task_of(recipe, facts, place.parent / "prepare"), watch
         )
-    return label_here(recipe, results, place, watch)
+    aside = label_aside(recipe, results, place, watch)
+    return {**label_here(recipe, results, place, watch), **aside}
 
 
 def _train(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -170,20 +172,21 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     facts = results["prepare"]
     task = prepare.task_of(recipe, facts, place.parent / "prepare")
     names = {"teacher": "teacher", "student": "train", "initial": "initial", "hard_only": "control"}
-    folders = {
-        name: prepare.located(results[stage]["folder"], place)
+    sources = {
+        name: Source(results[stage]["identity"], prepare.located(results[stage]["folder"], place))
         for name, stage in names.items()
         if results[stage]["folder"] is not None and "silent" not in results[stage]
     }
     measured = to_measure(recipe, task, results, place, watch)
     evaluation, held = measured.evaluation, measured.held["eval"]
-    seen = let_read(folders, task, measured, recipe, watch)
+    seen = let_read(sources, task, measured, recipe, watch)
     asked = harness(
-        folders, task, recipe.evaluate.harness, place, watch,
+        {name: source.folder for name, source in sources.items()}, task, recipe.evaluate.harness, place, watch,
         batch_size=recipe.label.batch_size, resamples=recipe.evaluate.resamples, seed=recipe.seed,
+        store=measured.store, identities={name: source.identity for name, source in sources.items()},
     )  # fmt: skip
     again = evaluation.read_seeds(results["seeds"]["runs"], place)
-    more = beyond(recipe, task, folders, measured, results, place, watch)
+    more = beyond(recipe, task, sources, measured, results, place, watch)
     evaluation.forget()
     with_numbers = (recipe.evaluate.resamples, recipe.seed)
     retentions, floors = evaluation.retentions(measured.train, *with_numbers)
@@ -196,7 +199,7 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
         **seen,
         "floors": floors,
         "retentions": retentions,
-        "gains": evaluation.gains("student", "hard_only", *with_numbers) if "hard_only" in folders else None,
+        "gains": evaluation.gains("student", "hard_only", *with_numbers) if "hard_only" in sources else None,
         **evidence(
             evaluation.rows,
             evaluation.index,
@@ -376,7 +379,7 @@ STAGES = [
     Stage(
         "evaluate",
         _evaluate,
-        version=3,
+        version=VERSION,
         reads=(
             *("seed", "task", "data.max_length", "label.batch_size", "teacher.is_local", "teacher.api"),
             *("evaluate.answers", "evaluate.baselines", "evaluate.baseline_names", "evaluate.harness"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from . import sources
 from .asking.checks import api_checks
@@ -19,9 +20,20 @@ from .data.templates import check_folder, check_judge, judge_prompt, prompt_file
 from .errors import DataError, MissingExtra, RecipeError, ResourceError
 from .models.described import json_in, layer_count, model_config, skeleton_in
 from .models.fitting import check_model
+from .models.products import check_targets
 from .models.shrink.requests import check_layers, check_pace, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
-from .recipe import Baseline, DataSet, DeeperLayers, Recipe, Student, ZeroShot, crossing_fault
+from .recipe import (
+    Baseline,
+    DataSet,
+    DeeperLayers,
+    Member,
+    Recipe,
+    Student,
+    Teacher,
+    ZeroShot,
+    crossing_fault,
+)
 from .recipe.data import LEARNED_FROM
 from .registry import needs
 from .sources import cache_dir
@@ -36,16 +48,84 @@ DISK_NEEDED = 2_000_000_000
 
 def static_checks(recipe: Recipe, place: Path) -> list[str]:
     """Notes for a person; `place` is where the run will lie.  Raises: RecipeError, DataError or ResourceError for what would stop the run later."""
-    notes = []
-    for role in ("teacher", "student"):
-        wanted = getattr(recipe, role)
-        if wanted.model is not None:
-            said = sources.check(wanted.model, sha256=wanted.sha256, revision=wanted.revision, kind="model")
-            notes += [f"{role}: {note}" for note in said]
-            check_model(
-                role, Path(wanted.model), recipe, role == "teacher" and recipe.teacher.zero_shot is not None
-            )
-    for field, api in recipe.teacher.apis.items():
+    notes = [*check_teachers(recipe), *_model("student", recipe.student, recipe), *_lender(recipe)]
+    for field, asked in recipe.teacher.asked.items():
+        if isinstance(asked, ZeroShot):
+            prompt_files(asked.prompts, "zero_shot_pair", f"{field}.prompt")
+    _layers(recipe)
+    _adapter(recipe)
+    notes += [*_sets(recipe), *_tokenizers(recipe), *_beside(recipe)]
+    _packages(recipe)
+    notes += [*_baselines(recipe), *_judge(recipe), *_licences(recipe), _disk(place)]
+    return notes
+
+
+# ── models ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _said(field: str, model: str | None, pins: Any) -> list[str]:
+    """Look at the model that `field` names, if it names one.  Args: pins: has its sha256 and revision."""
+    if model is None:
+        return []
+    said = sources.check(model, sha256=pins.sha256, revision=pins.revision, kind="model")
+    return [f"{field}: {note}" for note in said]
+
+
+def _lender(recipe: Recipe) -> list[str]:
+    """The model whose tokenizer the student takes."""
+    return _said("student.tokenizer", recipe.student.tokenizer, recipe.student)
+
+
+def _judge(recipe: Recipe) -> list[str]:
+    """Who compares answers, and what it is asked."""
+    judge = recipe.evaluate.judge
+    if judge is None:
+        return []
+    notes = api_checks(judge.api, "evaluate.judge.api")
+    check_judge(None if judge.prompt is None else Path(judge.prompt))
+    return notes
+
+
+def _licences(recipe: Recipe) -> Iterator[str]:
+    """What the cards of local teachers and data say, and whether it lets a student learn from them."""
+    accepted = recipe.teacher.terms_accepted
+    for model in [recipe.teacher.model, *(member.model for member in recipe.teacher.panel or [])]:
+        if model is not None and Path(model).is_dir() and (stated := card_licence(Path(model))):
+            refuse_disallowed([of_licence(stated)], accepted)
+            yield f"teacher: {of_licence(stated).sentence()}"
+    for name in LEARNED_FROM:
+        one = getattr(recipe.data, name)
+        if one is not None and Path(one.source).is_dir() and (stated := card_licence(Path(one.source))):
+            refuse_disallowed([of_licence(stated)], accepted, f"data.{name}")
+    if recipe.licence is None:
+        yield "licence: not given, so the student's model card will say it is unknown"
+
+
+def _packages(recipe: Recipe) -> None:
+    """Raises: MissingExtra for what the recipe asks for and is not installed; RecipeError for a task that the harness has not."""
+    wanted = [
+        (package, f"student.{form}")
+        for form, package in (("adapter", "peft"), ("quantize", "torchao"))
+        if getattr(recipe.student, form) is not None
+    ]
+    wanted += [(tracker, f"train.report_to: {tracker}") for tracker in recipe.train.report_to]
+    if recipe.evaluate.harness is not None:
+        wanted.append(("lm_eval", "evaluate.harness"))
+    for package, purpose in wanted:
+        if find_spec(package) is None:
+            raise MissingExtra(needs(package, purpose))
+    for name in recipe.evaluate.harness.tasks if recipe.evaluate.harness is not None else []:
+        harness_task(name)
+
+
+def check_teachers(recipe: Recipe) -> list[str]:
+    """Notes on the teacher or on all of a panel, by their files and what the recipe says of them.
+
+    Raises: RecipeError, DataError or TeacherError for one that is not there or not whole, or may not teach.
+    """
+    teacher = recipe.teacher
+    notes = _model("teacher", teacher, recipe)
+    for field, api in teacher.apis.items():
         notes += api_checks(api, field)
         if recipe.task == "causal_lm" and recipe.temperature is not None:
             notes.append(
@@ -54,61 +134,19 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
             )
         if api.base_url is not None:
             terms = of_provider(api.base_url)
-            refuse_disallowed([terms], recipe.teacher.terms_accepted)
+            refuse_disallowed([terms], teacher.terms_accepted)
             notes.append(f"{field.removesuffix('.api')}: {terms.sentence()}")
-    if (lender := recipe.student.tokenizer) is not None:
-        own = recipe.student
-        said = sources.check(lender, sha256=own.sha256, revision=own.revision, kind="model")
-        notes += [f"student.tokenizer: {note}" for note in said]
-    for field, asked in recipe.teacher.asked.items():
-        if isinstance(asked, ZeroShot):
-            prompt_files(asked.prompts, "zero_shot_pair", f"{field}.prompt")
-    for number, member in enumerate(recipe.teacher.panel or []):
-        if member.model is not None:
-            said = sources.check(member.model, sha256=member.sha256, revision=member.revision, kind="model")
-            notes += [f"teacher.panel[{number}]: {note}" for note in said]
-            check_model("teacher", Path(member.model), recipe, member.zero_shot is not None)
-    _layers(recipe)
-    named = {
-        "data.train": recipe.data.train,
-        "data.eval": recipe.data.eval,
-        "data.extra": recipe.data.extra,
-        "data.unlabelled": recipe.data.unlabelled,
-    }
-    named |= {f"evaluate.also.{also.name}": also for also in recipe.evaluate.also}
-    for name, one in named.items():
-        if one is not None:
-            group = recipe.data.group if name == "data.train" else None
-            notes += [f"{name}: {note}" for note in _data(name, one, recipe, group)]
-    notes += _tokenizers(recipe)
-    notes += _beside(recipe)
-    for form, package in (("adapter", "peft"), ("quantize", "torchao")):
-        if getattr(recipe.student, form) is not None and find_spec(package) is None:
-            raise MissingExtra(needs(package, f"student.{form}"))
-    for tracker in recipe.train.report_to:
-        if find_spec(tracker) is None:
-            raise MissingExtra(needs(tracker, f"train.report_to: {tracker}"))
-    if recipe.evaluate.harness is not None:
-        if find_spec("lm_eval") is None:
-            raise MissingExtra(needs("lm_eval", "evaluate.harness"))
-        for name in recipe.evaluate.harness.tasks:
-            harness_task(name)
-    notes += _baselines(recipe)
-    if (judge := recipe.evaluate.judge) is not None:
-        notes += api_checks(judge.api, "evaluate.judge.api")
-        check_judge(None if judge.prompt is None else Path(judge.prompt))
-    models = [recipe.teacher.model, *(member.model for member in recipe.teacher.panel or [])]
-    for model in [one for one in models if one is not None]:
-        if Path(model).is_dir() and (stated := card_licence(Path(model))):
-            refuse_disallowed([of_licence(stated)], recipe.teacher.terms_accepted)
-            notes.append(f"teacher: {of_licence(stated).sentence()}")
-    for name in LEARNED_FROM:
-        one = getattr(recipe.data, name)
-        if one is not None and Path(one.source).is_dir() and (stated := card_licence(Path(one.source))):
-            refuse_disallowed([of_licence(stated)], recipe.teacher.terms_accepted, f"data.{name}")
-    if recipe.licence is None:
-        notes.append("licence: not given, so the student's model card will say it is unknown")
-    notes.append(_disk(place))
+    for number, member in enumerate(teacher.panel or []):
+        notes += _model(f"teacher.panel[{number}]", member, recipe)
+    return notes
+
+
+def _model(field: str, one: Teacher | Member | Student, recipe: Recipe) -> list[str]:
+    """Notes on the model that a section names, if it names one."""
+    notes = _said(field, one.model, one)
+    if one.model is not None:
+        by_names = not isinstance(one, Student) and one.zero_shot is not None
+        check_model(field.partition(".")[0], Path(one.model), recipe, by_names)
     return notes
 
 
@@ -117,8 +155,7 @@ def _baselines(recipe: Recipe) -> list[str]:
     notes = []
     for one in recipe.evaluate.baselines:
         if isinstance(one, Baseline):
-            said = sources.check(one.model, sha256=one.sha256, revision=one.revision, kind="model")
-            notes += [f"evaluate.baselines: {one.name}: {note}" for note in said]
+            notes += _said(f"evaluate.baselines: {one.name}", one.model, one)
             check_model(f"evaluate.baselines: {one.name}", Path(one.model), recipe)
         elif one == "tfidf" and find_spec("sklearn") is None:
             raise MissingExtra(needs("sklearn", "evaluate.baselines: tfidf"))
@@ -153,6 +190,15 @@ def _layers(recipe: Recipe) -> None:
     if wanted.layers is not None and have is not None:
         check_layers(wanted.layers, have)
     check_shape(recipe.student, folder, recipe.task, recipe.data.max_length)
+
+
+def _adapter(recipe: Recipe) -> None:
+    """Whether the student has what its adapter names, where the files that it is made from or shaped after lie here."""
+    student = recipe.student
+    folder = Path(student.model or student.tokenizer or recipe.teacher.model or "")
+    targets = student.adapter.target_modules if student.adapter is not None else "all-linear"
+    if targets != "all-linear" and (folder / "config.json").is_file():
+        check_targets(targets, folder)
 
 
 def _deeper(recipe: Recipe) -> None:
@@ -197,6 +243,21 @@ def shape_within(student: Student, skeleton: Skeleton, task: str, context: int) 
         check_pace(skeleton, student.target, fixed, head=task != "classification")
         return None
     return shapes_within(skeleton, student.target, fixed, context)[0]
+
+
+def _sets(recipe: Recipe) -> Iterator[str]:
+    """Whether the data sets are there, and their first rows can be used."""
+    named: dict[str, DataSet | None] = {
+        "data.train": recipe.data.train,
+        "data.eval": recipe.data.eval,
+        "data.extra": recipe.data.extra,
+        "data.unlabelled": recipe.data.unlabelled,
+    }
+    named |= {f"evaluate.also.{also.name}": also for also in recipe.evaluate.also}
+    for name, one in named.items():
+        if one is not None:
+            group = recipe.data.group if name == "data.train" else None
+            yield from (f"{name}: {note}" for note in _data(name, one, recipe, group))
 
 
 def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[str]:
@@ -260,23 +321,18 @@ def _seen(made: Sequence[Row | Dropped], whole: bool) -> str:
 
 
 def _beside(recipe: Recipe) -> list[str]:
-    """The writer's model and prompts, and the files and functions that a filter names."""
-    writer, notes = recipe.data.writer, []
+    """The writers' and the judge's models and prompts, and the files and functions that a filter names."""
+    writer, judge, notes = recipe.data.writer, recipe.data.judge, []
     for name, api in recipe.data.apis.items():
         terms = of_provider(str(api.base_url))
         refuse_disallowed([terms], recipe.teacher.terms_accepted)
         notes += [*api_checks(api, name), f"{name.removesuffix('.api')}: {terms.sentence()}"]
-    if writer is not None and writer.model is not None:
-        said = sources.check(writer.model, sha256=writer.sha256, revision=writer.revision, kind="model")
-        notes += [f"data.writer: {note}" for note in said]
-    judge = recipe.data.judge
-    for name, one in [
-        *(("data.writer.others", one) for one in (writer.others if writer else [])),
-        ("data.judge", judge),
-    ]:
-        if one is not None and one.model is not None:
-            said = sources.check(one.model, sha256=one.sha256, revision=one.revision, kind="model")
-            notes += [f"{name}: {note}" for note in said]
+    if writer is not None:
+        notes += _said("data.writer", writer.model, writer)
+        for one in writer.others:
+            notes += _said("data.writer.others", one.model, one)
+    if judge is not None:
+        notes += _said("data.judge", judge.model, judge)
     if judge is not None and judge.api is not None:
         judge_prompt(judge.prompt)
     elif judge is not None:

@@ -10,7 +10,7 @@ from stillhouse.data.augment import NEIGHBOURS, _mistyped, augmented, neighbours
 from stillhouse.models.load import load_tokenizer
 from stillhouse.recipe import Augment
 from stillhouse.tasks import make_task
-from stillhouse.train.distiller import as_examples
+from stillhouse.train.given import as_examples
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,9 @@ def test_about_the_share_asked_for_is_replaced_by_neighbours_or_masked(task, exa
 
 def test_joined_rows_are_a_beginning_and_an_end(task, examples, near):
     inner = [example.input_ids[1:-1] for example in examples]
-    for example in augmented(examples, Augment(copies=3, splice=1.0), near, task.tokenizer, 0):
+    made = list(augmented(examples, Augment(copies=3, splice=1.0), near, task.tokenizer, 0))
+    assert len(made) > len(examples)
+    for example in made:
         own = example.input_ids[1:-1]
         starts = [n for n in range(len(own) + 1) if any(own[:n] == one[:n] for one in inner)]
         ends = [n for n in range(len(own) + 1) if any(_within(own[n:], one) for one in inner)]
@@ -134,9 +136,9 @@ def test_noise_mistypes_about_its_share_of_the_words_and_leaves_the_borders(task
 
 def test_a_row_with_typos_is_no_longer_than_what_a_model_reads(task, examples):
     wanted = Augment(copies=5, splice=0.0, noise=1.0)
-    for made in augmented(examples, wanted, {}, task.tokenizer, 0, 18):
-        assert len(made.input_ids) <= 18
-        assert made.input_ids[-1] == task.tokenizer.sep_token_id
+    made = list(augmented(examples, wanted, {}, task.tokenizer, 0, 18))
+    assert max(len(one.input_ids) for one in made) == 18, "some would be longer"
+    assert {one.input_ids[-1] for one in made} == {task.tokenizer.sep_token_id}
 
 
 def test_noise_follows_from_seed_and_row_and_changes_nothing_else_that_is_drawn(task, examples, near):

@@ -19,7 +19,7 @@ from stillhouse.errors import DataError
 from stillhouse.models.load import load_tokenizer
 from stillhouse.recipe import Answers
 from stillhouse.tasks import make_task
-from stillhouse.train.distiller import as_examples
+from stillhouse.train.given import as_examples
 
 WHY, SAYS = "the river is old because the night is quiet", "the teacher reads"
 ASKED = {"prompt": "why is the house red?", "completion": f" {SAYS}", "rationale": f" {WHY} "}

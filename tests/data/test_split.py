@@ -281,3 +281,17 @@ def test_extra_rows_are_learned_from_and_never_held_out_nor_learned_twice(tmp_pa
     assert texts(found.eval) == texts(plain.eval)
     assert texts(found.extra) == texts(reviews(20, start=50))
     assert balanced(found)
+
+
+def test_an_unlabelled_row_that_is_an_extra_one_too_is_learned_once(tmp_path):
+    sets = {"train": reviews(20), "extra": reviews(10, start=20)}
+    paths = {name: tmp_path / f"{name}.jsonl" for name in (*sets, "unlabelled")}
+    for name, rows in sets.items():
+        paths[name].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bare = [{"text": row["text"]} for row in reviews(10, start=25)]
+    paths["unlabelled"].write_text("".join(json.dumps(row) + "\n" for row in bare))
+    data = {"train": {"source": "x"}, "extra": {"source": "x"}, "unlabelled": {"source": "x"}, "split": 5}
+    found = prepare(Data.model_validate(data), [], "classification", 0, paths)
+    assert texts(found.unlabelled) == texts(reviews(5, start=30))
+    assert found.counts["unlabelled"]["dropped"] == {"also in extra": 5}
+    assert balanced(found)

@@ -25,4 +25,13 @@ def test_a_student_that_is_not_cheaper_never_pays() -> None:
 
 
 def test_without_a_speed_nothing_is_said() -> None:
-    assert "no speed" in economics(None, None, 1.0, machine_per_hour=1.0)["note"]
+    found = economics(None, None, 1.0, machine_per_hour=1.0)
+    assert "neither the teacher's speed nor its price" in found["note"]
+    assert "no speed" in economics(None, None, 1.0, machine_per_hour=1.0, teacher_per_million=1.0)["note"]
+
+
+def test_what_apis_were_paid_is_earned_back_too() -> None:
+    alone = economics(10.0, 100.0, 7200.0, machine_per_hour=3.6, units_per_request=1000)
+    found = economics(10.0, 100.0, 7200.0, machine_per_hour=3.6, units_per_request=1000, paid=1.8)
+    assert (found["machine"], found["making"]) == pytest.approx((7.2, 9.0))
+    assert found["break_even_requests"] == pytest.approx(alone["break_even_requests"] * 9.0 / 7.2)

@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 
 import tiny
-from stillhouse.errors import RecipeError
+from stillhouse.errors import DataError, RecipeError
+from stillhouse.models.described import skeleton_in
+from stillhouse.models.shrink.requests import fixed_sizes, shapes_within
+from stillhouse.plans import price
 from stillhouse.plans.ablation import WHOLE, expand_ablation
 from stillhouse.plans.check import refuse_rounds
 from stillhouse.plans.expand import expand
 from stillhouse.plans.planned import Planned, in_order, plain, renamed
 from stillhouse.plans.rounds import hard_only
 from stillhouse.plans.sizes import between
-from stillhouse.recipe import Recipe, parse_recipe
+from stillhouse.recipe import FromTeacher, Recipe, Target, parse_recipe
 from stillhouse.recipe.text import recipe_text
 from stillhouse.recipe.yaml import parse_yaml
 from typed import process, stillhouse, write_recipe
@@ -93,7 +96,9 @@ def test_a_wrong_sweep_is_one_sentence(sweep: dict[str, Any], said: str) -> None
 
 def test_a_long_point_still_has_a_folder_name(tmp_path: Path) -> None:
     swept = {"description": ["a/b " * 40, "ü" * 90], "train.report_to": [[], ["wandb"]]}
-    for one in expand(recipe(sweep=swept)).runs:
+    runs = expand(recipe(sweep=swept)).runs
+    assert len(runs) == 4
+    for one in runs:
         assert parse_recipe(one.values).name == one.name
         (tmp_path / one.name).mkdir()
 
@@ -454,6 +459,54 @@ def test_sizes_are_chosen_from_the_teachers_own_configuration(tmp_path: Path) ->
     assert found["assistant-1"].values["student"] == {"from_teacher": {"layers": 6}}
 
 
+@pytest.mark.parametrize(
+    ("task", "save"),
+    [("classification", tiny.save_classifier), ("causal_lm", tiny.save_language_model)],
+)
+def test_assistants_of_a_student_with_a_target_are_between_the_teacher_and_the_shape_that_meets_it(
+    tmp_path: Path, task: str, save: Any
+) -> None:
+    """All runs that are compared have that shape, whichever teacher it is cut out of."""
+    teacher = tmp_path / "teacher"
+    save(teacher, layers=4, width=64)
+    skeleton = skeleton_in(teacher)
+    most = skeleton.parameters(skeleton.shape)
+    wanted = {"target": {"parameters": most // 3}}
+    found = runs_of(teacher={"model": str(teacher)}, student=wanted, plan={"kind": "assistants"}, task=task)
+    student = parse_recipe(found["direct"].values).student
+    assert student.target is None and found["student"].values["student"] == found["direct"].values["student"]
+    shape = shapes_within(skeleton, Target(**wanted["target"]), fixed_sizes(FromTeacher(), skeleton), 256)[0]
+    assert student.from_teacher is not None
+    assert skeleton.wanted(**fixed_sizes(student.from_teacher, skeleton)) == shape
+    middle = parse_recipe(found["assistant-1"].values).student.from_teacher
+    assert middle is not None
+    larger = skeleton.wanted(**fixed_sizes(middle, skeleton))
+    assert skeleton.parameters(shape) < skeleton.parameters(larger) < most
+    assert skeleton.reshaped(larger).wanted(**fixed_sizes(student.from_teacher, skeleton)) == shape
+
+
+@pytest.mark.parametrize(
+    ("student", "said"),
+    [
+        (
+            {"target": {"tokens_per_second": "1.5x"}},
+            r"student.target.tokens_per_second is known once it is measured",
+        ),
+        (
+            {"target": {"parameters": 20_000}, "search": {}},
+            r"student.search finds the student's shape in training",
+        ),
+        ({"model": "/nowhere"}, r"the student is a model of its own"),
+    ],
+)
+def test_a_student_whose_shape_is_not_known_beforehand_needs_its_assistants_written_out(
+    tmp_path: Path, student: dict[str, Any], said: str
+) -> None:
+    tiny.save_language_model(tmp_path, layers=4)
+    with pytest.raises(RecipeError, match=said):
+        runs_of(teacher={"model": str(tmp_path)}, student=student, plan={"kind": "assistants"})
+
+
 # ── ablation ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -497,6 +550,123 @@ def test_an_ablation_of_one_term_says_that_there_is_nothing_to_take_away() -> No
         expand_ablation(recipe(objective=[{"kind": "forward_kl"}]), 1)
     with pytest.raises(RecipeError, match="sweep: or plan:"):
         expand_ablation(recipe(sweep={"seed": [1]}), 1)
+
+
+def test_who_the_teacher_is_and_how_it_labels_is_no_technique_to_take_away(tmp_path: Path) -> None:
+    """An API without its address, or a language model that labels by names without that, is no teacher of this student."""
+    soft = [{"kind": "forward_kl"}, {"kind": "hard"}]
+    student = {"from_config": {"config": {"num_hidden_layers": 1}}, "tokenizer": "/nowhere"}
+    for teacher in (
+        {"model": "/nowhere", "zero_shot": {"labels": ["bad", "good"]}},
+        {"api": {"base_url": "http://localhost:1/v1", "model": "big"}},
+    ):
+        one = recipe(task="classification", teacher=teacher, student=student, objective=soft)
+        plan = expand_ablation(one, 1)
+        assert not [note for note in plan.notes if "teacher." in note.partition(":")[0]]
+        assert "without hard" in plan.groups()
+        assert not [name for name in plan.groups() if name.startswith("without teacher.")]
+
+
+def test_a_removal_that_static_checks_refuse_is_noted_and_the_others_are_run() -> None:
+    data = {**BASE["data"], "filter": {"min_words": 3}}
+
+    def check(made: Recipe) -> None:
+        if made.data.filter is None:
+            raise RecipeError("data.train: rows.jsonl has empty rows; mend them.")
+
+    plan = expand_ablation(recipe(data=data, train={"early_stopping": {"every": 10}}), 2, check)
+    assert list(plan.groups()) == [
+        WHOLE,
+        "without forward_kl",
+        "without hard",
+        "without train.early_stopping",
+    ]
+    assert plan.notes == [
+        "without data.filter: not run, for the recipe cannot be without it (data.train: rows.jsonl has empty rows; mend them)"
+    ]
+
+
+def test_the_command_prices_the_other_removals_and_says_why_one_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few tokens a student may be that small, for all that is known beforehand; with all of them none is."""
+    priced: list[str] = []
+
+    def price_runs(loaded: Recipe, runs: list[Planned], *_: Any) -> dict[str, Any]:
+        priced.extend(one.group for one in runs)
+        return {"notes": ["a note of the price"]}
+
+    monkeypatch.setattr(price, "price_runs", price_runs)
+    student = {"target": {"parameters": "1K"}, "vocabulary": 200}
+    path = write_recipe(tmp_path / "r.yaml", tiny.language_recipe(tmp_path, student=student))
+    said = stillhouse("ablate", path, "--seeds", 1, "--price", "--format", "json", "--folder", tmp_path / "a")
+    assert said.code == 0, said.err
+    assert priced == [WHOLE, "without forward_kl", "without hard"]
+    first, why = json.loads(said.out)["notes"]
+    assert first == "a note of the price"
+    assert why.startswith("without student.vocabulary: not run") and "no shape of this teacher" in why
+
+
+def test_a_recipe_that_cannot_be_itself_is_refused_and_not_noted() -> None:
+    def check(made: Recipe) -> None:
+        raise DataError("rows.jsonl: is not there; name another file.")
+
+    with pytest.raises(DataError, match="is not there"):
+        expand_ablation(recipe(), 1, check)
+
+
+WRITERS = {"model": "/writer", "others": [{"model": "/other"}]}
+
+
+def test_what_models_write_is_taken_away_kind_by_kind_and_whoever_would_be_idle_goes_too() -> None:
+    """Answers go with their prompts, the further writers and the judge; without any kind nobody writes."""
+    generate = [
+        {"kind": "answers", "temperature": 0.7, "samples": 2, "choose": "judge"},
+        {"kind": "paraphrase"},
+        {"kind": "paraphrase", "copies": 2},
+    ]
+    data = {"unlabelled": {"source": "/prompts.jsonl"}, "writer": WRITERS, "judge": {"model": "/judge"}}
+    plan = expand_ablation(recipe(data={**BASE["data"], **data, "generate": generate}), 1)
+    found = {name: runs[0].values["data"] for name, runs in plan.groups().items()}
+    kinds = {name: [one["kind"] for one in made["generate"]] for name, made in found.items()}
+    prefix = "without data.generate"
+    assert kinds[f"{prefix}: answers"] == ["paraphrase", "paraphrase"]
+    assert found[f"{prefix}: answers"]["unlabelled"] is found[f"{prefix}: answers"]["judge"] is None
+    assert found[f"{prefix}: answers"]["writer"]["model"] == "/writer"
+    assert found[f"{prefix}: answers"]["writer"]["others"] == []
+    assert found[f"{prefix}: paraphrase (2)"]["generate"][1]["copies"] == 1
+    assert found[f"{prefix}: paraphrase (1)"]["writer"] == found[WHOLE]["writer"]
+    assert found[prefix]["writer"] is found[prefix]["judge"] is found[prefix]["unlabelled"] is None
+    assert kinds[prefix] == []
+    assert "without data.unlabelled" not in found, "the answers would then take the place of the data's own"
+    assert found["without data.writer"]["generate"] == found[WHOLE]["generate"], "the teacher writes"
+    assert plan.notes[0].startswith("without data.judge: not run")
+
+
+def test_a_writer_that_still_has_held_out_rows_to_say_in_other_words_stays() -> None:
+    evaluate = {"perturb": ["paraphrase"]}
+    data = {"writer": {"model": "/writer"}, "generate": [{"kind": "paraphrase"}]}
+    plan = expand_ablation(recipe(data={**BASE["data"], **data}, evaluate=evaluate), 1)
+    without = plan.groups()["without data.generate: paraphrase"][0].values["data"]
+    assert without["writer"]["model"] == "/writer"
+    assert not [name for name in plan.groups() if name == "without data.generate"], "one kind is all of them"
+
+
+def test_a_judge_of_a_filter_that_is_taken_away_goes_with_it() -> None:
+    data = {"filter": {"min_score": 0.5}, "judge": {"model": "/judge"}}
+    groups = expand_ablation(recipe(data={**BASE["data"], **data}), 1).groups()
+    assert groups["without data.filter"][0].values["data"]["judge"] is None
+
+
+@pytest.mark.parametrize("context", ["Be brief.", {"column": "facts"}])
+def test_techniques_of_a_single_field_are_taken_away(context: Any) -> None:
+    weight = {"start": 1.0, "end": 0.1}
+    train = {**BASE["train"], "rationale_weight": weight}
+    one = recipe(teacher={"model": "/nowhere", "context": context}, train=train)
+    groups = expand_ablation(one, 1).groups()
+    assert list(groups)[3:] == ["without teacher.context", "without train.rationale_weight"]
+    assert groups["without teacher.context"][0].values["teacher"]["context"] is None
+    assert groups["without train.rationale_weight"][0].values["train"]["rationale_weight"] == 1.0
 
 
 def test_plain_values_hold_nothing_that_would_make_several_runs() -> None:

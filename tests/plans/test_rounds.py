@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,7 +23,7 @@ from stillhouse.plans.planned import Planned, plain
 from stillhouse.plans.rounds import _Rounds
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
-from stillhouse.steps.plan import TOGETHER
+from stillhouse.steps.evaluating import TOGETHER
 from stillhouse.tasks import make_task
 from stillhouse.tasks.writing import SLOTS
 from stillhouse.teachers.writer import LocalWriter
@@ -321,6 +322,78 @@ def looked_at(lengths: list[int], counted: int = 0) -> dict[str, Any]:
         fresh = Fresh({}, {}, one) if counted else Fresh({}, {}, prompt=tuple(ids))  # type: ignore[typeddict-item]
         made[str(number)] = fresh
     return made
+
+
+class Planted(_Rounds):
+    """Rounds in which nobody learns: who is right on which of 200 held-out rows is written down beforehand."""
+
+    _task: Any = None  # nobody reads the pool
+    right: dict[str, Any]
+
+    def _make(self, one: Planned) -> None:
+        self.runs.append(one)
+
+    def _round(self, kind: str, at: int, keys: list[str], pool: Any) -> None:
+        self.chosen[kind] += keys
+        self._make(Planned(f"{kind}-{at}", {}, "", f"{kind}-{at}"))
+
+    def _worst(self, name: str, before: str, left: Any) -> list[str]:
+        return list(left)[:2]
+
+    def _judged(self, run: str) -> dict[str, Any]:
+        return {"texts": np.ones(200), "correct": self.right[run]}
+
+
+def right(*flipped: range) -> Any:
+    """[200] Right on the first 100 rows, but for those flipped."""
+    found = np.arange(200) < 100
+    for some in flipped:
+        found[list(some)] = ~found[list(some)]
+    return found.astype(float)
+
+
+@pytest.mark.parametrize(
+    ("second", "why", "rounds_run", "product"),
+    [
+        ((range(140, 144), range(0, 3)), "Stopped after round 2: its gain is not beyond chance.", 2, "round-1"),
+        ((range(0, 40),), "Stopped after round 2: its gain is not beyond chance.", 2, "round-1"),
+        ((range(140, 180),), "Stopped after round 3: its gain is not beyond chance.", 3, "round-2"),
+    ],
+)  # fmt: skip
+def test_rounds_end_with_the_first_whose_gain_the_rows_do_not_tell_from_none_and_hand_over_the_one_before(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    second: tuple[range, ...],
+    why: str,
+    rounds_run: int,
+    product: str,
+) -> None:
+    """Of a gain of half a row in a hundred the interval includes 0; a loss beyond chance is no gain; a round like the one before
+    gains exactly nothing."""
+    plan = {"kind": "rounds", "pool": {"source": str(tmp_path / "rows.csv")}, "rows": 2, "most": 9}
+    recipe = parse_recipe(classifier(tmp_path, plan=plan))
+    monkeypatch.setattr(rounds, "pool_of", lambda *_: {str(number): None for number in range(99)})
+    monkeypatch.setattr(rounds, "collect", lambda recipe, plan, bench, more: {"plan": plan, **more["rounds"]})
+    going = Planted(recipe, recipe.plan, Bench(tmp_path, Silent()))  # type: ignore[arg-type]
+    first = (range(100, 140),)
+    going.right = {
+        "round-0": right(), "round-1": right(*first), "round-2": right(*first, *second), "round-3": right(*first, *second),
+        **{f"random-{at}": right() for at in (1, 2, 3)},
+    }  # fmt: skip
+    found = going.run()
+    assert found["why"] == why
+    gains = [row["value"] for row in found["history"]]
+    wanted = [going.right[f"round-{at}"].mean() - going.right[f"round-{at - 1}"].mean() for at in (1, 2, 3)]
+    assert gains == pytest.approx(wanted[:rounds_run])
+    assert found["history"][0]["low"] > 0
+    last = found["history"][-1]
+    assert last["low"] <= 0 or last["high"] < 0
+    assert found["plan"].product == product
+    assert found["history"][-1]["rows"] == 2 * rounds_run
+    assert [one.name for one in going.runs] == [
+        "round-0",
+        *(f"{kind}-{at}" for at in range(1, rounds_run + 1) for kind in ("round", "random")),
+    ]
 
 
 def test_looking_at_a_pool_costs_what_both_models_read(tmp_path: Path) -> None:

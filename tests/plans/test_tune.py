@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from plans.kitchen import classifier
+import tiny
+from plans.kitchen import asked, classifier
 from stillhouse.errors import RecipeError
 from stillhouse.files import atomic_folder, read_json
 from stillhouse.plans import tune
@@ -20,7 +21,7 @@ from stillhouse.plans.space import as_parameters, default_space, own_values, spa
 from stillhouse.progress import Silent
 from stillhouse.recipe import Recipe, Tune, parse_recipe
 from stillhouse.train.checkpoints import all_checkpoints, step_of
-from typed import process, start, stillhouse, write_recipe
+from typed import hurried, process, start, stillhouse, write_recipe
 
 pytest.importorskip("optuna")
 SPACE = {
@@ -288,6 +289,103 @@ def test_where_targets_are_cut_off_few_temperatures_are_tried_for_each_asks_the_
 ) -> None:
     values = {**classifier(tmp_path), "task": "causal_lm", "teacher": {"model": "/nowhere"}}
     assert default_space(parse_recipe(values))["objective.*.temperature"] == [1.0, 2.0, 4.0]
+
+
+def test_the_default_space_tries_what_is_written_down_for_it(tmp_path: Path) -> None:
+    """See tune.space in docs/recipe.md: number of draws around the recipe's, layer maps, and no temperature that changes by itself."""
+    values = {**classifier(tmp_path), "task": "causal_lm", "teacher": {"model": "/nowhere"}}
+    drawn = default_space(parse_recipe({**values, "label": {"samples": 200}}))
+    assert drawn["label.samples"] == [100, 200], "250 is the most that is kept"
+    assert drawn["objective.*.temperature"] == [1.0, 2.0, 4.0]
+    objective = [
+        {"kind": "forward_kl", "temperature": 2.0}, {"kind": "hard"}, {"kind": "hidden", "layers": "last"},
+        {"kind": "attention", "layers": {1: 2}}, {"kind": "embeddings"},
+    ]  # fmt: skip
+    space = default_space(parse_recipe(classifier(tmp_path, objective=objective, label={"online": True})))
+    assert {name for name in space if name.startswith("objective")} == {
+        "objective.*.temperature", *(f"objective.{number}.weight" for number in (1, 2, 3, 4)), "objective.2.layers",
+    }  # fmt: skip
+    assert space["objective.2.layers"] == ["uniform", "last", "skip"]
+    assert "label.samples" not in space and "label.top_k" not in space
+
+
+class Noting(Toy):
+    """Remembers what every trial was."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.tried: list[Recipe] = []
+
+    def run(self, one: Planned, *given: Any, **options: Any) -> Any:
+        self.tried.append(parse_recipe(one.values))
+        return super().run(one, *given, **options)
+
+
+@pytest.mark.parametrize(
+    ("space", "seen"),
+    [
+        ({"label.samples": [15, 30, 60]}, lambda made: made.label.samples),
+        ({"objective.2.layers": ["uniform", "last", "skip"]}, lambda made: made.objective[2].layers),
+        ({"student.from_teacher.layers": [1, 2, 3]}, lambda made: made.student.from_teacher.layers),
+        (
+            {"student.from_config": [{"config": {"num_hidden_layers": n}} for n in (1, 2)]},
+            lambda made: made.student.from_config.config["num_hidden_layers"],
+        ),
+    ],
+)
+def test_a_search_tries_draws_layer_maps_and_shapes_of_the_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: dict[str, list[Any]], seen: Any
+) -> None:
+    """Each is in the recipe that a trial runs, and what the search remembers of a trial is what it ran."""
+    objective = [{"kind": "forward_kl"}, {"kind": "hard"}, {"kind": "hidden", "layers": "last"}]
+    values = classifier(tmp_path, objective=objective, label={"online": True}, tune={"space": space})
+    if "label.samples" in space:
+        values |= {"objective": objective[:2], "label": {"samples": 30}}
+    if "student.from_config" in space:
+        values["student"] = {"from_config": {"config": {"num_hidden_layers": 2}}}
+    one = parse_recipe(values)
+    bench = Noting(tmp_path / "s")
+    found = tune.Search(one, one.tune or Tune(), space_of(one), bench)
+    monkeypatch.setattr(found, "_judged", lambda place, checkpoint: worth(bench.now))
+    for number in range(12):
+        found.trial(number)
+    ((name, choices),) = space.items()
+    tried = [seen(made) for made in bench.tried]
+    remembered = [row["values"][name] for row in found.rows()]
+    if name == "student.from_config":
+        remembered = [value["config"]["num_hidden_layers"] for value in remembered]
+        choices = [value["config"]["num_hidden_layers"] for value in choices]
+    assert tried == remembered
+    assert set(tried) == set(choices)
+
+
+def test_a_search_over_draws_and_depth_asks_the_teacher_once_for_each_number_of_draws(tmp_path: Path) -> None:
+    """For real: every trial learns from targets of its own number of draws, with a student of its own depth."""
+    space = {"label.samples": [8, 16], "student.from_teacher.layers": [1, 2]}
+    values = tiny.language_recipe(
+        tmp_path, label={"samples": 8}, tune={"space": space, "trials": 4, "prune": False}
+    )
+    values["student"] = {"from_teacher": {"layers": 2, "by": "every_nth"}}
+    values["evaluate"] = {"rows": 12, "resamples": 200, "speed": False, "hard_only": False}
+    values["report"] = {"samples": 0}
+    path = write_recipe(tmp_path / "r.yaml", values)
+    with asked() as counts, hurried():
+        said = stillhouse("tune", path, "--folder", tmp_path / "t")
+    assert said.code == 0, said.err
+    rows = read_json(tmp_path / "t" / "results.json")["tuning"]["trials"]
+    results = {}
+    for number, row in enumerate(rows):
+        place = tmp_path / "t" / "runs" / f"trial-{number:03d}"
+        results[number] = {
+            stage: read_json(place / stage / "DONE.json")["result"] for stage in ("label", "initial")
+        }
+        assert results[number]["label"]["meta"]["samples"] == row["values"]["label.samples"]
+        assert (
+            len(results[number]["initial"]["how"]["layers"]) == row["values"]["student.from_teacher.layers"]
+        )
+    drawn = {row["values"]["label.samples"] for row in rows}
+    assert len(drawn) == 2
+    assert sum(counts) == len(drawn) * results[0]["label"]["examples"]
 
 
 @pytest.mark.parametrize(

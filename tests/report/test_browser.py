@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import browser
-from report_fixtures import RECIPE, classifier, curves, language_model, plan, ten_thousand_rows
+from report_fixtures import RECIPE, classifier, curves, language_model, plan, plan_row, ten_thousand_rows
 from stillhouse.report.html import render_html
 from stillhouse.report.plan_page import render_plan
 
@@ -80,6 +80,28 @@ def test_the_page_of_ten_thousand_rows_is_small_and_opens_at_once(tab: browser.T
     assert (
         min(tab.open(page) for _ in range(3)) < 1_000
     )  # of some, for the machine may be busy with other tests
+
+
+def test_a_plans_table_fits_an_ordinary_screen(tab: browser.Tab, tmp_path: Path) -> None:
+    shares = {"value": 0.914, "low": 0.8912, "high": 0.9334, "note": None}
+    runs = [
+        plan_row(f"train.learning_rate={rate}, objective.0.weight={weight}", 0.81, 134_515_008)
+        | {
+            "retention": shares,
+            "gain": {"value": -0.0312, "low": -0.0401, "high": -0.0212},
+            "builds_on": ["train.learning_rate=1e-4"],
+        }
+        for rate in ("0.0001", "0.00032")
+        for weight in ("0.25", "0.75")
+    ]
+    for one in runs:
+        one |= {"also": dict.fromkeys(("emails", "reviews"), one["quality"]), "seconds": 4000.0}
+    page = tmp_path / "plan.html"
+    page.write_text(render_plan(plan(True, runs=runs), RECIPE), encoding="utf-8")
+    tab.open(page, width=1200)
+    widths = "(e => [e.scrollWidth, e.clientWidth])(document.querySelector('.scroll'))"
+    needed, given = tab.value(widths)
+    assert needed <= given
 
 
 def test_dark_mode_reaches_paper_ink_and_charts(tab: browser.Tab, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from report_fixtures import classifier, curves, language_model, ten_thousand_row
 from stillhouse.recipe import Term
 from stillhouse.report.charts import gain_forest, quality_and_size, quality_and_speed, reliability
 from stillhouse.report.forest import pictures
+from stillhouse.report.numbers import duration
 from stillhouse.report.svg import Chart
 from stillhouse.report.timeline import TERMS, loss_curves, stage_times
 
@@ -59,6 +60,14 @@ def test_no_colour_is_fixed_so_that_dark_mode_reaches_all_of_it(charts):
         bare = re.sub(r"var\(--[a-z-]+, #[0-9a-f]{6}\)", "", chart.svg)
         assert not re.findall(r"#[0-9a-f]{6}\b", bare), chart.identity
         assert all("fill:" in tag for tag in re.findall(r"<text[^>]*>", chart.svg)), chart.identity
+
+
+def test_what_passed_outside_of_the_stages_is_drawn_below_them():
+    results = language_model()
+    for each in results["stages"].values():
+        each["seconds_before"] = 1.5
+    last = stage_times(results).description.rpartition("; ")[2]
+    assert last.startswith(f"outside stages: {duration(1.5 * len(results['stages']))}, predicted –")
 
 
 def test_the_same_numbers_give_the_same_bytes(charts):

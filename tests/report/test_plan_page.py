@@ -1,12 +1,14 @@
 """A plan's page: losses are told as losses, text stays text, and the front holds what nobody beats."""
 
+from html import unescape
+
 import pytest
 
 from report_fixtures import plan as found
 from report_fixtures import plan_row as row
 from stillhouse.report.plan_charts import pareto_points, plan_charts
-from stillhouse.report.plan_page import render_plan
-from stillhouse.report.plan_verdict import plan_verdict
+from stillhouse.report.plan_page import plan_columns, plan_rows, render_plan
+from stillhouse.report.plan_verdict import kept_unknown, plan_verdict
 
 
 @pytest.mark.parametrize(
@@ -36,8 +38,45 @@ def test_what_holds_on_another_data_set_is_said_apart_and_has_a_column_and_a_pic
     results = found(None, 0.004)
     assert "on emails by 0.50 [0.40, 0.60]" in plan_verdict(results)[1]
     page = render_plan(results, "")
-    assert "quality on emails" in page
+    assert ">on emails</th>" in page
     assert [chart.identity for chart in plan_charts(results)][:2] == ["compared", "compared-emails"]
+
+
+def test_a_run_without_retention_says_why() -> None:
+    no_lead = {
+        "value": None,
+        "low": None,
+        "high": None,
+        "note": "retention is undefined: the teacher does not lead.",
+    }
+    kept = {"value": 0.91, "low": 0.89, "high": 0.93, "note": None}
+    rows = [
+        row("kept", 0.8, 10) | {"retention": kept},
+        row("lost", 0.8, 10) | {"retention": no_lead},
+        row("too", 0.8, 10) | {"retention": no_lead},
+        row("joined", 0.8, 20) | {"runs": []},
+    ]
+    rows.append(row("seeds", 0.8, 10))
+    rows[-1]["quality"] |= {"seeds": 3}
+    said = kept_unknown(found(True, runs=rows))
+    assert said == [
+        "How much of the teacher's accuracy lost and too keep cannot be said: retention is undefined: the teacher does not lead.",
+        "How much of the teacher's accuracy joined keeps cannot be said: it is not measured of averaged students.",
+        "How much of the teacher's accuracy seeds keeps cannot be said: it is measured of one seed at a time, and stands in the "
+        "report of each run.",
+    ]
+    page = unescape(render_plan(found(True, runs=rows), ""))
+    assert all(sentence in page for sentence in said)
+    assert kept_unknown(found(True, runs=rows[:1])) == []
+    assert "the students keep cannot be said" in kept_unknown(found(True, runs=rows[1:3]))[0]
+
+
+def test_the_metric_is_named_once_where_all_runs_have_one() -> None:
+    assert plan_columns(found(True))[2] == "accuracy"
+    assert plan_rows(found(True))[1][2].startswith("0.80")
+    mixed = found(True, runs=[row("chain", 0.8, 10), row("other", 2.0, 10) | {"metric": "perplexity"}])
+    assert plan_columns(mixed)[2] == "quality"
+    assert [line[2].split()[0] for line in plan_rows(mixed)] == ["accuracy", "accuracy", "perplexity"]
 
 
 def test_text_stays_text_and_nothing_is_asked_for_from_elsewhere() -> None:

@@ -18,6 +18,7 @@ from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
 from stillhouse.steps import judging, writing
+from stillhouse.steps.paid import dollars_paid
 from stillhouse.steps.unwritten import open_texts
 from stillhouse.teachers.api_judge import score_of
 from stillhouse.teachers.api_writer import Lost
@@ -180,6 +181,12 @@ def test_the_forecast_counts_the_judge_before_anybody_is_asked(tmp_path: Path, f
     assert len(endpoint.bodies) <= before["requests"], "equal answers are judged once"
     with Ledger(place / "ledger.sqlite") as ledger:
         assert 0 < ledger.spent() <= before["money"]
+        all_of_it = ledger.spent()
+    prepared = read_json(place / "prepare" / "DONE.json")["result"]
+    paid = dollars_paid(recipe, prepared, None, place)
+    assert set(paid) == {"data.writer.api", "data.judge.api"}
+    assert paid["data.judge.api"] > 0
+    assert sum(paid.values()) == pytest.approx(all_of_it), "each question is paid for once, whoever asked it"
 
 
 def test_a_filter_alone_is_forecast_too_and_stops_at_its_cost(tmp_path: Path, folder: Path) -> None:

@@ -166,7 +166,9 @@ def test_a_writer_of_its_own_and_a_panel_of_apis_answer_through_one_ledger(
 
     with Endpoint(say) as endpoint:
         one = {"base_url": endpoint.url, "model": "one", "system": "Be brief."}
-        others = [{"api": {**one, "model": "two"}}, {"api": {**one, "model": "odd", "temperature": None}}]
+        odd = {**one, "model": "odd", "temperature": None}
+        one["price"] = {"input": 0.0, "output": 2e6}
+        others = [{"api": {**one, "model": "two"}}, {"api": odd}]
         data = {"writer": {"api": one, "others": others}}
         values = recipe_for(folder, "http://localhost:1/v1", [{"kind": "answers"}], data=data)
         found = written(values, folder, tmp_path, questions(3))
@@ -176,6 +178,11 @@ def test_a_writer_of_its_own_and_a_panel_of_apis_answer_through_one_ledger(
     assert all(body["messages"][0] == {"role": "system", "content": "Be brief."} for body in endpoint.bodies)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert ledger.summary()[0]["requests"] == 9
+    assert found.counts["written"]["paid"] == {
+        "data.writer.api": pytest.approx(3 * 2.0 * 3),  # three answers of three words
+        "data.writer.others[0].api": pytest.approx(3 * 2.0 * 3),
+        "data.writer.others[1].api": None,
+    }
 
 
 def test_questions_without_answers_are_reworded_and_gain_no_reasons(tmp_path: Path, folder: Path) -> None:

@@ -7,18 +7,25 @@ import pytest
 import torch
 
 import tiny
+from stillhouse import latency
 from stillhouse.data.encode import Example
+from stillhouse.files import write_json
 from stillhouse.models.load import load_tokenizer
 from stillhouse.recipe import parse_recipe
-from stillhouse.steps import plan
+from stillhouse.steps import evaluating, plan
 from stillhouse.tasks import make_task
 
-SPEED = {
+SPEED: dict[str, float] = {
     "teacher_read": 3e-3,
     "student_read": 1e-3,
     "teacher_step": 0.1,
     "student_step": 0.05,
+    "teacher_first": 0.2,
+    "student_first": 0.1,
+    "teacher_next": 0.12,
+    "student_next": 0.06,
     "compare": 2e-3,
+    "process": 9.0,
 }
 
 
@@ -32,26 +39,71 @@ def rows(count: int, length: int) -> list[Example]:
     return [Example(str(n), str(n), ids, [-100, *ids[1:]], [0], length) for n in range(count)]
 
 
-def foretold(folder: Path, held: dict[str, list[Example]], **evaluate: Any) -> float:
+def foretold(
+    folder: Path, held: dict[str, list[Example]], pace: dict[str, float] = SPEED, **evaluate: Any
+) -> float:
     recipe = parse_recipe(
         tiny.language_recipe(folder, evaluate={"speed": False, **evaluate}, report={"samples": 0})
     )
     task = make_task("causal_lm", load_tokenizer(folder), 64)
-    return plan._evaluating(recipe, task, held, SPEED)
+    return evaluating.evaluation_takes(recipe, task, held, pace)
 
 
 def test_every_model_reads_every_set_and_is_measured_on_every_position(folder: Path) -> None:
     held = {"eval": rows(3, 64), "other": rows(2, 64)}
     tokens, positions = 5 * 64, 5 * 63
     read = tokens * (3e-3 + 3 * 1e-3)
-    assert foretold(folder, held) == pytest.approx(4 * plan.OPENING + read + 4 * positions * 2e-3)
-    less = tokens * 1e-3 + positions * 2e-3 + plan.OPENING
+    assert foretold(folder, held) == pytest.approx(4 * evaluating.OPENING + read + 4 * positions * 2e-3)
+    less = tokens * 1e-3 + positions * 2e-3 + evaluating.OPENING
     assert foretold(folder, held) - foretold(folder, held, hard_only=False) == pytest.approx(less)
 
 
-def test_what_is_not_measured_is_not_foretold(folder: Path) -> None:
-    timed = foretold(folder, {"eval": rows(1, 64)}, speed=True)
-    assert timed > foretold(folder, {"eval": rows(1, 64)}) + 2 * plan.LOADING
+def timing(folder: Path, speed: dict[str, float]) -> float:
+    """What measuring the speeds of teacher and student on one row adds."""
+    held = {"eval": rows(1, 64)}
+    return foretold(folder, held, speed, speed=True) - foretold(folder, held, speed)
+
+
+def test_however_small_the_models_are_their_processes_and_moments_are_foretold(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = dict.fromkeys(SPEED, 1e-9) | {"process": 9.0}
+    for cores, waves in ((1, 2), (2, 1), (8, 1)):
+        monkeypatch.setattr(evaluating, "cores", lambda cores=cores: cores)
+        fixed = waves * 9.0 + 2 * latency.FEWEST * latency.MOMENT
+        assert timing(folder, none) == pytest.approx(fixed, rel=1e-3)
+    assert timing(folder, none | {"teacher_first": 0.0}) == pytest.approx(
+        9.0 + latency.FEWEST * latency.MOMENT, rel=1e-3
+    ), "a teacher behind an API is not timed"
+
+
+def test_a_process_takes_as_long_as_that_of_this_run_took_to_start(tmp_path: Path) -> None:
+    assert evaluating.start_up(tmp_path) == evaluating.LOADING, "nothing is known yet"
+    for before, expected in ((None, evaluating.LOADING), (0.5, evaluating.LOADING), (31.0, 31.0)):
+        write_json(tmp_path / "prepare" / "DONE.json", {"seconds_before": before})
+        assert evaluating.start_up(tmp_path) == expected
+
+
+def test_more_requests_and_slower_ones_are_foretold_as_they_are_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = timing(folder, SPEED)
+    monkeypatch.setattr(latency, "REQUESTS", latency.REQUESTS + 5)
+    assert timing(folder, SPEED) - before == pytest.approx(5 * (0.2 + 0.1))
+    monkeypatch.setattr(latency, "NEW_TOKENS", latency.NEW_TOKENS + 2)
+    longer = 2 * (1 + latency.FEWEST) * (1 + evaluating.TOGETHER) * (0.12 + 0.06)
+    assert timing(folder, SPEED) - before == pytest.approx(5 * (0.2 + 0.1) + longer)
+
+
+def test_what_a_request_takes_is_measured_on_the_model_itself(folder: Path, tmp_path: Path) -> None:
+    task = make_task("causal_lm", load_tokenizer(folder), 64)
+    first, following = plan._requested(task.load(folder), task, rows(3, 64))
+    assert first > 0 and following > 0
+    kind = tiny.save_classifier(tmp_path / "classifier")
+    task = make_task("classification", load_tokenizer(kind), 40, ["bad", "good"])
+    some = [Example("0", "0", [2, 5, 6, 3], [0], [0], 9)]
+    first, following = plan._requested(task.load(kind), task, some)
+    assert first > 0 and following == 0.0
 
 
 def test_a_token_more_and_a_positions_statistics_are_measured_on_the_model_itself(folder: Path) -> None:

@@ -26,7 +26,8 @@ from stillhouse.tasks.writing import greedy
 from stillhouse.teachers.cache import CachedTeacher
 from stillhouse.teachers.labelling import label_examples
 from stillhouse.teachers.local import LocalTeacher
-from stillhouse.train.distiller import Distiller, as_examples
+from stillhouse.train.distiller import Distiller
+from stillhouse.train.given import as_examples
 from stillhouse.train.objective import Objective
 
 FAMILIES = ["t5", "t5 untied", "bart", "marian"]

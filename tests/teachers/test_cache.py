@@ -21,7 +21,7 @@ from stillhouse.teachers.codec import STEP, encoded
 from stillhouse.teachers.keys import Keys
 from stillhouse.teachers.labelling import ask, label_examples
 from stillhouse.teachers.local import LocalTeacher
-from stillhouse.train.distiller import as_examples
+from stillhouse.train.given import as_examples
 
 META = {
     "teacher": "tiny", "temperature": 2.0, "top_k": 16, "samples": None, "outcomes": 448, "dtype": "float32",

@@ -22,7 +22,7 @@ from stillhouse.teachers.gaps import Order, read_gaps, written_gaps
 from stillhouse.teachers.labelling import ask, draws_of
 from stillhouse.teachers.local import LocalTeacher
 from stillhouse.teachers.targets import joined
-from stillhouse.train.distiller import as_examples
+from stillhouse.train.given import as_examples
 
 DRAWN = {"temperature": 2.0, "top_k": None, "samples": 12, "seed": 3}
 

@@ -23,7 +23,7 @@ from stillhouse.teachers import cache as cache_module
 from stillhouse.teachers.cache import CachedTeacher, SoftTargetCache
 from stillhouse.teachers.labelling import ask
 from stillhouse.teachers.local import LocalTeacher
-from stillhouse.train.distiller import as_examples
+from stillhouse.train.given import as_examples
 from stillhouse.train.order import SeededOrder
 
 BOTH = [kd.hard(0.3), kd.forward_kl(0.7, temperature=2.0)]

@@ -16,8 +16,8 @@ from stillhouse.models.load import load_tokenizer
 from stillhouse.models.taps import layer_map, tapped
 from stillhouse.tasks import make_task
 from stillhouse.teachers.local import LocalTeacher
-from stillhouse.train.distiller import as_examples
 from stillhouse.train.features import PROJECTORS
+from stillhouse.train.given import as_examples
 from stillhouse.train.packing import packed_batch
 
 TERMS = {

@@ -21,7 +21,7 @@ from stillhouse.models.load import load_tokenizer
 from stillhouse.recipe import Adaptive, parse_recipe
 from stillhouse.tasks import make_task
 from stillhouse.teachers.local import LocalTeacher
-from stillhouse.train.distiller import as_examples
+from stillhouse.train.given import as_examples
 from stillhouse.train.rollouts import BUFFER, AdaptiveShare, Writing, judged
 
 

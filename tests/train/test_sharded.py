@@ -32,7 +32,7 @@ from stillhouse.teachers.ema import Ema
 from stillhouse.teachers.labelling import ask
 from stillhouse.teachers.local import LocalTeacher
 from stillhouse.train import sharded
-from stillhouse.train.distiller import as_examples
+from stillhouse.train.given import as_examples
 
 CASES = {
     "tied": {"fsdp": True, "hidden": True, "save": True},

@@ -33,6 +33,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 def result(found: dict[str, Any], folder: Any) -> None:
     """What a finished run ends with: the verdict, the numbers, prediction against outcome, and where to look."""
+    from ..report.paid import paid_in_words
     from ..report.table import result_table
     from ..report.verdict import verdict
 
@@ -43,11 +44,16 @@ def result(found: dict[str, Any], folder: Any) -> None:
         table(f"on {group}" if group else "what it costs to run", ["", *names], rows)
         print()
     stages(found["stages"])
+    if found.get("economics"):
+        print(f"\n{' '.join(paid_in_words(found['economics']))}")
     print(f"\nreport    {folder}/report.html\nstudent   {folder}/student\nresults   {folder}/results.json")
 
 
 def stages(rows: dict[str, dict[str, Any]]) -> None:
-    """Stage by stage: what it took, and what was predicted."""
+    """Stage by stage: what it took, and what was predicted; and what passed outside of them."""
+    from ..report.table import with_outside
+
+    rows = with_outside(rows)
     lines = [
         [
             name,

@@ -36,15 +36,17 @@ def ablate(
     """Run RECIPE whole, and without each of its terms and techniques in turn; what each is worth, with intervals."""
     from ..plans.ablation import expand_ablation
     from ..recipe import load_recipe
+    from ..static import static_checks
 
     loaded = load_recipe(recipe, changes or [])
-    plan = expand_ablation(loaded, seeds)
     place = folder or Path("runs") / f"{loaded.name}-ablation"
-    watch = begin(loaded, plan.runs, place, shown)
+    plan = expand_ablation(loaded, seeds, lambda made: static_checks(made, place))
+    watch = begin(loaded, [], place, shown)
     if price:
         from ..plans.price import price_runs
 
-        show_price(price_runs(loaded, plan.runs, place, watch), shown)
+        found = price_runs(loaded, plan.runs, place, watch)
+        show_price({**found, "notes": [*found["notes"], *plan.notes]}, shown)
         return
     from ..plans.execute import at_work, run_all
 
@@ -202,13 +204,15 @@ def result(found: dict[str, Any], folder: Path, shown: Format) -> None:
         output.as_json(found)
         return
     from ..report.plan_page import plan_columns, plan_rows
-    from ..report.plan_verdict import plan_verdict
+    from ..report.plan_verdict import kept_unknown, plan_verdict
 
     print()
     for sentence in plan_verdict(found):
         print(sentence)
     print()
     output.table("", plan_columns(found), plan_rows(found))
+    for sentence in kept_unknown(found):
+        print(sentence)
     for note in found.get("notes", []):
         print(f"note: {note}")
     winner = (found.get("tuning") or {}).get("recipe")

@@ -1,5 +1,6 @@
 """Commands about one run: validate, plan, run, status, report."""
 
+import time
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,6 +44,7 @@ def validate(recipe: RecipePath, changes: Changes = None, shown: Shown = "auto")
 
 def plan(recipe: RecipePath, changes: Changes = None, folder: Folder = None, shown: Shown = "auto") -> None:
     """Measure teacher and student for some seconds, and say what RECIPE will take before spending it."""
+    began = time.perf_counter()
     from ..progress import watch_for
 
     loaded = _load(recipe, changes)
@@ -53,7 +55,7 @@ def plan(recipe: RecipePath, changes: Changes = None, folder: Folder = None, sho
     make_ready(loaded, place)
     from ..runner import plan_stages
 
-    found = plan_stages(loaded, place, watch_for(shown))
+    found = plan_stages(loaded, place, watch_for(shown), began)
     if shown == "json":
         output.as_json(found)
         return
@@ -86,6 +88,7 @@ def run(
     shown: Shown = "auto",
 ) -> None:
     """Run RECIPE.  What is done is not done again: after a stop of any kind, the same command goes on."""
+    began = time.perf_counter()
     loaded = _load(recipe, changes)
     if loaded.is_plan:
         if size() > 1:
@@ -95,7 +98,7 @@ def run(
         plans.run_plan(loaded, folder, shown, fresh, until, only)
         return
     place = folder or Path("runs") / loaded.name
-    found = _run(loaded, place, shown, until=until, only=only, fresh=fresh)
+    found = _run(loaded, place, shown, until=until, only=only, fresh=fresh, began=began)
     if rank() > 0:
         return
     if found is None:

@@ -89,7 +89,10 @@ def compare(
     ] = 2000,
     shown: Shown = "auto",
 ) -> None:
-    """Students of several runs on the same rows, each against the first: paired intervals and tests."""
+    """Students of several runs on the same rows, each against the first: paired intervals and tests.
+
+    Written answers and tasks of the harness too, where the runs answered the same prompts and documents.
+    """
     from ..compare import compare as against
     from ..report.numbers import count, number, with_interval
 
@@ -101,13 +104,15 @@ def compare(
     for kind, metrics in found["runs"][0]["metrics"].items():
         lines = []
         for metric in metrics:
-            gaps = [each["sets"][kind].get(metric) for each in found["differences"]]
-            if any(gap is None for gap in gaps):
+            gaps = [each["sets"].get(kind, {}).get(metric) for each in found["differences"]]
+            if not any(gaps):
                 continue
             arrow = "↑" if found["metrics"][metric]["higher_is_better"] else "↓"
-            levels = [with_interval(run["metrics"][kind][metric]) for run in found["runs"]]
+            levels = [with_interval(run["metrics"].get(kind, {}).get(metric)) for run in found["runs"]]
             says = ", ".join(_verdict(gap, number) for gap in gaps)
             lines.append([f"{metric} {arrow}", *levels, says])
+        if not lines:
+            continue
         heads = [
             f"{name} ({count(run['parameters'])})" for name, run in zip(names, found["runs"], strict=True)
         ]
@@ -117,9 +122,9 @@ def compare(
         print(f"{kind}: {note}.")
 
 
-def _verdict(gap: dict[str, Any], number: Any) -> str:
+def _verdict(gap: dict[str, Any] | None, number: Any) -> str:
     """'+0.02, better (p = 0.001)'."""
-    if gap["value"] is None:
+    if gap is None or gap["value"] is None:
         return "–"
     says = {True: "better", False: "worse", None: "no clear difference"}[gap["better"]]
     p = gap["p"] if gap["p_holm"] is None else gap["p_holm"]

@@ -1,6 +1,10 @@
-"""What two rows share if one gives the other away."""
+"""What rows are known by: what two share if one gives the other away, and all that a model may read of them."""
 
-from ..files import hash_bytes
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..files import hash_bytes, hash_json
+from .encode import Example
 from .formats import Row
 
 
@@ -19,3 +23,9 @@ def content_key(row: Row, answers: bool = False) -> str:
     else:
         parts = [row["text"], row["pair"]] if "pair" in row else [row["text"]]
     return hash_bytes("\x1f".join(" ".join(part.casefold().split()) for part in parts).encode())[:32]
+
+
+def content_of(examples: Iterable[Example], rows: Iterable[Mapping[str, Any]] = ()) -> str:
+    """Hash of examples, in their order, and of the rows that they were made from, whatever line these stand on."""
+    plain = [{name: value for name, value in row.items() if name != "where"} for row in rows]
+    return hash_json([[list(vars(example).values()) for example in examples], plain])

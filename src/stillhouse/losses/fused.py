@@ -59,6 +59,12 @@ class Head:
     softcap: float | None = None
     """c·tanh(logits / c), after the scale (Gemma 2)."""
 
+    @property
+    def width(self) -> int:
+        """H of the hidden states that it takes; of a head without a weight, the outcomes that it is told of."""
+        assert self.weight is not None or self.vocabulary is not None
+        return int(self.vocabulary or 0) if self.weight is None else self.weight.shape[-1]
+
     def outcomes(self, hidden: Tensor) -> int:
         """V: real outcomes of this head on such hidden states."""
         return self.vocabulary or (hidden.shape[-1] if self.weight is None else self.weight.shape[0])

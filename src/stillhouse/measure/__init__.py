@@ -3,6 +3,7 @@
 from .calibration import bars, best_temperature, reliability
 from .classes import class_table, confusions
 from .clusters import clustered, unit_of
+from .documents import document_metric, document_rows
 from .groups import Share, alarms, gap_facts, gap_rows, group_values
 from .guess import uniform_rows
 from .inherited import REPEATED, inheritance_in_words, words_of_errors
@@ -14,11 +15,13 @@ from .metrics import (
     FINE_BINS,
     LM_METRICS,
     MASKED_METRICS,
+    TASK_METRICS,
     Metric,
     Rows,
     class_prior_rows,
     classification_rows,
     evaluate,
+    in_bits,
     unigram_rows,
     with_adaptive_bins,
     with_merged_bins,
@@ -38,6 +41,7 @@ __all__ = [
     "MASKED_METRICS",
     "MOVED",
     "REPEATED",
+    "TASK_METRICS",
     "TEMPERATURES",
     "Difference",
     "Interval",
@@ -55,6 +59,8 @@ __all__ = [
     "clustered",
     "confusions",
     "difference",
+    "document_metric",
+    "document_rows",
     "evaluate",
     "family",
     "flip_rows",
@@ -63,6 +69,7 @@ __all__ = [
     "group_values",
     "holm",
     "holm_by_name",
+    "in_bits",
     "inheritance_in_words",
     "interval",
     "least_visible",

@@ -120,14 +120,19 @@ def perplexity(sums: dict[str, FloatArray]) -> FloatArray:
     return np.asarray(np.exp(np.where(nats < 709.0, nats, np.nan)))
 
 
+def in_bits(nats: FloatArray) -> FloatArray:
+    """What is natural in here, as people read it."""
+    return np.asarray(nats / np.log(2.0))
+
+
 def bits_per_byte(sums: dict[str, FloatArray]) -> FloatArray:
     """Bits for each byte of the text that the counted tokens stand for; comparable between tokenizers."""
-    return ratio(sums["nll"] / np.log(2.0), sums["bytes"])
+    return ratio(in_bits(sums["nll"]), sums["bytes"])
 
 
 def bits_per_token(sums: dict[str, FloatArray]) -> FloatArray:
     """Bits for each counted token; comparable only where the tokens are the same ones."""
-    return ratio(sums["nll"] / np.log(2.0), sums["tokens"])
+    return ratio(in_bits(sums["nll"]), sums["tokens"])
 
 
 def macro_f1(sums: dict[str, FloatArray]) -> FloatArray:
@@ -383,3 +388,11 @@ CLASSIFICATION_METRICS = by_name(
     mean("teacher_reverse_kl", "reverse_kl", "texts", False, "nats", "reverse divergence from the teacher"),
 )
 """Columns: those of `classification_rows`, and of `with_adaptive_bins`; `top3` only where there are more than three classes."""
+
+TASK_METRICS = {
+    "causal_lm": LM_METRICS,
+    "seq2seq": LM_METRICS,
+    "masked_lm": MASKED_METRICS,
+    "classification": CLASSIFICATION_METRICS,
+}
+"""Task -> its metrics, for whoever reads finished runs without the task's own code, which needs torch."""

@@ -7,7 +7,7 @@ import numpy as np
 from ..errors import DataError
 from .groups import GAP
 from .intervals import difference, interval
-from .metrics import Metric, Rows, mean, ratio
+from .metrics import Metric, Rows, bits_per_byte, mean
 
 FLIPS = mean("flips", "flips", "texts", False, "share", "answers that change with the term")
 MOVED = mean("moved", "moved", "pairs", False, "bits", "difference that a term makes, bits per byte")
@@ -44,7 +44,7 @@ def moved_rows(clean: Rows, changed: Rows) -> Rows:
 
     A row of which no byte is counted on one of the sides says nothing, and is no pair.
     """
-    before, after = (ratio(rows["nll"], rows["bytes"]) / np.log(2.0) for rows in (clean, changed))
+    before, after = bits_per_byte(clean), bits_per_byte(changed)
     apart = np.abs(after - before)
     known = np.isfinite(apart)
     return {"moved": np.where(known, apart, 0.0), "pairs": known.astype(np.float64)}

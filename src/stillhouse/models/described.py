@@ -10,9 +10,13 @@ from .shrink.skeleton import Skeleton
 
 def skeleton_in(folder: Path) -> Skeleton:
     """Of the model in `folder`, by its files' headers.  Raises: RecipeError for a family that cannot be cut."""
+    return Skeleton.of(model_config(folder), tensors_in(folder))
+
+
+def tensors_in(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the parameters of the model in `folder`, tied ones once."""
     files = sorted(folder.glob("*.safetensors"))
-    tensors = {name: shape for path in files for name, shape in _tensors(path).items()}
-    return Skeleton.of(model_config(folder), tensors)
+    return {name: shape for path in files for name, shape in _tensors(path).items()}
 
 
 def _tensors(path: Path) -> dict[str, tuple[int, ...]]:

@@ -56,6 +56,12 @@ def load_config(folder: Path) -> Any:
         ) from error
 
 
+def label_names(config: Any) -> list[str]:
+    """A classifier's labels in the order of its outputs, as its configuration names them."""
+    named = config.id2label or {}
+    return [str(named[number]) for number in sorted(named, key=int)]
+
+
 def load_model(
     folder: Path,
     auto_class: str,

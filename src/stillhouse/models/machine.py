@@ -43,11 +43,16 @@ def _gain(size: int, repeats: int) -> float:
     return fastest[torch.float32] / fastest[torch.bfloat16]
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> dict[str, str | int | float]:
     """What a reader of numbers must know about where they were measured."""
     return {
         "cpu": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "device": str(device()),
         "python": platform.python_version(),

@@ -19,6 +19,7 @@ from ..recipe.plan import RUN
 from ..stages import STAGES
 from ..static import check_shape
 from ..steps.writing import FOLDER as WRITTEN
+from ..store import SAID
 from ..teachers.texts import pool_texts
 from .planned import INITIAL, Planned
 
@@ -71,6 +72,7 @@ class Bench:
         """
         place = self.place(one.name)
         self._decide_once(place)
+        (self.folder / SAID).mkdir(exist_ok=True)  # a model says the same in all runs
         if until != "plan" and not (place / "plan" / "plan.json").exists():
             stages = [UNPREDICTED if stage.name == "plan" else stage for stage in stages]
         others = [other for other in sorted((self.folder / RUNS).iterdir()) if other != place]

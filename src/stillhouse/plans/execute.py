@@ -16,12 +16,24 @@ from ..recipe.text import recipe_text
 from ..report.plan_page import render_plan
 from ..runstate import PLAN
 from ..steps.finish import check_gate
+from ..store import SAID
 from .bench import MODELS, Bench
 from .expand import expand
 from .outcome import Found, collect
 from .planned import Expanded
 
-MADE = (RUNS, MODELS, "ensembles", "chosen", "tuning.db", PLAN, "machine.json", "results.json", "report.html")
+MADE = (
+    RUNS,
+    MODELS,
+    SAID,
+    "ensembles",
+    "chosen",
+    "tuning.db",
+    PLAN,
+    "machine.json",
+    "results.json",
+    "report.html",
+)
 """What a plan puts into its folder."""
 
 

@@ -18,7 +18,7 @@ from .planned import (
     starting_from,
     uncontrolled,
 )
-from .sizes import between
+from .sizes import between, settled
 
 HARD_ONLY = "hard_only"
 """A run's own control, as `evaluate` calls it."""
@@ -71,25 +71,29 @@ def _chain(recipe: Recipe, plan: Chain) -> Expanded:
 
 
 def _assistants(recipe: Recipe, plan: Assistants) -> Expanded:
-    base = plain(recipe)
+    base, notes = plain(recipe), []
     if isinstance(plan.sizes, int):
-        students = between(recipe.student, _teacher_folder(recipe), plan.sizes)
+        folder = _teacher_folder(recipe)
+        student = settled(recipe.student, folder, recipe.task, recipe.data.max_length)
+        students = between(student, folder, plan.sizes)
+        if student is not recipe.student:
+            base["student"] = student.model_dump(mode="json")
+            notes = ["student.target: its shape is that of a student cut out of the teacher, in all runs"]
     else:
         students = [student.model_dump(mode="json") for student in plan.sizes]
     share = scaled(base, 1 / (len(students) + 1))
     runs: list[Planned] = []
-    for number, student in enumerate(students, 1):
+    for number, size in enumerate(students, 1):
         taught = share if not runs else learning_from(share, runs[-1].name)
         runs.append(
-            _run(f"assistant-{number}", {**taught, "student": student}, f"teacher assistant {number}", False)
+            _run(f"assistant-{number}", {**taught, "student": size}, f"teacher assistant {number}", False)
         )
     about = "the student, taught by the last assistant"
     last = counted(learning_from(share, runs[-1].name))
     runs.append(_run("student", last, about, False, product=True))
     runs.append(_run("direct", base, "the same student taught directly, for all steps together"))
-    notes = []
     if last["student"] != share["student"]:
-        notes = [
+        notes += [
             "student.from_teacher.layers names layers of the teacher; the last assistant gives as many of its own"
         ]
     compare = [("student", "direct")]

@@ -21,8 +21,8 @@ from ..progress import Watch
 from ..recipe import Recipe, Tune, parse_recipe
 from ..recipe.plan import Range, Rounds
 from ..stages import STAGES
+from ..steps.evaluating import TOGETHER
 from ..steps.hearing import what_asking_takes
-from ..steps.plan import TOGETHER
 from ..tasks.writing import SLOTS
 from .bench import Bench
 from .expand import expand

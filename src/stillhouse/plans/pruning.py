@@ -7,13 +7,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..data.encode import read_examples
 from ..files import manifest_fault, read_json
 from ..measure import Rows
 from ..pipeline import DONE
 from ..probe import look
 from ..progress import Silent, Watch
 from ..recipe import Recipe
+from ..steps.aside import rows_aside
 from ..steps.prepare import located, task_of
 from ..train.checkpoints import all_checkpoints, step_of
 
@@ -79,17 +79,15 @@ def judged(recipe: Recipe, place: Path, checkpoint: Path | None, watch: Watch) -
     """Per-row statistics on the rows set aside, of a run's student or of one of its checkpoints."""
     facts = read_json(place / "prepare" / DONE)["result"]
     folder = checkpoint or _student(place)
-    examples = read_examples(place / "prepare" / "validation.parquet")
-    return look(
-        [folder], task_of(recipe, facts, place / "prepare"), examples, recipe.label.batch_size, Silent()
-    )
+    task = task_of(recipe, facts, place / "prepare")
+    return look([folder], task, rows_aside(place), recipe.label.batch_size, Silent())
 
 
 def latency(recipe: Recipe, place: Path, watch: Watch) -> float:
     """Milliseconds to read one row alone, the median of some after a warm-up."""
     facts = read_json(place / "prepare" / DONE)["result"]
     task = task_of(recipe, facts, place / "prepare")
-    examples = read_examples(place / "prepare" / "validation.parquet")[:TIMED]
+    examples = rows_aside(place)[:TIMED]
     from ..models.machine import device, synchronise
     from ..tasks import on_device
 

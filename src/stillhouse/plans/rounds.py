@@ -13,7 +13,8 @@ from typing import Any
 
 from ..answers import answer_rows
 from ..data.encode import read_examples
-from ..data.split import in_order, read_rows
+from ..data.sets import read_rows
+from ..data.split import in_order
 from ..errors import RecipeError
 from ..files import hash_json, read_json, read_jsonl, write_json, write_text
 from ..measure import Metric

@@ -1,9 +1,10 @@
 """Which of several teachers to learn from: a small run with each, side by side.
 
-A candidate that does not fit (tokenizer, labels, licence, a file that is not there) is named with the reason.  Each other
-one teaches the recipe's student for a small share of its steps; the runs are ordinary runs, in folders of their own, so
-that what was done is not done again.  The order is that of the students on the same held-out rows: the better teacher is
-the one from which more is learned, which need not be the one that scores best.  Rows of one document are resampled together.
+A candidate that does not fit (tokenizer, labels, licence, a file that is not there) is named with the reason; all files
+are looked at before the first one is tried out.  Each other one teaches the recipe's student for a small share of its steps; the
+runs are ordinary runs, in folders of their own, so that what was done is not done again.  The order is that of the students on
+the same held-out rows: the better teacher is the one from which more is learned, which need not be the one that scores best.
+Rows of one document are resampled together.
 """
 
 import re
@@ -20,6 +21,7 @@ from ..progress import Watch
 from ..recipe import Recipe, parse_recipe
 from ..registry import pick
 from ..stages import STAGES
+from ..static import check_teachers
 from ..steps.finish import stage_rows
 from ..tasks import TASKS
 from .candidates import compatibility, labelling, terms_of, whole_recipe, with_teacher
@@ -41,8 +43,15 @@ def rank_teachers(recipe: Recipe, candidates: list[str], folder: Path, watch: Wa
     if not recipe.has_teacher:
         raise RecipeError("objective: no term uses a teacher; add a forward_kl term.")
     folders = _folders(candidates, folder)
-    rows = []
+    misfits = {one: why for one in candidates if (why := _fault(recipe, one))}
+    if misfits:
+        named = "; ".join(f"{one} ({why.rstrip('.')})" for one, why in misfits.items())
+        watch.note(f"cannot be tried out: {named}")
+    rows: list[dict[str, Any]] = []
     for candidate in candidates:
+        if candidate in misfits:
+            rows.append({"candidate": candidate, "fits": False, "why": misfits[candidate]})
+            continue
         watch.note(f"candidate {candidate}")
         rows.append(_tried(recipe, candidate, folders[candidate], watch))
     found = {
@@ -63,6 +72,8 @@ def probe(recipe: Recipe, candidate: str) -> Recipe:
     for name in ("train", "extra", "unlabelled"):
         if (one := getattr(recipe.data, name)) is not None:
             values["data"][name]["limit"] = min(wanted, one.limit or wanted)
+    if recipe.evaluate.perturb and not recipe.data.generate:
+        values["data"]["writer"] = None  # who was to paraphrase the held-out rows
     values |= {
         "train": train,
         "evaluate": {
@@ -82,8 +93,19 @@ def small_steps(recipe: Recipe) -> int:
     return max(FEWEST_STEPS, ceil(SHARE * recipe.train.steps)) if recipe.train.steps else STEPS_OF_EPOCHS
 
 
-ALONE: dict[str, Any] = {"baselines": [], "judge": None, "memorisation": None}
-"""What a small run does without."""
+def _fault(recipe: Recipe, candidate: str) -> str | None:
+    """Why the candidate cannot be tried out, as far as its files and the recipe tell before anything is loaded."""
+    try:
+        check_teachers(probe(recipe, candidate))
+    except (RecipeError, DataError, TeacherError) as error:
+        return str(error)
+    return None
+
+
+ALONE: dict[str, Any] = {
+    "baselines": [], "judge": None, "memorisation": None, "harness": None, "answers": None, "perturb": [], "swap": [], "seeds": 1,
+}  # fmt: skip
+"""What a small run does without: the ranking reads the headline metric of the held-out rows, and what teaching took."""
 
 
 def _tried(recipe: Recipe, candidate: str, place: Path, watch: Watch) -> dict[str, Any]:

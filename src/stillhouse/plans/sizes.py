@@ -7,6 +7,7 @@ from ..errors import RecipeError
 from ..models.described import layer_count, model_config, skeleton_in
 from ..models.shrink.skeleton import FIELDS, Skeleton
 from ..recipe import FromTeacher, Student
+from ..static import shape_within
 
 
 def between(student: Student, teacher: Path, count: int) -> list[dict[str, Any]]:
@@ -38,6 +39,41 @@ def between(student: Student, teacher: Path, count: int) -> list[dict[str, Any]]
             made.append({"from_config": {**how, "config": shape}})
         return made
     raise RecipeError("plan.sizes: the student is a model of its own; write the assistants' sizes out.")
+
+
+def settled(student: Student, teacher: Path, task: str, context: int) -> Student:
+    """`student` with the sizes that meet its target in the target's place: cut out of an assistant it is then of the same shape as
+    cut out of the teacher in this folder.
+
+    Args: context: tokens of a row, which a target of memory counts.
+    Raises: RecipeError if there is no such shape, or only training or a clock can tell.
+    """
+    cut = student.cut
+    if student.target is None or cut is None:
+        return student
+    if student.search is not None:
+        raise RecipeError(
+            "plan.sizes: student.search finds the student's shape in training; write the assistants' sizes out, or remove it."
+        )
+    skeleton = skeleton_in(teacher)
+    shape = shape_within(student, skeleton, task, context)
+    if shape is None:
+        kind = student.target.named[0]
+        raise RecipeError(
+            f"plan.sizes: what shape meets student.target.{kind} is known once it is measured; write the assistants' sizes out, or "
+            "ask for parameters."
+        )
+    sizes: dict[str, Any] = {"layers": cut.layers if isinstance(cut.layers, list) else shape.layers[0]}
+    own = skeleton.shape
+    sizes |= {name: size for name in FIELDS if (size := getattr(shape, name)) != getattr(own, name)}
+    if skeleton.tied_heads:  # they follow from the width
+        sizes = {name: size for name, size in sizes.items() if name not in ("heads", "kv_heads")}
+    elif "heads" in sizes:
+        sizes["kv_heads"] = shape.kv_heads
+    if skeleton.follows and shape.embedding_size == shape.hidden_size:
+        sizes.pop("embedding_size", None)
+    how = cut.model_dump(exclude_unset=True)
+    return student.model_copy(update={"from_teacher": FromTeacher(**{**how, **sizes}), "target": None})
 
 
 def given_sizes(cut: FromTeacher) -> dict[str, int]:

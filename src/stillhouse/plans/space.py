@@ -36,7 +36,7 @@ def space_of(recipe: Recipe) -> Space:
 
 
 def default_space(recipe: Recipe) -> Space:
-    """Learning rate, batch size, temperature, weights, layer map and draws, around what the recipe says."""
+    """Learning rate, batch size, temperature, weights, layer maps and draws, around what the recipe says; see `tune.space`."""
     train = recipe.train
     space: Space = {
         "train.learning_rate": Range(

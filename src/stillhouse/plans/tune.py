@@ -21,6 +21,7 @@ from ..recipe import Recipe, Tune, parse_recipe
 from ..recipe.text import recipe_text
 from ..registry import pick, require
 from ..seeds import draw_seed
+from ..steps.aside import rows_aside
 from ..tasks import TASKS
 from .bench import Bench, Named
 from .execute import announce, run_all
@@ -272,8 +273,7 @@ class Search:
         }
 
     def _rows_aside(self) -> int:
-        prepared = read_json(self.bench.place("trial-000") / "prepare" / DONE)["result"]
-        return int(prepared["sets"]["validation"]["rows"])
+        return len(rows_aside(self.bench.place("trial-000")))
 
     def _importance(self) -> dict[str, float]:
         """Share of the spread between trials that each setting explains (PED-ANOVA); {} with too few trials to say."""

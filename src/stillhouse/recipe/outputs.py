@@ -164,12 +164,13 @@ class Evaluate(Section):
 
 
 class Prices(Section):
-    """In any one currency."""
+    """In any one currency; in dollars where an API is paid, whose prices are."""
 
     machine_per_hour: PositiveFloat
     """The machine that the run was made on, and that the student would run on."""
     teacher_per_million: PositiveFloat | None = None
-    """A million tokens (or rows, of a classifier) of the teacher elsewhere; on this machine if not given."""
+    """A million tokens (or rows, of a classifier) of the teacher elsewhere.  If not given: by `teacher.api.price`, or on this
+    machine."""
     units_per_request: PositiveFloat = 1.0
     """Tokens that a request generates, or rows that it holds."""
 
@@ -182,7 +183,8 @@ class Report(Section):
     calibration: bool = False
     """Keep the temperature that mends the student's confidence in student/calibration.json: divide its logits by it."""
     prices: Prices | None = None
-    """What running models costs, for the number of requests after which the student has paid for itself."""
+    """What running models costs, for the number of requests after which the student has paid for itself: the run's machine time,
+    and what it paid to APIs."""
 
 
 class Gate(Section):

@@ -149,8 +149,8 @@ class Tune(Section):
     """What `stillhouse tune` tries."""
 
     space: dict[str, Range | Annotated[list[Any], Field(min_length=2)]] = {}
-    """section.field: {low, high, log} or a list of choices; empty = learning rate, batch size, and temperature and weight
-    of each term about the teacher."""
+    """section.field: {low, high, log} or a list of choices; empty = learning rate, batch size, temperature, the weight
+    of each term but the first that is not `hard`, the layer maps that have a name, and label.samples if the recipe has it."""
     trials: PositiveInt = 20
     """Settings tried; the recipe's own is the first."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2

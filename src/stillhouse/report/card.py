@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from .numbers import duration, in_words, known, size
-from .table import Results, Table, dataset_names, metric_title, result_table
+from .table import Results, Table, dataset_names, metric_title, result_table, with_outside
 from .verdict import failed_claims, verdict
 
 AUTO_CLASSES = {
@@ -191,7 +191,9 @@ def _reproduction(results: Results, recipe_text: str) -> str:
             f"{plain(str(machine['cpu']))} ({machine['cores']} cores, {size(machine['memory_bytes'])}), device {machine['device']}"
         )
     seconds = [
-        stage["seconds"] for stage in (results.get("stages") or {}).values() if known(stage.get("seconds"))
+        stage["seconds"]
+        for stage in with_outside(results.get("stages") or {}).values()
+        if known(stage.get("seconds"))
     ]
     return f"{text}; it took {duration(sum(seconds))}." if seconds else f"{text}."
 

@@ -1,94 +1,24 @@
 """What was inherited and what changed rows cost, as small tables for the page: strings only."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from ..held_out import HALVES
-from .numbers import MISSING, beside, count, in_words, known, number, percent, with_interval
+from .inherited import group_gaps, inherited_errors
+from .numbers import MISSING, beside, in_words, known, number, percent, with_interval
+from .paid import paid
+from .section import MOST, NAMES, WHO, Section, better, three
 from .table import Results, dataset_names, metric_title
-
-MOST = 24
-"""Rows of a table, the most telling first."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading, what is said under it, and a table."""
-
-    title: str
-    says: list[str]
-    columns: list[str]
-    rows: list[list[str]]
-    picture: str = ""
-    """Identity of the chart that shows the same, if there is one (`forest.pictures`)."""
 
 
 def sections(results: Results) -> list[Section]:
     """Those that have something to show."""
     made = (
-        _inherited(results), _apart(results), _words_apart(results), _classes(results), _confused(results), _gaps(results),
+        *inherited_errors(results), _apart(results), _words_apart(results), _classes(results), _confused(results), *group_gaps(results),
         _counterfactual(results), _robust(results), _mended(results), _baselines(results), *_memorised(results),
-        _judged(results), _ended_early(results), _harness(results), _seeds(results), _paid(results),
+        _judged(results), _ended_early(results), _harness(results), _seeds(results), paid(results),
     )  # fmt: skip
     return [section for section in made if section is not None]
-
-
-def _three(models: dict[str, Any]) -> list[str]:
-    return [with_interval(models.get(name)) for name in NAMES]
-
-
-NAMES = ("teacher", "student", "hard_only")
-WHO = ["teacher", "student", "hard targets only"]
-
-
-def _inherited(results: Results) -> Section | None:
-    found = (results.get("inheritance") or {}).get("eval")
-    if not found:
-        return None
-    rows = [
-        [each["word"], f"{each['rows']:,}", f"{each['errors']:,}", number(each["expected"])]
-        for each in found["words"]
-    ]
-    says = [found["says"]]
-    if rows:
-        says.append(
-            "Words that are in more of the inherited errors than chance explains; a wrong rule may stand behind them:"
-        )
-    return Section(
-        "Errors inherited from the teacher",
-        says,
-        ["word", "rows with it", "errors in them", "expected"] if rows else [],
-        rows,
-    )
-
-
-def _gaps(results: Results) -> Section | None:
-    gaps = ((results.get("groups") or {}).get("eval") or {}).get("gaps") or []
-    if not gaps:
-        return None
-    alarms = [f"{gap['title']} of {gap['column']} = {gap['group']}" for gap in gaps if gap["alarm"]]
-    says = [
-        f"Inherited from the teacher, beyond what the control shows: the gap in {in_words(alarms)}."
-        if alarms
-        else "No gap was shown to come from the teacher; that is not to say that there is none."
-    ]
-    order = sorted(gaps, key=lambda gap: (not gap["alarm"], -abs(gap["models"]["student"]["value"] or 0.0)))
-    rows = [
-        [
-            f"{gap['title']}, {gap['column']} = {gap['group']} ({gap['rows']:,} rows)",
-            *_three(gap["models"]),
-            with_interval(gap["growth"]),
-        ]
-        for gap in order[:MOST]
-    ]
-    return Section(
-        "Gaps between groups",
-        says,
-        ["inside the group less outside", *WHO, "growth over the teacher"],
-        rows,
-        "gaps",
-    )
 
 
 def _classes(results: Results) -> Section | None:
@@ -97,7 +27,7 @@ def _classes(results: Results) -> Section | None:
     rows = [
         [
             f"{row['label']}, {measure}" + (f" ({row['support']:,} rows)" if measure == "F1" else ""),
-            *_three({name: one[measure.lower()] for name, one in row["models"].items()}),
+            *three({name: one[measure.lower()] for name, one in row["models"].items()}),
         ]
         for row in table
         for measure in ("F1", "precision", "recall")
@@ -133,7 +63,7 @@ def _counterfactual(results: Results) -> Section | None:
         return None
     row = [
         f"{found['title']} ({found['rows']:,} rows)",
-        *_three(found["models"]),
+        *three(found["models"]),
         with_interval(found["drift"]),
     ]
     says = [] if found["metric"] == "flips" else [MOVED_SAYS]
@@ -149,7 +79,7 @@ def _robust(results: Results) -> Section | None:
     rows = [
         [
             f"{kind.removeprefix('eval_').replace('_', ' ')} ({each['rows']:,} rows)",
-            *_three(each["models"]),
+            *three(each["models"]),
             with_interval(each["extra"]),
         ]
         for kind, each in found.items()
@@ -254,12 +184,12 @@ def _baselines(results: Results) -> Section | None:
             dataset,
             with_interval(one["metrics"][dataset].get(metric)),
             with_interval(one["gains"][dataset].get(metric)),
-            _better(one["gains"][dataset].get(metric)),
+            better(one["gains"][dataset].get(metric)),
         ]
         for name, one in found.items()
         for dataset in dataset_names(results)
     ]
-    beaten = [name for name, one in found.items() if _is_better(one["gains"]["eval"].get(metric))]
+    beaten = [name for name, one in found.items() if _isbetter(one["gains"]["eval"].get(metric))]
     missed = [name for name in found if name not in beaten]
     says = [f"The student is better than {in_words(beaten)} on eval."] if beaten else []
     if missed:
@@ -285,7 +215,7 @@ def _memorised(results: Results) -> Iterator[Section]:
         rows = [
             [
                 f"{copied['rows'][kind]:,} {title}",
-                *_three({name: (copied["models"].get(name) or {}).get(kind) for name in NAMES}),
+                *three({name: (copied["models"].get(name) or {}).get(kind) for name in NAMES}),
             ]
             for kind, title in (("train", "training rows"), ("held_out", "held-out rows"))
         ]
@@ -300,7 +230,7 @@ def _judged(results: Results) -> Section | None:
             f"against {'the teacher' if name == 'teacher' else WHO[2]} ({one['judged']:,} prompts)",
             f"{one['wins']:,} / {one['ties']:,} / {one['losses']:,}",
             with_interval(one["win_rate"]),
-            _better(one["preferred"]),
+            better(one["preferred"]),
             with_interval(one["first_place"]),
             with_interval(one["same_twice"]),
         ]
@@ -344,17 +274,8 @@ def _ended_early(results: Results) -> Section | None:
     return Section("Early stopping", says, columns, rows)
 
 
-def _is_better(gap: dict[str, Any] | None) -> bool:
+def _isbetter(gap: dict[str, Any] | None) -> bool:
     return gap is not None and gap["better"] is True
-
-
-def _better(gap: dict[str, Any] | None) -> str:
-    """What may be said of a difference."""
-    if gap is None or gap["value"] is None:
-        return MISSING
-    word = {True: "better", False: "worse", None: "not told apart"}[gap["better"]]
-    p = gap["p"] if gap.get("p_holm") is None else gap["p_holm"]
-    return f"{word} (p = {number(p, 3)})"
 
 
 def _harness(results: Results) -> Section | None:
@@ -364,28 +285,12 @@ def _harness(results: Results) -> Section | None:
     rows = [
         [
             f"{one['task']}: {one['metric']} {'↑' if one['higher_is_better'] else '↓'} ({one['documents']:,} documents)",
-            *_three(one["models"]),
+            *three(one["models"]),
             with_interval(one["gain"]),
-            _better(one["gain"]),
+            better(one["gain"]),
         ]
         for one in found
     ]
     says = ["Asked and scored by the lm-evaluation-harness; the same documents for each model."]
     columns = ["task", *WHO, "student − hard targets only", "the student is"]
     return Section("Tasks of the lm-evaluation-harness", says, columns, rows)
-
-
-def _paid(results: Results) -> Section | None:
-    found = results.get("economics")
-    if not found:
-        return None
-    pays = found["break_even_requests"]
-    says = [
-        f"The run has paid for itself after {count(pays)} requests."
-        if pays is not None
-        else f"{found['note']}".capitalize()
-    ]
-    row = [number(found[name]) for name in ("teacher_per_million", "student_per_million", "making")]
-    return Section(
-        "What it costs", says, ["teacher, a million", "student, a million", "making the student"], [row]
-    )

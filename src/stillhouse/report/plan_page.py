@@ -7,7 +7,7 @@ from markupsafe import Markup
 from .html import _environment
 from .numbers import MISSING, count, duration, number, percent, with_interval
 from .plan_charts import plan_charts
-from .plan_verdict import KINDS, plan_verdict
+from .plan_verdict import KINDS, kept_unknown, plan_verdict
 from .table import Results, metric_title
 
 
@@ -18,16 +18,17 @@ def render_plan(found: Results, recipe_text: str) -> str:
     return template.render(
         found=found, kind=KINDS[found["plan"]], said=said, rows=plan_rows(found),
         columns=plan_columns(found), charts=plan_charts(found), svg=lambda chart: Markup(chart.svg), recipe=recipe_text,
-        machine=found.get("machine") or {}, settings=settings_rows(found),
+        machine=found.get("machine") or {}, settings=settings_rows(found), unknown=kept_unknown(found), missing=MISSING,
     )  # fmt: skip
 
 
 def plan_columns(found: Results) -> list[str]:
-    """Heads of the table; each further data set that a run has measured has a column."""
+    """Heads of the table; each further data set that a run has measured has a column.  Where all runs have one metric, its name is
+    there and not in each cell."""
     return [
         "run",
         "builds on",
-        "quality",
+        _one_metric(found) or "quality",
         *_further(found).values(),
         "retention",
         "gain over hard targets",
@@ -38,7 +39,19 @@ def plan_columns(found: Results) -> list[str]:
 
 def _further(found: Results) -> dict[str, str]:
     """Data set -> the head of its column."""
-    return {name: f"quality on {name}" for row in found["runs"] for name in row.get("also") or {}}
+    return {name: f"on {name}" for row in found["runs"] for name in row.get("also") or {}}
+
+
+def _one_metric(found: Results) -> str | None:
+    """Title of the metric that all lines tell, if it is one."""
+    metrics = {found["metric"], *(row["metric"] for row in found["runs"])}
+    return metric_title(found, found["metric"]) if len(metrics) == 1 else None
+
+
+def _told(found: Results, metric: str, measured: dict[str, Any] | None) -> str:
+    """A quality, with the metric's name where the column's head does not have it."""
+    value = with_interval(measured)
+    return value if _one_metric(found) else f"{metric_title(found, metric)} {value}"
 
 
 def plan_rows(found: Results) -> list[list[str]]:
@@ -46,12 +59,11 @@ def plan_rows(found: Results) -> list[list[str]]:
     lines = [_teacher_row(found)]
     for row in found["runs"]:
         seeds = row["quality"].get("seeds", 1)
-        metric = metric_title(found, row["metric"])
         lines.append(
             [
                 row["name"] + (f" (×{seeds})" if seeds > 1 else ""),
                 ", ".join(row["builds_on"]) or "the teacher",
-                f"{metric} {with_interval(row['quality'])}",
+                _told(found, row["metric"], row["quality"]),
                 *(with_interval((row.get("also") or {}).get(name)) for name in _further(found)),
                 percent(row["retention"]) if row.get("retention") else MISSING,
                 with_interval(row["gain"]) if row.get("gain") else MISSING,
@@ -66,7 +78,7 @@ def _teacher_row(found: Results) -> list[str]:
     """The teacher of the first run, for comparison."""
     teacher, metric = found["teacher"], found["metric"]
     quality = teacher["metrics"]["eval"].get(metric)
-    cells = [f"{metric_title(found, metric)} {with_interval(quality)}"]
+    cells = [_told(found, metric, quality)]
     cells += [with_interval((teacher["metrics"].get(name) or {}).get(metric)) for name in _further(found)]
     cells += [MISSING, MISSING]
     return ["teacher", MISSING, *cells, count(teacher.get("parameters")), MISSING]

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .numbers import in_words, known, number, with_interval
+from .numbers import MISSING, in_words, known, number, percent, with_interval
 from .table import Results, metric_title
+from .verdict import cannot_be_said
 
 KINDS = {
     "sweep": "Sweep", "ablation": "Ablation", "assistants": "Teacher assistants", "generations": "Born-again generations",
@@ -76,6 +77,31 @@ def _rounds(found: Results) -> list[str]:
         for row in rounds["history"]
     ]
     return [*said, rounds["why"]]
+
+
+def kept_unknown(found: Results) -> list[str]:
+    """Why runs have no retention, one sentence a reason."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for row in found["runs"]:
+        share = row.get("retention")
+        if share is None or percent(share) == MISSING:
+            together.setdefault((row["metric"], _unknown(row, share)), []).append(row["name"])
+    said = []
+    for (metric, why), names in together.items():
+        who = "the students keep" if len(names) == len(found["runs"]) else f"{in_words(names)} keep"
+        if len(names) == 1:
+            who = f"{names[0]} keeps"
+        said.append(cannot_be_said(metric_title(found, metric), who, why))
+    return said
+
+
+def _unknown(row: Mapping[str, Any], share: Mapping[str, Any] | None) -> str:
+    """Why a row has no retention."""
+    if share is not None:
+        return str(share.get("note") or "it was not measured")
+    if row["quality"].get("seeds", 1) > 1:
+        return "it is measured of one seed at a time, and stands in the report of each run"
+    return "it was not measured" if row["runs"] else "it is not measured of averaged students"
 
 
 def _up(found: Results, metric: str) -> bool:

@@ -78,6 +78,18 @@ def metric_names(results: Results) -> list[str]:
     return sorted(results["metrics"], key=lambda name: name != results["metric"])
 
 
+OUTSIDE = "outside stages"
+
+
+def with_outside(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The stages, and behind them what the same commands took outside of them: start-up, imports, looking at what is done.
+
+    With it the seconds add up to what a clock on the wall showed, but for what was cut off.
+    """
+    outside = sum(each.get("seconds_before") or 0.0 for each in stages.values())
+    return {**stages, OUTSIDE: {"seconds": round(outside, 3)}} if outside else stages
+
+
 def _cost_columns(everyone: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     """(title, one cell a model) of what each model costs; parameters and bytes are exact, and the peak is that of one process."""
     yield "parameters", [count(each.get("parameters")) for each in everyone]

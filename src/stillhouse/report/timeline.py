@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .numbers import duration, known, number
 from .svg import COLOURS, INK, Chart, canvas, drawing, legend_below, to_chart
-from .table import Results
+from .table import Results, with_outside
 
 TERMS = {
     "hard": "cross-entropy on hard targets, nats",
@@ -117,9 +117,11 @@ def _unit(longest: float) -> tuple[str, float]:
 
 
 def stage_times(results: Results) -> Chart | None:
-    """What each stage was predicted to take, and took."""
+    """What each stage was predicted to take, and took; and what passed outside of them."""
     stages = {
-        name: each for name, each in (results.get("stages") or {}).items() if known(each.get("seconds"))
+        name: each
+        for name, each in with_outside(results.get("stages") or {}).items()
+        if known(each.get("seconds"))
     }
     if not stages:
         return None

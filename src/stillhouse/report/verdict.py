@@ -51,13 +51,18 @@ def _cost(results: Results) -> str:
     return f" at {in_words(parts)}" if parts else ""
 
 
+def cannot_be_said(metric: str, who_keeps: str, why: str) -> str:
+    """Why there is no retention."""
+    return f"How much of the teacher's {metric} {who_keeps} cannot be said: {why.rstrip('.')}."
+
+
 def _kept(results: Results) -> str:
     """What the student keeps of the teacher, and at what cost."""
     share = results.get("retention") or {}
     metric = metric_title(results, results["metric"])
     if not known(share.get("value")) or (share.get("note") and not known(share.get("low"))):
         why = share.get("note") or "it was not measured"
-        return f"How much of the teacher's {metric} the student keeps cannot be said: {why.rstrip('.')}."
+        return cannot_be_said(metric, "the student keeps", why)
     return f"The student keeps {percent(share)} of what the teacher knows in {metric}{_cost(results)}."
 
 

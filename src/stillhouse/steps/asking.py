@@ -34,6 +34,7 @@ from ..teachers.said import (
     without_thoughts,
     words_of,
 )
+from .aside import VALIDATION, keep_aside, prepared
 from .confidence import UNSURE, least_confidence
 from .hearing import Heard, Rows, hear, statuses
 from .prepare import WRITTEN
@@ -101,6 +102,7 @@ def _labels(
     if missing:
         cache.add([_entry(one, shares["train", one.row], meta) for one in missing.values()])
     write_examples(place / "train.parquet", train)
+    aside = _aside(facts, shares, place, watch)
     for kind in facts["evaluated"]:
         rows = [
             shares.get((kind, one.row)) or wrong(one, task)
@@ -110,9 +112,21 @@ def _labels(
             save_file({"log_p": np.log(np.asarray(rows, np.float32))}, part)
     return {
         "cache": cache.folder.relative_to(place.parent).as_posix(), "meta": meta, "examples": len(train),
-        "train": f"{place.name}/train.parquet", "graded": graded, "sets": {},
+        "train": f"{place.name}/train.parquet", "graded": graded, "sets": aside,
         "dropped": left_out,
     }  # fmt: skip
+
+
+def _aside(
+    facts: dict[str, Any], shares: dict[tuple[str, str], list[float]], place: Path, watch: Watch
+) -> dict[str, dict[str, Any]]:
+    """The rows set aside for choosing settings, if there are some; see `keep_aside`."""
+    if facts["sets"].get(VALIDATION) is None:
+        return {}
+    said = {one.key: shares.get((VALIDATION, one.row)) for one in prepared(place)}
+    return keep_aside(
+        place, {key: int(np.argmax(found)) for key, found in said.items() if found is not None}, watch
+    )
 
 
 def shares_of(
@@ -317,5 +331,6 @@ def heard_of(place: Path, sets: Iterable[str]) -> dict[str, dict[str, np.ndarray
 
 def label_fault(place: Path, result: dict[str, Any]) -> str | None:
     """What of the answers' files is gone."""
-    wanted = [place.parent / result["train"], *(place / f"{kind}.parquet" for kind in result["sets"])]
+    wanted = [place / f"{kind}.parquet" for kind in result.get("sets", {})]
+    wanted += [place.parent / result["train"]] if result.get("train") is not None else []
     return next((f"{path} is gone" for path in wanted if not path.exists()), None)

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.encode import read_examples
-from ..data.formats import Row
 from ..data.split import Prepared
 from ..errors import DataError
+from ..evaluate import text_read
 from ..files import hash_json, write_jsonl
 from ..progress import Watch
 from ..recipe import Baseline
@@ -30,15 +30,14 @@ def prepare_baselines(
     if "tfidf" not in recipe.evaluate.baselines:
         return {"models": models, "labelled": None}
     known = {example.row for example in labelled(read_examples(place / "train.parquet"))}
-    texts = [_text(row) for row in [*rows.train, *rows.extra] if row["id"] in known and row.get("label")]
+    texts = [
+        {"text": text_read(row), "label": row["label"]}
+        for row in [*rows.train, *rows.extra]
+        if row["id"] in known and row.get("label")
+    ]
     if len({row["label"] for row in texts}) < 2:
         raise DataError(
             "evaluate.baselines: tfidf learns from labelled training rows of at least two labels, and there are none; remove it."
         )
     write_jsonl(place / LABELLED, texts)
     return {"models": models, "labelled": hash_json(texts)}
-
-
-def _text(row: Row) -> dict[str, str]:
-    """As `evaluate.texts_of` has the held-out rows."""
-    return {"text": f"{row['text']} {row.get('pair', '')}".strip(), "label": row["label"]}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..baselines import read_baselines
+from ..evaluate import Source
 from ..judge import judge
 from ..memorisation import memorisation
 from ..pipeline import Results
@@ -20,7 +21,7 @@ BEYOND = ("baselines", "memorisation", "judged")
 def beyond(
     recipe: Any,
     task: Task,
-    folders: dict[str, Path],
+    sources: dict[str, Source],
     measured: Measured,
     results: Results,
     place: Path,
@@ -28,6 +29,7 @@ def beyond(
 ) -> dict[str, Any]:
     """The sections BEYOND; empty or None where nobody asked.  Every model has read the rows by now."""
     facts, evaluation = results["prepare"], measured.evaluation
+    folders = {name: source.folder for name, source in sources.items()}
     prepared = place.parent / "prepare"
     settings = {"resamples": recipe.evaluate.resamples, "seed": recipe.seed}
     baselines = read_baselines(
@@ -38,6 +40,7 @@ def beyond(
         folders, task, recipe.evaluate.memorisation, (facts["canaries"] or {}).get("form", "text"),
         {"train": measured.train, "held_out": evaluation.sets["eval"]},
         _passes(recipe.train, facts["sets"]["train"]["rows"], results["train"]["early_stopping"]), place, watch, **settings,
+        store=measured.store, identities={name: source.identity for name, source in sources.items()},
     )  # fmt: skip
     compared = judge(
         recipe.evaluate.judge, [name for name in folders if name != "initial"], measured.held["eval"],

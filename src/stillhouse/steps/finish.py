@@ -19,7 +19,6 @@ from ..files import (
     write_text,
 )
 from ..measure import ANSWER_METRICS
-from ..measure.economics import economics
 from ..measure.metrics import TOP_CLASSES
 from ..models.machine import machine
 from ..pipeline import Results, Stage, stage_times
@@ -33,6 +32,7 @@ from ..sources.terms import Terms, of_licence, of_past_answers, of_provider, stu
 from ..tasks import TASKS
 from .beyond import BEYOND
 from .fetching import helpers, terms_of, terms_of_writers
+from .paid import economics_of
 
 
 def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -43,6 +43,8 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
     sets = facts["sets"] | results["label"].get("sets", {})
     gains = found["gains"]
     few = len(facts["labels"]) <= TOP_CLASSES
+    rows = stage_rows(run, stages)
+    took = sum(row["seconds"] for row in rows.values())
     return {
         "name": recipe.name,
         "description": recipe.description,
@@ -82,9 +84,9 @@ def collect(recipe: Any, run: Path, results: Results, stages: Sequence[Stage]) -
             "dropped_answers": _answers_dropped(results["label"]),
             "asked": _what_was_told(results),
         },
-        "stages": stage_rows(run, stages),
+        "stages": rows,
         "said": results["label"].get("said") or results["teacher"].get("said"),
-        "economics": _economics(recipe, models, stage_rows(run, stages)),
+        "economics": economics_of(recipe, facts, models, found["judged"], took, run),
         "samples": found["samples"],
         "disagreement_examples": found["disagreement_examples"],
         "reliability": found["reliability"],
@@ -138,19 +140,6 @@ def _looks(results: Results) -> dict[str, Any] | None:
         for name, stage in (("student", "train"), ("hard_only", "control"))
     }
     return {name: looks for name, looks in found.items() if looks} or None
-
-
-def _economics(
-    recipe: Any, models: dict[str, Any], stages: dict[str, dict[str, Any]]
-) -> dict[str, Any] | None:
-    """See `measure.economics`; None without prices."""
-    prices = recipe.report.prices
-    if prices is None:
-        return None
-    key = "generate" if pick(TASKS, recipe.task, "task").writes else "rows"
-    teacher, student = ((models[name].get("throughput") or {}).get(key) for name in ("teacher", "student"))
-    seconds = sum(stage["seconds"] for stage in stages.values())
-    return economics(teacher, student, seconds, **prices.model_dump())
 
 
 CALIBRATION = "calibration.json"

@@ -30,8 +30,8 @@ def seeds_fault(place: Path, result: dict[str, Any]) -> str | None:
 
 
 def targets_fault(place: Path, result: dict[str, Any]) -> str | None:
-    """What is wrong with the kept soft targets, or with the answers of a teacher that was asked."""
-    if result.get("train") is not None and (fault := label_fault(place, result)):
+    """What is wrong with the kept soft targets, with the answers of a teacher that was asked, or with its choices for rows set aside."""
+    if fault := label_fault(place, result):
         return fault
     return cache_fault(located(result["cache"], place)) if result["cache"] is not None else None
 

@@ -14,8 +14,11 @@ from ..data.written import exchange
 from ..errors import DataError
 from ..progress import Watch
 from ..tasks.judge import Judge
-from ..teachers.api_judge import ApiJudge, Scored
+from ..teachers.api_judge import FIELD, ApiJudge, Scored
 from ..teachers.api_writer import Lost
+
+ASKED = "judged.txt"
+"""Keys of what a run asked a judge behind an API, one a line: the ledger may be that of several runs."""
 
 
 def make_judge(models: dict[str, Any]) -> Judge:
@@ -31,17 +34,27 @@ def api_judge(recipe: Any) -> ApiJudge | None:
 
 
 def scored(
-    recipe: Any, rows: Sequence[Row], models: dict[str, Any], ledger: Path, watch: Watch
+    recipe: Any, rows: Sequence[Row], models: dict[str, Any], run: Path, watch: Watch
 ) -> Sequence[Scored]:
-    """What `data.judge` says of each row's answer.
+    """What `data.judge` says of each row's answer; the keys of what an API is asked are added to `ASKED`.
 
-    Args: ledger: the run's own, for a judge behind an API.
     Raises: as `asking.ask`.
     """
     if (judge := api_judge(recipe)) is None:
         return make_judge(models).scores([exchange(row) for row in rows])
-    with Ledger(ledger) as known:
+    with (run / ASKED).open("a", encoding="utf-8") as asked:
+        asked.writelines(f"{one.key}\n" for one in judge.requests(rows))
+    with Ledger(ledger_of(run, LEDGER)) as known:
         return judge.scores(rows, known, watch, recipe.seed)
+
+
+def judge_paid(recipe: Any, run: Path) -> dict[str, float | None]:
+    """{field: dollars for what the run asked a judge behind an API}, None without a price; {} if there is none."""
+    if (judge := api_judge(recipe)) is None or not (run / ASKED).exists():
+        return {}
+    keys = set((run / ASKED).read_text(encoding="utf-8").split())
+    with Ledger(ledger_of(run, LEDGER)) as known:
+        return {FIELD: None if judge.api.price is None else known.spent(keys)}
 
 
 def judged(recipe: Any, rows: Prepared, models: dict[str, Any], run: Path, watch: Watch) -> Prepared:
@@ -62,7 +75,7 @@ def judged(recipe: Any, rows: Prepared, models: dict[str, Any], run: Path, watch
     dropped: list[dict[str, Any]] = []
     low = f"judge score below {wanted.min_score:g}"
     for name, some in learned.items():
-        scores = scored(recipe, some, models, ledger_of(run, LEDGER), watch) if some else []
+        scores = scored(recipe, some, models, run, watch) if some else []
         kept[name] = []
         for row, score in zip(some, scores, strict=True):
             if not isinstance(score, Lost) and score >= wanted.min_score:

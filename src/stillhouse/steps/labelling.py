@@ -68,7 +68,9 @@ def _is_whole(meta: dict[str, Any]) -> bool:
 
 
 def label_all(recipe: Any, results: Results, place: Path, watch: Watch) -> dict[str, Any]:
-    """Returns: the result of the stage `label`."""
+    """Returns: the result of the stage `label`; nothing is asked where no targets are kept."""
+    if recipe.temperature is None:
+        return {"cache": None, **taught_apart(results["teacher"])}
     wanted = labelling_of(recipe, results, place)
     label_examples(
         wanted.cache,
@@ -90,10 +92,7 @@ def label_all(recipe: Any, results: Results, place: Path, watch: Watch) -> dict[
 def label_here(recipe: Any, results: Results, place: Path, watch: Watch) -> dict[str, Any]:
     """Returns: the result of the stage `label` for a teacher on this machine: where its soft targets are, if any are kept, and which
     rows it teaches."""
-    if recipe.temperature is None:
-        found = {"cache": None, **taught_apart(results["teacher"])}
-    else:
-        found = label_all(recipe, results, place, watch)
+    found = label_all(recipe, results, place, watch)
     least = least_confidence(recipe)
     if least is None or recipe.teacher.is_ready:  # `prepare` has asked who was ready then
         return found

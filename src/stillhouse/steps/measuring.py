@@ -1,20 +1,27 @@
 """What the evaluate stage measures on: the held-out rows, and a teacher that is here or was asked."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
 from transformers import PreTrainedModel
 
 from ..blackbox import BlackBoxEvaluation
 from ..cost import costs, shared_by_shape
+from ..data.content import content_of
 from ..data.encode import Example, read_examples
-from ..evaluate import Evaluation, index_of, texts_of
+from ..evaluate import VERSION, Evaluation, Source, texts_of
 from ..files import read_jsonl
 from ..held_out import BY_TEACHER
+from ..kept import RowIndex
+from ..models.machine import device, machine
 from ..pipeline import Results
 from ..progress import Watch
 from ..samples import Writing, answered, classified, furthest_apart
+from ..store import Store, said_of
 from ..tasks import Task
 from ..tasks.panel import Panel
 from .asking import heard_of
@@ -35,6 +42,8 @@ class Measured:
     """The examples of `eval`, on disk."""
     said: dict[str, str]
     """Row -> the words of a teacher that was asked."""
+    store: Store
+    """Where what models said is kept."""
 
 
 def to_measure(recipe: Any, task: Task, results: Results, place: Path, watch: Watch) -> Measured:
@@ -45,25 +54,61 @@ def to_measure(recipe: Any, task: Task, results: Results, place: Path, watch: Wa
     held = {kind: read_jsonl(kept / f"{kind}-rows.jsonl") for kind in sets}
     main = kept / "eval.parquet"
     size = recipe.label.batch_size
+    store = Store(said_of(place.parent), _followed(task, facts), watch)
     if recipe.teacher.is_local:
         index = {kind: index_of(task, some, held[kind]) for kind, some in sets.items()}
-        evaluation = Evaluation(task, sets, index, place, size, watch)
+        contents = {kind: content_of(some, held[kind]) for kind, some in sets.items()}
+        evaluation = Evaluation(task, sets, index, place, size, watch, store, contents)
         if why := results["teacher"].get("silent"):
-            evaluation = BlackBoxEvaluation(task, sets, index, place, size, watch, {}, False, why)
-        return Measured(evaluation, held, read_examples(kept / "train.parquet"), main, {})
+            evaluation = BlackBoxEvaluation(
+                task, sets, index, place, size, watch, {}, False, why, store, contents
+            )
+        return Measured(evaluation, held, read_examples(kept / "train.parquet"), main, {}, store)
     sets = {kind: some for kind, some in sets.items() if some}
-    sets |= {kind: read_examples(asked / f"{kind}.parquet") for kind in label["sets"]}
-    held |= {kind: held[kind.removesuffix(BY_TEACHER)] for kind in label["sets"]}
+    answered = [
+        kind for kind in label["sets"] if kind.removesuffix(BY_TEACHER) in held
+    ]  # not the rows set aside
+    sets |= {kind: read_examples(asked / f"{kind}.parquet") for kind in answered}
+    held |= {kind: held[kind.removesuffix(BY_TEACHER)] for kind in answered}
     index = {kind: index_of(task, some, held[kind]) for kind, some in sets.items()}
+    contents = {kind: content_of(some, held[kind]) for kind, some in sets.items()}
     heard = heard_of(asked, sets)
-    black_box = BlackBoxEvaluation(task, sets, index, place, size, watch, heard, label["graded"])
+    black_box = BlackBoxEvaluation(
+        task, sets, index, place, size, watch, heard, label["graded"], store=store, contents=contents
+    )
     train = read_examples(located(label["train"], place))
     main = asked / "eval.parquet" if "eval" in label["sets"] else main
-    return Measured(black_box, held, train, main, what_was_said(recipe, facts, place.parent))
+    return Measured(black_box, held, train, main, what_was_said(recipe, facts, place.parent), store)
+
+
+def _followed(task: Task, facts: dict[str, Any]) -> list[Any]:
+    """What all that models say follows from, beside themselves and the rows: the task, whose tokens it is in, and what computes."""
+    lends = [facts["teacher"], *([facts["tongues"]["student"]] if facts["tongues"] else [])]
+    tokens = [one["identity"] for one in lends]
+    where = [device().type, torch.__version__, transformers.__version__]
+    return [VERSION, task.name, task.max_length, task.labels, task.outcomes, tokens, where]
+
+
+def index_of(task: Task, examples: list[Example], rows: list[dict[str, Any]]) -> RowIndex:
+    """Which rows `examples` were made from; `rows` are the rows of data."""
+    known = {row["id"]: row for row in rows}
+    mine = [known[example.row] for example in examples]
+    columns = {name: None for row in mine for name in row.get("groups", {})}
+    return RowIndex(
+        keys=[example.key for example in examples],
+        rows=[example.row for example in examples],
+        clusters=[row.get("group", row["id"]) for row in mine],
+        tokens=[len(example.input_ids) for example in examples],
+        labels=[
+            task.labels[example.labels[0]] if task.labels and example.labels[0] >= 0 else None
+            for example in examples
+        ],
+        groups={name: [row.get("groups", {}).get(name) or None for row in mine] for name in columns},
+    )
 
 
 def let_read(
-    folders: dict[str, Path], task: Task, measured: Measured, recipe: Any, watch: Watch
+    sources: dict[str, Source], task: Task, measured: Measured, recipe: Any, watch: Watch
 ) -> dict[str, Any]:
     """Every model is loaded once, and does all that it is to do: it reads, answers, writes samples, and is timed.
 
@@ -72,6 +117,7 @@ def let_read(
     Returns: {"costs": name -> see `cost.costs`; "samples"; "disagreement_examples"}.
     """
     evaluation, held = measured.evaluation, measured.held["eval"]
+    folders = {name: source.folder for name, source in sources.items()}
     examples = evaluation.sets["eval"]
     asked = recipe.evaluate.answers is not None and "teacher" in folders  # then its answers are the samples
     writing = Writing(task, examples, 0 if asked else recipe.report.samples, watch, measured.said)
@@ -80,14 +126,16 @@ def let_read(
     known: dict[str, dict[str, Any]] = {}
     for name, folder in folders.items():  # the teacher, if it is here, comes first, and the student next
         model = task.load(folder)
-        evaluation.listen(name, model)
+        evaluation.listen(name, model, sources[name])
         evaluation.let_answer(name, model, held, recipe.evaluate.answers, reasons)
-        writing.add(name, model)
+        writing.add(name, model, evaluation.writer(name))
         if name in ("teacher", "student") and not (isinstance(model, Panel) and not model.is_here):
             timed[name] = model
         if name == "student":
             wanted = recipe.evaluate.speed, recipe.evaluate.speed_batch
-            known = costs(timed, folders, task, examples, measured.main, watch, *wanted)
+            clock = partial(costs, timed, folders, task, examples, measured.main, watch, *wanted)
+            who = {one: sources[one].identity for one in timed}
+            known = measured.store.value("costs", [machine(), who, content_of(examples), *wanted], clock)
             timed.clear()
         del model  # or the next one would lie beside it
     evaluation.measure()

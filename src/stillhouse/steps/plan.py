@@ -10,27 +10,26 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..cost import batch_rows
 from ..data.encode import Example, read_examples
 from ..errors import RecipeError
 from ..files import folder_bytes, read_jsonl, write_json
-from ..latency import FEWEST, NEW_TOKENS, REQUESTS, WARM_UP
+from ..latency import FEWEST, Requests, request
 from ..models.load import parameters
 from ..models.machine import device, synchronise
 from ..models.taps import tapped, tokens_read
 from ..pipeline import peak_memory
 from ..progress import Watch
-from ..recipe import Baseline, Finetune, Term, Train, ZeroShot, crossing_fault
-from ..samples import NEW_TOKENS as SAMPLE_TOKENS
+from ..recipe import Finetune, Term, Train, ZeroShot, crossing_fault
 from ..static import check_shape
 from ..tasks import Task, on_device
-from ..tasks.writing import SLOTS
+from ..tasks.bilingual import as_read_by, voice
 from ..teachers import SoftTargets, TopK
 from ..teachers.codec import bytes_a_position
 from ..teachers.labelling import ask_batch, label_settings
 from ..teachers.local import LocalTeacher
 from ..train.features import FEATURES
 from ..train.objective import Layers, Objective
+from .evaluating import LOADING, evaluation_takes, start_up, tokens_in
 from .fetching import dtype_name
 from .hearing import stand_ins, what_asking_takes
 from .naming import ROWS, is_chosen, namers_of, readers, ways_of
@@ -43,14 +42,10 @@ SECONDS = 2.0
 """Spent on each measurement, about."""
 WRITTEN_PER_SECOND = 150e6
 """Bytes of a checkpoint that are written, flushed and hashed in a second on a slow disk."""
-LOADING = 4.0
-"""Seconds to start a process that imports torch and loads a small model."""
-OPENING = 0.7
-"""Seconds to load a small model, and to see that its head is known."""
+TEACHERS = ("teacher_read", "teacher_step", "teacher_first", "teacher_next", "teacher_label")
+"""Measurements that are 0 where no teacher is on this machine."""
 PACES = ("teacher_read", "teacher_label", "student_read", "student_step", "compare")
 """Measurements that others foretell more from."""
-TOGETHER = 1.8
-"""How many times as long as a single one the next tokens of a few texts take, written together."""
 
 
 def measure_plan(
@@ -78,6 +73,7 @@ def measure_plan(
     base = Path((facts["tongues"]["student"] if facts["tongues"] else facts["teacher"])["folder"])
     teachers = readers(recipe, task, facts, place)
     speed = _speeds(recipe, task, base, teachers, train, facts, watch)
+    speed["process"] = start_up(place.parent)
     seconds = {} if writing is None else {"prepare": writing["seconds"]}
     seconds |= _predict(recipe, task, train, held, speed)
     by_names = [one for one in recipe.teacher.asked.values() if isinstance(one, ZeroShot)]
@@ -95,7 +91,7 @@ def measure_plan(
         "peak_memory_bytes": peak_memory(),
         "disk_bytes": _disk(recipe, task, train, speed["parameters"], teacher_bytes),
         "tokens": {
-            "labelled": 0 if recipe.temperature is None else _tokens(train),
+            "labelled": 0 if recipe.temperature is None else tokens_in(train),
             "trained": steps_of(recipe.train, len(train))
             * recipe.train.batch_size
             * recipe.train.accumulate
@@ -133,7 +129,7 @@ def _speeds(
 ) -> dict[str, Any]:
     """Seconds for each token read or learned, by teacher (all members of a panel together) and student."""
     reading, rows = _typical(train, recipe.label.batch_size), _typical(train, recipe.train.batch_size)
-    found: dict[str, Any] = {"teacher_read": 0.0, "teacher_step": 0.0, "teacher_label": 0.0}
+    found: dict[str, Any] = dict.fromkeys(TEACHERS, 0.0)
     targets = None if teachers else _any_targets(recipe, task, rows)
     for folder, alike in teachers:
         watch.note("  measuring the teacher")
@@ -144,6 +140,7 @@ def _speeds(
     found["parameters"] = parameters(student)
     found["student_read"] = _per_token(lambda: _read(student, task, reading), reading)
     found["student_step"] = _step(student, task)
+    found["student_first"], found["student_next"] = _requested(student, task, reading)
     found["compare"] = _comparing(student, task, reading)
     found["student_learn"] = _learning(student, task, rows, recipe.train, recipe.terms, targets, facts)
     hard = _typical(labelled(train) or train, recipe.train.batch_size)
@@ -166,6 +163,7 @@ def _teacher_speeds(
     teacher = task.load(base, head_seed=recipe.seed if drawn else None).to(device())
     found["teacher_read"] = _per_token(lambda: _read(teacher, task, reading), reading)
     found["teacher_step"] = _step(teacher, task)
+    found["teacher_first"], found["teacher_next"] = _requested(teacher, task, reading)
     if recipe.teacher.finetune is not None:
         some = _typical(train, recipe.teacher.finetune.batch_size)
         found["teacher_learn"] = _learning(teacher, task, some, Train(), HARD_ONLY, None, facts)
@@ -211,7 +209,7 @@ def _predict(
     learning = steps * in_a_step * _mean(train)
     if (early := recipe.train.early_stopping) is not None:
         saves += -(-steps // early.every) * early.rows * _mean(train) * speed["student_read"]
-    probed = _tokens(train[: recipe.student.cut.rows]) if recipe.student.cut else 0
+    probed = tokens_in(train[: recipe.student.cut.rows]) if recipe.student.cut else 0
     probed = round(probed * passes(recipe.student))
     seconds = {
         "teacher": _finetuning(recipe.teacher.finetune, labelled(train), speed),
@@ -220,14 +218,14 @@ def _predict(
         "train": 2.0 + learning * speed["student_learn"] + saves + weights / WRITTEN_PER_SECOND,
         "control": 0.0,
         "seeds": 0.0,
-        "evaluate": _evaluating(recipe, task, held, speed),
+        "evaluate": evaluation_takes(recipe, task, held, speed),
         "report": 3.0,
     }
     if recipe.has_teacher:
         if recipe.label.online:
             seconds["train"] += learning * speed["teacher_label"]
         else:
-            seconds["label"] = 2.0 + _tokens(train) * speed["teacher_label"]
+            seconds["label"] = 2.0 + tokens_in(train) * speed["teacher_label"]
     if recipe.has_control and recipe.evaluate.hard_only:
         mean = _mean(labelled(train))
         seconds["control"] = 2.0 + steps * in_a_step * mean * speed["control_learn"] + saves
@@ -235,40 +233,10 @@ def _predict(
     return seconds
 
 
-def _evaluating(recipe: Any, task: Task, held: dict[str, list[Example]], speed: dict[str, Any]) -> float:
-    """Every model is loaded, reads, and is measured on what it read; some write samples, and two are timed."""
-    tokens = sum(_tokens(examples) for examples in held.values())
-    positions = sum(example.counted for examples in held.values() for example in examples)
-    control = recipe.evaluate.hard_only and recipe.has_control
-    students = 2 + int(control) + sum(isinstance(one, Baseline) for one in recipe.evaluate.baselines)
-    reading = tokens * (speed["teacher_read"] + students * speed["student_read"])
-    measuring = positions * (1 + students) * speed["compare"]
-    writing = 0.0
-    if task.writes:
-        steps = SAMPLE_TOKENS * -(-recipe.report.samples // SLOTS) * TOGETHER
-        writing = steps * (speed["teacher_step"] + (1 + int(control)) * speed["student_step"])
-    timing = _trying_out(recipe, task, speed) if recipe.evaluate.speed else 0.0
-    return float((1 + students) * OPENING + reading + measuring + writing + timing)
-
-
-def _trying_out(recipe: Any, task: Task, speed: dict[str, Any]) -> float:
-    """Measuring the speeds and the memory of teacher and student."""
-    read = float(speed["teacher_read"] + speed["student_read"])
-    sizes = batch_rows(task, recipe.evaluate.speed_batch)
-    if not task.writes:
-        rows = REQUESTS + WARM_UP + (FEWEST + 2) * sizes["rows"]
-        return 2 * LOADING + 40.0 * rows * read
-    length = recipe.data.max_length
-    read_rows = (REQUESTS + WARM_UP + (FEWEST + 1) * sizes["generate_batch"]) / 2
-    passes = (read_rows + (FEWEST + 2) * sizes["prefill"]) * length
-    steps = (FEWEST + 1) * (NEW_TOKENS - 1) * (1 + TOGETHER)
-    return 2 * LOADING + float(passes) * read + steps * float(speed["teacher_step"] + speed["student_step"])
-
-
 def _finetuning(wanted: Finetune | None, train: list[Example], speed: dict[str, Any]) -> float:
     if wanted is None:
         return 0.0
-    return 3.0 + float(wanted.epochs) * _tokens(train) * float(speed["teacher_learn"])
+    return 3.0 + float(wanted.epochs) * tokens_in(train) * float(speed["teacher_learn"])
 
 
 def _choosing(
@@ -336,6 +304,15 @@ def _learning(
     return seconds
 
 
+def _requested(model: PreTrainedModel, task: Task, rows: list[Example]) -> tuple[float, float]:
+    """Seconds of one request, when warm: to its first token (or its answer), and for each further one (0 if it writes none)."""
+    own = as_read_by(task, model, rows[len(rows) // 2 :][:1])
+    for _ in range(2):
+        found = Requests()
+        request(model, voice(task, model), own[0], True, found)
+    return found.waits[0], found.steps[0] if found.steps else 0.0
+
+
 @torch.inference_mode()
 def _step(model: PreTrainedModel, task: Task) -> float:
     """Seconds for one token more, which costs the reading of all weights; a classifier writes none."""
@@ -377,12 +354,12 @@ def _per_token(action: Callable[[], Any], rows: list[Example]) -> float:
     start, times = time.perf_counter(), 0
     action()
     if (first := time.perf_counter() - start) >= SECONDS:
-        return first / max(1, _tokens(rows))
+        return first / max(1, tokens_in(rows))
     start = time.perf_counter()
     while times == 0 or time.perf_counter() - start < SECONDS:
         action()
         times += 1
-    return (time.perf_counter() - start) / times / max(1, _tokens(rows))
+    return (time.perf_counter() - start) / times / max(1, tokens_in(rows))
 
 
 def _typical(examples: list[Example], count: int) -> list[Example]:
@@ -392,9 +369,5 @@ def _typical(examples: list[Example], count: int) -> list[Example]:
     return ordered[first : first + count]
 
 
-def _tokens(examples: list[Example]) -> int:
-    return sum(len(example.input_ids) for example in examples)
-
-
 def _mean(examples: list[Example]) -> float:
-    return _tokens(examples) / max(1, len(examples))
+    return tokens_in(examples) / max(1, len(examples))

@@ -1,6 +1,7 @@
 """Rows -> examples on disk, and what the later stages must know of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,19 @@ from ..data.coverage import coverage
 from ..data.encode import Example, write_examples
 from ..data.formats import Row, has_answer
 from ..data.split import Prepared
-from ..errors import DataError, RecipeError
+from ..errors import DataError
 from ..files import hash_json, read_jsonl, write_json, write_jsonl
 from ..models.fitting import positions
-from ..models.load import load_config, load_tokenizer
+from ..models.load import load_tokenizer
 from ..progress import Watch
 from ..tasks import Task, make_task
-from ..tasks.bilingual import BilingualClassification, BilingualLM
-from ..tasks.classification import label_order
+from ..tasks.bilingual import BilingualClassification, BilingualLM, conversations
 from ..tasks.context import longest_in_context, prefixes, prompt_key
 from .canaries import canary_rows, planted
+from .classes import labels_of
 from .confidence import confidences, least_confidence, sure
 from .naming import TEXTS, keep_texts, namers_of
-from .questions import named_labels
+from .questions import TRAINED_BY
 from .variants import variants
 
 BATCH = 8
@@ -36,104 +37,45 @@ ROUTES = "routes.json"
 """Member of the panel by example, where a column of the rows names it."""
 WRITTEN = "written.jsonl"
 """Rows that the writer answered already, so that a teacher behind an API is not asked about them."""
-TRAINED_BY = ("train", "validation")
-"""Sets that settings or weights are chosen on, and that nothing is reported on."""
 EXAMPLE_CHARACTERS = 1500
 """Of one rendered row, shown so that a person sees what the models will read."""
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A set's rows, and the examples made of them."""
+
+    rows: Sequence[Any]
+    """Those of the set, and the secrets that are planted among them."""
+    read: list[Example]
+    """What the rows say."""
+    examples: list[Example]
+    """What models learn from or are measured on: with what is made of `read` or planted, without what is left out."""
+    refused: list[dict[str, Any]]
+    """{"where", "reason"} of each row left out."""
 
 
 def encode_rows(
     recipe: Any, rows: Prepared, models: dict[str, Any], place: Path, watch: Watch
 ) -> dict[str, Any]:
     """Rows -> examples on disk.  Returns: what the later stages must know of them."""
-    teacher = Path(models["teacher"]["folder"])
-    labels = _labels(recipe, rows, teacher, models)
-    if labels and models["student"]:
-        _check_order("student.model", Path(models["student"]["folder"]), labels)
-    for settings, member in zip(recipe.teacher.panel or [], models["panel"] or [], strict=True):
-        if settings.lends:
-            _check_order(f"teacher.panel: {member['name']}", Path(member["folder"]), labels)
-    reader = Path((models["tongues"]["student"] if models["tongues"] else models["teacher"])["folder"])
-    task = make_task(recipe.task, load_tokenizer(reader), recipe.data.max_length, labels)
-    if models["tongues"] and recipe.task == "classification":
-        theirs = load_tokenizer(teacher)
-        task = BilingualClassification(task.tokenizer, theirs, recipe.data.max_length, labels)
-    train = rows.train + rows.extra + rows.unlabelled
+    labels = labels_of(recipe, rows, models)
+    task = _reading_task(recipe, models, labels)
+    learned = rows.train + rows.extra + rows.unlabelled
+    written = [] if recipe.teacher.is_local else [row for row in learned if row.get("written")]
     sets = {
-        "train": train,
+        "train": [row for row in learned if recipe.teacher.is_local or not row.get("written")],
         "eval": rows.eval,
         **variants(recipe, rows.eval, task, models, place, watch),
         **rows.also,
     }
-    dropped, sizes = list(rows.dropped), {}
-    shown = ""
-    conversations: dict[str, Any] = {}
-    routed: dict[str, str] = {}
-    contexts: dict[str, dict[str, str]] = {}
-    texts: list[tuple[Row, Example]] = []
-    asks = any(member.api is not None for member in recipe.teacher.panel or [])  # and otherwise reads
-    by_names, asked_of = bool(namers_of(models)), {}
-    written = [] if recipe.teacher.is_local else [row for row in train if row.get("written")]
-    for name, some in sets.items():
-        if name == "train" and written:
-            some = [row for row in some if not row.get("written")]
-        examples, refused = task.encode(
-            [dict(row) for row in some if recipe.teacher.is_local or has_answer(row)]
-        )
-        if name == "train":
-            examples = [task.drawn(example, recipe.seed, 0) for example in examples]
-            secrets = canary_rows(recipe, rows.counts["train"]["format"], task)
-            some = [*some, *secrets]
-        routed |= _routed(some, examples)
-        contexts |= _contexts(some, examples)
-        if by_names:
-            known_rows = {row["id"]: row for row in some}
-            texts += [(known_rows[example.row], example) for example in examples]
-        if name == "train":
-            examples, unsure = _taught(recipe, task, teacher, reader, examples, watch)
-            examples += planted(recipe, secrets, task, place, watch)
-            refused = [*refused, *unsure]
-        if models["tongues"]:
-            conversations |= _conversations(some, examples)
-        dropped += [{**row, "set": name} for row in refused]
-        if name != "train" and recipe.evaluate.rows:
-            examples = examples[: recipe.evaluate.rows]
-        if recipe.teacher.context is not None:
-            said = {one.key: contexts[one.key]["context"] for one in examples if one.key in contexts}
-            _refuse_too_long(recipe, said, some, examples, task, models)
-        if asks or not recipe.teacher.is_local:
-            asked = some if name == "train" else some[: recipe.evaluate.rows]
-            known = {example.row for example in examples}
-            asked = asked if task.name == "causal_lm" else [row for row in asked if row["id"] in known]
-            write_jsonl(place / f"asked-{name}.jsonl", [dict(row) for row in asked])
-            asked_of[name] = hash_json([row["id"] for row in asked])
-        if recipe.teacher.is_local and not examples:
-            why = ", ".join(sorted({row["reason"] for row in refused})) or "too short to learn from"
-            raise DataError(
-                f"{name}: no row is left to use of {len(some):,} ({why}); raise data.max_length, or give it other rows."
-            )
-        shown = shown or (_shown(examples[0], task) if examples else "")
-        sizes[name] = write_examples(place / f"{name}.parquet", examples)
-        if not recipe.teacher.is_local:
-            more = len(written) if name == "train" else 0
-            sizes[name] |= {"asked": len(asked) + more, "questions": asked_of[name]}
-    if not recipe.teacher.is_local:
-        write_jsonl(place / WRITTEN, [dict(row) for row in written])
-        sizes["train"]["written"] = hash_json([row["id"] for row in written])
-    if recipe.teacher.pool and recipe.teacher.pool.by == "column":
-        write_json(place / ROUTES, routed)
-    if contexts:
-        write_jsonl(place / CONTEXTS, contexts.values())
-    if conversations:
-        write_jsonl(place / MESSAGES, [{"key": key, "messages": conversations[key]} for key in conversations])
-    if namers := namers_of(models):
-        keep_texts(place / TEXTS, texts, [prompt for one in namers for prompt in one["prompts"]])
-    if isinstance(task, BilingualClassification):
-        write_examples(place / READINGS, list(task.readings.values()))
-    write_jsonl(place / "dropped.jsonl", dropped)
-    held = {name: [dict(row) for row in some] for name, some in sets.items() if name not in TRAINED_BY}
-    for name, plain in held.items():
-        write_jsonl(place / f"{name}-rows.jsonl", plain)
+    encoded = {name: _encoded(name, some, recipe, task) for name, some in sets.items()}
+    form = rows.counts["train"]["format"]
+    encoded["train"] = _to_learn_from(encoded["train"], form, recipe, task, models, place, watch)
+    _refuse_unusable(recipe, encoded, task, models)
+    asked = _keep_asked(recipe, encoded, place)
+    sizes = _keep_examples(recipe, encoded, asked, written, place)
+    held = _keep_rows(encoded, rows.dropped, place)
     return {
         "labels": labels,
         "sets": sizes,
@@ -142,39 +84,70 @@ def encode_rows(
         "validation": sizes.get("validation"),
         "unlabelled": len(rows.unlabelled),
         "counts": rows.counts,
-        "routes": hash_json(routed),
-        "asked": asked_of if asks else None,
-        "contexts": hash_json(contexts) if contexts else None,
-        "coverage": coverage(train, [row for row in train if row["id"] in rows.written], _tests(rows)),
-        "example": shown,
+        **_keep_by_example(recipe, encoded, task, models, place),
+        "asked": {name: _ids(some) for name, some in asked.items()}
+        if recipe.teacher.panel and asked
+        else None,
+        "coverage": coverage(learned, [row for row in learned if row["id"] in rows.written], _tests(rows)),
+        "example": next((_shown(one.examples[0], task) for one in encoded.values() if one.examples), ""),
     }
 
 
+# ── rows to examples ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _reading_task(recipe: Any, models: dict[str, Any], labels: list[str]) -> Task:
+    """The task in the student's tokenizer; a classifier's rows are read in its teacher's as well, if that is another one."""
+    tokenizer = load_tokenizer(_reader(models))
+    if models["tongues"] and recipe.task == "classification":
+        theirs = load_tokenizer(Path(models["teacher"]["folder"]))
+        return BilingualClassification(tokenizer, theirs, recipe.data.max_length, labels)
+    return make_task(recipe.task, tokenizer, recipe.data.max_length, labels)
+
+
+def _reader(models: dict[str, Any]) -> Path:
+    """The model whose tokens examples are in."""
+    return Path((models["tongues"]["student"] if models["tongues"] else models["teacher"])["folder"])
+
+
+def _encoded(name: str, rows: Sequence[Row], recipe: Any, task: Task) -> _Encoded:
+    """Each row as it stands; a teacher behind an API has yet to answer those without an answer."""
+    known = [dict(row) for row in rows if recipe.teacher.is_local or has_answer(row)]
+    examples, refused = task.encode(known)
+    used = examples if name == "train" else examples[: recipe.evaluate.rows]
+    return _Encoded(rows, examples, used, refused)
+
+
+def _to_learn_from(
+    one: _Encoded, form: str, recipe: Any, task: Task, models: dict[str, Any], place: Path, watch: Watch
+) -> _Encoded:
+    """The training set with what is made of its rows and planted among them, without what the teacher is unsure of.
+
+    Args: form: the format of its rows.
+    """
+    read = [task.drawn(example, recipe.seed, 0) for example in one.examples]
+    secrets = canary_rows(recipe, form, task)
+    taught, unsure = _taught(recipe, task, models, read, watch)
+    examples = [*taught, *planted(recipe, secrets, task, place, watch)]
+    return _Encoded([*one.rows, *secrets], read, examples, [*one.refused, *unsure])
+
+
 def _taught(
-    recipe: Any, task: Task, teacher: Path, reader: Path, examples: list[Example], watch: Watch
+    recipe: Any, task: Task, models: dict[str, Any], examples: list[Example], watch: Watch
 ) -> tuple[list[Example], list[dict[str, Any]]]:
     """(training examples and those made of them, those among them that the teacher is too unsure of)"""
     if recipe.data.augment is not None:
-        made = _augmented(recipe, task, reader, examples)
+        made = _augmented(recipe, task, _reader(models), examples)
         watch.note(f"  augment: {len(made):,} rows made of the training rows")
         examples = [*examples, *made]
     least = least_confidence(recipe)
-    if (
-        least is None or not recipe.teacher.is_ready
-    ):  # whom the run makes or hears first is asked by the stage `label`
+    ready = recipe.teacher.is_ready  # whom the run makes or hears first is asked by the stage `label`
+    if least is None or not ready:
         return examples, []
-    examples, unsure = sure(examples, least, confidences(examples, task, teacher, BATCH, watch), task)
+    found = confidences(examples, task, Path(models["teacher"]["folder"]), BATCH, watch)
+    examples, unsure = sure(examples, least, found, task)
     watch.note(f"  the teacher is unsure of {len(unsure):,} rows, which are left out")
     return examples, unsure
-
-
-def _tests(rows: Prepared) -> dict[str, list[Row]]:
-    return {"eval": rows.eval, **rows.also}
-
-
-def _unplaced(row: dict[str, Any]) -> dict[str, Any]:
-    """What evaluation knows of a row beyond its tokens; the line it stands on changes nothing."""
-    return {key: row[key] for key in ("id", "group", "groups") if key in row}
 
 
 def _augmented(recipe: Any, task: Task, reader: Path, examples: list[Example]) -> list[Example]:
@@ -187,21 +160,152 @@ def _augmented(recipe: Any, task: Task, reader: Path, examples: list[Example]) -
     return list(augmented(labelled, recipe.data.augment, near, task.tokenizer, recipe.seed, most))
 
 
-def _conversations(rows: Sequence[Any], examples: list[Example]) -> dict[str, Any]:
-    """Key of an example -> the conversation that it was made from: the teacher renders it in its own template."""
-    said = {row["id"]: row["messages"] for row in rows if "messages" in row}
-    return {example.key: said[example.row] for example in examples if example.row in said}
+def _refuse_unusable(
+    recipe: Any, encoded: Mapping[str, _Encoded], task: Task, models: dict[str, Any]
+) -> None:
+    """Raises: DataError for a row that is too long for the teacher, or a set of which no row is left to a teacher that reads."""
+    for name, one in encoded.items():
+        if recipe.teacher.context is not None:
+            _refuse_too_long(recipe, one, task, models)
+        if recipe.teacher.is_local and not one.examples:
+            why = ", ".join(sorted({row["reason"] for row in one.refused})) or "too short to learn from"
+            raise DataError(
+                f"{name}: no row is left to use of {len(one.rows):,} ({why}); raise data.max_length, or give it other rows."
+            )
 
 
-def _routed(rows: Sequence[Any], examples: list[Example]) -> dict[str, str]:
+def _refuse_too_long(recipe: Any, one: _Encoded, task: Task, models: dict[str, Any]) -> None:
+    """Raises: DataError for a row that does not fit the teacher after its context: `data.max_length` bounds what the student reads."""
+    readers = [who["folder"] for who in models["panel"] or [models["teacher"]] if who["folder"]]
+    most = min((n for n in map(positions, map(Path, readers)) if n is not None), default=None)
+    if most is None:
+        return
+    rows = {row["id"]: row for row in one.rows}
+    fixed = None if recipe.teacher.context_column else prefixes(task.tokenizer, recipe.teacher.context)
+    for example in one.examples:
+        read = fixed or prefixes(task.tokenizer, rows[example.row]["context"])
+        if (length := longest_in_context(example, *read)) > most:
+            where = rows[example.row]["where"] if example.row in rows else example.row
+            raise DataError(
+                f"{where}: takes {length} tokens after its teacher.context, and the teacher reads {most} at most; shorten the "
+                "context, lower data.max_length, or use a teacher that reads more."
+            )
+
+
+def _tests(rows: Prepared) -> dict[str, list[Row]]:
+    return {"eval": rows.eval, **rows.also}
+
+
+def _shown(example: Example, task: Task) -> str:
+    text = str(task.tokenizer.decode(example.input_ids))
+    label = f"  →  {task.labels[example.labels[0]]}" if task.labels and example.labels[0] >= 0 else ""
+    return (text if len(text) <= EXAMPLE_CHARACTERS else text[:EXAMPLE_CHARACTERS] + " …") + label
+
+
+# ── what is kept of them ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _keep_asked(recipe: Any, encoded: Mapping[str, _Encoded], place: Path) -> dict[str, list[Row]]:
+    """Set -> the rows that somebody behind an API is asked about; none if nobody is."""
+    members = recipe.teacher.panel or []
+    if recipe.teacher.is_local and not any(member.api is not None for member in members):
+        return {}
+    asked: dict[str, list[Row]] = {}
+    for name, one in encoded.items():
+        rows = one.rows if name == "train" else one.rows[: recipe.evaluate.rows]
+        known = {example.row for example in one.examples}
+        asked[name] = [row for row in rows if recipe.task == "causal_lm" or row["id"] in known]
+        write_jsonl(place / f"asked-{name}.jsonl", [dict(row) for row in asked[name]])
+    return asked
+
+
+def _keep_examples(
+    recipe: Any,
+    encoded: Mapping[str, _Encoded],
+    asked: Mapping[str, list[Row]],
+    written: list[Row],
+    place: Path,
+) -> dict[str, dict[str, Any]]:
+    """Set -> what `write_examples` says of it, and how many rows a teacher behind an API answers.
+
+    Args: written: training rows that the writer has answered in its place.
+    """
+    sizes = {name: write_examples(place / f"{name}.parquet", one.examples) for name, one in encoded.items()}
+    if recipe.teacher.is_local:
+        return sizes
+    write_jsonl(place / WRITTEN, [dict(row) for row in written])
+    for name, rows in asked.items():
+        sizes[name] |= {"asked": len(rows), "questions": _ids(rows)}
+    sizes["train"] |= {"asked": len(asked["train"]) + len(written), "written": _ids(written)}
+    return sizes
+
+
+def _ids(rows: Sequence[Row]) -> str:
+    """A sum of which rows these are, and in which order."""
+    return hash_json([row["id"] for row in rows])
+
+
+def _keep_rows(
+    encoded: Mapping[str, _Encoded], dropped: Sequence[dict[str, Any]], place: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """Set -> its rows, of those that results are reported on.  Args: dropped: rows that were left out before they were read."""
+    refused = [{**row, "set": name} for name, one in encoded.items() for row in one.refused]
+    write_jsonl(place / "dropped.jsonl", [*dropped, *refused])
+    held = {name: [dict(row) for row in one.rows] for name, one in encoded.items() if name not in TRAINED_BY}
+    for name, rows in held.items():
+        write_jsonl(place / f"{name}-rows.jsonl", rows)
+    return held
+
+
+def _unplaced(row: dict[str, Any]) -> dict[str, Any]:
+    """What evaluation knows of a row beyond its tokens; the line it stands on changes nothing."""
+    return {key: row[key] for key in ("id", "group", "groups") if key in row}
+
+
+def _keep_by_example(
+    recipe: Any, encoded: Mapping[str, _Encoded], task: Task, models: dict[str, Any], place: Path
+) -> dict[str, str | None]:
+    """What is known of an example beyond its tokens, for those who teach it.  Returns: sums of what decides what it is taught."""
+    routes = {key: name for one in encoded.values() for key, name in _routes(one).items()}
+    if recipe.teacher.pool and recipe.teacher.pool.by == "column":
+        write_json(place / ROUTES, routes)
+    contexts = {key: said for one in encoded.values() for key, said in _contexts(one).items()}
+    if contexts:
+        write_jsonl(place / CONTEXTS, contexts.values())
+    if models["tongues"]:
+        _keep_messages(encoded, place)
+    if namers := namers_of(models):
+        pairs = [pair for one in encoded.values() for pair in _paired(one)]
+        keep_texts(place / TEXTS, pairs, [prompt for one in namers for prompt in one["prompts"]])
+    if isinstance(task, BilingualClassification):
+        write_examples(place / READINGS, list(task.readings.values()))
+    return {"routes": hash_json(routes), "contexts": hash_json(contexts) if contexts else None}
+
+
+def _keep_messages(encoded: Mapping[str, _Encoded], place: Path) -> None:
+    """The conversations, if there are any: the teacher renders each in its own template."""
+    said = {
+        key: turns for one in encoded.values() for key, turns in conversations(one.rows, one.examples).items()
+    }
+    if said:
+        write_jsonl(place / MESSAGES, [{"key": key, "messages": turns} for key, turns in said.items()])
+
+
+def _paired(one: _Encoded) -> list[tuple[Row, Example]]:
+    """Each example with its row."""
+    rows = {row["id"]: row for row in one.rows}
+    return [(rows[example.row], example) for example in one.read]
+
+
+def _routes(one: _Encoded) -> dict[str, str]:
     """Key of an example -> the member of the panel that its row names."""
-    named = {row["id"]: row["teacher"] for row in rows if "teacher" in row}
-    return {example.key: named[example.row] for example in examples if example.row in named}
+    named = {row["id"]: row["teacher"] for row in one.rows if "teacher" in row}
+    return {example.key: named[example.row] for example in one.read if example.row in named}
 
 
-def _contexts(rows: Sequence[Any], examples: list[Example]) -> dict[str, dict[str, str]]:
+def _contexts(one: _Encoded) -> dict[str, dict[str, str]]:
     """Key of an example -> what only the teacher reads of it, and by which prompt it is found where that is all there is."""
-    named = {row["id"]: row["context"] for row in rows if "context" in row}
+    named = {row["id"]: row["context"] for row in one.rows if "context" in row}
     return {
         example.key: {
             "key": example.key,
@@ -210,36 +314,12 @@ def _contexts(rows: Sequence[Any], examples: list[Example]) -> dict[str, dict[st
             ),
             "context": named[example.row],
         }
-        for example in examples
+        for example in one.read
         if example.row in named
     }
 
 
-def _refuse_too_long(
-    recipe: Any,
-    contexts: dict[str, str],
-    rows: Sequence[Any],
-    examples: list[Example],
-    task: Task,
-    models: dict[str, Any],
-) -> None:
-    """Raises: DataError for a row that does not fit the teacher after its context: `data.max_length` bounds what the student reads.
-
-    Args: contexts: by example, where a column has them.
-    """
-    teachers = [Path(one["folder"]) for one in models["panel"] or [models["teacher"]] if one["folder"]]
-    most = min((n for n in map(positions, teachers) if n is not None), default=None)
-    if most is None:
-        return
-    fixed = None if recipe.teacher.context_column else prefixes(task.tokenizer, recipe.teacher.context)
-    for example in examples:
-        read = fixed or prefixes(task.tokenizer, contexts[example.key])
-        if (length := longest_in_context(example, *read)) > most:
-            where = next((row["where"] for row in rows if row["id"] == example.row), example.row)
-            raise DataError(
-                f"{where}: takes {length} tokens after its teacher.context, and the teacher reads {most} at most; shorten the "
-                "context, lower data.max_length, or use a teacher that reads more."
-            )
+# ── what later stages read of it ────────────────────────────────────────────────────────────────────────────────────
 
 
 def fault(place: Path, result: dict[str, Any]) -> str | None:
@@ -281,40 +361,3 @@ def task_of(recipe: Any, facts: dict[str, Any], prepared: Path) -> Task:
 def located(folder: str, place: Path) -> Path:
     """A folder that a result names: absolute, or from the run folder."""
     return place.parent / folder
-
-
-def _labels(recipe: Any, rows: Prepared, teacher: Path, models: dict[str, Any]) -> list[str]:
-    if recipe.task != "classification":
-        return []
-    labels = sorted({row["label"] for row in rows.train if row.get("label") is not None})
-    if recipe.teacher.takes_bare_rows:
-        lender = teacher if models["student"] else None
-        return named_labels(labels, recipe.teacher.label_words, lender, recipe.teacher.labels_field)
-    named = recipe.teacher.label_words
-    if named and set(named) != set(labels):
-        raise DataError(
-            f"{recipe.teacher.labels_field}: names {', '.join(sorted(named))}, and the data's labels are {', '.join(labels)}; "
-            "name these."
-        )
-    if len(labels) < 2:
-        raise DataError(
-            f"data.train: has only the label {', '.join(labels)!r}; a classifier needs at least two."
-        )
-    return labels if recipe.teacher.finetune else label_order(teacher, labels)
-
-
-def _check_order(who: str, folder: Path, labels: list[str]) -> None:
-    """Refuse a model that was trained on these labels in another order: it would be read upside down."""
-    named = load_config(folder).id2label or {}
-    names = [str(named[number]) for number in sorted(named, key=int)]
-    if sorted(names) == sorted(labels) and names != labels:
-        raise RecipeError(
-            f"{who}: its labels are in the order {', '.join(names)}, and the teacher's {', '.join(labels)}; "
-            "swap them in its config.json and its head, or take a model without a head."
-        )
-
-
-def _shown(example: Example, task: Task) -> str:
-    text = str(task.tokenizer.decode(example.input_ids))
-    label = f"  →  {task.labels[example.labels[0]]}" if task.labels and example.labels[0] >= 0 else ""
-    return (text if len(text) <= EXAMPLE_CHARACTERS else text[:EXAMPLE_CHARACTERS] + " …") + label

@@ -22,7 +22,7 @@ from ..progress import Watch
 from ..recipe import Filter
 from ..recipe import generate as kinds
 from ..teachers.api_judge import Scored
-from ..teachers.api_writer import ApiWriter, Lost, Said, cut_off
+from ..teachers.api_writer import ApiWriter, Lost, Said, cut_off, paid_to
 from ..teachers.texts import Texts
 from ..teachers.together import Together
 from ..teachers.writer import LocalWriter, TargetWriter, Writer, write_kept
@@ -190,7 +190,7 @@ class Desk:
 
     def scores(self, rows: Sequence[Row]) -> Sequence[Scored]:
         """What the judge says of their answers."""
-        return scored(self.recipe, rows, self.models, self.ledger, self.watch)
+        return scored(self.recipe, rows, self.models, self.kept.folder.parent, self.watch)
 
     @property
     def ledger(self) -> Path:
@@ -286,6 +286,7 @@ class Desk:
         return {
             "format": "written", "read": kept + len(self.dropped), "added": 0, "kept": kept, "held_out": 0,
             "dropped": reasons, "overlap": {}, "texts": self.asked,
+            "paid": paid_to(self.writers, self.ledger),
         }  # fmt: skip
 
 

@@ -139,6 +139,10 @@ class Task(Protocol):
         """Run `model` (or its DDP or FSDP wrapper) on a batch."""
         ...
 
+    def silent(self, model: nn.Module) -> Scores:
+        """The scores of no position: their kind, and the model's head, without gradients.  Nothing is read for them."""
+        ...
+
     def statistics(self, mine: Scores, teacher: Scores, examples: list[Example]) -> dict[str, Tensor]:
         """Per-example sums from which `metrics` are computed: name -> [examples] or [examples, C]."""
         ...
@@ -155,6 +159,12 @@ class Task(Protocol):
     def floor(self, train: list[Example], evaluated: list[Example]) -> dict[str, Any]:
         """The same statistics for who knows nothing but the training rows' frequencies."""
         ...
+
+
+def of_no_position(head: Head) -> Scores:
+    """What a model with this head says at no position."""
+    none = torch.empty(0)
+    return Scores(none, head.detached(), none, none)
 
 
 def on_device(batch: Batch) -> Batch:

@@ -1,7 +1,7 @@
 """What a task becomes when the teacher has another tokenizer: rows are the student's, and the teacher reads them its way."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,12 @@ Messages = dict[str, list[dict[str, str]]]
 
 OF_THE_TEACHER = ("agree", "kl", "teacher_wrong", "repeats", "agree_at", "count_at")
 """Columns that compare with what the teacher says of the same token."""
+
+
+def conversations(rows: Iterable[Mapping[str, Any]], examples: Iterable[Example]) -> Messages:
+    """Those that the examples were made from, by the examples' keys; none of rows that are no conversations."""
+    said = {row["id"]: row["messages"] for row in rows if "messages" in row}
+    return {example.key: said[example.row] for example in examples if example.row in said}
 
 
 @dataclass(frozen=True)
@@ -122,8 +128,7 @@ class BilingualLM(Bilingual, CausalLM):
         """As for one tokenizer; conversations are remembered, to be rendered in the other's template."""
         rows = list(rows)
         examples, dropped = super().encode(rows)
-        said = {row["id"]: row["messages"] for row in rows if "messages" in row}
-        self.messages |= {example.key: said[example.row] for example in examples if example.row in said}
+        self.messages |= conversations(rows, examples)
         return examples, dropped
 
     def packs(self, model: PreTrainedModel) -> bool:
@@ -143,6 +148,13 @@ class BilingualLM(Bilingual, CausalLM):
         if not self.is_other(model):
             return super().scores(model, batch)
         found = self.others_scores(model, batch)
+        return TheirScores(found.hidden, found.head, found.labels, found.rows)
+
+    def silent(self, model: nn.Module) -> Scores:
+        """Each has a head over its own tokens."""
+        if not self.is_other(model):
+            return super().silent(model)
+        found = self.other.silent(model)
         return TheirScores(found.hidden, found.head, found.labels, found.rows)
 
     def side_by_side(

@@ -12,11 +12,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.encode import IGNORED, Example, encode_chat, encode_completion, encode_text
 from ..data.packing import packed
-from ..measure import LM_METRICS
+from ..measure import TASK_METRICS
 from ..models.load import load_model
 from ..models.sharded import is_sharded
 from ..models.taps import hidden_at_head, language_head, seen_by_wrapper, verify_head
-from .base import Batch, Layout, Scores, unwrap
+from .base import Batch, Layout, Scores, of_no_position, unwrap
 from .panel import Panel, is_panel, load_panel
 from .reading import frequency_floor, summed
 
@@ -26,7 +26,7 @@ class CausalLM:
 
     name = "causal_lm"
     auto_class = "AutoModelForCausalLM"
-    metrics = LM_METRICS
+    metrics = TASK_METRICS[name]
     headline = "bits_per_byte"
     unit = "tokens/s"
     writes = True
@@ -181,6 +181,12 @@ class CausalLM:
             rows=rows[mask],
             reasons=batch["reasons"][:, first:][mask] if "reasons" in batch else None,
         )
+
+    def silent(self, model: nn.Module) -> Scores:
+        """The head, as `scores` has it."""
+        if isinstance(model, Panel):
+            return model.silent(self)
+        return of_no_position(language_head(unwrap(model), self.outcomes))
 
     def statistics(self, mine: Scores, teacher: Scores, examples: list[Example]) -> dict[str, Tensor]:
         """Those of one model; see `side_by_side`."""

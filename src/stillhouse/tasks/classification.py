@@ -12,9 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.encode import Example, encode_labelled
 from ..errors import RecipeError
 from ..losses import Head
-from ..measure import CLASSIFICATION_METRICS, class_prior_rows, classification_rows
-from ..models.load import load_config, load_model
-from .base import Batch, Layout, Scores
+from ..measure import TASK_METRICS, class_prior_rows, classification_rows
+from ..models.load import label_names, load_config, load_model
+from .base import Batch, Layout, Scores, of_no_position
 from .panel import Panel, is_panel, load_panel
 from .told import Told, is_told, load_told
 from .zero_shot import ZeroShot, is_zero_shot, load_zero_shot
@@ -25,7 +25,7 @@ class Classification:
 
     name = "classification"
     auto_class = "AutoModelForSequenceClassification"
-    metrics = CLASSIFICATION_METRICS
+    metrics = TASK_METRICS[name]
     headline = "accuracy"
     unit = "rows/s"
     writes = False
@@ -139,6 +139,12 @@ class Classification:
         rows = torch.arange(batch["labels"].shape[0], device=batch["labels"].device)
         return Scores(output.logits, Head(None, vocabulary=self.outcomes), batch["labels"], rows)
 
+    def silent(self, model: nn.Module) -> Scores:
+        """The logits are what is said, but for a panel's, which are pooled."""
+        if isinstance(model, Panel):
+            return model.silent(self)
+        return of_no_position(Head(None, vocabulary=self.outcomes))
+
     @torch.no_grad()
     def statistics(self, mine: Scores, teacher: Scores, examples: list[Example]) -> dict[str, Tensor]:
         """See `measure.classification_rows`."""
@@ -161,8 +167,7 @@ class Classification:
 
 def label_order(folder: Path, labels: list[str], who: str = "teacher.model") -> list[str]:
     """`labels` in the order of the outputs of the classifier in `folder`.  Raises: RecipeError if they are not its labels."""
-    named = load_config(folder).id2label or {}
-    names = [str(named[number]) for number in sorted(named, key=int)]
+    names = label_names(load_config(folder))
     if sorted(names) == sorted(labels):
         return names
     numbered = [str(number) for number in range(len(labels))]

@@ -12,11 +12,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.encode import IGNORED, Example
 from ..data.masking import Masking, unmasked
 from ..errors import RecipeError
-from ..measure import MASKED_METRICS
+from ..measure import TASK_METRICS
 from ..models.load import load_model
 from ..models.sharded import is_sharded
 from ..models.taps import hidden_at_head, language_head, seen_by_wrapper, verify_head
-from .base import Batch, Layout, Scores, padded, unwrap
+from .base import Batch, Layout, Scores, of_no_position, padded, unwrap
 from .panel import Panel, is_panel, load_panel
 from .reading import frequency_floor, summed
 
@@ -26,7 +26,7 @@ class MaskedLM:
 
     name = "masked_lm"
     auto_class = "AutoModelForMaskedLM"
-    metrics = MASKED_METRICS
+    metrics = TASK_METRICS[name]
     headline = "bits_per_token"
     unit = "rows/s"
     writes = False
@@ -124,6 +124,12 @@ class MaskedLM:
             labels=batch["labels"][mask],
             rows=_rows_of(mask),
         )
+
+    def silent(self, model: nn.Module) -> Scores:
+        """The head, as `scores` has it."""
+        if isinstance(model, Panel):
+            return model.silent(self)
+        return of_no_position(language_head(unwrap(model), self.outcomes))
 
     def statistics(self, mine: Scores, teacher: Scores, examples: list[Example]) -> dict[str, Tensor]:
         """Those of one model; see `side_by_side`."""

@@ -10,9 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import DataError
 from ..files import read_json, read_jsonl, write_json
-from ..losses import log_softmax
+from ..losses import Head, log_softmax
 from ..losses.pooling import PooledHead, pooled
-from .base import Batch, Scores, Task
+from .base import Batch, Scores, Task, of_no_position
 from .context import in_context, prefixes, prompt_key
 from .told import Told, is_told
 from .zero_shot import ZERO_SHOT, is_zero_shot
@@ -78,14 +78,17 @@ class Panel(nn.Module):
         read = in_context(task, batch, contexts) if contexts else batch
         each = [task.scores(member, read) for member in self.members]
         weights = self._weights(batch, each[0])
-        head = PooledHead(
-            None,
-            members=tuple((one.head, one.hidden.shape[-1]) for one in each),
-            pool=self.pool,
-            table=self.table,
-        )
+        head = self._head([one.head for one in each])
         hidden = torch.cat([*(one.hidden for one in each), weights.to(each[0].hidden)], -1)
         return Scores(hidden, head, each[0].labels, each[0].rows)
+
+    def silent(self, task: Task) -> Scores:
+        """See `Task.silent`."""
+        return of_no_position(self._head([task.silent(member).head for member in self.members]))
+
+    def _head(self, heads: Sequence[Head]) -> PooledHead:
+        members = tuple((head, head.width) for head in heads)
+        return PooledHead(None, members=members, pool=self.pool, table=self.table)
 
     def _contexts(self, task: Task, batch: Batch) -> list[str]:
         """One a row, if there are any.  Raises: DataError for a row that has none of several."""

@@ -6,6 +6,7 @@ answer that is cut off, withheld, empty or refused stays in the ledger, is not b
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..asking import Answer, Ledger, Request, ask, chat
@@ -15,7 +16,7 @@ from ..models.continuous import Sampling
 from ..progress import Watch
 from ..recipe import Api
 from ..seeds import draw_seed
-from .said import after, plain, without_thoughts
+from .said import after, as_sent, without_thoughts
 from .writer import text_keys
 
 SEEDS = 1 << 31
@@ -40,6 +41,8 @@ class ApiWriter:
         self.identity = f"api:{api.model}{place and f' at {place}'}"
         # what a teacher is asked for besides a text costs money here and is not read
         self._asked = api.model_copy(update={"top_logprobs": None, "max_tokens": None})
+        self.keys: set[str] = set()
+        """Of the requests whose answers were its texts so far."""
 
     def requests(
         self, prompts: Sequence[Prompt], rows: Sequence[str], sampling: Sampling, seed: int, purpose: str
@@ -56,7 +59,7 @@ class ApiWriter:
         made = []
         for prompt, row, key in zip(prompts, rows, keys, strict=True):
             own = {**fields, "seed": draw_seed(seed, key) % SEEDS} if sampling.temperature else fields
-            made.append(chat(api, _turns(prompt), row, purpose, max_tokens=sampling.max_new_tokens, **own))
+            made.append(chat(api, as_sent(prompt), row, purpose, max_tokens=sampling.max_new_tokens, **own))
         return made
 
     def texts(
@@ -71,6 +74,7 @@ class ApiWriter:
     ) -> list[Said]:
         """In the order of `prompts`.  Raises: as `ask`."""
         some = self.requests(prompts, rows, sampling, seed, purpose)
+        self.keys |= {one.key for one in some}
         answers = ask(self.api, some, ledger, watch, seed=seed, field=self.field)
         return [
             self.text_of(answer, prompt, sampling) for answer, prompt in zip(answers, prompts, strict=True)
@@ -90,11 +94,14 @@ class ApiWriter:
         return after(prompt, text, self.api) if isinstance(prompt, str) else text
 
 
-def _turns(prompt: Prompt) -> str | list[dict[str, str]]:
-    """As it is sent."""
-    if isinstance(prompt, str):
-        return plain(prompt)
-    return [{"role": turn["role"], "content": plain(turn["content"])} for turn in prompt]
+def paid_to(writers: Iterable[object], path: Path) -> dict[str, float | None]:
+    """The recipe's field that names an API among the writers -> dollars for its texts so far, by the ledger at `path`; None without a
+    price."""
+    apis = [one for one in writers if isinstance(one, ApiWriter)]
+    if not apis:
+        return {}
+    with Ledger(path) as ledger:
+        return {one.field: None if one.api.price is None else ledger.spent(one.keys) for one in apis}
 
 
 def cut_off(tokens: int) -> Lost:

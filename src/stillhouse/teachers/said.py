@@ -7,13 +7,16 @@ taken for a template, and never read for control tokens.
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
 from ..asking import Answer, Request, chat, completion
 from ..asking.messages import spelled
 from ..data.encode import COMMON_CONTROL, without_control
+from ..data.formats import Row
+from ..data.prompting import Prompt
+from ..data.written import prompt_of
 from ..errors import RecipeError
 from ..recipe import Api
 
@@ -42,11 +45,17 @@ def question_about(row: dict[str, Any], words: Sequence[str], api: Api, purpose:
 
 def question_of(row: dict[str, Any], api: Api, purpose: str) -> Request:
     """The question of a row that wants a text."""
-    if "messages" not in row:
-        ask = completion if api.endpoint == "completions" else chat
-        return ask(api, plain(row["prompt"]), row["id"], purpose)
-    turns = [{"role": turn["role"], "content": plain(turn["content"])} for turn in row["messages"]]
-    return chat(api, turns[:-1] if turns[-1]["role"] == "assistant" else turns, row["id"], purpose)
+    prompt = as_sent(prompt_of(cast(Row, row)))
+    if isinstance(prompt, str) and api.endpoint == "completions":
+        return completion(api, prompt, row["id"], purpose)
+    return chat(api, prompt, row["id"], purpose)
+
+
+def as_sent(prompt: Prompt) -> str | list[dict[str, str]]:
+    """A prompt as a stranger's model reads it: as data."""
+    if isinstance(prompt, str):
+        return plain(prompt)
+    return [{"role": turn["role"], "content": plain(turn["content"])} for turn in prompt]
 
 
 def plain(text: str) -> str:
@@ -75,8 +84,7 @@ def confidence_in(answer: Answer) -> float | None:
 def answered_row(row: dict[str, Any], text: str, api: Api) -> dict[str, Any]:
     """The row with the teacher's text in the place of its answer."""
     if "messages" in row:
-        turns = row["messages"][:-1] if row["messages"][-1]["role"] == "assistant" else row["messages"]
-        return {**row, "messages": [*turns, {"role": "assistant", "content": text}]}
+        return {**row, "messages": [*prompt_of(cast(Row, row)), {"role": "assistant", "content": text}]}
     return {**row, "completion": after(row["prompt"], text, api)}
 
 

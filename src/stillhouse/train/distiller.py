@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from transformers import (
 )
 
 from ..data.encode import Example
-from ..data.formats import Row, reasoned
 from ..errors import RecipeError
 from ..models.sharded import cut_again, is_sharded, load_whole, whole_state
 from ..models.taps import tapped
@@ -33,7 +32,7 @@ from ..teachers.local import LocalTeacher
 from . import checkpoints, sharded
 from .beside import Beside, forget, tend
 from .callbacks import Adapting, Companion, Following, Randomness
-from .given import refuse_other_tokens, refuse_shared, task_of, teacher_of
+from .given import as_examples, refuse_other_tokens, refuse_shared, task_of, teacher_of
 from .objective import Layers, Objective
 from .order import EachEpoch, SeededOrder
 from .packing import can_pack, packed_batch
@@ -87,21 +86,8 @@ class Distiller(Trainer):
         free = sharded.wanted(args, model, teacher, self.objective.terms)
         self.task = task or task_of(model, processing_class, teacher)
         self.teacher: Teacher | None = teacher_of(teacher, model, self.task)
-        if self.objective.needs_teacher and self.teacher is None:
-            raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
-        refuse_other_tokens(self.task, self.objective.terms)
-        self.task.verify(unwrap(model))
-        if isinstance(teacher, PreTrainedModel):
-            self.task.verify(teacher)
-        if args.fp16:
-            raise RecipeError(
-                "Distiller: fp16 is not supported (its scaler is not in our checkpoints); use bf16=True."
-            )
-        args.remove_unused_columns = False  # rows are Examples, and their keys find the kept targets
-        args.logging_nan_inf_filter = False  # it hides NaN from the log
-        args._n_gpu = min(
-            args.n_gpu, 1
-        )  # nn.DataParallel would cut a batch behind the task's back; use torchrun
+        self._refuse_unfit(model, teacher)
+        _overrule(args)
         with sharded.unheard(args):
             super().__init__(
                 model=model,
@@ -113,30 +99,11 @@ class Distiller(Trainer):
                 **kwargs,
             )
         self.loss_is_scaled_for_ga = True  # by the step's count, in compute_loss
-        beside = unwrap(self.teacher.model) if isinstance(self.teacher, LocalTeacher) else None
-        self.rollouts = self._writing(rollouts, args)
-        self.objective.attach(unwrap(model), beside, self.task.outcomes, args.seed)
-        for one in self.objective.beside:
-            one.to(args.device)
-        self._say = say
+        self._say, self._steps = say, 0
         self._parts: list[Tensor] = []
-        self._steps = 0
-        lengths = [len(row.input_ids) for row in self.train_dataset]
-        reads_rows = self.rollouts is not None or self.objective.features is not None
-        if not reads_rows and can_pack(self.task, model, self.teacher):
-            self.data_collator = partial(packed_batch, self.task)
-            lengths = [1] * len(lengths)  # any rows fill a sequence: they need not be of like length
-        if isinstance(self.teacher, CachedTeacher) and self.objective.needs_teacher:
-            if args.dataloader_num_workers:  # batches are made where nobody reads for this process
-                say("dataloader_num_workers: kept soft targets are not read ahead with it; leave it at 0")
-            else:
-                self.data_collator = partial(self._announced, self.data_collator)
-        in_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        self._order = SeededOrder(lengths, in_a_step, args.seed)  # the same rows, however a step is divided
-        if redraw and self.task.redraws and not isinstance(self.teacher, CachedTeacher):
-            self.train_dataset: Any = EachEpoch(self.train_dataset, self.task, self._order, args)
-        if isinstance(self.teacher, LocalTeacher):
-            self.teacher.model.to(args.device)
+        self.rollouts = self._writing(rollouts, args)
+        self._attach(model)
+        self._arrange(model, redraw)
         for callback in self._followers():
             self.add_callback(callback)
         self.remove_callback(PrinterCallback)  # standard output is for results
@@ -144,6 +111,45 @@ class Distiller(Trainer):
             sharded.refuse(self, writes=rollouts is not None)
             sharded.cut(model, free, args)
             self.is_distributed_loading_by_transformers = True  # see `sharded.OWNED`
+
+    # ── what it is made of ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _refuse_unfit(self, model: PreTrainedModel, teacher: Any) -> None:
+        """Raises: RecipeError for models that do not do the task, or a teacher that the objective cannot learn from."""
+        if self.objective.needs_teacher and self.teacher is None:
+            raise RecipeError("Distiller: the objective compares with a teacher, and teacher is None.")
+        refuse_other_tokens(self.task, self.objective.terms)
+        self.task.verify(unwrap(model))
+        if isinstance(teacher, PreTrainedModel):
+            self.task.verify(teacher)
+
+    def _attach(self, model: PreTrainedModel) -> None:
+        """Give the objective its view of both models' layers, and put what learns or teaches beside the student on its device."""
+        beside = unwrap(self.teacher.model) if isinstance(self.teacher, LocalTeacher) else None
+        self.objective.attach(unwrap(model), beside, self.task.outcomes, self.args.seed)
+        for one in self.objective.beside:
+            one.to(self.args.device)
+        if isinstance(self.teacher, LocalTeacher):
+            self.teacher.model.to(self.args.device)
+
+    def _arrange(self, model: PreTrainedModel, redraw: bool) -> None:
+        """How rows become batches: in which order, which of them share a sequence, and what is done to them on the way."""
+        args, lengths = self.args, [len(row.input_ids) for row in self.train_dataset]
+        reads_rows = self.rollouts is not None or self.objective.features is not None
+        if not reads_rows and can_pack(self.task, model, self.teacher):
+            self.data_collator = partial(packed_batch, self.task)
+            lengths = [1] * len(lengths)  # any rows fill a sequence: they need not be of like length
+        if isinstance(self.teacher, CachedTeacher) and self.objective.needs_teacher:
+            if args.dataloader_num_workers:  # batches are made where nobody reads for this process
+                self._say(
+                    "dataloader_num_workers: kept soft targets are not read ahead with it; leave it at 0"
+                )
+            else:
+                self.data_collator = partial(self._announced, self.data_collator)
+        in_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        self._order = SeededOrder(lengths, in_a_step, args.seed)  # the same rows, however a step is divided
+        if redraw and self.task.redraws and not isinstance(self.teacher, CachedTeacher):
+            self.train_dataset: Any = EachEpoch(self.train_dataset, self.task, self._order, args)
 
     def _followers(self) -> Iterator[TrainerCallback]:
         """Who does something at each step.  Raises: RecipeError for an adaptive share that has nothing to follow."""
@@ -367,34 +373,12 @@ class Distiller(Trainer):
         return sharded.gradients_kept(self.model)
 
 
-def as_examples(rows: Iterable[Any], task: Task, say: Callable[[str], None] = print) -> list[Example]:
-    """Examples as they are; anything else goes through the task's encoding.  A label may be its class's number.
-
-    Raises: RecipeError if none is left.
-    """
-    rows = list(rows)
-    if all(isinstance(row, Example) for row in rows):
-        return rows
-    named = [{"id": str(number), "where": f"row {number + 1}", **row} for number, row in enumerate(rows)]
-    for row in named:
-        if row.get("label") is not None:
-            row["label"] = _named_label(row["label"], task.labels)
-    named = [
-        dict(reasoned(cast(Row, row), row["rationale"])) if row.get("rationale") else row for row in named
-    ]
-    examples, dropped = task.encode(named)
-    if not examples:
-        reason = dropped[0]["reason"] if dropped else "it is empty"
-        raise RecipeError(f"train_dataset: no row can be used: {reason}.")
-    if dropped:
-        say(
-            f"train_dataset: {len(dropped)} of {len(rows)} rows dropped; {dropped[0]['where']}: {dropped[0]['reason']}"
+def _overrule(args: TrainingArguments) -> None:
+    """What a Trainer would do and a Distiller must not.  Raises: RecipeError for fp16."""
+    if args.fp16:
+        raise RecipeError(
+            "Distiller: fp16 is not supported (its scaler is not in our checkpoints); use bf16=True."
         )
-    return examples
-
-
-def _named_label(label: Any, names: list[str]) -> str:
-    """The label as text; a number that is no label's name is a place among them."""
-    if isinstance(label, int) and str(label) not in names and 0 <= label < len(names):
-        return names[label]
-    return str(label)
+    args.remove_unused_columns = False  # rows are Examples, and their keys find the kept targets
+    args.logging_nan_inf_filter = False  # it hides NaN from the log
+    args._n_gpu = min(args.n_gpu, 1)  # nn.DataParallel would cut a batch behind the task's back; use torchrun

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from ..errors import RecipeError
 from ..files import atomic_folder
+from ..models.products import ends_with, no_product
 from ..recipe import Adapter, Quantize, Sparsity
 from ..registry import require
 from .sparsity import Sparsifying
@@ -124,12 +125,9 @@ class Adapted:
     def _named(self, model: PreTrainedModel, ends: list[str]) -> list[str]:
         """Full names of the products that the recipe names by their ends."""
         products = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-        found = {end: [name for name in products if f".{name}".endswith(f".{end}")] for end in ends}
+        found = {end: [name for name in products if ends_with(name, end)] for end in ends}
         if missing := [end for end, names in found.items() if not names]:
-            known = sorted({name.rpartition(".")[2] for name in products})
-            raise RecipeError(
-                f"student.adapter.target_modules: the student has no product {missing[0]!r}; it has {', '.join(known)}."
-            )
+            raise no_product(missing[0], products)
         return sorted({name for names in found.values() for name in names})
 
     def _check_head(self, model: PreTrainedModel) -> None:

@@ -1,12 +1,15 @@
-"""What a Distiller is given -> the teacher and the task that it works with."""
+"""What a Distiller is given -> the teacher, the task and the examples that it works with."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..data.encode import Example
+from ..data.formats import Row, reasoned
 from ..errors import RecipeError
+from ..models.load import label_names
 from ..recipe import Term
 from ..recipe.crossing import classes_fault
 from ..tasks import Task, make_task
@@ -29,7 +32,7 @@ def teacher_of(
             return CrossTeacher(teacher.model, task)
         assert isinstance(task, BilingualClassification)
         task.other.verify(teacher.model)
-        theirs = labels_of(teacher.model)
+        theirs = label_names(teacher.model.config)
         if sorted(theirs) == sorted(task.labels) and theirs != task.labels:
             raise RecipeError(
                 f"Distiller: the teacher's labels are in the order {', '.join(theirs)}, and the student's {', '.join(task.labels)}; "
@@ -65,16 +68,10 @@ def task_of(model: PreTrainedModel, tokenizer: Any, teacher: Any) -> Task:
                 "Distiller: an encoder–decoder and its teacher must share a tokenizer; give the teacher's model itself."
             )
         return BilingualLM(tokenizer, other, MAX_LENGTH)
-    labels = labels_of(model)
+    labels = label_names(model.config)
     if other is not None:
         return BilingualClassification(tokenizer, other, MAX_LENGTH, labels)
     return make_task("classification", tokenizer, labels=labels)
-
-
-def labels_of(model: PreTrainedModel) -> list[str]:
-    """A classifier's labels in the order of its outputs."""
-    names = model.config.id2label
-    return [str(names[number]) for number in sorted(names)]
 
 
 def refuse_shared(model: nn.Module, teacher: Any) -> None:
@@ -93,3 +90,36 @@ def refuse_other_tokens(task: Task, objective: Sequence[Term]) -> None:
     apart = isinstance(task, BilingualClassification)
     if apart and (fault := classes_fault(objective, "Distiller: the teacher has another tokenizer")):
         raise RecipeError(fault)
+
+
+def as_examples(rows: Iterable[Any], task: Task, say: Callable[[str], None] = print) -> list[Example]:
+    """Examples as they are; anything else goes through the task's encoding.  A label may be its class's number.
+
+    Raises: RecipeError if none is left.
+    """
+    rows = list(rows)
+    if all(isinstance(row, Example) for row in rows):
+        return rows
+    named = [{"id": str(number), "where": f"row {number + 1}", **row} for number, row in enumerate(rows)]
+    for row in named:
+        if row.get("label") is not None:
+            row["label"] = _named_label(row["label"], task.labels)
+    named = [
+        dict(reasoned(cast(Row, row), row["rationale"])) if row.get("rationale") else row for row in named
+    ]
+    examples, dropped = task.encode(named)
+    if not examples:
+        reason = dropped[0]["reason"] if dropped else "it is empty"
+        raise RecipeError(f"train_dataset: no row can be used: {reason}.")
+    if dropped:
+        say(
+            f"train_dataset: {len(dropped)} of {len(rows)} rows dropped; {dropped[0]['where']}: {dropped[0]['reason']}"
+        )
+    return examples
+
+
+def _named_label(label: Any, names: list[str]) -> str:
+    """The label as text; a number that is no label's name is a place among them."""
+    if isinstance(label, int) and str(label) not in names and 0 <= label < len(names):
+        return names[label]
+    return str(label)
