@@ -50,7 +50,7 @@ def scored(
 
 def judge_paid(recipe: Any, run: Path) -> dict[str, float | None]:
     """{field: dollars for what the run asked a judge behind an API}, None without a price; {} if there is none."""
-    if (judge := api_judge(recipe)) is None or not (run / ASKED).exists():
+    if not (run / ASKED).exists() or (judge := api_judge(recipe)) is None:
         return {}
     keys = set((run / ASKED).read_text(encoding="utf-8").split())
     with Ledger(ledger_of(run, LEDGER)) as known:
