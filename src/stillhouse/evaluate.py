@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from .answers import Writer, answer_rows, remembering, write_answers
 from .data.batches import in_order, like_lengths
 from .data.encode import Example
-from .files import atomic, hash_path
+from .files import atomic, hash_json, hash_path
 from .kept import Answered, RowIndex, read_rows, rows_path, write_rows
 from .measure import (
     ANSWER_METRICS,
@@ -189,7 +189,7 @@ class Evaluation:
         self.answers[name], self.written[name] = made, answer_rows(made, rows, wanted, reasons)
         place = {row: number for number, row in enumerate(self.index["eval"].rows)}
         self.asked = self.index["eval"].some(np.array([place[one["row"]] for one in made]))
-        checker = None if wanted.checker is None else hash_path(source_of(wanted.checker))
+        checker = wanted.checker and hash_json([wanted.checker, hash_path(source_of(wanted.checker))])
         Answered(self.asked, self.written[name], wanted.max_new_tokens, checker).write(self.folder, name)
 
     def writer(self, name: str) -> Writer:

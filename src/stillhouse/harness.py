@@ -5,15 +5,14 @@ document is kept in the run folder (harness-<model>.json), so that a stopped eva
 on the same documents.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import RecipeError
-from .files import hash_json, hash_path, read_json, write_json
+from .files import hash_json, read_json, write_json
 from .kept import harness_path
 from .measure import Metric, Rows, difference, document_metric, document_rows, family, interval
 from .models.machine import device
@@ -21,7 +20,6 @@ from .progress import Watch
 from .recipe import Harness
 from .registry import require
 from .static import harness_task
-from .store import Store
 from .tasks import Task
 
 Scores = dict[str, dict[str, list[float]]]
@@ -38,8 +36,6 @@ def harness(
     batch_size: int,
     resamples: int,
     seed: int,
-    store: Store | None = None,
-    identities: Mapping[str, str] = {},
 ) -> list[dict[str, Any]] | None:
     """[{"task", "metric", "documents", "higher_is_better", "models": {name: interval}, "gain": difference | None}].
 
@@ -48,9 +44,6 @@ def harness(
     """
     if wanted is None:
         return None
-    files = [hash_path(Path(one)) for one in wanted.tasks if one.endswith((".yaml", ".yml"))]
-    settings = [wanted.model_dump(mode="json"), files, batch_size, seed]
-    store = store or Store()
     names: list[str] = [name for name in ("teacher", "student", "hard_only") if name in folders]
     found: dict[str, Scores] = {}
     directions: dict[str, dict[str, bool]] = {}
@@ -58,8 +51,7 @@ def harness(
         kept = harness_path(place, name)
         if not kept.exists():
             watch.note(f"  {name}: {', '.join(wanted.tasks)} by the lm-evaluation-harness")
-            ask = partial(_asked, folders[name], task, wanted, batch_size, seed)
-            write_json(kept, store.value("harness", [identities.get(name), *settings], ask))
+            write_json(kept, _asked(folders[name], task, wanted, batch_size, seed))
         said = read_json(kept)
         found[name], directions = said["scores"], said["higher_is_better"]
     lines = []

@@ -278,6 +278,7 @@ def _take_over(stage: Stage, place: Path, mark: str, beside: Sequence[Path]) -> 
         part = place.with_name(f".{place.name}.{mark[:8]}.part")
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(other, part, copy_function=link_or_copy, ignore=_not_taken)
+        saved["seconds_before"] = 0.0  # the other run's start-up is none of this one's
         write_json(part / DONE, {**saved, "taken_from": saved.get("taken_from", other.parent.name)})
         shutil.rmtree(place, ignore_errors=True)
         part.rename(place)

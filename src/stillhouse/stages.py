@@ -43,7 +43,7 @@ from .steps.intact import (
     targets_fault,
 )
 from .steps.judging import judged
-from .steps.labelling import label_all
+from .steps.labelling import label_here
 from .steps.measuring import let_read, to_measure
 from .steps.naming import make_namer
 from .steps.panel import make_panel
@@ -58,7 +58,8 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
     """Fetch and verify what the recipe names; cut it into examples for the teacher and the student alike."""
     models = fetch_models(recipe, place, watch)
     rows, licences = reading.read_rows(recipe, watch)
-    rows = judged(recipe, writing.write_rows(recipe, rows, models, place, watch), models, watch)
+    rows = writing.write_rows(recipe, rows, models, place, watch)
+    rows = judged(recipe, rows, models, place.parent, watch)
     models = trim_teacher(recipe, rows, models, watch)
     encoded = prepare.encode_rows(recipe, rows, models, place, watch)
     beside = prepare_baselines(recipe, rows, encoded["labels"], place, watch)
@@ -129,7 +130,7 @@ def _label(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str
             recipe, place, facts, prepare.task_of(recipe, facts, place.parent / "prepare"), watch
         )
     aside = label_aside(recipe, results, place, watch)
-    return {**label_all(recipe, results, place, watch), **aside}
+    return {**label_here(recipe, results, place, watch), **aside}
 
 
 def _train(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[str, Any]:
@@ -182,7 +183,6 @@ def _evaluate(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[
     asked = harness(
         {name: source.folder for name, source in sources.items()}, task, recipe.evaluate.harness, place, watch,
         batch_size=recipe.label.batch_size, resamples=recipe.evaluate.resamples, seed=recipe.seed,
-        store=measured.store, identities={name: source.identity for name, source in sources.items()},
     )  # fmt: skip
     again = evaluation.read_seeds(results["seeds"]["runs"], place)
     more = beyond(recipe, task, sources, measured, results, place, watch)
@@ -236,15 +236,13 @@ def _always(recipe: Any) -> bool:
 
 _SOURCES = (
     *("task", "seed", "teacher.model", "teacher.sha256", "teacher.revision", "teacher.finetune"),
-    *("teacher.panel", "teacher.pool", "teacher.terms_accepted"),
-    *("teacher.is_local", "teacher.name", "teacher.provider", "teacher.label_words", "teacher.zero_shot"),
-    *("teacher.takes_bare_rows", "teacher.lends", "teacher.labels_field", "teacher.context_column"),
+    *("teacher.panel", "teacher.pool", "teacher.terms_accepted", "teacher.context_column"),
+    *("teacher.is_local", "teacher.is_ready", "teacher.name", "teacher.provider", "teacher.label_words"),
+    *("teacher.zero_shot", "teacher.takes_bare_rows", "teacher.lends", "teacher.labels_field"),
 )
 _LEARNING = ("seed", "task", "train", "data.max_length", "redraws")
-_ORIGIN = tuple(
-    f"student.{name}"
-    for name in ("cut", "target", "search", "from_config", "model", "sha256", "revision", "dropout")
-)
+_OWN = ("cut", "target", "search", "from_config", "model", "sha256", "revision", "dropout")
+_ORIGIN = tuple(f"student.{name}" for name in _OWN)
 _FORMS = ("student.adapter", "student.quantize", "student.sparsity")
 _TAUGHT = ("terms", "rollouts", "label.online", "teacher.dtype", "teacher.ema")
 _CHOSEN = ("prepare.validation",)
@@ -333,7 +331,7 @@ STAGES = [
         _label,
         reads=(
             *("task", "seed", "label", "temperature", "data.max_length", "data.filter"),
-            *("teacher.dtype", "teacher.is_local", "teacher.api"),
+            *("teacher.dtype", "teacher.is_local", "teacher.is_ready", "teacher.api"),
         ),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets", "prepare.evaluated", "teacher"),
         stamp=answers_stamp,
@@ -391,6 +389,7 @@ STAGES = [
     Stage(
         "report",
         _report,
+        version=2,
         reads=tuple(Recipe.model_fields),
         after=("prepare", "plan", "teacher", "initial", "label", "train", "control", "seeds", "evaluate"),
         intact=report_fault,

@@ -16,7 +16,15 @@ from .data.filters.rules import rules
 from .data.formats import Dropped, Row, canonical, value_of
 from .data.load import read_raw
 from .data.questions import question
-from .data.templates import check_folder, check_judge, prompt_file, prompt_files, prompt_said, refuse_single
+from .data.templates import (
+    check_folder,
+    check_judge,
+    judge_prompt,
+    prompt_file,
+    prompt_files,
+    prompt_said,
+    refuse_single,
+)
 from .errors import DataError, MissingExtra, RecipeError, ResourceError
 from .models.described import json_in, layer_count, model_config, skeleton_in
 from .models.fitting import check_model
@@ -337,6 +345,9 @@ def _beside(recipe: Recipe) -> list[str]:
             notes += _said("data.writer.others", one.model, one)
     if judge is not None:
         notes += _said("data.judge", judge.model, judge)
+    if judge is not None and judge.api is not None:
+        judge_prompt(judge.prompt)
+    elif judge is not None:
         prompt_file(judge.prompt, "judge", "data.judge.prompt")
     if writer is not None and writer.prompts is not None:
         check_folder(Path(writer.prompts))

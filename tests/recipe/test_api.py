@@ -92,6 +92,7 @@ def test_what_has_no_field_of_its_own_may_still_be_asked_for() -> None:
         (values(objective=[{"kind": "hard"}]), "no term uses the teacher"),
         (values(data={"train": {"source": "x.csv"}, "augment": {}}), "data.augment"),
         (texts(data={"train": {"source": "x.jsonl"}, "filter": {"min_score": 0.5}, "judge": {"model": "a/b"}}), "data.filter.min_score: scores rows before"),
+        (values(data={"train": {"source": "x.csv"}, "filter": {"min_confidence": 0.5}}), "data.filter.min_confidence: the teacher's answers come without probabilities"),
         (texts(rollouts={}), "rollouts: a teacher behind an API"),
         (texts(teacher=with_api(labels=["a"])), "teacher.api.labels: only for task: classification"),
         (values(task="causal_lm"), "use objective: [{kind: hard}]"),

@@ -26,7 +26,7 @@ def test_a_language_models_confidence_is_the_geometric_mean_over_the_answer(tmp_
         own = [log_p[n - 1, label] for n, label in enumerate(example.labels) if label != IGNORED]
         assert found[example.key] == pytest.approx(float(torch.stack(own).mean().exp()), rel=1e-4)
     middle = sorted(found.values())[4]
-    kept, dropped = sure(examples, middle, task, folder, 4, Silent())
+    kept, dropped = sure(examples, middle, found, task)
     assert len(kept) == 5 and [row["reason"] for row in dropped] == ["teacher unsure"] * 4
     assert all(row["confidence"] < middle and row["where"] and row["text"] for row in dropped)
 

@@ -14,7 +14,7 @@ from stillhouse.models.continuous import Sampling
 from stillhouse.progress import Silent
 from stillhouse.recipe import Filter, parse_recipe
 from stillhouse.recipe import generate as kinds
-from stillhouse.steps import writing
+from stillhouse.steps import writing, writing_part
 from stillhouse.teachers.texts import Texts
 from stillhouse.teachers.together import Enough
 from stillhouse.teachers.writer import LocalWriter, write_kept
@@ -229,12 +229,11 @@ def test_several_writers_answer_and_what_most_come_to_stays(tmp_path, monkeypatc
 
 
 def test_the_answer_that_the_judge_likes_best_stays(tmp_path, monkeypatch, folder):
-    class Longest:
-        def scores(self, pairs):
-            assert all(question.startswith("What is number") for question, _ in pairs)
-            return [len(answer) / 99 for _, answer in pairs]
+    def longest(recipe, rows, *_):
+        assert all(row["prompt"].startswith("What is number") for row in rows)
+        return [len(row["completion"]) / 99 for row in rows]
 
-    monkeypatch.setattr(writing, "make_judge", lambda models: Longest())
+    monkeypatch.setattr(writing, "scored", longest)
     wanted = kinds.Answers(samples=3, temperature=1.0, choose="judge")
     said = iter(["a", "the longest of them", None, "b", "bb", "b"] * 9)
     found, _ = made(tmp_path, monkeypatch, folder, [wanted], lambda p, s: next(said), qa(2))
@@ -306,14 +305,16 @@ def test_no_kind_is_left_out_of_the_next_test():
 def test_every_kind_asks_as_often_as_it_says_so_that_parts_know_the_last_round(tmp_path, folder, wanted, say):
     together = Rounds()
     made_by(tmp_path, folder, wanted, say, together)
-    assert together.asked == writing.rounds_of(wanted)
+    assert together.asked == writing_part.rounds_of(wanted)
 
 
 def test_a_part_does_not_judge_what_it_wrote_last(tmp_path, monkeypatch, folder):
-    monkeypatch.setattr(writing, "make_judge", lambda models: pytest.fail("that is the run's business"))
+    monkeypatch.setattr(writing, "scored", lambda *_: pytest.fail("that is the run's business"))
     wanted = kinds.Answers(samples=2, temperature=1.0, choose="judge")
     with pytest.raises(Enough):
-        made_by(tmp_path, folder, wanted, lambda p, s: "Yes.", Rounds(stop_after=writing.rounds_of(wanted)))
+        made_by(
+            tmp_path, folder, wanted, lambda p, s: "Yes.", Rounds(stop_after=writing_part.rounds_of(wanted))
+        )
 
 
 def made_by(tmp_path, folder, wanted, say, together) -> None:

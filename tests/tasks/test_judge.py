@@ -73,22 +73,26 @@ def rows(count):
     ]  # fmt: skip
 
 
-def test_rows_that_the_judge_scores_low_are_kept_aside_with_their_score(monkeypatch):
+def test_rows_that_the_judge_scores_low_are_kept_aside_with_their_score(monkeypatch, tmp_path):
     judge = SimpleNamespace(scores=lambda pairs: [int(answer) / 10 for _, answer in pairs])
     monkeypatch.setattr(judging, "make_judge", lambda models: judge)
     train = rows(8)
     count = {"read": 8, "added": 0, "held_out": 0, "kept": 8, "dropped": {}}
     made = Prepared(train, [], [], {}, [], {"train": {**count, "kept": 4, "read": 4}, "written": {**count, "kept": 4, "read": 4}},
                     written=frozenset(row["id"] for row in train[:4]))  # fmt: skip
-    recipe = SimpleNamespace(data=SimpleNamespace(filter=Filter(min_score=0.5)))
-    found = judging.judged(recipe, made, {}, Silent())
+    recipe = SimpleNamespace(data=SimpleNamespace(filter=Filter(min_score=0.5), judge=None))
+    found = judging.judged(recipe, made, {}, tmp_path, Silent())
     assert [row["completion"] for row in found.train] == [" 5", " 6", " 7"]
     assert [(row["set"], row["score"]) for row in found.dropped][3:] == [("written", 0.3), ("train", 0.4)]
     for of in found.counts.values():
         assert of["read"] == of["kept"] + sum(of["dropped"].values())
     with pytest.raises(DataError, match="no row is left of 8"):
         judging.judged(
-            SimpleNamespace(data=SimpleNamespace(filter=Filter(min_score=0.9))), made, {}, Silent()
+            SimpleNamespace(data=SimpleNamespace(filter=Filter(min_score=0.9), judge=None)),
+            made,
+            {},
+            tmp_path,
+            Silent(),
         )
 
 

@@ -259,10 +259,16 @@ class Ledger:
         )
         return float(sum(dollars for key, dollars in costs if keys is None or key in keys))
 
+    def bill(self, keys: Collection[str]) -> float | None:
+        """`spent` of `keys`; None if an answer among them came without a price, as before the recipe had one, or out of a file."""
+        free = self._base.execute("SELECT key FROM answers WHERE cost IS NULL AND status != 'refused'")
+        return None if any(key in keys for (key,) in free) else self.spent(keys)
+
     def typical(self, source: str, model: str, purposes: Iterable[str]) -> tuple[float, float | None, int]:
         """(tokens written, dollars) of a mean answer of that model at that endpoint to questions with one of `purposes`, and of
         how many with a price; 0 and None if there is none."""
-        query = f"SELECT AVG(output_tokens), AVG(cost), COUNT(cost) {_LIKE}"
+        tokens = "COALESCE(AVG(CASE WHEN cost IS NOT NULL THEN output_tokens END), AVG(output_tokens))"
+        query = f"SELECT {tokens}, AVG(cost), COUNT(cost) {_LIKE}"
         row = self._base.execute(query, (source, model, json.dumps(sorted(purposes)))).fetchone()
         return float(row[0] or 0), row[1], int(row[2])
 

@@ -31,6 +31,7 @@ PLACES = {
     "label_pair": {"text", "pair", "labels"},
     "label_pair_plain": {"text", "pair", "labels"},
     "judge": {"text", "pair", "labels"},
+    "judge_score": {"text", "pair"},
     "judge_pair": {"prompt", "first", "second"},
 }
 """Prompt -> the names that it may use."""
@@ -107,6 +108,15 @@ def check_folder(folder: Path) -> None:
                 f"Known: {', '.join(sorted(PLACES))}."
             )
         template(path.stem, folder)
+
+
+def judge_prompt(path: str | None) -> str:
+    """What a judge behind an API is told, by the user's file if they have one.  Raises: RecipeError as `prompt_file`, and if the
+    answer is not put in."""
+    text = prompt_file(path, "judge_score", "data.judge.prompt") or template("judge_score", None)
+    if "{pair}" not in text:
+        raise RecipeError(f"{path}: has no {{pair}}, where the answer is put in; add it.")
+    return text
 
 
 def check_judge(path: Path | None) -> None:

@@ -10,8 +10,13 @@ import transformers
 
 def device() -> torch.device:
     """The accelerator if there is one, else the processor."""
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator or torch.device("cpu")
+    there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return there or torch.device("cpu")
+
+
+def accelerator() -> str | None:
+    """What the accelerator is called, where it tells; None without one."""
+    return torch.cuda.get_device_name() if device().type == "cuda" else None
 
 
 def synchronise() -> None:

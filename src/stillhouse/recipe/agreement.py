@@ -183,10 +183,6 @@ def _of_data(recipe: "Recipe") -> Iterator[str]:
         yield fault
     if classifies and data.unlabelled is not None and not recipe.has_teacher:
         yield "data.unlabelled: no term of the objective uses the teacher; add a forward_kl term"
-    if data.filter is not None and data.filter.min_confidence and recipe.teacher.finetune is not None:
-        yield (
-            "data.filter.min_confidence: rows are filtered before teacher.finetune has trained the teacher; remove one of them"
-        )
 
 
 def _of_gate(recipe: "Recipe") -> Iterator[str]:

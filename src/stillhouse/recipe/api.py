@@ -29,6 +29,11 @@ OTHER_DISTRIBUTION = {
     "top_p", "top_k", "min_p", "typical_p", "logit_bias", "frequency_penalty", "presence_penalty", "repetition_penalty",
 }  # fmt: skip
 """Names in a request that make some servers tell other probabilities than the model's own."""
+SAYS_NO_CONFIDENCE = (
+    "the teacher's answers come without probabilities, so that nobody knows how sure it is; set teacher.api.top_logprobs if the "
+    "server gives them, or remove it"
+)
+"""What is wrong with a filter by the confidence of such a teacher, and what helps."""
 Prompt = Annotated[str, Field(pattern=r"(?s)(\{text\}|^[^\n]*\.txt$)")]
 
 
@@ -131,6 +136,13 @@ class Api(Section):
         return self._namesakes
 
     @property
+    def for_teachers(self) -> list[str]:
+        """Fields that are set and say what only a teacher is asked."""
+        return [
+            name for name in ("prompt", "labels", "top_logprobs", "answers", "columns") if getattr(self, name)
+        ]
+
+    @property
     def label_words(self) -> dict[str, str]:
         """Label -> the teacher's word for it, of the labels that are named."""
         return self.labels if isinstance(self.labels, dict) else {label: label for label in self.labels}
@@ -174,8 +186,9 @@ def api_fault(recipe: Any) -> str | None:
         return "data.generate: past answers write nothing new; add teacher.api.base_url, or name a model in data.writer"
     if recipe.data.filter is not None and recipe.data.filter.min_score is not None:
         return "data.filter.min_score: scores rows before the API has answered them; remove it"
-    if recipe.data.filter is not None and recipe.data.filter.min_confidence is not None:
-        return "data.filter.min_confidence: is measured on the teacher's model, and it is behind an API; remove it"
+    sure = recipe.data.filter is not None and recipe.data.filter.min_confidence is not None
+    if sure and api.base_url is not None and api.top_logprobs is None:
+        return f"data.filter.min_confidence: {SAYS_NO_CONFIDENCE}"
     kinds = {term.kind for term in recipe.terms}
     if recipe.task == "causal_lm":
         if api.labels or api.prompt:

@@ -145,7 +145,13 @@ class Data(Section):
 
     @property
     def apis(self) -> dict[str, Api]:
-        """Field of the recipe -> the API, of those that `writer` names."""
+        """Field of the recipe -> the API, of those that `writer` and `judge` name."""
+        judge = {} if self.judge is None or self.judge.api is None else {"data.judge.api": self.judge.api}
+        return {**self.writers_apis, **judge}
+
+    @property
+    def writers_apis(self) -> dict[str, Api]:
+        """Those of them that write."""
         if self.writer is None:
             return {}
         found = {

@@ -44,7 +44,8 @@ class Filter(Section):
     """`package.module:function` of yours: given a row, it returns True, or False or the reason to drop it."""
     min_confidence: Share | None = None
     """Lowest confidence of the teacher: the geometric mean of its probabilities of an answer's tokens, or its probability of a
-    row's label (of its favourite, for a row without one).  Plain text is judged by the packed sequence."""
+    row's label (of its favourite, for a row without one).  Plain text is judged by the packed sequence.  Whom the run must first make
+    or hear (finetune, zero_shot, panel, context, api) is asked where rows are labelled, and then the control still learns from all."""
     min_score: Share | None = None
     """Lowest score that `data.judge` gives a row's answer."""
     select: PositiveInt | None = None

@@ -67,9 +67,8 @@ class Judge(Section):
 
     @model_validator(mode="after")
     def _judges_only(self) -> Self:
-        for name in ("prompt", "labels", "top_logprobs", "answers", "columns"):
-            if getattr(self.api, name):
-                raise ValueError(f"api.{name}: is for a teacher; remove it")
+        if self.api.for_teachers:
+            raise ValueError(f"api.{self.api.for_teachers[0]}: is for a teacher; remove it")
         if len(set(self.against)) != len(self.against):
             raise ValueError("against: names one model twice; name each once")
         return self

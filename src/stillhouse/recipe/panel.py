@@ -196,8 +196,6 @@ def alone_fault(teacher: Any, data: Any, vocabulary: bool) -> str | None:
         return None
     if vocabulary and name == "panel":
         return "student.vocabulary: trims one teacher's tokens, and teacher.panel has several; remove one"
-    if data.filter is not None and data.filter.min_confidence is not None:
-        return f"data.filter.min_confidence: asks a teacher without its {name}; remove one of them"
     if data.generate and (data.writer is None or not (data.writer.model or data.writer.api)):
         return f"data.generate: a teacher with a {name} does not write; name a model in data.writer.model"
     return None

@@ -93,6 +93,11 @@ class Teacher(Section):
         return self.api is None
 
     @property
+    def is_ready(self) -> bool:
+        """Whether `model` alone teaches as it is, and so can be asked about rows before a run has made or heard a teacher."""
+        return self.finetune is None and self.panel is None and self.context is None and not self.asked
+
+    @property
     def name(self) -> str:
         """What people call it, as far as the recipe tells."""
         return self.api.model if self.api is not None else str(self.model)

@@ -54,7 +54,7 @@ def written_fault(
         )
     if fault := _chosen_fault(data, classifier):
         return fault
-    if fault := next(filter(None, (_api_fault(name, api) for name, api in data.apis.items())), None):
+    if fault := next(filter(None, (_api_fault(name, api) for name, api in data.writers_apis.items())), None):
         return fault
     if not data.generate:
         idle = data.writer is not None and not paraphrase
@@ -73,9 +73,8 @@ def written_fault(
 
 def _api_fault(name: str, api: Api) -> str | None:
     """Why an API that writes is told things that only a teacher is asked; None if it is not."""
-    for field in ("prompt", "labels", "top_logprobs", "answers", "columns"):
-        if getattr(api, field):
-            return f"{name}.{field}: is for a teacher; remove it"
+    if api.for_teachers:
+        return f"{name}.{api.for_teachers[0]}: is for a teacher; remove it"
     if api.max_tokens is not None:
         return (
             f"{name}.max_tokens: data.generate says how long its texts may be, in max_new_tokens; remove it"

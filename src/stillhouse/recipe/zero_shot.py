@@ -73,8 +73,6 @@ def zero_shot_fault(recipe: Any) -> str | None:
         return "student.vocabulary: trims what is made from the teacher, and the student of zero_shot is not; remove it"
     if data.augment is not None:
         return "data.augment: makes tokens, and zero_shot reads text; use data.unlabelled, or data.generate"
-    if data.filter is not None and data.filter.min_confidence is not None:
-        return "data.filter.min_confidence: asks a classifier, and zero_shot is none; remove it"
     if recipe.plan is not None:
         return "plan: its later teachers are students of this recipe, which are no language models; remove it"
     return None

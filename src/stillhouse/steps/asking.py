@@ -1,7 +1,7 @@
 """The label stage of a teacher behind an API: rows -> questions -> answers -> what the student learns from."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -14,11 +14,12 @@ from ..asking import Answer
 from ..data.encode import Example, read_examples, write_examples
 from ..data.filters import sift
 from ..data.formats import Row
-from ..errors import DataError
+from ..errors import DataError, RecipeError
 from ..files import atomic, hash_json, read_jsonl, write_jsonl
 from ..held_out import BY_TEACHER
 from ..progress import Watch
 from ..recipe import Api
+from ..recipe.api import SAYS_NO_CONFIDENCE
 from ..recipe.filter import Filter
 from ..tasks import Task
 from ..teachers import TopK
@@ -27,12 +28,14 @@ from ..teachers.codec import encoded
 from ..teachers.said import (
     CONTROL_TOKEN,
     answered_row,
+    confidence_in,
     has_control_tokens,
     label_shares,
     without_thoughts,
     words_of,
 )
 from .aside import VALIDATION, keep_aside, prepared
+from .confidence import UNSURE, least_confidence
 from .hearing import Heard, Rows, hear, statuses
 from .prepare import WRITTEN
 from .told import keep_told, listen, tells, turns_of
@@ -69,12 +72,19 @@ def _labels(
 ) -> dict[str, Any]:
     """Each row's probabilities, into the cache of soft targets and beside it for the held-out rows."""
     shares, dropped, graded = shares_of(heard, words_of(facts["labels"], recipe.teacher.api))
-    left_out = _tell(dropped, place, heard, watch)
     prepared = place.parent / "prepare"
     train = [one for one in read_examples(prepared / "train.parquet") if ("train", one.row) in shares]
+    if (least := least_confidence(recipe)) is not None:
+        labels = {one.row: one.labels[0] for one in train}
+        named = [one for one in heard["train"] if one.row["id"] in labels]
+        unsure = _unsure(named, least, partial(_sure_of_label, labels, shares))
+        dropped += [{**row, "set": "train"} for row in unsure.values()]
+        train = [one for one in train if one.row not in unsure]
+    left_out = _tell(dropped, place, heard, watch)
     if not train:
         raise DataError(
-            f"train: the teacher's answers name no label ({reasons(dropped)}); see stillhouse label show."
+            f"train: no answer of the teacher's is a label to learn from ({reasons(dropped)}); see stillhouse label show, or ask "
+            "less of data.filter."
         )
     meta = {
         "teacher": facts["teacher"]["identity"],
@@ -138,6 +148,19 @@ def shares_of(
     return shares, dropped, graded
 
 
+def _sure_of_label(
+    labels: dict[str, int], shares: dict[tuple[str, str], list[float]], one: Heard
+) -> float | None:
+    """The teacher's probability of the row's label, or of its favourite if it has none; None if it only named a label.
+
+    Args: labels: row -> number of its label, of the rows to which the answer is a label.
+    """
+    if one.answer is None or not one.answer.tokens:
+        return None
+    label, found = labels[one.row["id"]], shares["train", one.row["id"]]
+    return max(found) if label < 0 else found[label]
+
+
 def _entry(example: Example, shares: list[float], meta: dict[str, Any]) -> Entry:
     """The kept targets at the temperature that the objective asks for: known for every label, they follow from any other."""
     log_p = torch.log_softmax(
@@ -163,6 +186,12 @@ def _texts(
     dropped: Rows = []
     sets: dict[str, dict[str, Any]] = {}
     whole = {name: [_taught(one, task, recipe.teacher.api) for one in some] for name, some in heard.items()}
+    if (least := least_confidence(recipe)) is not None:
+        unsure = _unsure(heard["train"], least, _sure_of_text)
+        whole["train"] = [
+            row if "reason" in row else unsure.get(one.row["id"], row)
+            for row, one in zip(whole["train"], heard["train"], strict=True)
+        ]
     if recipe.data.filter is not None:
         whole["train"] = _sifted(whole["train"], recipe.data.filter, _measured_on(heard, whole))
     for name, some in heard.items():
@@ -208,6 +237,10 @@ def _taught(one: Heard, task: Task, api: Api) -> dict[str, Any]:
     return answered_row(one.row, text, api)
 
 
+def _sure_of_text(one: Heard) -> float | None:
+    return None if one.answer is None else confidence_in(one.answer)
+
+
 def _sifted(rows: Rows, wanted: Filter, tests: dict[str, Rows]) -> Rows:
     """`rows` with a reason in those whose answer `data.filter` has something against; see `data.filters`."""
     answered = [row for row in rows if "reason" not in row]
@@ -244,6 +277,27 @@ def _keep_heard(path: Path, heard: list[Heard]) -> None:
 
 
 # ── both ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _unsure(
+    heard: list[Heard], least: float, sure: Callable[[Heard], float | None]
+) -> dict[str, dict[str, Any]]:
+    """Id of a row -> where it is from and why `data.filter.min_confidence` drops it, of the answers of which the teacher is less
+    sure than `least`, or of which nobody knows how sure it is.
+
+    Raises: RecipeError if no answer came with probabilities.
+    """
+    usable = [one.answer for one in heard if one.answer is not None and one.answer.usable]
+    if usable and not any(answer.tokens for answer in usable):
+        raise RecipeError(f"data.filter.min_confidence: {SAYS_NO_CONFIDENCE}.")
+    found: dict[str, dict[str, Any]] = {}
+    for one in heard:
+        confidence, where = sure(one), one.row["where"]
+        if confidence is None:
+            found[one.row["id"]] = {"where": where, "reason": "no probabilities in the answer"}
+        elif confidence < least:
+            found[one.row["id"]] = {"where": where, "reason": UNSURE, "confidence": round(confidence, 4)}
+    return found
 
 
 def _tell(

@@ -77,7 +77,7 @@ def terms_of(who: dict[str, Any]) -> Terms:
 
 
 def terms_of_writers(recipe: Any) -> dict[str, Terms]:
-    """Name -> its provider's terms, of each writer behind an API that is not the teacher's own."""
+    """Name -> its provider's terms, of each writer or judge behind an API that is not the teacher's own."""
     apis = list(recipe.data.apis.values())
     places = [place_of(api, apis[:number]) for number, api in enumerate(apis)]
     return {
@@ -90,7 +90,7 @@ def _fetch_helpers(data: Any, watch: Watch) -> dict[str, Any]:
     """Further writers and a judge."""
     others = data.writer.others if data.writer is not None else []
     found = [fetched(one.model, one, "causal_lm", watch) for one in others if one.model is not None]
-    if data.judge is None:
+    if data.judge is None or data.judge.model is None:
         return {"others": found, "judge": None}
     # a reward model keeps its own class: only a .gguf file must be told what it is
     judge = fetched(data.judge.model, data.judge, "causal_lm", watch)

@@ -182,7 +182,7 @@ def _data(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answers_dropped(label: dict[str, Any]) -> dict[str, int]:
-    """Reason -> training rows that were left out for what a teacher behind an API said; {} for any other teacher."""
+    """Reason -> training rows that were left out once the teacher was asked, for what it said or how sure it was."""
     found: dict[str, int] = label.get("dropped", {}).get("train", {})
     return found
 

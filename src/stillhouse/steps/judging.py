@@ -1,16 +1,24 @@
 """Answers that a judge scores: `data.judge`."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..asking import LEDGER, Ledger, ledger_of
 from ..data.formats import Row
 from ..data.split import Prepared
+from ..data.templates import judge_prompt
 from ..data.written import exchange
 from ..errors import DataError
 from ..progress import Watch
 from ..tasks.judge import Judge
+from ..teachers.api_judge import FIELD, ApiJudge, Scored
+from ..teachers.api_writer import Lost
+
+ASKED = "judged.txt"
+"""Keys of what a run asked a judge behind an API, one a line: the ledger may be that of several runs."""
 
 
 def make_judge(models: dict[str, Any]) -> Judge:
@@ -19,9 +27,39 @@ def make_judge(models: dict[str, Any]) -> Judge:
     return Judge(Path(found["folder"]), found["prompt"], "bfloat16" if models["bfloat16"] else "float32")
 
 
-def judged(recipe: Any, rows: Prepared, models: dict[str, Any], watch: Watch) -> Prepared:
-    """`rows` without those to learn from whose answer the judge scores below `data.filter.min_score`; they are kept among the
-    dropped ones, with their score.
+def api_judge(recipe: Any) -> ApiJudge | None:
+    """The judge behind an API, if the recipe names one.  Raises: RecipeError if its prompt does not show what it is to judge."""
+    wanted = recipe.data.judge
+    return None if wanted is None or wanted.api is None else ApiJudge(wanted.api, judge_prompt(wanted.prompt))
+
+
+def scored(
+    recipe: Any, rows: Sequence[Row], models: dict[str, Any], run: Path, watch: Watch
+) -> Sequence[Scored]:
+    """What `data.judge` says of each row's answer; the keys of what an API is asked are added to `ASKED`.
+
+    Raises: as `asking.ask`.
+    """
+    if (judge := api_judge(recipe)) is None:
+        return make_judge(models).scores([exchange(row) for row in rows])
+    with (run / ASKED).open("a", encoding="utf-8") as asked:
+        asked.writelines(f"{one.key}\n" for one in judge.requests(rows))
+    with Ledger(ledger_of(run, LEDGER)) as known:
+        return judge.scores(rows, known, watch, recipe.seed)
+
+
+def judge_paid(recipe: Any, run: Path) -> dict[str, float | None]:
+    """{field: dollars for what the run asked a judge behind an API}, None without a price; {} if there is none."""
+    if not (run / ASKED).exists() or (judge := api_judge(recipe)) is None:
+        return {}
+    keys = set((run / ASKED).read_text(encoding="utf-8").split())
+    with Ledger(ledger_of(run, LEDGER)) as known:
+        return {FIELD: None if judge.api.price is None else known.spent(keys)}
+
+
+def judged(recipe: Any, rows: Prepared, models: dict[str, Any], run: Path, watch: Watch) -> Prepared:
+    """`rows` without those to learn from whose answer the judge scores below `data.filter.min_score`, or does not score; they are
+    kept among the dropped ones, with their score.
 
     Raises: DataError for plain text, which answers nothing, and if no row is left.
     """
@@ -33,33 +71,35 @@ def judged(recipe: Any, rows: Prepared, models: dict[str, Any], watch: Watch) ->
         raise DataError(
             f"{plain['where']}: plain text answers nothing that could be scored; remove data.filter.min_score."
         )
-    judge = make_judge(models)
     kept: dict[str, list[Row]] = {}
     dropped: list[dict[str, Any]] = []
-    reason = f"judge score below {wanted.min_score:g}"
+    low = f"judge score below {wanted.min_score:g}"
     for name, some in learned.items():
-        scores = judge.scores([exchange(row) for row in some]) if some else []
-        kept[name] = [row for row, score in zip(some, scores, strict=True) if score >= wanted.min_score]
-        dropped += [
-            {
-                **row,
-                "reason": reason,
-                "score": round(score, 4),
-                "set": "written" if row["id"] in rows.written else name,
-            }
-            for row, score in zip(some, scores, strict=True)
-            if score < wanted.min_score
-        ]
-    watch.note(f"  the judge scores {len(dropped):,} rows below {wanted.min_score:g}, which are left out")
+        scores = scored(recipe, some, models, run, watch) if some else []
+        kept[name] = []
+        for row, score in zip(some, scores, strict=True):
+            if not isinstance(score, Lost) and score >= wanted.min_score:
+                kept[name].append(row)
+                continue
+            why = (
+                {"reason": score.reason}
+                if isinstance(score, Lost)
+                else {"reason": low, "score": round(score, 4)}
+            )
+            dropped.append({**row, **why, "set": "written" if row["id"] in rows.written else name})
+    unscored = sum("score" not in row for row in dropped)
+    watch.note(
+        f"  the judge scores {len(dropped) - unscored:,} rows below {wanted.min_score:g}, which are left out"
+        + (f", as are {unscored:,} without a score" if unscored else "")
+    )
     if not kept["train"]:
         raise DataError(
-            f"train: no row is left of {len(rows.train):,} ({reason}); lower data.filter.min_score."
+            f"train: no row is left of {len(rows.train):,} ({', '.join(sorted({row['reason'] for row in dropped}))}); lower "
+            "data.filter.min_score."
         )
-    lost = Counter(row["set"] for row in dropped)
+    lost = {name: Counter(row["reason"] for row in dropped if row["set"] == name) for name in rows.counts}
     counts = {
-        name: {**of, "kept": of["kept"] - lost[name], "dropped": {**of["dropped"], reason: lost[name]}}
-        if lost[name]
-        else of
+        name: {**of, "kept": of["kept"] - lost[name].total(), "dropped": {**of["dropped"], **lost[name]}}
         for name, of in rows.counts.items()
     }
     return replace(

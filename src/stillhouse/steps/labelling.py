@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.encode import Example, read_examples
-from ..errors import RecipeError
+import torch
+
+from ..data.canaries import PREFIX
+from ..data.encode import Example, read_examples, write_examples
+from ..errors import DataError, RecipeError
+from ..files import write_jsonl
 from ..locks import locked
 from ..pipeline import Results
 from ..progress import Watch
@@ -13,6 +17,7 @@ from ..tasks import Task
 from ..teachers.cache import SoftTargetCache, folder_name
 from ..teachers.labelling import label_examples, label_settings
 from ..teachers.parts import part_name
+from .confidence import UNSURE, confidences, kept_confidences, least_confidence, sure
 from .fetching import dtype_name
 from .prepare import located, task_of
 
@@ -44,8 +49,9 @@ def labelling_of(recipe: Any, results: Results, place: Path) -> Labelling:
     }
     if facts["tongues"]:  # rows made of the student's tokens are known by these
         meta["read_by"] = facts["tongues"]["student"]["identity"]
-    whole = meta["top_k"] == "all" or (meta["top_k"] or 0) >= task.outcomes
-    if whole and "panel" not in teacher:  # a pool of softened distributions is not the pool, softened
+    if (
+        _is_whole(meta) and "panel" not in teacher
+    ):  # a pool of softened distributions is not the pool, softened
         meta["temperature"] = 1.0  # whole distributions serve every temperature: the teacher is asked once
     return Labelling(
         place / folder_name(meta),
@@ -54,6 +60,11 @@ def labelling_of(recipe: Any, results: Results, place: Path) -> Labelling:
         task,
         read_examples(located(teacher.get("train", "prepare/train.parquet"), place)),
     )
+
+
+def _is_whole(meta: dict[str, Any]) -> bool:
+    """Whether every outcome's probability is kept."""
+    return bool(meta["top_k"] == "all" or (meta["top_k"] or 0) >= meta["outcomes"])
 
 
 def label_all(recipe: Any, results: Results, place: Path, watch: Watch) -> dict[str, Any]:
@@ -76,6 +87,62 @@ def label_all(recipe: Any, results: Results, place: Path, watch: Watch) -> dict[
         "examples": len(wanted.examples),
         **taught_apart(results["teacher"]),
     }
+
+
+def label_here(recipe: Any, results: Results, place: Path, watch: Watch) -> dict[str, Any]:
+    """Returns: the result of the stage `label` for a teacher on this machine: where its soft targets are, if any are kept, and which
+    rows it teaches."""
+    found = label_all(recipe, results, place, watch)
+    least = least_confidence(recipe)
+    if least is None or recipe.teacher.is_ready:  # `prepare` has asked who was ready then
+        return found
+    return {**found, **_without_unsure(recipe, results, found, least, place, watch)}
+
+
+def _without_unsure(
+    recipe: Any, results: Results, found: dict[str, Any], least: float, place: Path, watch: Watch
+) -> dict[str, Any]:
+    """What the stage's result has of the training rows, without those of which the teacher is less sure than `least`.  Secrets that
+    `evaluate.memorisation` plants stay, for their number is what is measured.
+
+    Raises: DataError if no row is left.
+    """
+    facts = results["prepare"]
+    task = task_of(recipe, facts, place.parent / "prepare")
+    examples = read_examples(located(found.get("train", "prepare/train.parquet"), place))
+    secrets = [example for example in examples if example.row.startswith(PREFIX)]
+    judged = [example for example in examples if not example.row.startswith(PREFIX)]
+    kept, dropped = sure(
+        judged, least, _confidences(judged, task, recipe, results, found, place, watch), task
+    )
+    if not kept:
+        raise DataError(
+            f"train: the teacher is unsure of all {len(judged):,} rows; lower data.filter.min_confidence."
+        )
+    watch.note(f"  the teacher is unsure of {len(dropped):,} rows, which are left out")
+    write_examples(place / "train.parquet", [*kept, *secrets])
+    write_jsonl(place / "dropped.jsonl", [{**row, "set": "train"} for row in dropped])
+    before = found.get("dropped", {}).get("train", {})
+    lost = {UNSURE: len(dropped)} if dropped else {}
+    return {"train": f"{place.name}/train.parquet", "dropped": {"train": {**before, **lost}}, "sets": {}}
+
+
+def _confidences(
+    examples: list[Example],
+    task: Task,
+    recipe: Any,
+    results: Results,
+    found: dict[str, Any],
+    place: Path,
+    watch: Watch,
+) -> dict[str, float]:
+    """How sure the teacher is of each example: by its kept targets where they tell, or else it is asked."""
+    meta = found.get("meta")
+    if meta and task.name == "classification" and meta["temperature"] == 1.0 and _is_whole(meta):
+        return kept_confidences(examples, SoftTargetCache(located(found["cache"], place), meta, watch.note))
+    dtype = getattr(torch, dtype_name(recipe.teacher.dtype, results["prepare"]))
+    folder = located(results["teacher"]["folder"], place)
+    return confidences(examples, task, folder, recipe.label.batch_size, watch, dtype)
 
 
 def taught_apart(teacher: dict[str, Any]) -> dict[str, Any]:

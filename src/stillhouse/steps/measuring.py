@@ -17,7 +17,7 @@ from ..evaluate import VERSION, Evaluation, Source, texts_of
 from ..files import read_jsonl
 from ..held_out import BY_TEACHER
 from ..kept import RowIndex
-from ..models.machine import device, machine
+from ..models.machine import accelerator, device, machine
 from ..pipeline import Results
 from ..progress import Watch
 from ..samples import Writing, answered, classified, furthest_apart
@@ -135,7 +135,8 @@ def let_read(
             wanted = recipe.evaluate.speed, recipe.evaluate.speed_batch
             clock = partial(costs, timed, folders, task, examples, measured.main, watch, *wanted)
             who = {one: sources[one].identity for one in timed}
-            known = measured.store.value("costs", [machine(), who, content_of(examples), *wanted], clock)
+            where = [machine(), accelerator(), torch.get_num_threads()]
+            known = measured.store.value("costs", [where, who, content_of(examples), *wanted], clock)
             timed.clear()
         del model  # or the next one would lie beside it
     evaluation.measure()

@@ -9,6 +9,7 @@ from ..measure.economics import MILLION, economics
 from ..registry import pick
 from ..tasks import TASKS
 from .hearing import questions
+from .judging import judge_paid
 
 
 def economics_of(
@@ -49,6 +50,7 @@ def dollars_paid(
     """The recipe's field that names an API -> dollars for what this run asked there, whichever run of its plan paid; None where no
     price is known, or answers came from a file."""
     found: dict[str, float | None] = dict(facts["counts"].get("written", {}).get("paid", {}))
+    found |= judge_paid(recipe, run)
     for field, api in recipe.teacher.apis.items():
         before = found.get(field, 0.0)
         if api.price is None or api.base_url is None or before is None:
@@ -57,7 +59,8 @@ def dollars_paid(
         asked = questions(api, recipe.task, facts["labels"], run / "prepare", field)
         keys = {one.key for _, some in asked.values() for one in some}
         with Ledger(ledger_of(run, LEDGER)) as ledger:
-            found[field] = before + ledger.spent(keys)
+            more = ledger.bill(keys)
+        found[field] = None if more is None else before + more
     return found if judged is None else found | {JUDGE: judged["cost"]}
 
 

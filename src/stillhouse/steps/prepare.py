@@ -20,7 +20,7 @@ from ..tasks.bilingual import BilingualClassification, BilingualLM, conversation
 from ..tasks.context import longest_in_context, prefixes, prompt_key
 from .canaries import canary_rows, planted
 from .classes import labels_of
-from .confidence import sure
+from .confidence import confidences, least_confidence, sure
 from .naming import TEXTS, keep_texts, namers_of
 from .questions import TRAINED_BY
 from .variants import variants
@@ -140,10 +140,12 @@ def _taught(
         made = _augmented(recipe, task, _reader(models), examples)
         watch.note(f"  augment: {len(made):,} rows made of the training rows")
         examples = [*examples, *made]
-    least = None if recipe.data.filter is None else recipe.data.filter.min_confidence
-    if least is None:
+    least = least_confidence(recipe)
+    ready = recipe.teacher.is_ready  # whom the run makes or hears first is asked by the stage `label`
+    if least is None or not ready:
         return examples, []
-    examples, unsure = sure(examples, least, task, Path(models["teacher"]["folder"]), BATCH, watch)
+    found = confidences(examples, task, Path(models["teacher"]["folder"]), BATCH, watch)
+    examples, unsure = sure(examples, least, found, task)
     watch.note(f"  the teacher is unsure of {len(unsure):,} rows, which are left out")
     return examples, unsure
 

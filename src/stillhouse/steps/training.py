@@ -73,11 +73,12 @@ def train_student(
 
     Args: taught: the examples that it learns from, if they are not those that were prepared.
 
-    Without a teacher only rows with a hard target are read, for as many steps: a control that wasted its budget on
-    rows it cannot learn from would be no control.
+    Without a teacher only rows with a hard target are read, and with one only those that it taught, both for as many steps as the
+    prepared rows come to: a control that wasted its budget on rows it cannot learn from, or had another one, would be no control.
     """
     examples = read_examples(taught or place.parent / "prepare" / "train.parquet")
-    steps = steps_of(recipe.train, facts["sets"]["train"].get("asked", len(examples)))
+    prepared = facts["sets"]["train"]
+    steps = steps_of(recipe.train, prepared.get("asked", prepared["rows"]))
     if teacher is None:
         examples = labelled(examples)
     rollouts = None if teacher is None else recipe.rollouts

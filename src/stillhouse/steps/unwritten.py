@@ -25,13 +25,17 @@ from ..data.split import Prepared
 from ..locks import locked
 from ..models.continuous import Sampling
 from ..progress import Watch
+from ..recipe import Api
 from ..recipe import generate as kinds
+from ..teachers.api_judge import FIELD, Scored
 from ..teachers.api_writer import ApiWriter, Said
 from ..teachers.texts import Texts
 from ..teachers.writer import Writer, text_keys
 from .fetching import fetch_models
+from .judging import api_judge
 from .reading import read_rows
-from .writing import FOLDER, Desk, made_rows, make_others, make_writer, rounds_of
+from .writing import FOLDER, Desk, answered_rows, made_rows, make_others, make_writer
+from .writing_part import rounds_of
 
 BYTES = 4
 """Of a token, as `Request.size` counts."""
@@ -48,7 +52,14 @@ def open_texts(recipe: Any, folder: Path, watch: Watch) -> tuple[list[Request], 
         rows, _ = read_rows(recipe, watch)
         writers = [make_writer(recipe, models), *make_others(recipe, models)]
         own = isinstance(writers[0], ApiWriter)  # the others write nothing but answers, which come first
-        left = sum(rounds_of(wanted) for wanted in recipe.data.generate) if own else 1
+        any_asked = any(isinstance(one, ApiWriter) for one in writers)
+        left = sum(rounds_of(wanted) for wanted in recipe.data.generate) if own else int(any_asked)
+        if (
+            api_judge(recipe) is not None
+        ):  # a judge of what is chosen; the rows that a filter asks about are not there yet
+            left += sum(
+                isinstance(one, kinds.Answers) and one.choose == "judge" for one in recipe.data.generate
+            )
         desk = Halting(recipe, writers, models, Texts(folder / FOLDER), watch, left=left)
         with suppress(Halt):
             made_rows(desk, rows)
@@ -85,13 +96,24 @@ class Halting(Desk):
             if isinstance(writer, ApiWriter)
             for one in writer.requests(prompts, rows, sampling, self.recipe.seed, wanted.kind)
         ]
-        self.requests += step
+        if any(isinstance(writer, ApiWriter) for writer in writers or self.writers[:1]):
+            self.step(step)
+        return super().texts(prompts, rows, wanted, temperature, writers)
+
+    def scores(self, rows: Sequence[Row]) -> Sequence[Scored]:
+        """As of any desk, if all that a judge behind an API is to say is there.  Raises: as `texts`."""
+        if (judge := api_judge(self.recipe)) is not None:
+            self.step(judge.requests(rows))
+        return super().scores(rows)
+
+    def step(self, requests: list[Request]) -> None:
+        """Note what is asked.  Raises: Halt if not all is answered, and after the last step."""
+        self.requests += requests
         self.left -= 1
         with Ledger(self.ledger) as ledger:
-            missing = unanswered(ledger, step)
+            missing = unanswered(ledger, requests)
         if missing or not self.left:
             raise Halt
-        return super().texts(prompts, rows, wanted, temperature, writers)
 
 
 def foretold_rows(
@@ -102,6 +124,8 @@ def foretold_rows(
     writers = [make_writer(recipe, models), *make_others(recipe, models)]
     desk = Foretelling(recipe, writers, models, Texts(run / FOLDER), watch)
     old, unlabelled, new = made_rows(desk, rows)
+    if recipe.data.filter is not None and recipe.data.filter.min_score is not None:
+        desk.judge([row for row in [*old, *new, *rows.extra] if "text" not in row])
     if not any(desk.open.values()):
         return rows, None
     classifies = recipe.task == "classification"
@@ -119,10 +143,8 @@ def foretold_rows(
 class Foretelling(Desk):
     """A desk from which nothing goes out."""
 
-    open: defaultdict[str, dict[str, tuple[ApiWriter, Request]]] = field(
-        default_factory=lambda: defaultdict(dict)
-    )
-    """Field of the recipe that names a writer -> key -> the writer, and what it will be asked."""
+    open: defaultdict[str, dict[str, tuple[Api, Request]]] = field(default_factory=lambda: defaultdict(dict))
+    """Field of the recipe that names a writer or judge -> key -> its API, and what that will be asked."""
     standing: set[str] = field(default_factory=set)
     """Stand-ins so far."""
 
@@ -141,7 +163,7 @@ class Foretelling(Desk):
         some = writer.requests(prompts, rows, sampling, self.recipe.seed, purpose)
         with Ledger(self.ledger) as ledger:
             known = ledger.answers(some)
-            self.open[writer.field] |= {one.key: (writer, one) for one in unanswered(ledger, some)}
+            self.open[writer.field] |= {one.key: (writer.api, one) for one in unanswered(ledger, some)}
         return [
             writer.text_of(known[one.key], prompt, sampling)
             if one.key in known
@@ -162,14 +184,24 @@ class Foretelling(Desk):
     def chosen(
         self, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[choosing.Texts]
     ) -> list[Choice]:
-        """The first that is there."""
+        """The first that is there; a judge behind an API will be asked about all."""
+        if wanted.choose == "judge":
+            self.judge([row for rows in answered_rows(questions, said) for row in rows if row is not None])
         there = [[number for number, text in enumerate(own) if text is not None] for own in said]
         return [(own[0], "") if own else (None, choosing.CUT) for own in there]
 
+    def judge(self, rows: Sequence[Row]) -> None:
+        """Note what a judge behind an API will be asked about `rows`."""
+        if (judge := api_judge(self.recipe)) is None:
+            return
+        with Ledger(self.ledger) as ledger:
+            missing = unanswered(ledger, judge.requests(rows))
+        self.open[FIELD] |= {one.key: (judge.api, one) for one in missing}
+
     def bill(self) -> dict[str, Any]:
-        """All writers together, one after the other."""
+        """All writers and the judge together, one after the other."""
         bills = [
-            takes(next(iter(own.values()))[0].api, [request for _, request in own.values()])
+            takes(next(iter(own.values()))[0], [request for _, request in own.values()])
             for own in self.open.values()
             if own
         ]

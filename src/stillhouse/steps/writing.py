@@ -21,11 +21,12 @@ from ..models.load import load_tokenizer
 from ..progress import Watch
 from ..recipe import Filter
 from ..recipe import generate as kinds
+from ..teachers.api_judge import Scored
 from ..teachers.api_writer import ApiWriter, Lost, Said, cut_off, paid_to
 from ..teachers.texts import Texts
 from ..teachers.together import Together
 from ..teachers.writer import LocalWriter, TargetWriter, Writer, write_kept
-from .judging import make_judge
+from .judging import scored
 
 FOLDER = "written"
 """In the run folder, beside the stages: what was written is found by content, and stays when the recipe changes."""
@@ -187,6 +188,10 @@ class Desk:
         texts = write_kept(writer, prompts, sampling, self.recipe.seed, self.kept, self.watch, purpose)
         return [cut_off(sampling.max_new_tokens) if text is None else text for text in texts]
 
+    def scores(self, rows: Sequence[Row]) -> Sequence[Scored]:
+        """What the judge says of their answers."""
+        return scored(self.recipe, rows, self.models, self.kept.folder.parent, self.watch)
+
     @property
     def ledger(self) -> Path:
         """What was asked of APIs: the run's own, which its label stage reads and pays into as well."""
@@ -305,18 +310,25 @@ def _checked(
 def _judged(
     desk: Desk, wanted: kinds.Answers, questions: Sequence[Row], said: Sequence[choosing.Texts]
 ) -> list[Choice]:
+    whole = answered_rows(questions, said)
+    there = [row for rows in whole for row in rows if row is not None]
+    scores = iter(desk.scores(there))
+    made = []
+    for rows in whole:
+        own = [None if row is None else next(scores) for row in rows]
+        chosen = choosing.best([None if isinstance(one, Lost) else one for one in own], 0.0, "")
+        unscored = [one.reason for one in own if isinstance(one, Lost)]
+        made.append((None, unscored[0]) if chosen[0] is None and unscored else chosen)
+    return made
+
+
+def answered_rows(questions: Sequence[Row], said: Sequence[choosing.Texts]) -> list[list[Row | None]]:
+    """Of each question a row with each of its answers; None for one that makes no row."""
     whole = [
         [None if text is None else written.answered(row, text) for text in texts]
         for row, texts in zip(questions, said, strict=True)
     ]
-    there = [row for rows in whole for row in rows if row is not None and not isinstance(row, str)]
-    scores = iter(make_judge(desk.models).scores([written.exchange(row) for row in there]))
-    return [
-        choosing.best(
-            [None if row is None or isinstance(row, str) else next(scores) for row in rows], 0.0, ""
-        )
-        for rows in whole
-    ]
+    return [[None if isinstance(row, str) else row for row in rows] for rows in whole]
 
 
 CHOOSERS: dict[
@@ -384,10 +396,3 @@ MAKERS: dict[type, Callable[[Desk, Any, list[Row]], list[Row]]] = {
     kinds.Balance: _balanced,
 }
 """Kind -> what makes its rows of the training rows so far."""
-
-
-def rounds_of(wanted: Any) -> int:
-    """How many times a kind asks, each time going on from what was said before."""
-    if isinstance(wanted, kinds.EvolInstruct):
-        return 2 * wanted.rounds
-    return 2 if isinstance(wanted, kinds.BackTranslation | kinds.SelfInstruct) else 1

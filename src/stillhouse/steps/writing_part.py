@@ -7,12 +7,13 @@ from ..errors import RecipeError
 from ..files import write_json
 from ..locks import locked
 from ..progress import Watch
+from ..recipe import generate as kinds
 from ..teachers.parts import part_name
 from ..teachers.texts import Texts
 from ..teachers.together import Enough, Together
 from .fetching import fetch_models
 from .reading import read_rows
-from .writing import FOLDER, made_rows, make_desk, rounds_of
+from .writing import FOLDER, made_rows, make_desk
 
 
 def write_part(recipe: Any, folder: Path, part: tuple[int, int], watch: Watch) -> dict[str, int]:
@@ -43,3 +44,10 @@ def write_part(recipe: Any, folder: Path, part: tuple[int, int], watch: Watch) -
     except Enough:
         watch.end()
     return {"texts": len(together.keys), "written": together.written, "rounds_left": together.rounds}
+
+
+def rounds_of(wanted: Any) -> int:
+    """How many times a kind asks, each time going on from what was said before."""
+    if isinstance(wanted, kinds.EvolInstruct):
+        return 2 * wanted.rounds
+    return 2 if isinstance(wanted, kinds.BackTranslation | kinds.SelfInstruct) else 1

@@ -101,7 +101,7 @@ def paid_to(writers: Iterable[object], path: Path) -> dict[str, float | None]:
     if not apis:
         return {}
     with Ledger(path) as ledger:
-        return {one.field: None if one.api.price is None else ledger.spent(one.keys) for one in apis}
+        return {one.field: None if one.api.price is None else ledger.bill(one.keys) for one in apis}
 
 
 def cut_off(tokens: int) -> Lost:

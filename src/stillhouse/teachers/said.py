@@ -115,6 +115,13 @@ def _tokens_of(text: str, tokens: Tokens, spell: Callable[[str], bytes | None]) 
     return ()
 
 
+def confidence_in(answer: Answer) -> float | None:
+    """The geometric mean of the probabilities of the answer's tokens, those of its thoughts left aside; None if they are not known."""
+    log_p = [others.get(token) for token, others in behind_thoughts(answer).tokens]
+    known = [one for one in log_p if one is not None]
+    return math.exp(sum(known) / len(known)) if known and len(known) == len(log_p) else None
+
+
 def answered_row(row: dict[str, Any], text: str, api: Api) -> dict[str, Any]:
     """The row with the teacher's text in the place of its answer."""
     if "messages" in row:
