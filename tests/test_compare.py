@@ -199,6 +199,17 @@ def test_another_checkers_pass_rate_is_another_metric(tmp_path: Path) -> None:
     assert "its checker is another one" in found["notes"][ANSWERS]
 
 
+def test_what_a_run_does_not_tell_of_its_student_is_not_compared_though_its_rows_know_it(tmp_path: Path) -> None:
+    """A teacher that only names labels has no distribution; the rows have columns of it all the same."""
+    runs = planted.two_runs(tmp_path, "classification")
+    assert "teacher_kl" in compare(runs, resamples=200)["differences"][0]["sets"]["eval"]
+    for one in runs:
+        results = read_json(one / "results.json")
+        del results["student"]["metrics"]["eval"]["teacher_kl"]
+        write_json(one / "results.json", results)
+    assert "teacher_kl" not in compare(runs, resamples=200)["differences"][0]["sets"]["eval"]
+
+
 def scoring(run: Path, **scores: list[float]) -> None:
     """What the harness gave the student for documents 0, 1, …"""
     found = {

@@ -70,7 +70,7 @@ def compare(
         kind for kind in found[first]["datasets"] if all(kind in each["datasets"] for each in found.values())
     ]
     metric = found[first]["metric"]
-    measured, notes = _measured(runs, sets, model, TASK_METRICS[found[first]["task"]])
+    measured, notes = _measured(found, sets, model, TASK_METRICS[found[first]["task"]])
     notes |= _add_answers(measured, model) | _add_harness(measured, model)
     known = {
         name: one for each in measured.values() for kind in each.values() for name, (one, _) in kind.items()
@@ -110,9 +110,11 @@ def compare(
 
 
 def _measured(
-    runs: list[Path], sets: list[str], model: str, metrics: dict[str, Metric]
+    results: dict[Path, dict[str, Any]], sets: list[str], model: str, metrics: dict[str, Metric]
 ) -> tuple[dict[Path, Measured], Notes]:
-    """What every run has measured of a model on its data sets."""
+    """What every run has measured of a model on its data sets, and told in its results: its rows may know more than can be said
+    of a teacher that only names labels, or none."""
+    runs = list(results)
     found: dict[Path, Measured] = {run: {} for run in runs}
     notes = {}
     for kind in sets:
@@ -125,8 +127,15 @@ def _measured(
             if not path.exists():
                 raise RecipeError(f"{run}: has no {model} to compare; it was not trained in that run.")
             rows = reference.units({name: column[order] for name, column in read_rows(path).items()})
-            found[run][kind] = _of(metrics, rows)
+            told = _told(results[run], model).get(kind, metrics)
+            found[run][kind] = _of({name: one for name, one in metrics.items() if name in told}, rows)
     return found, notes
+
+
+def _told(results: dict[str, Any], model: str) -> dict[str, Any]:
+    """Data set -> the metrics of a model that stand in a run's results."""
+    own = results.get(model) or (results.get("controls") or {}).get(model) or {}
+    return own.get("metrics") or {}
 
 
 def _of(metrics: dict[str, Metric], rows: Rows) -> dict[str, tuple[Metric, Rows]]:

@@ -635,6 +635,26 @@ def test_a_typical_answer_is_one_of_that_model_there_to_such_a_question(ledger: 
     assert ledger.typical(THERE, "big", {"train"}) == (0.0, None, 0)
 
 
+def test_a_bill_with_an_answer_that_came_without_a_price_is_not_known(ledger: Ledger) -> None:
+    """A price that was added to the recipe afterwards summed nothing, which read as: for nothing."""
+    answered(ledger, HERE, "big", "train", [1.0, 3.0])
+    (priced,) = (key for (key,) in ledger._base.execute("SELECT key FROM answers WHERE cost = 3.0"))
+    assert ledger.bill([priced]) == ledger.spent([priced])
+    ledger.keep("free", Answer("answered", "x", output_tokens=1000), HERE)
+    assert ledger.bill([priced, "free"]) is None
+    ledger.keep("no", Answer("refused", "", "400"), HERE)
+    assert ledger.bill([priced, "no"]) is not None
+
+
+def test_a_dollar_a_token_is_told_by_answers_that_have_a_price_alone(ledger: Ledger) -> None:
+    answered(ledger, HERE, "big", "train", [1.0, 3.0])
+    (body,) = (body for (body,) in ledger._base.execute("SELECT body FROM requests LIMIT 1"))
+    ledger._base.execute("INSERT INTO requests VALUES ('free', '/chat', ?)", (body,))
+    ledger._base.execute("INSERT INTO wanted VALUES ('free', 'train', 'r')")
+    ledger.keep("free", Answer("answered", "x", output_tokens=1000), HERE)
+    assert ledger.typical(HERE, "big", ["train"]) == (20.0, 2.0, 2)
+
+
 def test_answers_without_a_price_do_not_make_a_lost_one_cheap(ledger: Ledger) -> None:
     """A price was added to the recipe after 90 answers: each later one weighed a ninetieth in what a lost one counts as."""
     with Endpoint(script=[said("a", usage=(1, 10)), (200, {}, "{")]) as endpoint:
