@@ -1,11 +1,13 @@
 """What rows are known by: what two share if one gives the other away, and all that a model may read of them."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files import hash_bytes, hash_json
-from .encode import Example
 from .formats import Row
+
+if TYPE_CHECKING:  # who only reads data needs no torch
+    from .encode import Example
 
 
 def content_key(row: Row, answers: bool = False) -> str:
@@ -25,7 +27,7 @@ def content_key(row: Row, answers: bool = False) -> str:
     return hash_bytes("\x1f".join(" ".join(part.casefold().split()) for part in parts).encode())[:32]
 
 
-def content_of(examples: Iterable[Example], rows: Iterable[Mapping[str, Any]] = ()) -> str:
+def content_of(examples: "Iterable[Example]", rows: Iterable[Mapping[str, Any]] = ()) -> str:
     """Hash of examples, in their order, and of the rows that they were made from, whatever line these stand on."""
     plain = [{name: value for name, value in row.items() if name != "where"} for row in rows]
     return hash_json([[list(vars(example).values()) for example in examples], plain])
