@@ -199,7 +199,9 @@ def test_another_checkers_pass_rate_is_another_metric(tmp_path: Path) -> None:
     assert "its checker is another one" in found["notes"][ANSWERS]
 
 
-def test_what_a_run_does_not_tell_of_its_student_is_not_compared_though_its_rows_know_it(tmp_path: Path) -> None:
+def test_what_a_run_does_not_tell_of_its_student_is_not_compared_though_its_rows_know_it(
+    tmp_path: Path,
+) -> None:
     """A teacher that only names labels has no distribution; the rows have columns of it all the same."""
     runs = planted.two_runs(tmp_path, "classification")
     assert "teacher_kl" in compare(runs, resamples=200)["differences"][0]["sets"]["eval"]

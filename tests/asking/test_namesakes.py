@@ -94,6 +94,42 @@ def test_answers_of_unknown_origin_are_not_bought_again(ledger: Ledger, first: E
     assert said(teacher, ledger) == "old" and not first.bodies
 
 
+def test_an_answer_of_unknown_origin_is_one_endpoints_and_never_both(
+    ledger: Ledger, first: Endpoint, second: Endpoint
+) -> None:
+    """Or a panel of the two would agree with itself."""
+    alone = question(Api(base_url=first.url, model="w"))
+    ledger.plan([alone])
+    ledger.keep(alone.key, Answer("answered", "old"), "past.jsonl")
+    teacher, writer = teacher_and_writer(first.url, second.url)
+    assert said(teacher, ledger) == "old"
+    assert said(writer, ledger) == "the second says"
+    assert said(teacher, ledger) == "old" and not first.bodies
+
+
+def test_what_was_paid_for_an_answer_is_known_after_a_namesake_has_joined(
+    ledger: Ledger, first: Endpoint, second: Endpoint
+) -> None:
+    alone = question(Api(base_url=first.url, model="w"))
+    ledger.plan([alone])
+    ledger.end(ledger.begin(alone.key), 0.1, "answered", 0.5)
+    ledger.keep(alone.key, Answer("answered", "old", cost=0.5), first.url)
+    teacher, _ = teacher_and_writer(first.url, second.url)
+    assert said(teacher, ledger) == "old"
+    assert ledger.bill([question(teacher).key]) == 0.5 == ledger.spent()
+
+
+def test_an_endpoint_that_refuses_everything_is_not_believed_for_what_its_namesake_answered(
+    ledger: Ledger, first: Endpoint
+) -> None:
+    teacher, _ = teacher_and_writer(first.url, "http://elsewhere/v1")
+    for number in range(200):
+        other = chat(Api(base_url="http://elsewhere/v1", model="w"), f"{number}", row="0", purpose="train")
+        ledger.plan([other])
+        ledger.keep(other.key, Answer("answered", "yes"), "http://elsewhere/v1")
+    assert ledger.count("w") == 200 and ledger.count("w", teacher.namesakes) == 0
+
+
 def test_a_second_writers_answer_is_called_what_it_was_called(ledger: Ledger, second: Endpoint) -> None:
     """The address of a second writer was a part of the key already."""
     _, writer = teacher_and_writer("http://elsewhere/v1", second.url)

@@ -208,16 +208,22 @@ class Ledger:
         return found
 
     def _rename(self, requests: Sequence[Request]) -> None:
-        """Take over what lies under the other names of `requests`; a refusal, which costs nothing, may be another endpoint's."""
+        """Take over what lies under the other names of `requests`, and what was paid for it; a refusal, which costs nothing, may be
+        another endpoint's.  What came from elsewhere (a file, an old address) is taken by the first that asks, and by no namesake of its."""
         self.plan(requests)
         with self._base:
             self._base.execute("BEGIN")
             for one in requests:
-                self._base.execute(
+                taken = self._base.execute(
                     f"INSERT OR IGNORE INTO answers (key, {_ANSWER}, source, at) SELECT ?, {_ANSWER}, source, at FROM answers "
                     "WHERE key = ? AND status != 'refused' AND source NOT IN (SELECT value FROM json_each(?))",
                     (one.key, one.alias, json.dumps(one.apart)),
-                )
+                ).rowcount
+                if taken:
+                    self._base.execute(
+                        "DELETE FROM answers WHERE key = ? AND source != ?", (one.alias, one.place)
+                    )
+                    self._base.execute("UPDATE attempts SET key = ? WHERE key = ?", (one.key, one.alias))
                 self._base.execute(
                     "DELETE FROM wanted WHERE key = ? AND purpose = ? AND row = ?",
                     (one.alias, one.purpose, one.row),
@@ -239,13 +245,13 @@ class Ledger:
         query = f"SELECT 1 {_FROM} AND status != 'refused' LIMIT 1"
         return self._base.execute(query, (source, model)).fetchone() is not None
 
-    def count(self, model: str) -> int:
-        """How many answers there are of a model of that name, wherever they are from."""
+    def count(self, model: str, apart: Iterable[str] = ()) -> int:
+        """How many answers there are of a model of that name, wherever they are from but `apart`: its namesakes' addresses."""
         query = (
-            "SELECT COUNT(*) FROM answers JOIN requests USING (key) "
-            "WHERE json_extract(body, '$.model') = ? AND status != 'refused'"
+            "SELECT COUNT(*) FROM answers JOIN requests USING (key) WHERE json_extract(body, '$.model') = ? "
+            "AND status != 'refused' AND source NOT IN (SELECT value FROM json_each(?))"
         )
-        return int(self._base.execute(query, (model,)).fetchone()[0])
+        return int(self._base.execute(query, (model, json.dumps(list(apart)))).fetchone()[0])
 
     def refusals(self, source: str, model: str) -> list[tuple[str, str]]:
         """(key, why) of requests that were refused there."""

@@ -157,7 +157,7 @@ class _Loop:
         source = (api.base_url or "", api.model)
         self.heard = ledger.knows(*source)
         """Whether this model has answered anything here, now or in an earlier run."""
-        self.elsewhere = 0 if self.heard else ledger.count(api.model)
+        self.elsewhere = 0 if self.heard else ledger.count(api.model, api.namesakes)
         """How many answers of its there are all the same: from a file, or from where it was before."""
         self.held = [] if self.heard else ledger.refusals(*source)
         """(key, why) of its refusals before that: if all are refused, it is not about the rows, and they are forgotten."""

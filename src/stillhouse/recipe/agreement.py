@@ -162,6 +162,14 @@ def _of_evaluation(recipe: "Recipe") -> Iterator[str]:
         yield f"evaluate.baselines: {words[0]} chooses labels, and a language model has none; name a model"
     if unknown := sorted(set(gate.better_than) - set(names)):
         yield f"gate.better_than: {unknown[0]} is not among evaluate.baselines ({', '.join(names) or 'none'}); add it there"
+    sifted = (
+        recipe.data.filter is not None and recipe.data.filter.min_confidence and not recipe.teacher.is_ready
+    )
+    if recipe.train.early_stopping is not None and sifted and recipe.data.validation is None:
+        yield (
+            "train.early_stopping: student and control would be judged on different rows, for data.filter.min_confidence drops some of "
+            "the student's; set data.validation: 0.1"
+        )
     if recipe.train.early_stopping is not None and recipe.student.sparsity is not None:
         yield "train.early_stopping: the best student may be one that is not sparse yet; remove it, or student.sparsity"
     if fault := memorisation_fault(evaluate, gate, recipe.task, recipe.teacher.is_local):

@@ -27,10 +27,13 @@ from ..teachers.cache import Entry, SoftTargetCache, folder_name
 from ..teachers.codec import encoded
 from ..teachers.said import (
     CONTROL_TOKEN,
+    Spell,
     answered_row,
+    behind_thoughts,
     confidence_in,
     has_control_tokens,
     label_shares,
+    told_shares,
     without_thoughts,
     words_of,
 )
@@ -38,7 +41,7 @@ from .aside import VALIDATION, keep_aside, prepared
 from .confidence import UNSURE, least_confidence
 from .hearing import Heard, Rows, hear, statuses
 from .prepare import WRITTEN
-from .told import keep_told, listen, tells, turns_of
+from .told import keep_told, listen, spelling, tells, turns_of
 
 
 def label_by_asking(
@@ -71,13 +74,14 @@ def _labels(
     recipe: Any, place: Path, facts: dict[str, Any], task: Task, heard: dict[str, list[Heard]], watch: Watch
 ) -> dict[str, Any]:
     """Each row's probabilities, into the cache of soft targets and beside it for the held-out rows."""
-    shares, dropped, graded = shares_of(heard, words_of(facts["labels"], recipe.teacher.api))
+    words = words_of(facts["labels"], recipe.teacher.api)
+    shares, dropped, graded = shares_of(heard, words)
     prepared = place.parent / "prepare"
     train = [one for one in read_examples(prepared / "train.parquet") if ("train", one.row) in shares]
     if (least := least_confidence(recipe)) is not None:
         labels = {one.row: one.labels[0] for one in train}
         named = [one for one in heard["train"] if one.row["id"] in labels]
-        unsure = _unsure(named, least, partial(_sure_of_label, labels, shares))
+        unsure = _unsure(named, least, partial(_sure_of_label, labels, words))
         dropped += [{**row, "set": "train"} for row in unsure.values()]
         train = [one for one in train if one.row not in unsure]
     left_out = _tell(dropped, place, heard, watch)
@@ -148,16 +152,15 @@ def shares_of(
     return shares, dropped, graded
 
 
-def _sure_of_label(
-    labels: dict[str, int], shares: dict[tuple[str, str], list[float]], one: Heard
-) -> float | None:
+def _sure_of_label(labels: dict[str, int], words: list[str], one: Heard) -> float | None:
     """The teacher's probability of the row's label, or of its favourite if it has none; None if it only named a label.
 
     Args: labels: row -> number of its label, of the rows to which the answer is a label.
     """
-    if one.answer is None or not one.answer.tokens:
+    found = None if one.answer is None else told_shares(one.answer, words)
+    if found is None:
         return None
-    label, found = labels[one.row["id"]], shares["train", one.row["id"]]
+    label = labels[one.row["id"]]
     return max(found) if label < 0 else found[label]
 
 
@@ -185,9 +188,10 @@ def _texts(
     """Each row with the teacher's text as its answer, to learn from and to be measured on."""
     dropped: Rows = []
     sets: dict[str, dict[str, Any]] = {}
+    spell = spelling(task.tokenizer)
     whole = {name: [_taught(one, task, recipe.teacher.api) for one in some] for name, some in heard.items()}
     if (least := least_confidence(recipe)) is not None:
-        unsure = _unsure(heard["train"], least, _sure_of_text)
+        unsure = _unsure(heard["train"], least, partial(_sure_of_text, spell))
         whole["train"] = [
             row if "reason" in row else unsure.get(one.row["id"], row)
             for row, one in zip(whole["train"], heard["train"], strict=True)
@@ -211,7 +215,7 @@ def _texts(
         sizes = write_examples(place / f"{title}.parquet", examples)
         if name != "train":
             sets[title] = sizes
-            _keep_heard(place / f"heard-{title}.safetensors", [rows[one.row] for one in examples])
+            _keep_heard(place / f"heard-{title}.safetensors", [rows[one.row] for one in examples], spell)
     left_out = _tell(dropped, place, heard, watch)
     train = read_examples(place / "train.parquet")
     soft = {}
@@ -237,8 +241,8 @@ def _taught(one: Heard, task: Task, api: Api) -> dict[str, Any]:
     return answered_row(one.row, text, api)
 
 
-def _sure_of_text(one: Heard) -> float | None:
-    return None if one.answer is None else confidence_in(one.answer)
+def _sure_of_text(spell: Spell, one: Heard) -> float | None:
+    return None if one.answer is None else confidence_in(one.answer, spell)
 
 
 def _sifted(rows: Rows, wanted: Filter, tests: dict[str, Rows]) -> Rows:
@@ -260,17 +264,15 @@ def _measured_on(heard: dict[str, list[Heard]], whole: dict[str, Rows]) -> dict[
     }
 
 
-def _keep_heard(path: Path, heard: list[Heard]) -> None:
+def _keep_heard(path: Path, heard: list[Heard], spell: Spell) -> None:
     """The teacher's surprise at its own texts, where it gave log-probabilities: what a perfect student would reach."""
+    said = [behind_thoughts(one.answer, spell) for one in heard if one.answer]
     nll = [
-        -sum(others[token] for token, others in one.answer.tokens)
-        for one in heard
-        if one.answer
-        and one.answer.tokens
-        and all(token in others for token, others in one.answer.tokens)
-        and without_thoughts(one.answer.text) == one.answer.text
+        -sum(others[token] for token, others in one.tokens)
+        for one in said
+        if one.tokens and all(token in others for token, others in one.tokens)
     ]
-    sizes = [float(len(one.answer.text.encode())) for one in heard if one.answer]
+    sizes = [float(len(one.text.encode())) for one in said]
     known = {"nll": np.asarray(nll), "bytes": np.asarray(sizes)} if len(nll) == len(heard) else {}
     with atomic(path) as part:
         save_file(known, part)

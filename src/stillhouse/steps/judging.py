@@ -17,8 +17,8 @@ from ..tasks.judge import Judge
 from ..teachers.api_judge import FIELD, ApiJudge, Scored
 from ..teachers.api_writer import Lost
 
-ASKED = "judged.txt"
-"""Keys of what a run asked a judge behind an API, one a line: the ledger may be that of several runs."""
+ASKED = "prepare/judged.txt"
+"""Keys of what a run asked a judge behind an API, one a line: the ledger may be that of several runs, and a stage another run's."""
 
 
 def make_judge(models: dict[str, Any]) -> Judge:
@@ -42,6 +42,7 @@ def scored(
     """
     if (judge := api_judge(recipe)) is None:
         return make_judge(models).scores([exchange(row) for row in rows])
+    (run / ASKED).parent.mkdir(parents=True, exist_ok=True)
     with (run / ASKED).open("a", encoding="utf-8") as asked:
         asked.writelines(f"{one.key}\n" for one in judge.requests(rows))
     with Ledger(ledger_of(run, LEDGER)) as known:
@@ -54,7 +55,7 @@ def judge_paid(recipe: Any, run: Path) -> dict[str, float | None]:
         return {}
     keys = set((run / ASKED).read_text(encoding="utf-8").split())
     with Ledger(ledger_of(run, LEDGER)) as known:
-        return {FIELD: None if judge.api.price is None else known.spent(keys)}
+        return {FIELD: None if judge.api.price is None else known.bill(keys)}
 
 
 def judged(recipe: Any, rows: Prepared, models: dict[str, Any], run: Path, watch: Watch) -> Prepared:
@@ -99,7 +100,11 @@ def judged(recipe: Any, rows: Prepared, models: dict[str, Any], run: Path, watch
         )
     lost = {name: Counter(row["reason"] for row in dropped if row["set"] == name) for name in rows.counts}
     counts = {
-        name: {**of, "kept": of["kept"] - lost[name].total(), "dropped": {**of["dropped"], **lost[name]}}
+        name: {
+            **of,
+            "kept": of["kept"] - lost[name].total(),
+            "dropped": dict(Counter(of["dropped"]) + lost[name]),
+        }
         for name, of in rows.counts.items()
     }
     return replace(

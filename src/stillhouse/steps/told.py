@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from ..asking import Answer
+from ..asking.messages import spelled
 from ..data.encode import Example
 from ..errors import RecipeError
 from ..files import hash_json
@@ -14,7 +17,7 @@ from ..recipe import Api, Label
 from ..tasks import Task
 from ..teachers.cache import Entry, SoftTargetCache, folder_name
 from ..teachers.codec import encoded
-from ..teachers.said import behind_thoughts
+from ..teachers.said import Spell, behind_thoughts
 from ..teachers.told import Choice, Names, choices, has_turns, told_targets
 
 FEWEST = 0.1
@@ -62,6 +65,14 @@ class Told:
             if count
         ]
         return f"{text}; {' and '.join(whys)}, and are learned as text alone" if whys else text
+
+
+def spelling(tokenizer: PreTrainedTokenizerBase) -> Spell:
+    """The bytes of what a server calls a token, be it by its number, where the tokenizer's tokens stand for certain bytes."""
+    try:
+        return Names(tokenizer).spell
+    except RecipeError:
+        return spelled
 
 
 def tells(recipe: Any) -> bool:

@@ -87,7 +87,10 @@ def without_thoughts(text: str) -> str:
     return text[found.end() :].lstrip() if found and "<think>" not in text[: found.start()] else text
 
 
-def behind_thoughts(answer: Answer, spell: Callable[[str], bytes | None] = spelled) -> Answer:
+Spell = Callable[[str], bytes | None]
+
+
+def behind_thoughts(answer: Answer, spell: Spell = spelled) -> Answer:
     """`answer` without thoughts, in its text and in its tokens; without tokens where none of them spell the text.
 
     A server may tell the tokens of thoughts that its text does not have.
@@ -98,7 +101,7 @@ def behind_thoughts(answer: Answer, spell: Callable[[str], bytes | None] = spell
     return replace(answer, text=text, tokens=_tokens_of(text, answer.tokens, spell))
 
 
-def _tokens_of(text: str, tokens: Tokens, spell: Callable[[str], bytes | None]) -> Tokens:
+def _tokens_of(text: str, tokens: Tokens, spell: Spell) -> Tokens:
     """The last of `tokens`, from where they spell `text` on; an end token may follow it, and space in front is kept if nothing else is."""
     wanted = text.encode().strip()
     pieces = [spell(name) for name, _ in tokens]
@@ -115,9 +118,9 @@ def _tokens_of(text: str, tokens: Tokens, spell: Callable[[str], bytes | None]) 
     return ()
 
 
-def confidence_in(answer: Answer) -> float | None:
+def confidence_in(answer: Answer, spell: Spell = spelled) -> float | None:
     """The geometric mean of the probabilities of the answer's tokens, those of its thoughts left aside; None if they are not known."""
-    log_p = [others.get(token) for token, others in behind_thoughts(answer).tokens]
+    log_p = [others.get(token) for token, others in behind_thoughts(answer, spell).tokens]
     known = [one for one in log_p if one is not None]
     return math.exp(sum(known) / len(known)) if known and len(known) == len(log_p) else None
 
@@ -170,12 +173,17 @@ def label_shares(answer: Answer | None, words: Sequence[str]) -> list[float] | s
     named = parsed_label(answer.text, words)
     if named is None:
         return "the answer is no label"
-    tokens = behind_thoughts(answer).tokens
-    shares = shares_of_tokens(tokens, words) if tokens else None
+    shares = told_shares(answer, words)
     if shares is None:
         shares = [float(number == named) for number in range(len(words))]
     floored = [max(share, SMALLEST) for share in shares]
     return [share / sum(floored) for share in floored]
+
+
+def told_shares(answer: Answer, words: Sequence[str]) -> list[float] | None:
+    """The teacher's own probability of each label; None without log-probabilities that spell the answer."""
+    tokens = behind_thoughts(answer).tokens
+    return shares_of_tokens(tokens, words) if tokens else None
 
 
 def parsed_label(text: str, words: Sequence[str]) -> int | None:
