@@ -154,7 +154,9 @@ SAID = {
 }
 
 
-def labelled(place: Path, answer: Callable[[dict[str, Any]], str], **data: Any) -> Path:
+def labelled(
+    place: Path, answer: Callable[[dict[str, Any]], str], evaluate: dict[str, Any] | None = None, **data: Any
+) -> Path:
     """The folder of a run up to the label stage: seven questions to learn from, two to be measured on."""
     tiny.save_language_model(place / "base", layers=1)
     texts = iter(tiny.sentences(9))
@@ -167,6 +169,7 @@ def labelled(place: Path, answer: Callable[[dict[str, Any]], str], **data: Any) 
             "name": "sifted", "task": "causal_lm", "student": {"model": str(place / "base")},
             "teacher": {"api": {"base_url": endpoint.url, "model": "big", "max_tokens": 40}},
             "data": {**files, "max_length": 256, **data}, "objective": [{"kind": "hard"}], "train": {"steps": 1},
+            "evaluate": evaluate or {},
         })  # fmt: skip
         (place / "run").mkdir()
         write_json(place / "run" / "machine.json", {"bfloat16": False})
@@ -197,6 +200,30 @@ def test_a_teachers_answers_are_sifted_and_what_is_measured_on_is_not(tmp_path: 
     assert found["dropped"]["train"] == dict.fromkeys((row["reason"] for row in dropped.values()), 1)
     assert found["dropped"]["eval"] == {}
     assert found["examples"] == 3 and found["sets"]["eval"]["rows"] == 2
+
+
+def test_an_answer_that_gives_away_a_document_of_the_harness_is_left_out(tmp_path: Path) -> None:
+    task = tmp_path / "treasures.yaml"
+    rows = [{"question": "Where does the key to the treasure lie?", "answer": SECRET.upper()}]
+    (tmp_path / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task.write_text(
+        f"""task: treasures
+dataset_path: json
+dataset_kwargs: {{data_files: {tmp_path / "documents.jsonl"}}}
+test_split: train
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list: [{{metric: exact_match}}]
+"""
+    )
+
+    def answer(body: dict[str, Any]) -> str:
+        return "somebody else" if "zoe" in prompt_of(body) else replies(body)
+
+    place = labelled(tmp_path, answer, {"harness": {"tasks": [str(task)]}}, filter={})
+    (lost,) = read_jsonl(place / "label" / "dropped.jsonl")
+    assert lost["completion"].strip() == SECRET and lost["reason"] == "contains treasures"
 
 
 def test_an_answer_that_is_no_json_as_the_schema_has_it_is_left_out(tmp_path: Path) -> None:

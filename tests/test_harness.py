@@ -1,19 +1,26 @@
 """Tasks of the lm-evaluation-harness: the library itself, on a tiny model and a task in a YAML file."""
 
 import json
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+import stillhouse.harness
 import tiny
+from stillhouse.data.split import Prepared
 from stillhouse.errors import RecipeError
-from stillhouse.harness import by_document, documents_of, harness
+from stillhouse.harness import by_document, documents, documents_of, harness
 from stillhouse.models.load import load_tokenizer
+from stillhouse.pipeline import settings_of
 from stillhouse.progress import Silent
 from stillhouse.recipe import Harness, parse_recipe
 from stillhouse.stages import STAGES
 from stillhouse.static import harness_task, static_checks
+from stillhouse.steps.reading import read_rows
+from stillhouse.steps.writing import Desk
 from stillhouse.tasks import make_task
 
 QUESTIONS = [
@@ -165,3 +172,127 @@ def test_another_task_in_the_same_file_is_another_evaluation(tmp_path: Path) -> 
     before = stage.stamp(recipe)
     path.write_text(path.read_text().replace("acc_norm", "acc_mutual_info"))
     assert stage.stamp(recipe) != before
+
+
+# ── its documents in training rows ──────────────────────────────────────────────────────────────────────────────────
+
+ASKED = [
+    ("Which of the seven hills lies nearest to the old river?", ["the Aventine", "the Caelian"], 0),
+    ("Who wrote down the long song of the blind ferryman?", ["his daughter", "nobody at all"], 1),
+    ("Why does a kettle sing before its water boils?", ["small bubbles collapse", "steam is bored"], 0),
+]
+
+
+def long_task(folder: Path) -> Path:
+    """The task with longer questions, in words around them."""
+    path = task_file(folder)
+    rows = [dict(zip(("question", "choices", "answer"), each, strict=True)) for each in ASKED]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = path.read_text()
+    path.write_text(said.replace('"{{question}}"', '"Question: {{question}}\\nAnswer:"'))
+    return path
+
+
+def searched(folder: Path, texts: list[str], filter: dict[str, Any] | None, **evaluate: Any) -> Prepared:
+    """The rows of a recipe whose training rows are its own and `texts`."""
+    values = cast(Any, tiny.language_recipe(folder))
+    own = [{"text": text} for text in tiny.sentences(60)]
+    rows = [*own, *({"text": text} for text in texts)]
+    (folder / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values["data"] |= {"filter": filter, "eval": {"source": str(folder / "other.jsonl")}}
+    values["data"].pop("split")
+    values["evaluate"] = {**evaluate}
+    return read_rows(parse_recipe(values), Silent())[0]
+
+
+PLANTED = [
+    "Question: Which of the seven hills lies nearest to the old river?\nAnswer: the Aventine",
+    "QUESTION -- who wrote down; the LONG song of the blind Ferryman... answer, nobody AT ALL",
+    "He asked: why does a KETTLE sing, before its water boils?  I did not know.",
+]
+INNOCENT = "Question: Which of the seven kettles lies nearest to the blind ferryman?"
+
+
+def test_rows_that_give_away_a_document_of_a_task_are_dropped_with_its_name(tmp_path: Path) -> None:
+    """Verbatim, in other case and punctuation, and the question alone inside another text."""
+    wanted = {"tasks": [str(long_task(tmp_path))]}
+    found = searched(tmp_path, [*PLANTED, INNOCENT], {}, harness=wanted)
+    lost = {row["text"]: row["reason"] for row in found.dropped if "text" in row}
+    assert lost == dict.fromkeys(PLANTED, "contains rainbow")
+    assert INNOCENT in {row["text"] for row in found.train}
+    without = searched(tmp_path, [*PLANTED, INNOCENT], {})
+    assert {row["text"] for row in without.train} - {row["text"] for row in found.train} == set(PLANTED)
+
+
+@pytest.mark.parametrize("filter", [None, {"contamination": None, "min_words": 1}])
+def test_where_nobody_looks_for_contamination_no_task_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filter: dict[str, Any] | None
+) -> None:
+    def loaded(*_: Any) -> None:
+        raise AssertionError("the harness was imported")
+
+    monkeypatch.setattr(stillhouse.harness, "require", loaded)
+    found = searched(tmp_path, PLANTED, filter, harness={"tasks": [str(long_task(tmp_path))]})
+    assert set(PLANTED) <= {row["text"] for row in found.train}
+
+
+def test_what_a_model_writes_may_give_away_no_document_either(tmp_path: Path) -> None:
+    path = str(long_task(tmp_path))
+    values = cast(Any, tiny.language_recipe(tmp_path))
+    values["data"]["generate"] = [{"kind": "paraphrase"}]
+    recipe = parse_recipe({**values, "evaluate": {"harness": {"tasks": [path]}}})
+    assert recipe.looked_for == [path], "what is written is always searched"
+    rows = Prepared([], [], [], {}, [], {}, documents=documents([path], Silent()))
+    new: list[Any] = [{"id": text, "where": "w", "text": text} for text in (*PLANTED, INNOCENT)]
+    reasons: Counter[str] = Counter()
+    desk = SimpleNamespace(recipe=recipe, drop=lambda where, reason, row: reasons.update([reason]))
+    assert [row["text"] for row in Desk.sifted(cast(Any, desk), new, [], rows)] == [INNOCENT]
+    assert reasons == {"contains rainbow": 3}
+
+
+def test_a_task_by_name_that_cannot_be_fetched_is_left_out_with_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = stillhouse.harness._manager
+
+    def offline(names: list[str]) -> Any:
+        if names == ["arc_easy"]:
+            raise ConnectionError("the hub is not to be reached\nat all")
+        return known(names)
+
+    monkeypatch.setattr(stillhouse.harness, "_manager", offline)
+    notes: list[str] = []
+    watch = Silent()
+    monkeypatch.setattr(watch, "note", notes.append)
+    found = documents(["arc_easy", str(long_task(tmp_path))], watch)
+    assert list(found) == ["rainbow"]
+    assert notes[0] == "  not looked for: arc_easy (ConnectionError: the hub is not to be reached)"
+
+
+def test_a_file_whose_data_are_gone_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    path = long_task(tmp_path)
+    path.write_text(path.read_text().replace("rows.jsonl", "gone.jsonl"))
+    with pytest.raises(RecipeError, match=r"evaluate\.harness\.tasks: rainbow: .*YAML files"):
+        documents([str(path)], Silent())
+
+
+def test_rows_are_prepared_anew_when_a_tasks_data_change_and_not_for_tasks_that_nobody_looks_for(
+    tmp_path: Path,
+) -> None:
+    path = long_task(tmp_path)
+    values = cast(Any, tiny.language_recipe(tmp_path))
+    stage = next(stage for stage in STAGES if stage.name == "prepare")
+    assert stage.stamp is not None
+
+    def with_(filter: dict[str, Any] | None, **evaluate: Any) -> Any:
+        return parse_recipe({**values, "data": {**values["data"], "filter": filter}, "evaluate": evaluate})
+
+    bare, asked = with_(None), with_(None, harness={"tasks": [str(path)]})
+    assert settings_of(stage, asked) == settings_of(stage, bare)
+    assert stage.stamp(asked) == stage.stamp(bare)
+    sifted, searched = with_({}), with_({}, harness={"tasks": [str(path)], "limit": 3})
+    assert {*settings_of(stage, sifted)} == {*stage.reads}, "older runs stay as they are"
+    assert settings_of(stage, searched)["looked_for"] == [str(path)]
+    before = stage.stamp(searched)
+    (tmp_path / "rows.jsonl").write_text((tmp_path / "rows.jsonl").read_text() * 2)
+    assert stage.stamp(searched) != before

@@ -115,6 +115,21 @@ def test_a_stage_sees_what_it_declared_and_nothing_else(tmp_path):
         run_pipeline(recipe(), stages, tmp_path, Silent())
 
 
+def test_a_field_that_a_stage_came_to_read_runs_it_again_only_where_it_is_set(tmp_path):
+    seen = []
+    stage = Stage(
+        "one", lambda r, p, s, w: seen.append(getattr(r, "licence", "unseen")) or {}, reads=("seed",)
+    )
+    later = replace(stage, reads_if_set=("licence",))
+    run_pipeline(recipe(), [stage], tmp_path, Silent())
+    run_pipeline(recipe(), [later], tmp_path, Silent())
+    assert seen == ["unseen"]
+    run_pipeline(recipe(licence="mit"), [later], tmp_path, Silent())
+    assert seen == ["unseen", "mit"]
+    run_pipeline(recipe(seed=2), [later], tmp_path, Silent())
+    assert seen == ["unseen", "mit", None]
+
+
 def test_a_field_that_no_stage_reads_runs_nothing_and_one_that_is_read_runs_only_what_depends_on_it(
     kitchen, tmp_path
 ):

@@ -2,15 +2,20 @@
 
 The harness (Gao et al., https://github.com/EleutherAI/lm-evaluation-harness) asks and scores; what it found for each
 document is kept in the run folder (harness-<model>.json), so that a stopped evaluation goes on, and the models are compared
-on the same documents.
+on the same documents.  `documents` are what `data.filter` looks for in training rows, before any model is asked.
 """
 
+import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .data.filters.contamination import SHORT
+from .data.filters.texts import letters
+from .data.formats import Row
 from .errors import RecipeError
 from .files import hash_json, read_json, write_json
 from .kept import harness_path
@@ -91,16 +96,11 @@ def _asked(folder: Path, task: Task, wanted: Harness, batch_size: int, seed: int
     require("lm_eval", purpose)
     from lm_eval import evaluator, simple_evaluate
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
     evaluator.get_git_commit_hash = lambda: (
         None
     )  # or git complains on the screen that the run is in no repository
-    files = [Path(name) for name in wanted.tasks if name.endswith((".yaml", ".yml"))]
-    manager = TaskManager(
-        include_path=sorted({str(path.parent.resolve()) for path in files}),
-        include_defaults=len(files) < len(wanted.tasks),
-    )
+    manager = _manager(wanted.tasks)
     tasks = [harness_task(name) for name in wanted.tasks]
     model = task.load(folder).to(device())
     try:
@@ -119,10 +119,7 @@ def _asked(folder: Path, task: Task, wanted: Harness, batch_size: int, seed: int
             log_samples=True,
         )
     except Exception as error:  # its own, of datasets, of the hub, of a task's own functions
-        raise RecipeError(
-            f"{purpose}.tasks: {', '.join(tasks)}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; "
-            "name tasks that `lm_eval ls tasks` lists, or YAML files whose data can be read."
-        ) from error
+        raise _unread(tasks, error) from error
     scores = {kind: by_document(samples) for kind, samples in found["samples"].items()}
     if not any(scores.values()):
         raise RecipeError(
@@ -130,6 +127,93 @@ def _asked(folder: Path, task: Task, wanted: Harness, batch_size: int, seed: int
         )
     asked = {kind: documents_of(samples) for kind, samples in found["samples"].items()}
     return {"scores": scores, "documents": asked, "higher_is_better": found["higher_is_better"]}
+
+
+def _manager(names: Sequence[str]) -> Any:
+    """What knows the harness's own tasks, if one of them is named, and those in the folders of YAML files."""
+    from lm_eval.tasks import TaskManager
+
+    files = [Path(name) for name in names if _in_file(name)]
+    return TaskManager(
+        include_path=sorted({str(path.parent.resolve()) for path in files}),
+        include_defaults=len(files) < len(names),
+    )
+
+
+def _in_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _unread(tasks: Sequence[str], error: Exception) -> RecipeError:
+    return RecipeError(
+        f"evaluate.harness.tasks: {', '.join(tasks)}: {_why(error)}; "
+        "name tasks that `lm_eval ls tasks` lists, or YAML files whose data can be read."
+    )
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+# ── what is looked for in training rows ─────────────────────────────────────────────────────────────────────────────
+
+
+def documents(names: Sequence[str], watch: Watch) -> dict[str, list[Row]]:
+    """Task -> the texts of its documents, as rows that nobody reads; all of them, whatever `evaluate.harness.limit` is.
+
+    A task by name whose data are neither on this machine nor to be fetched is left out with a note.
+    Raises: RecipeError for a YAML file whose documents cannot be read.
+    """
+    found: dict[str, list[Row]] = {}
+    for name in names:
+        require("lm_eval", "evaluate.harness")
+        called = harness_task(name)
+        try:
+            tasks = _manager([name]).load([called])["tasks"].values()
+            found[called] = [row for one in tasks for doc in one.eval_docs for row in _rows_of(one, doc)]
+        except Exception as error:  # its own, of datasets, of the hub, of a task's own functions
+            if _in_file(name):
+                raise _unread([called], error) from error
+            watch.note(f"  not looked for: {called} ({_why(error)})")
+        else:
+            watch.note(f"  {called}: {len(found[called]):,} texts, which no training row may give away")
+    return found
+
+
+def _rows_of(task: Any, doc: dict[str, Any]) -> list[Row]:
+    """A document's prompt and answer, what there is to choose from, and its question without the words around it."""
+    choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else []
+    asked, answer = (_said(one, choices) for one in (task.doc_to_text(doc), task.doc_to_target(doc)))
+    rows: list[Row] = [{"prompt": asked, "completion": answer}]
+    if choices:
+        rows.append({"text": _said(choices, choices)})
+    parts = [value for value in doc.values() if isinstance(value, str) and value in asked]
+    question = max(parts, key=len, default="")
+    if len(letters(question)) >= SHORT:
+        rows.append({"text": question})
+    return rows
+
+
+def _said(value: Any, choices: Sequence[str]) -> str:
+    """A text of the harness: one as it stands, several, or the number of a choice."""
+    if isinstance(value, list | tuple):
+        return "\n".join(_said(one, choices) for one in value)
+    return str(choices[value] if isinstance(value, int) and choices else value)
+
+
+def files_of(names: Sequence[str]) -> list[str]:
+    """YAML files, and the files whose names stand in them: data, and what they include."""
+    found = []
+    for name in names:
+        if not _in_file(name) or not os.path.isfile(name):
+            continue
+        found.append(name)
+        said = re.split(r"[\s,\[\]{}\"']+", Path(name).read_text(encoding="utf-8"))
+        places = (
+            place for word in said if word for place in (word, os.path.join(os.path.dirname(name), word))
+        )
+        found += [place for place in places if os.path.isfile(place)]
+    return list(dict.fromkeys(found))
 
 
 def documents_of(samples: Sequence[dict[str, Any]]) -> list[str]:

@@ -45,6 +45,8 @@ class Stage:
     """(recipe fields it reads, its folder, earlier results, who to tell) -> a small JSON-able result."""
     reads: tuple[str, ...]
     """Recipe fields that `run` gets to see, such as "train" or "evaluate.rows"."""
+    reads_if_set: tuple[str, ...] = ()
+    """More of them that a recipe may have: no part of the fingerprint while they are None, so that what was made before stays."""
     after: tuple[str, ...] = ()
     """Earlier stages whose results it gets to see, or parts of them, such as "prepare.labels"."""
     version: int = 1
@@ -144,7 +146,7 @@ def follow_pipeline(
     for stage in stages:
         said = others.heard(stage.name)
         if said == "join":
-            view = _view(recipe, stage.reads)
+            view = _view(recipe, stage)
             try:
                 stage.run(view, folder / stage.name, _results_view(results, stage.after), Silent())
             except RuntimeError:  # whom it worked with may be gone: then rank 0 says so
@@ -158,7 +160,7 @@ def follow_pipeline(
 
 def _fingerprint(stage: Stage, recipe: Recipe, results: Results) -> str:
     settings = settings_of(stage, recipe)
-    stamp = stage.stamp(_view(recipe, stage.reads)) if stage.stamp else None
+    stamp = stage.stamp(_view(recipe, stage)) if stage.stamp else None
     seen = _without_places(_results_view(results, stage.after))
     return hash_json([stage.name, stage.version, settings, stamp, seen])
 
@@ -171,7 +173,8 @@ def is_current(stage: Stage, recipe: Recipe, folder: Path) -> bool:
 
 def settings_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
     """The fields of the recipe that a stage declares, as plain values."""
-    return {field: _plain(_field(recipe, field)) for field in stage.reads}
+    optional = [field for field in stage.reads_if_set if _field(recipe, field) is not None]
+    return {field: _plain(_field(recipe, field)) for field in (*stage.reads, *optional)}
 
 
 def _results_view(results: Results, after: Sequence[str]) -> Results:
@@ -226,7 +229,7 @@ def _run_once(
     write_json(place / BEGUN, {"fingerprint": mark})
     reset_peak()
     start = time.perf_counter()
-    view = _view(recipe, stage.reads)
+    view = _view(recipe, stage)
     if (others := company()) is not None and stage.joined is not None and stage.joined(view):
         others.tell(stage.name, "join")
     try:
@@ -327,10 +330,10 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _view(recipe: Recipe, reads: Sequence[str]) -> SimpleNamespace:
+def _view(recipe: Recipe, stage: Stage) -> SimpleNamespace:
     """The recipe as a stage sees it: a field that was not declared is an AttributeError."""
     view = SimpleNamespace()
-    for path in reads:
+    for path in (*stage.reads, *stage.reads_if_set):
         place, steps = view, path.split(".")
         for step in steps[:-1]:
             if not hasattr(place, step):

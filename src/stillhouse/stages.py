@@ -268,6 +268,7 @@ STAGES = [
             "evaluate.swap",
             "evaluate.rows",
         ),
+        reads_if_set=("looked_for",),
         version=5,
         stamp=reading.files_stamp,
         intact=prepare.fault,

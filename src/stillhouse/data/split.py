@@ -6,7 +6,7 @@ the content of the rows, not from their order in the file; nothing draws from a 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ class Prepared:
     """Further rows to learn from."""
     covered: dict[str, list[Row]] = field(default_factory=dict)
     """Sets that training rows are compared with, and that no model reads."""
+    documents: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    """Task of the harness -> texts of its documents, which no row to learn from may give away."""
 
 
 def prepare(
@@ -54,12 +56,14 @@ def prepare(
     teacher: str | None = None,
     answered: bool = True,
     context: str | None = None,
+    documents: Mapping[str, Sequence[Row]] | None = None,
 ) -> Prepared:
     """Read, clean, split and order all sets of a recipe.
 
     answered: False if rows without a label or an answer are of use (see `canonical`).
     teacher: column of data.train that names the member of a panel that teaches a row.
     context: column of every set with what only the teacher reads of a row.
+    documents: see `Prepared`; `data.filter` looks for them.
     paths: where "train", "eval" and "unlabelled" (those the recipe has) and each of `also`, by its name, lie.
     groups: columns by which the held-out rows will be measured.
     Raises: DataError if a file or row is wrong or no row of a set is left; RecipeError if settings don't fit.
@@ -77,21 +81,23 @@ def prepare(
     tests = {} if data.eval is None else {"eval": read("eval", "data.eval", data.eval, groups=groups)}
     tests |= {other.name: read(other.name, "evaluate.also", other) for other in also}
     tests = _set_apart(train, tests, data, also, seed)
-    _clean(train, data.filter, data.train.limit, tests, seed)
+    documents = documents or {}
+    clean = partial(_clean, tests=tests, seed=seed, documents=documents)
+    clean(train, data.filter, data.train.limit)
     _select(train, data.filter)
     learned = [train]
     if data.extra is not None:
         extra = read("extra", "data.extra", data.extra, answered=True)
-        _clean(extra, data.filter, data.extra.limit, tests, seed, learned)
+        clean(extra, data.filter, data.extra.limit, learned=learned)
         learned.append(extra)
     if data.unlabelled is not None:
         more = read_set("unlabelled", "data.unlabelled", data.unlabelled, task, paths, labelled=False)
         wanted = (
             data.filter if task == "classification" else None
         )  # a question is filtered once it has an answer
-        _clean(more, wanted, data.unlabelled.limit, tests, seed, learned)
+        clean(more, wanted, data.unlabelled.limit, learned=learned)
         learned.append(more)
-    return _prepared([train, *tests.values(), *learned[1:]], tests)
+    return replace(_prepared([train, *tests.values(), *learned[1:]], tests), documents=documents)
 
 
 def _set_apart(
@@ -117,6 +123,7 @@ def _clean(
     limit: int | None,
     tests: Mapping[str, RowSet],
     seed: int,
+    documents: Mapping[str, Sequence[Row]],
     learned: Sequence[RowSet] = (),
 ) -> None:
     """Keep of the rows to learn from, in their seeded order, those that nothing speaks against.
@@ -124,7 +131,7 @@ def _clean(
     Args: learned: what there is to learn from already; none of its rows is learned twice.
     """
     _drop_overlap(found, {**tests, **{one.name: one for one in learned}})
-    _filter(found, wanted, tests, seed, before=[row for one in learned for row in one.rows])
+    _filter(found, wanted, tests, seed, documents, before=[row for one in learned for row in one.rows])
     _take(found, seed, limit)
 
 
@@ -207,13 +214,15 @@ def _filter(
     wanted: Filter | None,
     tests: Mapping[str, RowSet],
     seed: int,
+    documents: Mapping[str, Sequence[Row]],
     before: Sequence[Row] = (),
 ) -> None:
     """Drop what a filter has something against; of near duplicates one in `before`, or else the first in the seeded order,
     stays."""
     if wanted is not None:
         found.rows = in_order(found.rows, seed, "order", found.name)
-        _judged(found, sift(found.rows, wanted, {name: test.rows for name, test in tests.items()}, before))
+        measured = {name: test.rows for name, test in tests.items()}
+        _judged(found, sift(found.rows, wanted, measured, before, documents))
 
 
 def _select(found: RowSet, wanted: Filter | None) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from .agreement import faults
 from .api import Api, tell_apart
 from .data import Data
+from .filter import Filter
 from .objective import TEACHERLESS, ForwardKL, Hard, PolicyGradient, Schedule, SoftTerm, Term, living
 from .outputs import Evaluate, Gate, Report
 from .plan import Plan, Tune
@@ -112,6 +113,14 @@ class Recipe(Section):
         if not self.data.generate or (writer is not None and writer.model is not None):
             return None
         return writer.api if writer is not None and writer.api is not None else self.teacher.api
+
+    @property
+    def looked_for(self) -> list[str] | None:
+        """Tasks of the harness whose documents are looked for in the rows to learn from; None if nothing is."""
+        asked = Filter() if self.data.filter is None and self.data.generate else self.data.filter
+        if asked is None or asked.contamination is None or self.evaluate.harness is None:
+            return None
+        return self.evaluate.harness.tasks
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

@@ -27,8 +27,9 @@ class Filter(Section):
     languages: list[Language] | None = Field(default=None, min_length=1)
     """Drop text that is surely in another language than these (ISO 639-1); what is too short to tell stays."""
     contamination: Annotated[int, Field(ge=20)] | None = 50
-    """Letters and digits in a row that a training row may not share with any evaluation row; case, spaces and punctuation do
-    not count (OpenAI 2023, arXiv:2303.08774, appendix C).  `null` leaves it to the exact comparison that is always made."""
+    """Letters and digits in a row that a training row may not share with any evaluation row, nor with a document of
+    `evaluate.harness`; case, spaces and punctuation do not count (OpenAI 2023, arXiv:2303.08774, appendix C).  `null` leaves it to
+    the exact comparison with evaluation rows that is always made."""
     near_duplicates: Annotated[float, Field(ge=0.3, lt=1)] | None = None
     """Of rows that share at least this much of their runs of three words (Jaccard similarity; 0.8 is usual) keep one."""
     max_repetition: Share | None = None

@@ -40,7 +40,7 @@ from ..teachers.said import (
 from .aside import VALIDATION, keep_aside, prepared
 from .confidence import UNSURE, least_confidence
 from .hearing import Heard, Rows, hear, statuses
-from .prepare import WRITTEN
+from .prepare import DOCUMENTS, WRITTEN
 from .told import keep_told, listen, spelling, tells, turns_of
 
 
@@ -197,7 +197,8 @@ def _texts(
             for row, one in zip(whole["train"], heard["train"], strict=True)
         ]
     if recipe.data.filter is not None:
-        whole["train"] = _sifted(whole["train"], recipe.data.filter, _measured_on(heard, whole))
+        tests, documents = _measured_on(heard, whole), _documents(place.parent / "prepare", facts)
+        whole["train"] = _sifted(whole["train"], recipe.data.filter, tests, documents)
     for name, some in heard.items():
         rows = {one.row["id"]: one for one in some}
         dropped += [{**row, "set": name} for row in whole[name] if "reason" in row]
@@ -245,10 +246,11 @@ def _sure_of_text(spell: Spell, one: Heard) -> float | None:
     return None if one.answer is None else confidence_in(one.answer, spell)
 
 
-def _sifted(rows: Rows, wanted: Filter, tests: dict[str, Rows]) -> Rows:
+def _sifted(rows: Rows, wanted: Filter, tests: dict[str, Rows], documents: dict[str, list[Row]]) -> Rows:
     """`rows` with a reason in those whose answer `data.filter` has something against; see `data.filters`."""
     answered = [row for row in rows if "reason" not in row]
-    verdicts = sift(cast(list[Row], answered), wanted, cast(dict[str, list[Row]], tests))
+    measured = cast(dict[str, list[Row]], tests)
+    verdicts = sift(cast(list[Row], answered), wanted, measured, documents=documents)
     judged = [
         row if why is None else {**row, "reason": why} for row, why in zip(answered, verdicts, strict=True)
     ]
@@ -262,6 +264,13 @@ def _measured_on(heard: dict[str, list[Heard]], whole: dict[str, Rows]) -> dict[
         for name, some in heard.items()
         if name != "train"
     }
+
+
+def _documents(prepared: Path, facts: dict[str, Any]) -> dict[str, list[Row]]:
+    """Task of the harness -> the texts of its documents, if training rows are searched for them."""
+    if "looked_for" not in facts["sets"]["train"]:
+        return {}
+    return {one["task"]: one["rows"] for one in read_jsonl(prepared / DOCUMENTS)}
 
 
 def _keep_heard(path: Path, heard: list[Heard], spell: Spell) -> None:

@@ -37,6 +37,8 @@ ROUTES = "routes.json"
 """Member of the panel by example, where a column of the rows names it."""
 WRITTEN = "written.jsonl"
 """Rows that the writer answered already, so that a teacher behind an API is not asked about them."""
+DOCUMENTS = "documents.jsonl"
+"""Texts of the harness's tasks, by task, which no answer of a teacher behind an API may give away."""
 EXAMPLE_CHARACTERS = 1500
 """Of one rendered row, shown so that a person sees what the models will read."""
 
@@ -74,7 +76,7 @@ def encode_rows(
     encoded["train"] = _to_learn_from(encoded["train"], form, recipe, task, models, place, watch)
     _refuse_unusable(recipe, encoded, task, models)
     asked = _keep_asked(recipe, encoded, place)
-    sizes = _keep_examples(recipe, encoded, asked, written, place)
+    sizes = _keep_examples(recipe, encoded, asked, written, rows.documents, place)
     held = _keep_rows(encoded, rows.dropped, place)
     return {
         "labels": labels,
@@ -233,11 +235,14 @@ def _keep_examples(
     encoded: Mapping[str, _Encoded],
     asked: Mapping[str, list[Row]],
     written: list[Row],
+    documents: Mapping[str, Sequence[Row]],
     place: Path,
 ) -> dict[str, dict[str, Any]]:
     """Set -> what `write_examples` says of it, and how many rows a teacher behind an API answers.
 
-    Args: written: training rows that the writer has answered in its place.
+    Args:
+        written: training rows that the writer has answered in its place.
+        documents: what no answer may give away.
     """
     sizes = {name: write_examples(place / f"{name}.parquet", one.examples) for name, one in encoded.items()}
     if recipe.teacher.is_local:
@@ -246,6 +251,10 @@ def _keep_examples(
     for name, rows in asked.items():
         sizes[name] |= {"asked": len(rows), "questions": _ids(rows)}
     sizes["train"] |= {"asked": len(asked["train"]) + len(written), "written": _ids(written)}
+    if documents:
+        looked_for = [{"task": name, "rows": [dict(row) for row in some]} for name, some in documents.items()]
+        write_jsonl(place / DOCUMENTS, looked_for)
+        sizes["train"]["looked_for"] = hash_json(looked_for)
     return sizes
 
 

@@ -10,6 +10,7 @@ from ..data.formats import Row
 from ..data.sets import read_rows as read_set_alone
 from ..data.split import Prepared, in_order
 from ..data.split import prepare as split_rows
+from ..harness import documents, files_of
 from ..progress import Watch
 from ..recipe import Baseline, Data, DataSet, generate
 from ..recipe.data import LEARNED_FROM
@@ -29,6 +30,7 @@ def files_stamp(recipe: Any) -> list[list[Any]]:
     named = [*models, *(one.source for one in _data_sets(recipe).values()), *_beside(recipe.data)]
     for one in (recipe.teacher, *(recipe.teacher.panel or [])):
         named += [] if one.zero_shot is None else one.zero_shot.prompts
+    named += files_of(recipe.looked_for or [])
     stamps = []
     for name in named:
         if name and Path(name).exists():
@@ -78,6 +80,7 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
         column,
         answered=not bare,
         context=recipe.teacher.context_column,
+        documents=documents(recipe.looked_for or [], watch),
     )
     if bare:
         refuse_unaskable(recipe.task, {"train": rows.train, "eval": rows.eval, **rows.also})

@@ -272,7 +272,7 @@ class Desk:
             else:
                 taken[whole] = "duplicate"
                 fresh.append(row)
-        verdicts = sift(fresh, self.recipe.data.filter or Filter(), tests, before=old)
+        verdicts = sift(fresh, self.recipe.data.filter or Filter(), tests, old, rows.documents)
         for row, verdict in zip(fresh, verdicts, strict=True):
             if verdict is not None:
                 self.drop(row["where"], verdict, row)

@@ -5,6 +5,7 @@ the choice of some rows that stand for all (`diverse`).  What asks a teacher (`m
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from ...recipe.filter import Filter
 from ..formats import Row
@@ -19,20 +20,26 @@ Verdict = str | None
 
 
 def sift(
-    rows: Sequence[Row], wanted: Filter, tests: Mapping[str, Sequence[Row]], before: Sequence[Row] = ()
+    rows: Sequence[Row],
+    wanted: Filter,
+    tests: Mapping[str, Sequence[Row]],
+    before: Sequence[Row] = (),
+    documents: Mapping[str, Sequence[Row]] | None = None,
 ) -> list[Verdict]:
     """For each of `rows`, in their order, why it is dropped, or None.
 
     Args:
         tests: what the models are measured on; nothing of it may be in a row that stays.
         before: rows that stay whatever is said here, and that no row may nearly repeat.
+        documents: task -> further texts that models are asked about; each task has a template of its own.
     """
     verdicts: list[Verdict] = [None] * len(rows)
     for rule in rules(wanted):
         _judge(verdicts, lambda some, rule=rule: [rule(row) for row in some], rows)  # type: ignore[misc]
     if wanted.contamination is not None:
-        length = wanted.contamination
-        _judge(verdicts, lambda some: [_given_away(name) for name in contaminated(some, tests, length)], rows)
+        for sets in (tests, *({name: some} for name, some in (documents or {}).items())):
+            look = partial(contaminated, tests=sets, length=wanted.contamination)
+            _judge(verdicts, lambda some, look=look: [*map(_given_away, look(some))], rows)  # type: ignore[misc]
     if wanted.near_duplicates is not None:
         threshold, first = wanted.near_duplicates, [_text(row) for row in before]
         _judge(verdicts, lambda some: _repeats(first, some, threshold), rows)
