@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    PreTrainedTokenizerBase,
+)
 
 import tiny
 from endpoint import Endpoint, Said, prompt_of
@@ -482,3 +489,146 @@ def test_runs_of_a_sweep_are_priced_as_asking_a_member_once(made: Path, tmp_path
         found = prices.price(parse_recipe(recipe), tmp_path / "runs", Silent())
     first, second = found["runs"].values()
     assert first["money"] > 60 * 16 * 1e-3 and second["money"] == 0
+
+
+# ── classifiers with other tokenizers ───────────────────────────────────────────────────────────────────────────────
+
+
+def shape(tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -> BertConfig:
+    return BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=64, initializer_range=0.2, id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+    )  # fmt: skip
+
+
+def stranger(place: Path, labels: tuple[str, ...] = ("good", "bad")) -> dict[str, Any]:
+    """A classifier that reads bytes, and has the labels the other way round."""
+    tokenizer = tiny.language_tokenizer()
+    torch.manual_seed(3)
+    BertForSequenceClassification(shape(tokenizer, labels)).save_pretrained(place / "stranger")
+    tokenizer.save_pretrained(place / "stranger")
+    return {"model": str(place / "stranger"), "name": "stranger"}
+
+
+def third(place: Path) -> dict[str, Any]:
+    """A student without a head that reads whole words."""
+    tokenizer = tiny.translator_tokenizer()
+    torch.manual_seed(4)
+    BertModel(shape(tokenizer, ("a", "b"))).save_pretrained(place / "third")
+    tokenizer.save_pretrained(place / "third")
+    return {"model": str(place / "third")}
+
+
+@torch.no_grad()
+def opinion_of(member: dict[str, Any], texts: list[str]) -> torch.Tensor:
+    """[texts, 2] logits for bad and good, text by text in float64, with nothing of the package but the reading of a tokenizer."""
+    model = AutoModelForSequenceClassification.from_pretrained(member["model"]).double().eval()
+    tokenizer = load_tokenizer(Path(member["model"]))
+    order = [model.config.label2id[label] for label in ("bad", "good")]
+    rows = [tokenizer([text], truncation=True, max_length=32, return_tensors="pt") for text in texts]
+    return torch.cat([model(**row).logits[:, order] for row in rows])
+
+
+def pooled(members: list[dict[str, Any]], texts: list[str], temperature: float) -> torch.Tensor:
+    """[texts, 2]: the weighted mean of the members' softened probabilities."""
+    shares = [member.get("weight", 1.0) for member in members]
+    said = [(opinion_of(member, texts) / temperature).softmax(-1) for member in members]
+    return torch.stack([share * one for share, one in zip(shares, said, strict=True)]).sum(0) / sum(shares)
+
+
+def check_targets(place: Path, members: list[dict[str, Any]]) -> None:
+    """What was kept of the training rows, against every member by itself."""
+    rows = [json.loads(line) for line in (place / "prepare" / "asked-train.jsonl").open()]
+    examples = {one.row: one.key for one in read_examples(place / "prepare" / "train.parquet")}
+    assert set(examples) == {row["id"] for row in rows}
+    kept = kept_targets(place)
+    found = torch.stack([kept[examples[row["id"]]].exp() for row in rows])
+    texts = [row["text"] for row in rows]
+    torch.testing.assert_close(found, pooled(members, texts, 2.0), atol=2e-3, rtol=2e-3)
+    for member in members:
+        other = [{**one, "weight": 0.0} if one is member else one for one in members]
+        assert (pooled(other, texts, 2.0) - found).abs().max() > 0.05, "each member is heard"
+
+
+def accuracy(place: Path, members: list[dict[str, Any]]) -> float:
+    rows = [json.loads(line) for line in (place / "prepare" / "eval-rows.jsonl").open()]
+    best = pooled(members, [row["text"] for row in rows], 1.0).argmax(-1).tolist()
+    hits = [("bad", "good")[one] == row["label"] for one, row in zip(best, rows, strict=True)]
+    return sum(hits) / len(hits)
+
+
+def test_a_classifier_with_another_tokenizer_says_of_each_text_what_it_says_by_itself(
+    made: Path, tmp_path: Path
+) -> None:
+    """Whole run: it comes first on the panel, has the labels the other way round, and the other member stays a model."""
+    members = [{**stranger(tmp_path), "weight": 2.0}, reader(made)]
+    place = folder_for(tmp_path / "run")
+    found = finish(values(made, *members), place)
+    check_targets(place, members)
+    assert found["teacher"]["metrics"]["eval"]["accuracy"]["value"] == pytest.approx(accuracy(place, members))
+    seats = read_json(place / "teacher" / "panel" / "panel.json")["members"]
+    assert is_told(place / "teacher" / "panel" / seats[0]) and seats[1] == str(made / "reader")
+    assert "parameters" not in found["teacher"]
+    report = (place / "report.html").read_text()
+    assert "has another tokenizer and read the rows beforehand" in report and "behind an API" not in report
+
+
+def test_a_student_may_have_another_tokenizer_than_every_member_of_its_panel(
+    made: Path, tmp_path: Path
+) -> None:
+    members = [reader(made), {**stranger(tmp_path), "weight": 2.0}]
+    recipe = values(made, *members) | {"student": third(tmp_path)}
+    place = folder_for(tmp_path / "run")
+    found = finish(recipe, place)
+    check_targets(place, members)
+    assert found["teacher"]["metrics"]["eval"]["accuracy"]["value"] == pytest.approx(accuracy(place, members))
+    assert found["student"]["metrics"]["eval"]["accuracy"]["value"] is not None
+
+
+def test_a_student_made_of_its_panel_takes_the_layers_and_the_tokens_of_the_first_model(
+    made: Path, tmp_path: Path
+) -> None:
+    members = [reader(made), stranger(tmp_path)]
+    recipe = values(made, *members) | {"student": {"from_teacher": {"layers": 1}}}
+    place = folder_for(tmp_path / "run")
+    until("label", recipe, place)
+    check_targets(place, members)
+    assert len(load_tokenizer(place / "initial" / "model")) == len(load_tokenizer(made / "reader"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"data": {"augment": {}}}, r"data.augment: makes tokens, and teacher.panel\[1\] reads text"),
+        ({"label": {"online": True}, "student": "third"}, "label.online: nobody on the panel"),
+    ],
+)
+def test_what_a_classifier_with_another_tokenizer_does_not_go_with_is_named(
+    made: Path, tmp_path: Path, changes: dict[str, Any], remedy: str
+) -> None:
+    recipe = values(made, reader(made), stranger(tmp_path))
+    if "student" in changes:
+        changes = {**changes, "student": third(tmp_path)}
+    recipe = {**recipe, **changes, "data": {**recipe["data"], **changes.get("data", {})}}
+    with pytest.raises(RecipeError, match=rf"^{remedy}"):
+        run_pipeline(parse_recipe(recipe), STAGES, folder_for(tmp_path / "run"), Silent(), until="plan")
+
+
+def test_a_classifier_with_another_tokenizer_and_other_labels_is_refused(made: Path, tmp_path: Path) -> None:
+    recipe = values(made, reader(made), stranger(tmp_path, ("bad", "fine")))
+    with pytest.raises(RecipeError, match=r"^teacher.panel: stranger: its labels are bad, fine"):
+        until("prepare", recipe, folder_for(tmp_path / "run"))
+
+
+def test_a_language_models_panel_needs_one_tokenizer(made: Path, tmp_path: Path) -> None:
+    tiny.save_language_model(tmp_path / "other", layers=1)
+    tokenizer = tiny.language_tokenizer()
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save_pretrained(tmp_path / "other")
+    tiny.text_file(tmp_path / "text.jsonl", rows=20)
+    recipe = values(made, {"model": str(made / "lm")}, {"model": str(tmp_path / "other")})
+    recipe |= {"task": "causal_lm", "student": {"from_teacher": {"layers": 1}}}
+    recipe["data"] = {"train": {"source": str(tmp_path / "text.jsonl")}, "split": 5, "max_length": 32}
+    with pytest.raises(RecipeError, match=r"is not the first member's .*; members must share it"):
+        until("prepare", recipe, folder_for(tmp_path / "run"))

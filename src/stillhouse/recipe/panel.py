@@ -137,14 +137,24 @@ def members_fault(recipe: Any) -> str | None:
         if student.from_config is not None and student.tokenizer is None:
             return "student.tokenizer: no member of the panel lends one; name a model of the student's family that does, or use student.model"
     if recipe.label.online and all(member.api is not None for _, member in panel):
-        return "label.online: nobody on the panel is on this machine, to run beside the student; remove it"
+        return online_fault()
     if recipe.data.augment is not None:
-        return f"data.augment: makes tokens, and {where} reads text; use data.unlabelled, or data.generate"
+        return text_fault(where)
     if recipe.plan is not None:
         return f"plan: its steps make teachers of models on this machine, and {where} is asked in words; remove it"
     return _named_fault([(number, member.zero_shot or member.api) for number, member in asked]) or _api_fault(
         [(number, member.api) for number, member in asked if member.api is not None], teacher.pool
     )
+
+
+def online_fault() -> str:
+    """What is wrong with a teacher beside the student if all members have said beforehand what they say."""
+    return "label.online: nobody on the panel reads the student's tokens on this machine, to run beside it; remove it"
+
+
+def text_fault(where: str) -> str:
+    """What is wrong with rows made of tokens for the member `where`."""
+    return f"data.augment: makes tokens, and {where} reads text; use data.unlabelled, or data.generate"
 
 
 def _named_fault(asked: list[tuple[int, ZeroShot | Api]]) -> str | None:

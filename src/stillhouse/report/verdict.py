@@ -212,6 +212,11 @@ def _against_cost(results: Results) -> Iterator[str]:
 
 def _unknown_behind_an_api(results: Results) -> Iterator[str]:
     if results.get("said") is None:
+        if results["teacher"].get("panel") and "parameters" not in results["teacher"]:
+            yield (
+                "The teacher's size, speed and memory: not known, for a member of its panel has another tokenizer and read the "
+                "rows beforehand."
+            )
         return
     of_it = "a member of its panel" if results["teacher"].get("panel") else "it"
     yield f"The teacher's size, speed and memory: not known, for {of_it} is behind an API."

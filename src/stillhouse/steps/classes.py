@@ -8,6 +8,7 @@ from ..data.split import Prepared
 from ..errors import DataError, RecipeError
 from ..models.load import label_names, load_config
 from ..tasks.classification import label_order
+from .fetching import OWN_TOKENS, lenders
 
 
 def labels_of(recipe: Any, rows: Prepared, models: dict[str, Any]) -> list[str]:
@@ -20,8 +21,11 @@ def labels_of(recipe: Any, rows: Prepared, models: dict[str, Any]) -> list[str]:
     if labels and models["student"]:
         _check_order("student.model", Path(models["student"]["folder"]), labels)
     for settings, member in zip(recipe.teacher.panel or [], models["panel"] or [], strict=True):
-        if settings.lends:
-            _check_order(f"teacher.panel: {member['name']}", Path(member["folder"]), labels)
+        who = f"teacher.panel: {member['name']}"
+        if OWN_TOKENS in member:  # what it says is put into the student's order
+            label_order(Path(member["folder"]), labels, who)
+        elif settings.lends:
+            _check_order(who, Path(member["folder"]), labels)
     return labels
 
 
@@ -42,6 +46,8 @@ def _labels(recipe: Any, rows: Prepared, models: dict[str, Any]) -> list[str]:
         raise DataError(
             f"data.train: has only the label {', '.join(labels)!r}; a classifier needs at least two."
         )
+    if models["panel"] and not lenders(recipe.teacher.panel, models["panel"]):
+        return _named(labels, named, teacher, "data.train")
     return labels if recipe.teacher.finetune else label_order(teacher, labels)
 
 

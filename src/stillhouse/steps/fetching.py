@@ -1,5 +1,6 @@
 """The models of a recipe as local folders, and whether they may teach."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,10 +13,14 @@ from ..models.load import as_folder, load_tokenizer, same_tokenizer
 from ..models.machine import bfloat16_pays
 from ..progress import Watch
 from ..recipe import Member
+from ..recipe.panel import text_fault
 from ..registry import pick
 from ..sources import cache_dir, resolve
 from ..sources.terms import Terms, of_licence, of_past_answers, of_provider, refuse_disallowed
 from ..tasks import TASKS
+
+OWN_TOKENS = "own_tokens"
+"""Said of a panel's classifier whose tokenizer is not the student's: it reads all rows as text before the student learns."""
 
 
 def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
@@ -40,7 +45,7 @@ def fetch_models(recipe: Any, place: Path, watch: Watch) -> dict[str, Any]:
     if recipe.teacher.zero_shot is not None:
         found |= _fetch_namer(recipe, watch)
     if recipe.teacher.panel is not None:
-        found |= _fetch_panel(recipe, found.get("teacher"), watch)
+        found |= _fetch_panel(recipe, found.get("teacher"), found["student"], watch)
     found |= _fetch_helpers(recipe.data, watch)
     teachers = (found["panel"] or [found["teacher"]]) if local else []
     asked = {who["name"]: terms_of(who) for who in [*teachers, *helpers(found)]}
@@ -145,26 +150,53 @@ def _namer(wanted: Any, field: str, watch: Watch) -> dict[str, Any]:
     return {**found, "prompts": asked}
 
 
-def _fetch_panel(recipe: Any, lead: dict[str, Any] | None, watch: Watch) -> dict[str, Any]:
-    """The members, models as local folders, and what the whole panel is called; refuses models with other tokenizers than `lead`,
-    the one that lends its own."""
+def _fetch_panel(
+    recipe: Any, lead: dict[str, Any] | None, student: dict[str, Any] | None, watch: Watch
+) -> dict[str, Any]:
+    """The members, models as local folders, and what the whole panel is called.
+
+    Args: lead: the first of the student's kind, None if there is none; student: if it is a model of its own.
+    Raises: RecipeError for a member whose tokenizer is not the student's, where it has to be.
+    """
+    reader = student or lead if recipe.task == "classification" else lead
     members = [
         {**found, "name": member.name or found["name"]}
         for number, member in enumerate(recipe.teacher.panel)
-        for found in [_member(member, number, recipe.task, lead, watch)]
+        for found in [_member(member, number, recipe.task, reader, watch)]
     ]
     licences = sorted({str(one["licence"] or "unknown") for one in members if "provider" not in one})
     named = {"name": " + ".join(one["name"] for one in members), "licence": " / ".join(licences) or None}
-    if lead is not None:
-        return {"teacher": {**lead, **named}, "panel": members}
     identity = " + ".join(one["identity"] for one in members)
-    return {**_with_lender(recipe, {"identity": identity, **named}, watch), "panel": members}
+    if lead is None:
+        return {**_with_lender(recipe, {"identity": identity, **named}, watch), "panel": members}
+    apart = [number for number, one in enumerate(members) if OWN_TOKENS in one]
+    if apart and recipe.data.augment is not None:
+        raise RecipeError(text_fault(f"teacher.panel[{apart[0]}]") + ".")
+    if lending := lenders(recipe.teacher.panel, members):
+        return {"teacher": {**lending[0], **named}, "panel": members}
+    assert reader is not None
+    return {
+        "teacher": {"folder": reader["folder"], "identity": identity, **named},
+        "panel": members,
+    }
+
+
+def lenders(settings: Sequence[Member], found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the members, as `fetched` has them, that read the student's tokens, and so have a tokenizer and layers for it."""
+    pairs = zip(settings, found, strict=True)
+    return [one for member, one in pairs if member.lends and OWN_TOKENS not in one]
+
+
+def said_beforehand(panel: Sequence[dict[str, Any]] | None) -> bool:
+    """Whether there is a panel, and all of it says what it says of the rows before the student learns."""
+    return bool(panel) and all(OWN_TOKENS in one or "provider" in one for one in panel or [])
 
 
 def _member(
-    member: Member, number: int, task: str, lead: dict[str, Any] | None, watch: Watch
+    member: Member, number: int, task: str, reader: dict[str, Any] | None, watch: Watch
 ) -> dict[str, Any]:
-    """One of a panel, as `fetched` has it; with "provider" (None: past answers) if it is not on this machine."""
+    """One of a panel, as `fetched` has it; with "provider" (None: past answers) if it is not on this machine, and with
+    `OWN_TOKENS` for a classifier whose tokenizer is not that of `reader`."""
     if member.api is not None:
         url = member.api.base_url
         provider = None if url is None else urlsplit(url).hostname
@@ -175,12 +207,18 @@ def _member(
     if member.zero_shot is not None:
         return _namer(member, f"teacher.panel[{number}].zero_shot", watch)
     found = fetched(str(member.model), member, task, watch)
-    assert lead is not None
-    if why := same_tokenizer(load_tokenizer(Path(found["folder"])), load_tokenizer(Path(lead["folder"]))):
+    assert reader is not None
+    why = same_tokenizer(load_tokenizer(Path(found["folder"])), load_tokenizer(Path(reader["folder"])))
+    if why is None:
+        return found
+    if task != "classification":
         raise RecipeError(
             f"teacher.panel: the tokenizer of {member.model} is not the first member's ({why}); members must share it."
         )
-    return found
+    watch.note(
+        f"  {member.called}: its tokenizer is not the student's ({why}); it reads every row in its own, once"
+    )
+    return {**found, OWN_TOKENS: True}
 
 
 def _auto_class(task: str) -> str:

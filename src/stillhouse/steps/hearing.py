@@ -32,14 +32,19 @@ class Heard:
     answer: Answer | None
 
 
+def asked_rows(prepared: Path) -> dict[str, Rows]:
+    """Data set -> its rows, of those that are asked about."""
+    paths = sorted(prepared.glob("asked-*.jsonl"))
+    return {path.stem.removeprefix("asked-"): read_jsonl(path) for path in paths}
+
+
 def questions(
     api: Api, task: str, labels: list[str], prepared: Path, field: str = "teacher.api"
 ) -> dict[str, tuple[Rows, list[Request]]]:
     """Data set -> its rows, and what the teacher is asked about each."""
     found = {}
     words = words_of(labels, api, field)
-    for path in sorted(prepared.glob("asked-*.jsonl")):
-        name, rows = path.stem.removeprefix("asked-"), read_jsonl(path)
+    for name, rows in asked_rows(prepared).items():
         if task == "classification":
             found[name] = rows, questions_about(rows, words, api, name, field)
         else:

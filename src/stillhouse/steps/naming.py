@@ -28,7 +28,7 @@ from ..tasks.zero_shot import (
     without_content,
     write_zero_shot,
 )
-from .fetching import dtype_name
+from .fetching import dtype_name, lenders
 
 OWN = "Stillhouse's own prompt"
 TEXTS = "texts.jsonl"
@@ -117,8 +117,11 @@ def readers(recipe: Any, task: Task, facts: dict[str, Any], place: Path) -> list
     Args: place: where stand-ins are written.
     """
     found = []
-    if recipe.teacher.lends:
-        alike = sum(member.lends for member in recipe.teacher.panel or []) or 1
+    panel = recipe.teacher.panel or []
+    if recipe.teacher.lends and (not panel or lenders(panel, facts["panel"])):
+        alike = (
+            sum(member.lends for member in panel) or 1
+        )  # one with another tokenizer is no slower, as a guess
         found.append((Path(facts["teacher"]["folder"]), alike))
     by_names = [one for one in recipe.teacher.asked.values() if isinstance(one, ZeroShotSettings)]
     for number, (settings, model) in enumerate(zip(by_names, namers_of(facts), strict=True)):

@@ -2,7 +2,7 @@
 labelled rows.
 
 A member is whatever `task` loads from a folder and gives distributions by row: a model, a language model that labels by names, or what
-somebody behind an API was heard to say.
+somebody behind an API, or a classifier with another tokenizer, said beforehand.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,19 @@ from ..files import atomic_folder, hash_json, hash_path, read_json, write_jsonl
 from ..losses import log_softmax
 from ..losses.fused import chunks
 from ..losses.pooling import learned_weights, reliability_table
+from ..models.load import load_tokenizer
 from ..models.machine import device
 from ..progress import Watch
 from ..recipe import Api, Member, Pool
 from ..recipe.panel import OF_SHARES, names_alone
-from ..tasks import Task, on_device
+from ..tasks import Task, make_task, on_device
+from ..tasks.classification import label_order
 from ..tasks.panel import write_panel
 from ..tasks.told import write_told
 from ..teachers.said import words_of
 from .asking import reasons, shares_of, wrong
-from .hearing import hear, statuses
+from .fetching import OWN_TOKENS, lenders
+from .hearing import asked_rows, hear, statuses
 from .naming import write_namer
 from .prepare import CONTEXTS, ROUTES
 from .training import labelled
@@ -44,19 +47,19 @@ class Seat:
     asked: dict[str, Any] | None = None
     """How it asks, if it labels by names."""
     heard: "Heard | None" = None
-    """What it was heard to say, if it is not on this machine."""
+    """What it was heard to say, if it does not read the student's tokens on this machine."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """The answers of a member behind an API."""
+    """The answers of a member behind an API, or of one with another tokenizer."""
 
     shares: dict[str, list[float]]
     """Key of an example -> the probability of each label; those without a usable answer are not there."""
     dropped: list[dict[str, Any]]
     """Those rows, and why."""
     statuses: dict[str, dict[str, int]]
-    """Data set -> how many answers came to what."""
+    """Data set -> how many answers came to what; nothing of a model that read the rows itself."""
 
 
 def make_panel(recipe: Any, task: Task, facts: dict[str, Any], place: Path, watch: Watch) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def make_panel(recipe: Any, task: Task, facts: dict[str, Any], place: Path, watc
     members = teacher.panel or [Member(model=teacher.model)]
     found = facts["panel"] or [facts["teacher"]]
     heard = [
-        None if member.api is None else _hear(member.api, number, pool, recipe, facts, place.parent, watch)
+        _beforehand(member, number, found[number], pool, recipe, task, facts, place.parent, watch)
         for number, member in enumerate(members)
     ]
     missed, more = _nobodys(heard, task, facts, place, watch)
@@ -104,7 +107,7 @@ def make_panel(recipe: Any, task: Task, facts: dict[str, Any], place: Path, watc
         task.tokenizer.save_pretrained(part)
     identity = hash_json([[seat.identity for seat in seats], settings, facts["contexts"]])
     shown = {name: value for name, value in settings.items() if name in ("pool", "weights", "table")}
-    lead = next((one["folder"] for one, member in zip(found, members, strict=True) if member.lends), None)
+    lead = next((one["folder"] for one in lenders(members, found)), None)
     return {
         "folder": f"{place.name}/panel",
         "lead": {"folder": lead},
@@ -119,8 +122,50 @@ def make_panel(recipe: Any, task: Task, facts: dict[str, Any], place: Path, watc
 def _asked(seats: Sequence[Seat]) -> dict[str, Any]:
     """How members that label by names ask, and what came of asking those behind an API; nothing if there are none."""
     notes = [f"{seat.name}: {seat.asked['note']}" for seat in seats if seat.asked and "note" in seat.asked]
-    said = {seat.name: seat.heard.statuses for seat in seats if seat.heard is not None}
+    said = {seat.name: seat.heard.statuses for seat in seats if seat.heard and seat.heard.statuses}
     return ({"asked": {"note": "; ".join(notes)}} if notes else {}) | ({"said": said} if said else {})
+
+
+def _beforehand(
+    member: Member,
+    number: int,
+    found: dict[str, Any],
+    pool: Pool,
+    recipe: Any,
+    task: Task,
+    facts: dict[str, Any],
+    run: Path,
+    watch: Watch,
+) -> Heard | None:
+    """What a member says of every row before the student learns; None if it runs beside it, or is asked in words there."""
+    if member.api is not None:
+        return _hear(member.api, number, pool, recipe, facts, run, watch)
+    if OWN_TOKENS in found:
+        return _read(found, task, run / "prepare", recipe.label.batch_size, watch)
+    return None
+
+
+@torch.inference_mode()
+def _read(found: dict[str, Any], task: Task, prepared: Path, batch_size: int, watch: Watch) -> Heard:
+    """Let a classifier read every row, held-out ones too, in its own tokens; in float32, at temperature 1."""
+    folder, name = Path(found["folder"]), found["name"]
+    order = label_order(folder, task.labels, f"teacher.panel: {name}")
+    places = [order.index(label) for label in task.labels]
+    theirs = make_task("classification", load_tokenizer(folder), task.max_length, order)
+    model = theirs.load(folder).to(device())
+    rows = [
+        (kind, example) for kind, some in asked_rows(prepared).items() for example in theirs.encode(some)[0]
+    ]
+    rows.sort(key=lambda row: -len(row[1].input_ids))
+    shares: dict[tuple[str, str], list[float]] = {}
+    for start in range(0, len(rows), batch_size):
+        some = rows[start : start + batch_size]
+        scores = theirs.scores(model, on_device(theirs.collate([example for _, example in some])))
+        said = scores.head.logits(scores.hidden).double().softmax(-1)[:, places].tolist()
+        shares |= {(kind, one.row): row for (kind, one), row in zip(some, said, strict=True)}
+        watch.step(f"{name} reads", start + len(some), len(rows))
+    watch.end()
+    return Heard(_by_example(shares, prepared), [], {})
 
 
 def _hear(

@@ -20,6 +20,7 @@ from ..models.taps import tapped, tokens_read
 from ..pipeline import peak_memory
 from ..progress import Watch
 from ..recipe import Finetune, Term, Train, ZeroShot, crossing_fault
+from ..recipe.panel import online_fault
 from ..static import check_shape
 from ..tasks import Task, on_device
 from ..tasks.bilingual import as_read_by, voice
@@ -30,7 +31,7 @@ from ..teachers.local import LocalTeacher
 from ..train.features import FEATURES
 from ..train.objective import Layers, Objective
 from .evaluating import LOADING, evaluation_takes, start_up, tokens_in
-from .fetching import dtype_name
+from .fetching import dtype_name, said_beforehand
 from .hearing import stand_ins, what_asking_takes
 from .naming import ROWS, is_chosen, namers_of, readers, ways_of
 from .prepare import WRITTEN, task_of
@@ -60,6 +61,8 @@ def measure_plan(
         fault := crossing_fault(recipe.task, recipe.terms, recipe.label.online, recipe.rollouts)
     ):
         raise RecipeError(fault)
+    if recipe.label.online and said_beforehand(facts["panel"]):
+        raise RecipeError(online_fault() + ".")
     check_shape(recipe.student, Path(facts["teacher"]["folder"]), recipe.task, recipe.data.max_length)
     train = read_examples(place.parent / "prepare" / "train.parquet")
     held = {name: read_examples(place.parent / "prepare" / f"{name}.parquet") for name in facts["evaluated"]}

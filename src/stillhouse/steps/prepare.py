@@ -21,6 +21,7 @@ from ..tasks.context import longest_in_context, prefixes, prompt_key
 from .canaries import canary_rows, planted
 from .classes import labels_of
 from .confidence import confidences, least_confidence, sure
+from .fetching import OWN_TOKENS
 from .naming import TEXTS, keep_texts, namers_of
 from .questions import TRAINED_BY
 from .variants import variants
@@ -75,7 +76,7 @@ def encode_rows(
     form = rows.counts["train"]["format"]
     encoded["train"] = _to_learn_from(encoded["train"], form, recipe, task, models, place, watch)
     _refuse_unusable(recipe, encoded, task, models)
-    asked = _keep_asked(recipe, encoded, place)
+    asked = _keep_asked(recipe, encoded, models, place)
     sizes = _keep_examples(recipe, encoded, asked, written, rows.documents, place)
     held = _keep_rows(encoded, rows.dropped, place)
     return {
@@ -216,10 +217,12 @@ def _shown(example: Example, task: Task) -> str:
 # ── what is kept of them ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _keep_asked(recipe: Any, encoded: Mapping[str, _Encoded], place: Path) -> dict[str, list[Row]]:
-    """Set -> the rows that somebody behind an API is asked about; none if nobody is."""
-    members = recipe.teacher.panel or []
-    if recipe.teacher.is_local and not any(member.api is not None for member in members):
+def _keep_asked(
+    recipe: Any, encoded: Mapping[str, _Encoded], models: dict[str, Any], place: Path
+) -> dict[str, list[Row]]:
+    """Set -> the rows that somebody behind an API, or with another tokenizer, is asked about; none if nobody is."""
+    members = models["panel"] or []
+    if recipe.teacher.is_local and not any(OWN_TOKENS in one or "provider" in one for one in members):
         return {}
     asked: dict[str, list[Row]] = {}
     for name, one in encoded.items():
