@@ -35,6 +35,8 @@ PRICE = {"input": 1.0, "output": 2.0}
 
 def client(settings: dict[str, Any]) -> None:
     """Ask everything once, and tell what came back."""
+    import openai  # noqa: F401  # a package that starts, as torch is: asking loads it late
+
     from stillhouse.asking import Ledger, ask, chat
     from stillhouse.errors import ResourceError
     from stillhouse.pipeline import peak_memory

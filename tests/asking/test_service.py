@@ -111,6 +111,24 @@ def test_a_wrong_key_costs_one_request_and_is_not_repeated_aloud(
     assert error.value.exit_code == 4
 
 
+def test_where_it_answered_before_one_request_goes_ahead_for_a_moment_and_the_others_follow(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was killed waited a whole answer long for its first one, each time; a key that is wrong by now still costs one."""
+    monkeypatch.setenv("SOME_KEY", "right")
+    with Endpoint(weather=Weather(latency=0.8), key="right") as endpoint:
+        settings = api(endpoint, api_key_env="SOME_KEY", concurrency=8)
+        ask(settings, prompts(settings, 1), ledger)
+        monkeypatch.setenv("SOME_KEY", "wrong")
+        with pytest.raises(TeacherError, match="key is refused"):
+            ask(settings, prompts(settings, 9), ledger)
+        assert endpoint.seen.outcomes["401"] == 1
+        monkeypatch.setenv("SOME_KEY", "right")
+        assert endpoint.seen.most_at_once == 1
+        ask(settings, prompts(settings, 9), ledger)
+    assert endpoint.seen.most_at_once == 8, "the first alone and then the others would be seven at once"
+
+
 def test_a_key_of_another_host_is_never_sent(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client library would take OPENAI_API_KEY from the environment, whatever the host."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")

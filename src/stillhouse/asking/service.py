@@ -2,7 +2,8 @@
 
 One loop sends, waits and writes down; nothing else touches the ledger.  A request that must wait (Retry-After, back-off)
 holds no place: others go meanwhile.  Until something was answered requests go one at a time, so a wrong key, URL or model
-costs one request; only if nothing comes back, good or bad, another one leaves every two seconds.
+costs one request; only if nothing comes back, good or bad, another one leaves every two seconds.  Where an earlier run was
+answered the first one goes a quarter of a second ahead of the others, which is time enough to refuse a key.
 
 What arrived is in the ledger before anything else is done about it: a refusal (4xx) too, so that a run that is killed does not
 ask again for what was refused.  What was under way at the kill cannot be known, and is asked again.
@@ -34,6 +35,8 @@ REFUSALS, SHARE_OF_ELSEWHERE = 5, 0.1
 of the model's already, from a file or from where it was before: so many as this share of those."""
 PROBE = 2.0
 """Seconds without any answer, after which one more request may be under way."""
+REFUSED_WITHIN = 0.25
+"""Seconds in which an endpoint says that a key is wrong, which needs no model: one that has answered before is trusted after that."""
 LONGEST = 900.0
 """Seconds of Retry-After that are waited for."""
 SECONDS_AN_ANSWER = 2.0
@@ -157,6 +160,8 @@ class _Loop:
         source = (api.base_url or "", api.model)
         self.heard = ledger.knows(*source)
         """Whether this model has answered anything here, now or in an earlier run."""
+        self.trusted = self.heard
+        """Whether an earlier run was answered by it: then a key that is wrong now is all that one request is sent ahead for."""
         self.elsewhere = 0 if self.heard else ledger.count(api.model, api.namesakes)
         """How many answers of its there are all the same: from a file, or from where it was before."""
         self.held = [] if self.heard else ledger.refusals(*source)
@@ -224,12 +229,15 @@ class _Loop:
     def _pause(self, now: float) -> float | None:
         """Seconds until the next request may leave; None while that hangs on one that is under way."""
         silent = now - self.silent_since
-        wanted = int(self.width.now) if self.answered else min(int(self.width.now), 1 + int(silent / PROBE))
+        probe = REFUSED_WITHIN if self.trusted else PROBE
+        wanted = int(self.width.now)
+        if not self.answered and not (self.trusted and silent >= probe):
+            wanted = min(wanted, 1 + int(silent / probe))
         allowed = self.breaker.width(now, wanted)
         if self.breaker.open_until is not None and allowed == 0:
             return self.breaker.open_until - now
         if len(self.flying) >= allowed:
-            return None if self.answered else PROBE - silent % PROBE
+            return None if self.answered else probe - silent % probe
         if not self.fresh and not self.waiting:
             return None
         ready = now if self.fresh else self.waiting[0].ready_at
