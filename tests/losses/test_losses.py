@@ -15,7 +15,9 @@ from closed_form import (
 )
 from stillhouse.losses import (
     divergence_topk,
+    draw_sampled,
     forward_kl,
+    forward_kl_sampled,
     forward_kl_topk,
     hard_cross_entropy,
     js,
@@ -26,6 +28,10 @@ from stillhouse.losses import (
     total_mean,
     total_variation,
 )
+
+
+WIDEST = 151_936
+"""Outcomes of the widest vocabulary in common use."""
 
 
 def draw(*shape: int, seed: int = 0, spread: float = 3.0) -> Tensor:
@@ -207,10 +213,35 @@ def test_a_wide_vocabulary_is_as_exact_as_a_narrow_one():
     close(forward_kl_topk(student, ids, log_p), full)
 
 
+def test_hard_and_sparse_targets_are_as_exact_over_the_widest_vocabulary():
+    student, teacher, labels = draw(2, WIDEST), draw(2, WIDEST, seed=1), torch.tensor([0, WIDEST - 1])
+    p, log_q = torch.softmax(teacher.double(), -1), torch.log_softmax(student.double(), -1)
+    hot = torch.nn.functional.one_hot(labels, WIDEST).double()
+    nats, gradient = hard_cross_entropy_gradient(student, labels)
+    close(nats, -(hot * log_q).sum(-1))
+    close(gradient, log_q.exp() - hot, 1e-6)
+
+    ids, log_p = topk_log_probs(teacher, 64)
+    kept = torch.zeros(2, WIDEST).scatter(-1, ids, 1.0).bool()
+    assert torch.equal(ids.sort(-1).values, p.argsort(-1, descending=True)[:, :64].sort(-1).values)
+    p_tail, q_tail = ((side * ~kept).sum(-1, keepdim=True) for side in (p, log_q.exp()))
+    inside = (p * kept * (p.log() - log_q)).sum(-1) + (p_tail * (p_tail / q_tail).log()).squeeze(-1)
+    nats, gradient = forward_kl_topk_gradient(student, ids, log_p)
+    close(nats, inside)
+    close(gradient, log_q.exp() * torch.where(kept, 1.0, 1 - p_tail / q_tail) - p * kept, 1e-6)
+
+    ids, shares, entropy = draw_sampled(teacher, torch.tensor([0.3, 0.8]), 30)
+    given = torch.zeros(2, WIDEST, dtype=torch.double).scatter_add(-1, ids, shares.double())
+    close(entropy, -(p * p.log()).sum(-1))
+    close(forward_kl_sampled(student, ids, shares, entropy), -(given * log_q).sum(-1) + (p * p.log()).sum(-1))
+
+
 @pytest.mark.parametrize("outcomes", [2, 5])
 def test_no_positions_give_no_nats_and_no_nan(outcomes):
     nothing = torch.zeros(0, outcomes)
     ids, log_p = topk_log_probs(nothing, 2)
+    drawn = draw_sampled(nothing, torch.zeros(0), 3)
+    assert forward_kl_sampled(nothing, *drawn).shape == (0,)
     losses = [
         forward_kl_gradient(nothing, nothing),
         forward_kl_topk_gradient(nothing, ids, log_p),

@@ -221,7 +221,8 @@ def test_the_forecast_counts_nothing_more_for_them(tmp_path: Path, student: Path
     assert soft["requests"] == hard["requests"] == 10
     assert soft["money"] == hard["money"] > 0
     assert soft["seconds"]["label"] == hard["seconds"]["label"]
-    assert soft["disk_bytes"] > hard["disk_bytes"], "the kept targets"
+    assert soft["soft_target_bytes"] > 0 == hard["soft_target_bytes"]
+    assert soft["disk_bytes"] == hard["disk_bytes"] + soft["soft_target_bytes"], "the kept targets"
 
 
 def test_a_whole_run_learns_from_them_and_says_so(tmp_path: Path, teacher: Path, student: Path) -> None:

@@ -64,7 +64,9 @@ def plan(recipe: RecipePath, changes: Changes = None, folder: Folder = None, sho
     )
     print(f"\nin all     {output.duration(found['total_seconds'])}")
     print(f"memory     {output.size(found['peak_memory_bytes'])} (measured: one step of training was made)")
-    print(f"disk       {output.size(found['disk_bytes'])}")
+    kept = found["soft_target_bytes"]
+    of_it = f", of which soft targets {output.size(kept)}" if kept else ""
+    print(f"disk       {output.size(found['disk_bytes'])}{of_it}")
     print(
         f"tokens     {found['tokens']['labelled']:,.0f} labelled by the teacher, {found['tokens']['trained']:,.0f} trained on"
     )

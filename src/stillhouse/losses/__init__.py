@@ -22,10 +22,10 @@ from .divergences import (
 from .fused import Head, fused_loss
 from .reduction import total_mean
 from .sequences import hard_cross_entropy
-from .sparse import divergence_topk, forward_kl_sampled, forward_kl_topk, topk_log_probs
+from .sparse import divergence_topk, draw_sampled, forward_kl_sampled, forward_kl_topk, topk_log_probs
 
 __all__ = [
-    "Head", "adaptive_kl", "alpha_beta", "divergence_topk", "forward_kl", "forward_kl_sampled", "forward_kl_topk",
+    "Head", "adaptive_kl", "alpha_beta", "divergence_topk", "draw_sampled", "forward_kl", "forward_kl_sampled", "forward_kl_topk",
     "fused_loss", "hard_cross_entropy", "js", "log_softmax", "reverse_kl", "skew_forward_kl", "skew_reverse_kl", "topk_log_probs",
     "total_mean", "total_variation",
 ]  # fmt: skip

@@ -87,12 +87,14 @@ def measure_plan(
     elif asked is not None:
         seconds["label"] = asked["seconds"]
     teacher_bytes = folder_bytes(Path(facts["teacher"]["folder"]), lambda path: path.suffix == ".safetensors")
+    soft_targets = _kept(recipe, task, train)
     plan = {
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "total_seconds": round(sum(seconds.values()), 1),
         "asking_seconds": 0.0 if asked is None else asked["seconds"],
         "peak_memory_bytes": peak_memory(),
-        "disk_bytes": _disk(recipe, task, train, speed["parameters"], teacher_bytes),
+        "disk_bytes": soft_targets + _disk(recipe, speed["parameters"], teacher_bytes),
+        "soft_target_bytes": soft_targets,
         "tokens": {
             "labelled": 0 if recipe.temperature is None else tokens_in(train),
             "trained": steps_of(recipe.train, len(train))
@@ -252,17 +254,21 @@ def _choosing(
     return LOADING + len(ways) * min(ROWS, len(train)) * _mean(train) * float(speed["teacher_label"])
 
 
-def _disk(recipe: Any, task: Task, train: list[Example], student: int, teacher_bytes: int) -> int:
-    """Bytes: kept soft targets, checkpoints with Adam's two moments, and the students."""
-    kept = 0
-    if recipe.temperature is not None:
-        label = recipe.label
-        if not recipe.teacher.is_local and tells(recipe):
-            label = label.model_copy(update={"top_k": places(label, recipe.teacher.api)})
-        kept = int(sum(example.counted for example in train) * bytes_a_position(label, task.outcomes))
+def _kept(recipe: Any, task: Task, train: list[Example]) -> int:
+    """Bytes of the soft targets on disk."""
+    if recipe.temperature is None:
+        return 0
+    label = recipe.label
+    if not recipe.teacher.is_local and tells(recipe):
+        label = label.model_copy(update={"top_k": places(label, recipe.teacher.api)})
+    return int(sum(example.counted for example in train) * bytes_a_position(label, task.outcomes))
+
+
+def _disk(recipe: Any, student: int, teacher_bytes: int) -> int:
+    """Bytes: checkpoints with Adam's two moments, and the students."""
     runs = 2 if recipe.evaluate.hard_only else 1
     checkpoints = runs * int(recipe.train.keep_checkpoints) * 12 * student
-    return kept + checkpoints + (runs + 2) * 4 * student + (teacher_bytes if recipe.teacher.finetune else 0)
+    return checkpoints + (runs + 2) * 4 * student + (teacher_bytes if recipe.teacher.finetune else 0)
 
 
 def _learning(

@@ -6,8 +6,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from ..losses import topk_log_probs
-from ..losses.sparse import draw_sampled
+from ..losses import draw_sampled, topk_log_probs
 from ..models.taps import tapped
 from ..tasks import Batch, Task, unwrap
 from .targets import Dense, Sampled, TopK, widened
