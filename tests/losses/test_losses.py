@@ -29,7 +29,6 @@ from stillhouse.losses import (
     total_variation,
 )
 
-
 WIDEST = 151_936
 """Outcomes of the widest vocabulary in common use."""
 
