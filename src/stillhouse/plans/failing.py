@@ -23,7 +23,7 @@ from ..models.machine import device
 from ..probe import look
 from ..progress import Watch
 from ..recipe import Recipe
-from ..recipe.plan import Rounds
+from ..recipe.plan import OF_TEACHER, Rounds
 from ..tasks import Task
 from ..tasks.writing import greedy
 
@@ -112,7 +112,7 @@ def _prompts(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Ex
 
 
 def worst_first(
-    recipe: Recipe, pool: Pool, task: Task, student: Path, teacher: Path, watch: Watch
+    recipe: Recipe, pool: Pool, task: Task, student: Path, teacher: Path | None, watch: Watch
 ) -> list[str]:
     """Keys of the pool's rows, those first on which the student in `student` fails most; by a checker, no others."""
     wanted = recipe.plan
@@ -144,7 +144,8 @@ def written_by(
 
 
 def choosing_takes(recipe: Recipe, pool: Pool, at_once: Sequence[float], pace: dict[str, float]) -> float:
-    """Seconds to look at the whole pool once, at most: the student answers, if it does, and both models read.
+    """Seconds to look at the whole pool once, at most: the student answers, if it does, and both models
+    read, or the student alone.
 
     Args: at_once: (how many answers are written together, how many times as long a step of them takes); `pace`: plan.json's
         "seconds_a_token".
@@ -164,7 +165,8 @@ def choosing_takes(recipe: Recipe, pool: Pool, at_once: Sequence[float], pace: d
         sum(fresh.example.counted for fresh in pool.values() if fresh.example is not None)
         + len(pool) * longest
     )
-    reading = tokens * (pace["teacher_read"] + pace["student_read"]) + 2 * counted * pace["compare"]
+    by_teacher = pace["teacher_read"] if recipe.plan.by in OF_TEACHER else 0.0
+    reading = tokens * (by_teacher + pace["student_read"]) + 2 * counted * pace["compare"]
     return writing + (reading if reads else 0.0)
 
 
@@ -190,7 +192,13 @@ def _passed(recipe: Recipe, said: Sequence[str], rows: Sequence[Row]) -> Any:
 
 
 def _of_answers(
-    recipe: Recipe, said: Sequence[str], pool: Pool, task: Task, student: Path, teacher: Path, watch: Watch
+    recipe: Recipe,
+    said: Sequence[str],
+    pool: Pool,
+    task: Task,
+    student: Path,
+    teacher: Path | None,
+    watch: Watch,
 ) -> Any:
     """How much the student fails within its own answers, [N]; one that is empty, and cannot be read, fails most."""
     scores = np.full(len(pool), np.inf)
@@ -209,7 +217,12 @@ def _of_answers(
 
 
 def _scores(
-    recipe: Recipe, examples: Sequence[Example | None], task: Task, student: Path, teacher: Path, watch: Watch
+    recipe: Recipe,
+    examples: Sequence[Example | None],
+    task: Task,
+    student: Path,
+    teacher: Path | None,
+    watch: Watch,
 ) -> Any:
     some = [example for example in examples if example is not None]
     if recipe.task == "classification":  # the rows' labels, if any, are not looked at

@@ -13,7 +13,9 @@ from ..models.shrink.families import family_of
 from ..models.shrink.requests import check_layers
 from ..models.shrink.skeleton import FIELDS, Skeleton
 from ..recipe import Recipe, Student, parse_recipe
+from ..recipe.panel import Member
 from ..recipe.plan import RUN
+from ..recipe.teacher import Teacher
 from ..sources import known_package
 from ..static import shape_within
 from .planned import FORMS, INITIAL, Planned
@@ -43,15 +45,13 @@ def check_cut(one: Planned, runs: Runs) -> None:
 def stand_in(one: Planned, runs: Runs, recipe: Recipe) -> Planned | None:
     """The same run with models that are there already in the place of other runs' students; None if there are none.
 
-    Its teacher is the recipe's own, its student one of the shape that it will have.
+    Its teacher is the recipe's own, or, where that is asked in words, what the student is that teaches; its student one of
+    the shape that it will have.
     """
     if not one.needs:
         return one
-    members = recipe.teacher.panel or []
-    lender = recipe.teacher if recipe.teacher.model else members[0] if members else None
-    if lender is None:
+    if (there := _there_already(one, runs, recipe)) is None:
         return None
-    there = {"model": lender.model, "sha256": lender.sha256, "revision": lender.revision}
     values = dict(one.values)
     if str(values["teacher"].get("model") or "").startswith(RUN):
         finetune = recipe.teacher.finetune if values["task"] == "classification" else None
@@ -66,6 +66,16 @@ def stand_in(one: Planned, runs: Runs, recipe: Recipe) -> Planned | None:
         student = by.values["student"]
     values["student"] = {**student, **{name: values["student"].get(name) for name in FORMS}}
     return replace(one, values=_located(values, there))
+
+
+def _there_already(one: Planned, runs: Runs, recipe: Recipe) -> dict[str, Any] | None:
+    """`model:` and what belongs to it, of a model that is there; None if there is none."""
+    members: list[Teacher | Member] = [recipe.teacher, *(recipe.teacher.panel or [])]
+    for one in members:
+        if one.model is not None and one.lends:
+            return {"model": one.model, "sha256": one.sha256, "revision": one.revision}
+    student = _maker(one.needs[0], runs)[1]
+    return None if student.model is None else {"model": student.model}
 
 
 def _located(value: Any, there: dict[str, Any]) -> Any:

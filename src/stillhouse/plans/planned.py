@@ -111,10 +111,12 @@ def value_at(values: Any, name: str) -> Any:
 
 
 def learning_from(values: dict[str, Any], name: str) -> dict[str, Any]:
-    """A copy in which another run's student is the teacher, as it is."""
+    """A copy in which another run's student is the teacher, as it is, and lends its tokenizer."""
+    made = copy.deepcopy(values)
     return {
-        **copy.deepcopy(values),
+        **made,
         "teacher": {"model": f"{RUN}{name}", "dtype": values["teacher"]["dtype"]},
+        "student": {**made["student"], "tokenizer": None},
     }
 
 

@@ -85,19 +85,23 @@ def price_runs(recipe: Recipe, runs: Sequence[Planned], folder: Path, watch: Wat
     by_name = {one.name: one for one in runs}
     seen: dict[str, str] = {}
     questions: set[str] = set()
-    rows, plans = {}, []
+    rows: dict[str, dict[str, Any]] = {}
+    plans: list[dict[str, Any]] = []
     for one in runs:
         a_round = isinstance(recipe.plan, Rounds) and one.name not in (FIRST, HARD_ONLY)
         plan = _measured(_measurable(one, by_name, recipe), bench, questions)
-        plans.append(_of_round(plan, one, recipe) if isinstance(recipe.plan, Rounds) else plan)
+        if isinstance(recipe.plan, Rounds):
+            plan = _of_round(plan, one, recipe, plans[0] if plans else plan)
+        plans.append(plan)
         rows[one.name] = _counted(one.name, plans[-1], _marks(one, by_name, apart=a_round), seen)
     return _summed(rows, plans)
 
 
-def _of_round(plan: dict[str, Any], one: Planned, recipe: Recipe) -> dict[str, Any]:
+def _of_round(plan: dict[str, Any], one: Planned, recipe: Recipe, before: dict[str, Any]) -> dict[str, Any]:
     """plan.json of a run of rounds, from what was measured without the rows of the pool: it trains on all that were chosen
     by then, and its teacher is asked about the newest, for what it said of others is kept.  A classifier's control of hard targets
-    learns none of them: they have no labels."""
+    learns none of them: they have no labels.  A teacher behind an API is paid for each of the newest what one costs at most in the run
+    `before` any round."""
     wanted = recipe.plan
     assert isinstance(wanted, Rounds)
     if one.name == FIRST or (one.name == HARD_ONLY and recipe.task == "classification"):
@@ -107,10 +111,14 @@ def _of_round(plan: dict[str, Any], one: Planned, recipe: Recipe) -> dict[str, A
     learned = _rows_read(one, examples + chosen) / _rows_read(one, examples)
     newest = wanted.rows / examples
     shares = {"teacher": max(1.0, newest), "label": newest, "train": learned, "seeds": learned}
-    return {
-        **plan,
-        "seconds": {stage: took * shares.get(stage, 1.0) for stage, took in plan["seconds"].items()},
-    }
+    seconds = {stage: took * shares.get(stage, 1.0) for stage, took in plan["seconds"].items()}
+    if not recipe.teacher.apis or one.name == HARD_ONLY:
+        return {**plan, "seconds": seconds}
+    stage = "teacher" if recipe.teacher.panel else "label"
+    dollars = before["money_by_stage"][stage]
+    due = None if dollars is None else dollars * wanted.rows / max(1, before["requests"])
+    seconds[stage] += before["asking_seconds"] * wanted.rows / max(1, before["requests"])
+    return {**plan, "seconds": seconds, "money_by_stage": {**plan["money_by_stage"], stage: due}}
 
 
 def price_tuning(recipe: Recipe, trials: int | None, folder: Path, watch: Watch) -> Price:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..answers import answer_rows
+from ..asking import LEDGER, Ledger
 from ..data.encode import read_examples
 from ..data.sets import read_rows
 from ..data.split import in_order
@@ -23,7 +24,7 @@ from ..measure.text import ANSWER_METRICS
 from ..pipeline import DONE
 from ..progress import Watch
 from ..recipe import Recipe
-from ..recipe.plan import Rounds
+from ..recipe.plan import OF_TEACHER, Rounds
 from ..registry import pick
 from ..report.numbers import number, with_interval
 from ..sources import resolve
@@ -126,11 +127,14 @@ class _Rounds:
     def _worst(self, name: str, before: str, left: Pool) -> list[str]:
         """Keys of the rows on which the student of the run `before` fails most, for the run `name`; looked for once."""
         place = self.bench.place(before)
-        found = {stage: read_json(place / stage / DONE)["result"] for stage in ("train", "teacher")}
-        student, teacher = (located(found[stage]["folder"], place / stage) for stage in ("train", "teacher"))
+        compares = self.wanted.by in OF_TEACHER
+        stages = ("train", "teacher") if compares else ("train",)
+        found = {stage: read_json(place / stage / DONE)["result"] for stage in stages}
+        student = located(found["train"]["folder"], place / "train")
+        teacher = located(found["teacher"]["folder"], place / "teacher") if compares else None
         mark = hash_json(
             [
-                [found[stage]["identity"] for stage in ("train", "teacher")],
+                [found[stage]["identity"] for stage in stages],
                 self.wanted.model_dump(mode="json", include={"by", "rows", "answers"}),
                 self._checker(),
                 list(left),
@@ -158,21 +162,29 @@ class _Rounds:
         """Why round `at` is not begun; None if it probably stays within the budget, or there is none.
 
         A round takes as long as the one before it; the first one twice as long as what is like it in the run before any
-        round, as its control takes as long again.
+        round, as its control takes as long again.  It costs what as many answers for both cost so far.
         """
         places = [self.bench.place(one.name) for one in self.runs]
         self.spent.append(self.choosing + sum(map(seconds_spent, places)))
-        if self.wanted.budget is None:
-            return None
-        alike = ("label", "train", "evaluate")
-        first = 2 * sum(read_json(places[0] / stage / DONE)["seconds"] for stage in alike)
-        takes = self.spent[-1] - self.spent[-2] if at > 1 else first
-        if self.spent[-1] + takes <= self.wanted.budget.seconds:
-            return None
-        return (
-            f"Stopped before round {at}, which would take about {takes:,.0f} s: {self.spent[-1]:,.0f} s of the budget of "
-            f"{self.wanted.budget.seconds:,} s are spent."
-        )
+        budget = self.wanted.budget
+        if budget is not None and budget.seconds is not None:
+            alike = ("label", "train", "evaluate")
+            first = 2 * sum(read_json(places[0] / stage / DONE)["seconds"] for stage in alike)
+            takes = self.spent[-1] - self.spent[-2] if at > 1 else first
+            if self.spent[-1] + takes > budget.seconds:
+                return (
+                    f"Stopped before round {at}, which would take about {takes:,.0f} s: {self.spent[-1]:,.0f} s of the budget of "
+                    f"{budget.seconds:,} s are spent."
+                )
+        if budget is not None and budget.dollars is not None:
+            paid, answers = paid_so_far(self.bench.folder)
+            costs = 2 * self.wanted.rows * paid / max(1, answers)
+            if paid + costs > budget.dollars:
+                return (
+                    f"Stopped before round {at}, which would cost about ${costs:,.4f}: ${paid:,.4f} of the budget of "
+                    f"${budget.dollars:g} are spent."
+                )
+        return None
 
     def _gain(self, run: str, before: str) -> Found:
         """What the round brought, and where it and the one before stand, in the metric that judges."""
@@ -236,7 +248,12 @@ def hard_only(recipe: Recipe, rounds: int, product: Planned | None = None) -> Pl
         values["data"] = {**values["data"], "unlabelled": None, "augment": None, "generate": labelled}
         if not labelled and "paraphrase" not in recipe.evaluate.perturb:
             values["data"]["writer"] = None
-    values |= {"name": HARD_ONLY, "objective": [{"kind": "hard", "weight": 1.0}], "rollouts": None}
+    terms: list[dict[str, Any]] = [{"kind": "hard", "weight": 1.0}]
+    if (
+        recipe.teacher.asked and recipe.task == "classification"
+    ):  # who is asked in words is there to teach something
+        terms.append({"kind": "forward_kl", "weight": 0.0})
+    values |= {"name": HARD_ONLY, "objective": terms, "rollouts": None}
     values = uncontrolled(values)
     return Planned(HARD_ONLY, values, "hard targets alone, for all rounds' steps", HARD_ONLY)
 
@@ -273,6 +290,14 @@ def pool_of(recipe: Recipe, first: Path, task: Task, watch: Watch) -> Pool:
             "give it other rows."
         )
     return pool
+
+
+def paid_so_far(folder: Path) -> tuple[float, int]:
+    """(dollars, answers) that the runs of a plan in `folder` paid for together."""
+    if not (folder / LEDGER).exists():
+        return 0.0, 0
+    with Ledger(folder / LEDGER) as ledger:
+        return ledger.spent(), sum(row["requests"] - row["open"] for row in ledger.summary())
 
 
 def judge_of(recipe: Recipe) -> Metric:

@@ -23,7 +23,7 @@ from .objective import (
 )
 from .outputs import SIMPLE, memorisation_fault
 from .panel import alone_fault, context_fault, members_fault, panel_fault
-from .plan import TEACH_ON
+from .plan import TEACH_ON, asked_fault
 from .rollouts import Adaptive, rollouts_fault
 from .seq2seq import seq2seq_fault
 from .written import paraphrase_fault, written_fault
@@ -63,6 +63,7 @@ def _of_teacher(recipe: "Recipe") -> Iterator[str]:
         members_fault(recipe),
         context_fault(recipe) if settings.context is not None else None,
         alone_fault(settings, recipe.data, student.vocabulary is not None),
+        asked_fault(recipe, next(iter(settings.asked))) if settings.asked else None,
     ]
     yield from (fault for fault in kinds if fault)
     if student.vocabulary is not None and isinstance(recipe.plan, TEACH_ON):

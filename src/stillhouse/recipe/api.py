@@ -178,8 +178,6 @@ def api_fault(recipe: Any) -> str | None:
         return "label.samples: an API's probabilities are not drawn from; remove it"
     if recipe.data.augment is not None:
         return "data.augment: makes tokens, and an API reads text; use data.unlabelled"
-    if recipe.plan is not None:
-        return "plan: its steps make teachers of models on this machine, and this one is behind an API; remove it"
     if student.vocabulary is not None:
         return "student.vocabulary: needs the teacher's model on this machine, and it is behind an API; remove it"
     if recipe.data.generate and recipe.writing_api is api and api.base_url is None:
@@ -189,7 +187,6 @@ def api_fault(recipe: Any) -> str | None:
     sure = recipe.data.filter is not None and recipe.data.filter.min_confidence is not None
     if sure and api.base_url is not None and api.top_logprobs is None:
         return f"data.filter.min_confidence: {SAYS_NO_CONFIDENCE}"
-    kinds = {term.kind for term in recipe.terms}
     if recipe.task == "causal_lm":
         if api.labels or api.prompt:
             return f"teacher.api.{'labels' if api.labels else 'prompt'}: only for task: classification; remove it"
@@ -198,7 +195,7 @@ def api_fault(recipe: Any) -> str | None:
             return f"evaluate.{asked[0]}: compares with the teacher row by row, and behind an API it says texts alone; remove it"
         if soft := [term for term in recipe.terms if term.kind not in ("hard", "deeper_layers")]:
             return _told_fault(recipe, api, soft)
-    elif kinds <= {"hard", "deeper_layers"}:
+    elif not recipe.names_teacher:
         return "objective: no term uses the teacher, whose answers are soft targets; add {kind: forward_kl}"
     return None
 

@@ -83,6 +83,11 @@ class Recipe(Section):
         return any(not isinstance(term, TEACHERLESS) for term in self.terms)
 
     @property
+    def names_teacher(self) -> bool:
+        """Whether a term compares with the teacher, if only with weight 0: a control that is measured beside it."""
+        return any(not isinstance(term, TEACHERLESS) for term in self.objective)
+
+    @property
     def has_control(self) -> bool:
         """Whether the student learns anything that its control, which has the hard targets alone, does not."""
         return self.has_teacher or any(not isinstance(term, Hard) for term in self.terms)

@@ -129,7 +129,7 @@ def members_fault(recipe: Any) -> str | None:
             f"{where}.api: says texts, which are no distributions to pool; name it in data.writer.others, and let data.generate: "
             "[{kind: answers}] choose one answer to each prompt by agreement, a checker or a judge"
         )
-    if not recipe.has_teacher:
+    if not recipe.names_teacher:
         return "objective: no term uses the teacher, whose answers are soft targets; add {kind: forward_kl}"
     if not teacher.lends:
         if student.cut is not None:
@@ -140,8 +140,6 @@ def members_fault(recipe: Any) -> str | None:
         return online_fault()
     if recipe.data.augment is not None:
         return text_fault(where)
-    if recipe.plan is not None:
-        return f"plan: its steps make teachers of models on this machine, and {where} is asked in words; remove it"
     return _named_fault([(number, member.zero_shot or member.api) for number, member in asked]) or _api_fault(
         [(number, member.api) for number, member in asked if member.api is not None], teacher.pool
     )

@@ -6,7 +6,7 @@ the student of that run.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from .data import DataSet
 from .generate import Answers
@@ -80,11 +80,19 @@ class Tasks(Section):
 
 
 class Budget(Section):
-    """What rounds may take."""
+    """What rounds may take; no round is begun that would probably go beyond it."""
 
-    seconds: PositiveInt
-    """Of the runs' stages and of choosing rows, all in all; no round is begun that would probably go beyond it.  The control on
-    hard targets alone, trained after the last round, is not counted."""
+    seconds: PositiveInt | None = None
+    """Of the runs' stages and of choosing rows, all in all.  The control on hard targets alone, trained after the last round, is not
+    counted."""
+    dollars: PositiveFloat | None = None
+    """Of all that is paid to APIs with a `price`."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if self.seconds is None and self.dollars is None:
+            raise ValueError("seconds: is required and not there; add it (or dollars)")
+        return self
 
 
 class Rounds(Section):
@@ -124,6 +132,30 @@ Plan = Annotated[
 
 TEACH_ON = (Chain, Assistants, Generations, Phases, Tasks, Rounds)
 """Plans whose later runs go on from, or learn from, an earlier student."""
+
+
+OF_TEACHER = ("divergence", "errors")
+"""Of `Rounds.by`: what is not seen without what the teacher says of each row of the pool."""
+OF_STUDENTS = (Assistants, Generations)
+"""Plans whose later teachers are the students of earlier runs."""
+
+
+def asked_fault(recipe: Any, where: str) -> str | None:
+    """What of a plan does not go with a teacher that is asked in words, called `where` in the recipe, in a sentence; None if
+    nothing."""
+    plan = recipe.plan
+    if isinstance(plan, Rounds) and plan.by in OF_TEACHER:
+        return (
+            f"plan.by: {plan.by} compares with the teacher on the whole pool, and {where} would have to be asked about all of it; use "
+            "uncertainty, which looks at the student alone"
+            + ("" if recipe.task == "classification" else ", or checker")
+        )
+    if isinstance(plan, OF_STUDENTS) and recipe.task != "classification":
+        return (
+            f"plan: the later teachers of {plan.kind} are students of this recipe, and what {where} wrote would not be theirs; write "
+            "the answers first (data.generate), and give them to a recipe with a teacher on this machine"
+        )
+    return None
 
 
 class Range(Section):

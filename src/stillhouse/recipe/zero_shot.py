@@ -57,7 +57,7 @@ def zero_shot_fault(recipe: Any) -> str | None:
     for name in ("finetune", "ema", "panel", "pool", "context"):
         if getattr(teacher, name) is not None:
             return f"teacher.{name}: cannot be combined with zero_shot; remove one of them"
-    if not recipe.has_teacher:
+    if not recipe.names_teacher:
         return "objective: no term uses the teacher, whose answers are soft targets; add {kind: forward_kl}"
     if student.cut is not None:
         return (
@@ -73,6 +73,4 @@ def zero_shot_fault(recipe: Any) -> str | None:
         return "student.vocabulary: trims what is made from the teacher, and the student of zero_shot is not; remove it"
     if data.augment is not None:
         return "data.augment: makes tokens, and zero_shot reads text; use data.unlabelled, or data.generate"
-    if recipe.plan is not None:
-        return "plan: its later teachers are students of this recipe, which are no language models; remove it"
     return None

@@ -1,0 +1,143 @@
+"""Plans whose teacher is asked in words: each question once, and no later run that it cannot teach."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+from endpoint import Endpoint, prompt_of
+from stillhouse.asking import Answer, Ledger, chat
+from stillhouse.errors import RecipeError
+from stillhouse.files import read_json, read_jsonl
+from stillhouse.plans.bench import Bench
+from stillhouse.plans.rounds import _Rounds
+from stillhouse.progress import Silent
+from stillhouse.recipe import parse_recipe
+from typed import Said, hurried, stillhouse, write_recipe
+
+ROUNDS: dict[str, Any] = {"kind": "rounds", "by": "uncertainty", "rows": 4, "most": 1}
+PRICE = {"input": 0.0, "output": 10_000.0}
+"""Of an answer of one word: a cent."""
+
+
+def says(body: dict[str, Any]) -> str:
+    """The label of a sentence of `tiny.labelled_file`."""
+    return "good" if prompt_of(body).count("good") > prompt_of(body).count("bad") else "bad"
+
+
+def values(
+    folder: Path, plan: dict[str, Any], url: str = "http://127.0.0.1:9/v1", **changes: Any
+) -> dict[str, Any]:
+    """Sentences with labels for training and measuring, more without them to choose from, and a student of one layer."""
+    if not (folder / "student").exists():
+        tiny.save_classifier(folder / "student", layers=1)
+        tiny.labelled_file(folder / "rows.csv", rows=30)
+        fresh = tiny.labelled_file(folder / "fresh.csv", rows=20, seed=9).read_text().splitlines()[1:]
+        lines = [json.dumps({"text": line.rpartition(",")[0]}) for line in fresh]
+        (folder / "pool.jsonl").write_text("\n".join(lines) + "\n")
+    if plan["kind"] == "rounds":
+        plan = {"pool": {"source": str(folder / "pool.jsonl")}, **plan}
+    return {
+        "name": "asked", "task": "classification", "student": {"model": str(folder / "student")}, "plan": plan,
+        "teacher": {"api": {"base_url": url, "model": "big", "price": PRICE, "max_tokens": 1}},
+        "data": {"train": {"source": str(folder / "rows.csv")}, "split": 10, "max_length": 32},
+        "objective": [{"kind": "forward_kl"}],
+        "train": {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "precision": "float32"},
+        "evaluate": {"resamples": 200, "hard_only": False, "speed": False}, "report": {"samples": 0}, **changes,
+    }  # fmt: skip
+
+
+def command(name: str, plain: dict[str, Any], folder: Path, *more: str) -> Said:
+    with hurried():
+        return stillhouse(name, write_recipe(folder.with_suffix(".yaml"), plain), "--folder", folder, *more)
+
+
+def test_rounds_ask_an_api_about_the_chosen_rows_alone_and_each_once(tmp_path: Path) -> None:
+    with Endpoint(says) as endpoint:
+        plain = values(tmp_path, ROUNDS, endpoint.url, evaluate={"resamples": 200, "speed": False})
+        priced = command("plan", plain, tmp_path / "rounds", "--format", "json")
+        assert priced.code == 0, priced.err
+        assert not endpoint.seen.delivered, "a forecast asks nobody"
+        said = command("run", plain, tmp_path / "rounds")
+        assert said.code == 0, said.err
+        assert set(endpoint.seen.delivered.values()) == {1}
+        asked_for = len(endpoint.seen.delivered)
+    folder = tmp_path / "rounds"
+    chosen = {
+        row["text"]
+        for name in ("round-1", "random-1")
+        for row in read_jsonl(folder / "chosen" / f"{name}.jsonl")
+    }
+    assert 4 <= len(chosen) <= 8
+    assert asked_for == 30 + len(chosen), (
+        "training rows, held-out rows, and no row of the pool that nobody chose"
+    )
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        assert ledger.spent() == pytest.approx(0.01 * asked_for)
+    assert json.loads(priced.out)["money"] == pytest.approx(0.01 * (30 + 2 * ROUNDS["rows"]))
+    found = read_json(folder / "results.json")
+    assert [row["name"] for row in found["runs"]][:3] == ["round-0", "round-1", "random-1"]
+
+
+def test_rounds_by_what_the_teacher_says_of_the_whole_pool_are_refused_where_it_must_be_asked(
+    tmp_path: Path,
+) -> None:
+    for by in ("divergence", "errors"):
+        with pytest.raises(
+            RecipeError, match=rf"plan.by: {by} compares .* teacher.api would .* use uncertainty"
+        ):
+            parse_recipe(values(tmp_path, {**ROUNDS, "by": by, "pool": {"source": "x.csv"}}))
+
+
+@pytest.mark.parametrize(
+    ("dollars", "why"), [(0.18, None), (0.17, "would cost about $0.0800: $0.1000 of the budget of $0.17")]
+)
+def test_a_round_is_begun_only_if_its_answers_and_the_controls_fit_the_budget(
+    tmp_path: Path, dollars: float, why: str | None
+) -> None:
+    """Ten answers for a cent each; a round and its control ask for four each."""
+    recipe = parse_recipe(values(tmp_path, {**ROUNDS, "budget": {"dollars": dollars}}))
+    api = recipe.teacher.api
+    assert api is not None
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.plan(
+            some := [chat(api, str(number), row=str(number), purpose="train") for number in range(10)]
+        )
+        for one in some:
+            ledger.keep(one.key, Answer("answered", "good", "", (), 1, 1, 0.01), "here")
+            ledger.end(ledger.begin(one.key), 0.1, "answered", 0.01)
+    going = _Rounds(recipe, recipe.plan, Bench(tmp_path, Silent()))  # type: ignore[arg-type]
+    said = going._over_budget(1)
+    assert (said is None) == (why is None)
+    assert why is None or why in str(said)
+
+
+def test_a_budget_of_nothing_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="plan.rounds.budget: seconds: is required|plan.budget"):
+        parse_recipe(values(tmp_path, {**ROUNDS, "budget": {}}))
+
+
+def test_later_generations_learn_from_a_student_that_an_api_taught_and_it_is_asked_once(
+    tmp_path: Path,
+) -> None:
+    plan, runs = {"kind": "generations", "count": 2}, ["generation-1", "generation-2", "longer", "ensemble"]
+    with Endpoint(says) as endpoint:
+        plain = values(tmp_path, plan, endpoint.url)
+        priced = command("plan", plain, tmp_path / "plan", "--format", "json")
+        assert priced.code == 0, priced.err
+        assert json.loads(priced.out)["money"] == pytest.approx(0.3)
+        said = command("run", plain, tmp_path / "plan")
+        assert said.code == 0, said.err
+        assert len(endpoint.seen.delivered) == 30
+        assert set(endpoint.seen.delivered.values()) == {1}
+    assert [row["name"] for row in read_json(tmp_path / "plan" / "results.json")["runs"]] == runs
+
+
+def test_texts_of_an_api_are_not_what_a_later_student_teaches(tmp_path: Path) -> None:
+    plain = values(tmp_path, {"kind": "generations"}, task="causal_lm", objective=[{"kind": "hard"}])
+    with pytest.raises(
+        RecipeError, match=r"the later teachers of generations are students .* teacher.api wrote"
+    ):
+        parse_recipe(plain)
