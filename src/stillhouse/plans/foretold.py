@@ -71,9 +71,9 @@ def stand_in(one: Planned, runs: Runs, recipe: Recipe) -> Planned | None:
 def _there_already(one: Planned, runs: Runs, recipe: Recipe) -> dict[str, Any] | None:
     """`model:` and what belongs to it, of a model that is there; None if there is none."""
     members: list[Teacher | Member] = [recipe.teacher, *(recipe.teacher.panel or [])]
-    for one in members:
-        if one.model is not None and one.lends:
-            return {"model": one.model, "sha256": one.sha256, "revision": one.revision}
+    for member in members:
+        if member.model is not None and member.lends:
+            return {"model": member.model, "sha256": member.sha256, "revision": member.revision}
     student = _maker(one.needs[0], runs)[1]
     return None if student.model is None else {"model": student.model}
 
