@@ -15,14 +15,15 @@ from stillhouse import run
 from stillhouse.compare import compare
 from stillhouse.data.encode import read_examples
 from stillhouse.errors import RecipeError
-from stillhouse.files import read_jsonl
+from stillhouse.files import read_json, read_jsonl
 from stillhouse.kept import read_answered
 from stillhouse.measure import ANSWER_METRICS, evaluate
 from stillhouse.models.load import load_tokenizer
+from stillhouse.plans.failing import readable
 from stillhouse.recipe import parse_recipe
 from stillhouse.tasks import make_task
 from stillhouse.tasks.writing import greedy
-from typed import Said, hurried, stillhouse
+from typed import Said, hurried, stillhouse, write_recipe
 
 ALONE = """
 import sys, transformers
@@ -163,7 +164,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"objective": [{"kind": "attention", "weight": 1.0}], "label": {"online": True}}, "objective: attention"),
     ({"objective": [{"kind": "deeper_layers", "weight": 1.0}]}, "objective: deeper_layers"),
     ({"objective": [{"kind": "cross_tokenizer", "weight": 1.0}], "label": {"online": True}}, "objective: cross_tokenizer"),
-    ({"plan": {"kind": "assistants", "sizes": 1}}, "plan: not for"),
     ({"teacher.context": "Translate."}, "teacher.context: not for"),
     ({"teacher.panel": [{"model": "a"}, {"model": "b"}]}, "teacher.panel: not for"),
     ({"teacher.zero_shot": {"labels": ["a", "b"]}}, "teacher.zero_shot: only for"),
@@ -200,6 +200,45 @@ def test_what_an_encoder_decoder_cannot_do_yet_is_refused_in_a_sentence(
         place[last] = value
     with pytest.raises(RecipeError, match=said):
         parse_recipe(values)
+
+
+def test_an_assistant_of_an_encoder_decoder_teaches_the_next_one(tmp_path: Path) -> None:
+    values = recipe(
+        tmp_path, plan={"kind": "assistants", "sizes": 1}, student={"from_teacher": {"layers": 1, "by": "every_nth"}},
+        teacher={"model": str(tmp_path / "teacher"), "dtype": "float32"}, report={"samples": 0},
+        evaluate={"resamples": 200, "speed": False, "rows": 8, "hard_only": False},
+    )  # fmt: skip
+    values["train"]["steps"] = 4
+    with hurried():
+        said = stillhouse("run", write_recipe(tmp_path / "r.yaml", values), "--folder", tmp_path / "plan")
+    assert said.code == 0, said.err
+    found = read_json(tmp_path / "plan" / "results.json")
+    assert [row["name"] for row in found["runs"]] == ["assistant-1", "student", "direct"]
+    layers = [
+        read_json(tmp_path / "plan" / "runs" / row["name"] / "student" / "config.json")
+        for row in found["runs"]
+    ]
+    assert [(one["num_layers"], one["num_decoder_layers"]) for one in layers] == [(2, 2), (1, 1), (1, 1)]
+
+
+def test_sources_that_are_learned_already_are_not_chosen_in_rounds(tmp_path: Path) -> None:
+    plan = {
+        "kind": "rounds",
+        "pool": {"source": "pool.jsonl"},
+        "answers": {"temperature": 0},
+        "by": "uncertainty",
+    }
+    values = recipe(tmp_path, plan=plan)
+    del values["teacher"]["finetune"]
+    task = make_task("seq2seq", tiny.translator_tokenizer(), 16)
+    rows: list[Any] = [{"id": str(at), "where": "", **row} for at, row in enumerate(tiny.translations(8))]
+    known, _ = task.encode(rows[:5])
+    found = readable(parse_recipe(values), rows, task, known)
+    there = {row["prompt"] for row in rows[:5]}
+    assert [fresh.row["prompt"] for fresh in found.values()] == [
+        row["prompt"] for row in rows if row["prompt"] not in there
+    ]
+    assert all(fresh.written == {"prompt": fresh.row["prompt"]} for fresh in found.values())
 
 
 def test_an_api_teacher_is_refused(tmp_path: Path) -> None:
