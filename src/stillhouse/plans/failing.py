@@ -29,6 +29,8 @@ from ..tasks.writing import greedy
 
 AT_ONCE = 256
 """Prompts between two lines about progress."""
+BESIDE_THE_TEACHER = ("divergence", "errors")
+"""What of `recipe.plan.Rounds.by` is seen where both read the pool."""
 
 
 @dataclass(frozen=True)
