@@ -30,6 +30,8 @@ from stillhouse.models.load import load_tokenizer
 from stillhouse.pipeline import run_pipeline
 from stillhouse.plans import price as prices
 from stillhouse.plans.bench import UNPREDICTED
+from stillhouse.plans.execute import run_plan
+from stillhouse.plans.rounds import pool_of, task_in
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
@@ -494,19 +496,19 @@ def test_runs_of_a_sweep_are_priced_as_asking_a_member_once(made: Path, tmp_path
 # ── classifiers with other tokenizers ───────────────────────────────────────────────────────────────────────────────
 
 
-def shape(tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -> BertConfig:
+def shape(tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], positions: int = 64) -> BertConfig:
     return BertConfig(
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=64, initializer_range=0.2, id2label=dict(enumerate(labels)),
+        max_position_embeddings=positions, initializer_range=0.2, id2label=dict(enumerate(labels)),
         label2id={label: number for number, label in enumerate(labels)},
     )  # fmt: skip
 
 
-def stranger(place: Path, labels: tuple[str, ...] = ("good", "bad")) -> dict[str, Any]:
+def stranger(place: Path, labels: tuple[str, ...] = ("good", "bad"), positions: int = 64) -> dict[str, Any]:
     """A classifier that reads bytes, and has the labels the other way round."""
     tokenizer = tiny.language_tokenizer()
     torch.manual_seed(3)
-    BertForSequenceClassification(shape(tokenizer, labels)).save_pretrained(place / "stranger")
+    BertForSequenceClassification(shape(tokenizer, labels, positions)).save_pretrained(place / "stranger")
     tokenizer.save_pretrained(place / "stranger")
     return {"model": str(place / "stranger"), "name": "stranger"}
 
@@ -521,12 +523,12 @@ def third(place: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def opinion_of(member: dict[str, Any], texts: list[str]) -> torch.Tensor:
+def opinion_of(member: dict[str, Any], texts: list[str], most: int = 32) -> torch.Tensor:
     """[texts, 2] logits for bad and good, text by text in float64, with nothing of the package but the reading of a tokenizer."""
     model = AutoModelForSequenceClassification.from_pretrained(member["model"]).double().eval()
     tokenizer = load_tokenizer(Path(member["model"]))
     order = [model.config.label2id[label] for label in ("bad", "good")]
-    rows = [tokenizer([text], truncation=True, max_length=32, return_tensors="pt") for text in texts]
+    rows = [tokenizer([text], truncation=True, max_length=most, return_tensors="pt") for text in texts]
     return torch.cat([model(**row).logits[:, order] for row in rows])
 
 
@@ -549,6 +551,17 @@ def check_targets(place: Path, members: list[dict[str, Any]]) -> None:
     for member in members:
         other = [{**one, "weight": 0.0} if one is member else one for one in members]
         assert (pooled(other, texts, 2.0) - found).abs().max() > 0.05, "each member is heard"
+
+
+def check_heard(place: Path, kind: str, number: int, member: dict[str, Any], most: int = 32) -> None:
+    """What the member on that seat was heard to say of the rows of a set, against itself."""
+    rows = [json.loads(line) for line in (place / "prepare" / f"asked-{kind}.jsonl").open()]
+    keys = {one.row: one.key for one in read_examples(place / "prepare" / f"{kind}.parquet")}
+    assert rows and keys.keys() == {row["id"] for row in rows}
+    told = load_told(place / "teacher" / "panel" / str(number))
+    found = told.log_p[[told.places[keys[row["id"]]] for row in rows]].double()
+    wanted = opinion_of(member, [row["text"] for row in rows], most).log_softmax(-1)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 def accuracy(place: Path, members: list[dict[str, Any]]) -> float:
@@ -595,6 +608,87 @@ def test_a_student_made_of_its_panel_takes_the_layers_and_the_tokens_of_the_firs
     until("label", recipe, place)
     check_targets(place, members)
     assert len(load_tokenizer(place / "initial" / "model")) == len(load_tokenizer(made / "reader"))
+
+
+def test_a_classifier_with_fewer_positions_reads_as_much_as_it_can_and_says_so(
+    made: Path, tmp_path: Path
+) -> None:
+    """Of a text that is longer it had ended in an error of torch's."""
+    members = [reader(made), stranger(tmp_path, positions=12)]
+    place, watch = folder_for(tmp_path / "run"), Notes()
+    until("teacher", values(made, *members), place, watch)
+    texts = [row["text"] for row in csv.DictReader((made / "rows.csv").open())]
+    assert any(len(tokens) > 12 for tokens in tiny.language_tokenizer()(texts)["input_ids"])
+    for kind in ("train", "eval"):
+        check_heard(place, kind, 1, members[1], most=12)
+    said = [line for line in watch.lines if "tokens at most" in line]
+    assert said == ["  stranger: reads 12 tokens at most, so of longer texts it does not know the end"]
+
+
+def test_held_out_rows_that_are_changed_in_another_way_are_heard_anew(made: Path, tmp_path: Path) -> None:
+    """They keep the ids of the clean rows, and where the student knows neither word, its tokens too."""
+    member, place = stranger(tmp_path), folder_for(tmp_path / "run")
+    with Endpoint(lambda body: "bad" if "fine" in asked_text(body) else "good") as endpoint:
+        recipe = values(made, reader(made), member, asked(endpoint.url))
+        for other, says in (("fine", 0), ("great", 1)):
+            recipe["evaluate"]["swap"] = [["good", other]]
+            until("teacher", recipe, place)
+            check_heard(place, "eval_swapped", 1, member)
+            told = load_told(place / "teacher" / "panel" / "2")
+            keys = [
+                one.key
+                for one in read_examples(place / "prepare" / "eval_swapped.parquet")
+                if one.labels == [1]
+            ]
+            assert keys
+            assert {int(told.log_p[told.places[key]].argmax()) for key in keys} == {says}
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["a panel", "an API alone"])
+def test_the_held_out_rows_that_are_asked_about_are_those_that_are_measured(
+    made: Path, tmp_path: Path, alone: bool
+) -> None:
+    """Rows whose label training lacks are neither, and the next ones take their place."""
+    rows = list(csv.DictReader((made / "rows.csv").open()))
+    held = [{**row, "label": "odd"} if number % 2 else row for number, row in enumerate(rows[:20])]
+    for name, some in (("train", rows[20:]), ("held", held)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    recipe = values(made, reader(made), stranger(tmp_path))
+    if alone:
+        recipe["teacher"] = asked(HERE)
+    recipe["data"] = {
+        "train": {"source": str(tmp_path / "train.jsonl")}, "eval": {"source": str(tmp_path / "held.jsonl")}, "max_length": 32,
+    }  # fmt: skip
+    recipe["evaluate"] |= {"rows": 6, "perturb": ["capitals"]}
+    place = folder_for(tmp_path / "run")
+    until("prepare", recipe, place)
+    order = [json.loads(line) for line in (place / "prepare" / "eval-rows.jsonl").open()]
+    assert "odd" in [row["label"] for row in order[:6]]
+    texts = [row["text"] for row in order if row["label"] != "odd"][:6]
+    for kind, wanted in (("eval", texts), ("eval_capitals", [text.upper() for text in texts])):
+        questions = [json.loads(line) for line in (place / "prepare" / f"asked-{kind}.jsonl").open()]
+        assert [row["text"] for row in questions] == wanted
+        measured = read_examples(place / "prepare" / f"{kind}.parquet")
+        assert [one.row for one in measured] == [row["id"] for row in questions]
+
+
+@pytest.mark.parametrize("by", ["divergence", "errors"])
+def test_rounds_choose_no_rows_by_a_panel_of_which_a_member_does_not_read_them(
+    made: Path, tmp_path: Path, by: str
+) -> None:
+    """What the others say would be taken for what all of them say."""
+    tiny.labelled_file(tmp_path / "pool.csv", rows=20, seed=9)
+    plan = {"kind": "rounds", "pool": {"source": str(tmp_path / "pool.csv")}, "rows": 5, "by": by}
+    recipe = values(made, reader(made), stranger(tmp_path)) | {"plan": plan}
+    folder = folder_for(tmp_path / "run")
+    with pytest.raises(
+        RecipeError, match=rf"^plan.by: {by} compares .* and stranger, .* use by: uncertainty"
+    ):
+        run_plan(parse_recipe(recipe), folder, Silent())
+    assert not (folder / "runs" / "round-0" / "train").exists()
+    parsed = parse_recipe({**recipe, "plan": {**plan, "by": "uncertainty"}})
+    first = folder / "runs" / "round-0"
+    assert pool_of(parsed, first, task_in(parsed, first), Silent()), "which asks the student alone"
 
 
 @pytest.mark.parametrize(

@@ -269,7 +269,7 @@ STAGES = [
             "evaluate.rows",
         ),
         reads_if_set=("looked_for",),
-        version=5,
+        version=6,
         stamp=reading.files_stamp,
         intact=prepare.fault,
     ),

@@ -352,6 +352,9 @@ class Planted(_Rounds):
     _task: Any = None  # nobody reads the pool
     right: dict[str, Any]
 
+    def _pool(self, first: Planned) -> Any:
+        return {str(number): None for number in range(99)}
+
     def _make(self, one: Planned) -> None:
         self.runs.append(one)
 
@@ -394,7 +397,6 @@ def test_rounds_end_with_the_first_whose_gain_the_rows_do_not_tell_from_none_and
     gains exactly nothing."""
     plan = {"kind": "rounds", "pool": {"source": str(tmp_path / "rows.csv")}, "rows": 2, "most": 9}
     recipe = parse_recipe(classifier(tmp_path, plan=plan))
-    monkeypatch.setattr(rounds, "pool_of", lambda *_: {str(number): None for number in range(99)})
     monkeypatch.setattr(rounds, "collect", lambda recipe, plan, bench, more: {"plan": plan, **more["rounds"]})
     going = Planted(recipe, recipe.plan, Bench(tmp_path, Silent()))  # type: ignore[arg-type]
     first = (range(100, 140),)

@@ -1,5 +1,6 @@
 """A judge behind an API: what is a score, what it decides, and what is paid for it."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,22 @@ def test_rows_that_it_scores_low_or_not_at_all_are_dropped_and_nobody_is_asked_t
     assert {row.get("score") for row in found.dropped} == {None, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7}
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert ledger.answers(judging.api_judge(recipe).requests(rows_of(9).train)).keys()
+
+
+def test_what_it_was_asked_is_kept_whole_and_by_this_run_alone(tmp_path: Path, folder: Path) -> None:
+    """A line that a killed process left unfinished hides no other; another name of the file still has what it had."""
+    run = tmp_path / "run"
+    (run / judging.ASKED).parent.mkdir(parents=True)
+    (run / judging.ASKED).write_text("0123")
+    os.link(run / judging.ASKED, tmp_path / "another")
+    with Endpoint(reply) as endpoint:
+        recipe = parse_recipe(recipe_for(folder, endpoint.url, {"filter": {"min_score": 0.5}}))
+        judging.judged(recipe, rows_of(9), {}, run, Silent())
+    judge = judging.api_judge(recipe)
+    assert judge is not None
+    wanted = {"0123", *(one.key for one in judge.requests(rows_of(9).train))}
+    assert (run / judging.ASKED).read_text().split() == sorted(wanted)
+    assert (tmp_path / "another").read_text() == "0123"
 
 
 def test_of_several_answers_the_one_that_it_scores_highest_stays(tmp_path: Path, folder: Path) -> None:

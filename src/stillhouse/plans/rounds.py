@@ -28,6 +28,7 @@ from ..recipe.plan import OF_TEACHER, Rounds
 from ..registry import pick
 from ..report.numbers import number, with_interval
 from ..sources import resolve
+from ..steps.fetching import OWN_TOKENS
 from ..steps.intact import own_measures
 from ..steps.prepare import located, task_of
 from ..tasks import TASKS, Task
@@ -67,8 +68,9 @@ class _Rounds:
 
     def run(self) -> Found:
         """Round 0, then rounds and their controls."""
-        self._make(Planned(FIRST, {**self.base, "name": FIRST}, "before any round", FIRST))
-        pool = pool_of(self.recipe, self.bench.place(FIRST), self._task, self.bench.watch)
+        first = Planned(FIRST, {**self.base, "name": FIRST}, "before any round", FIRST)
+        pool = self._pool(first)
+        self._make(first)
         history: list[Found] = []
         why = f"All {self.wanted.most} rounds were run."
         for at in range(1, self.wanted.most + 1):
@@ -94,6 +96,12 @@ class _Rounds:
                 why = f"Stopped after round {at}: its gain is not beyond chance."
                 break
         return self._found(history, why)
+
+    def _pool(self, first: Planned) -> Pool:
+        """The pool beside the prepared rows of the run `first`: what is wrong with it is found before anything is trained."""
+        announce(self.recipe, Expanded("rounds", [first]), self.bench, "perhaps another round")
+        self.bench.run(first, until="prepare")
+        return pool_of(self.recipe, self.bench.place(first.name), self._task, self.bench.watch)
 
     def _make(self, one: Planned) -> None:
         self.runs = measured_once([*self.runs, one])
@@ -267,9 +275,10 @@ def task_in(recipe: Recipe, first: Path) -> Task:
 def pool_of(recipe: Recipe, first: Path, task: Task, watch: Watch) -> Pool:
     """The pool in its seeded order, as examples and as rows, without what the run in `first` trains on or holds out.
 
-    Raises: RecipeError if nothing is left.
+    Raises: RecipeError if nothing is left, or if a part of the teacher cannot say anything of it.
     """
     assert isinstance(recipe.plan, Rounds)
+    _refuse_unread(recipe.plan, read_json(first / "prepare" / DONE)["result"])
     settings = recipe.plan.pool
     found = resolve(
         settings.source,
@@ -298,6 +307,16 @@ def paid_so_far(folder: Path) -> tuple[float, int]:
         return 0.0, 0
     with Ledger(folder / LEDGER) as ledger:
         return ledger.spent(), sum(row["requests"] - row["open"] for row in ledger.summary())
+
+
+def _refuse_unread(wanted: Rounds, facts: Found) -> None:
+    """Raises: RecipeError if rows are chosen by what the panel says of them, and a member says something of prepared rows alone."""
+    apart = [one["name"] for one in facts["panel"] or [] if OWN_TOKENS in one]
+    if apart and wanted.by in OF_TEACHER:
+        raise RecipeError(
+            f"plan.by: {wanted.by} compares the student with the whole panel, and {apart[0]}, which has another tokenizer, does not "
+            "read the pool; use by: uncertainty, or take it off teacher.panel."
+        )
 
 
 def judge_of(recipe: Recipe) -> Metric:

@@ -12,6 +12,7 @@ from ..data.split import Prepared
 from ..data.templates import judge_prompt
 from ..data.written import exchange
 from ..errors import DataError
+from ..files import write_text
 from ..progress import Watch
 from ..tasks.judge import Judge
 from ..teachers.api_judge import FIELD, ApiJudge, Scored
@@ -42,9 +43,8 @@ def scored(
     """
     if (judge := api_judge(recipe)) is None:
         return make_judge(models).scores([exchange(row) for row in rows])
-    (run / ASKED).parent.mkdir(parents=True, exist_ok=True)
-    with (run / ASKED).open("a", encoding="utf-8") as asked:
-        asked.writelines(f"{one.key}\n" for one in judge.requests(rows))
+    asked = _asked(run) | {one.key for one in judge.requests(rows)}
+    write_text(run / ASKED, "".join(f"{key}\n" for key in sorted(asked)))
     with Ledger(ledger_of(run, LEDGER)) as known:
         return judge.scores(rows, known, watch, recipe.seed)
 
@@ -53,9 +53,13 @@ def judge_paid(recipe: Any, run: Path) -> dict[str, float | None]:
     """{field: dollars for what the run asked a judge behind an API}, None without a price; {} if there is none."""
     if not (run / ASKED).exists() or (judge := api_judge(recipe)) is None:
         return {}
-    keys = set((run / ASKED).read_text(encoding="utf-8").split())
     with Ledger(ledger_of(run, LEDGER)) as known:
-        return {FIELD: None if judge.api.price is None else known.bill(keys)}
+        return {FIELD: None if judge.api.price is None else known.bill(_asked(run))}
+
+
+def _asked(run: Path) -> set[str]:
+    """The keys in `ASKED`."""
+    return set((run / ASKED).read_text(encoding="utf-8").split()) if (run / ASKED).exists() else set()
 
 
 def judged(recipe: Any, rows: Prepared, models: dict[str, Any], run: Path, watch: Watch) -> Prepared:

@@ -18,6 +18,7 @@ from ..files import atomic_folder, hash_json, hash_path, read_json, write_jsonl
 from ..losses import log_softmax
 from ..losses.fused import chunks
 from ..losses.pooling import learned_weights, reliability_table
+from ..models.fitting import positions
 from ..models.load import load_tokenizer
 from ..models.machine import device
 from ..progress import Watch
@@ -147,11 +148,17 @@ def _beforehand(
 
 @torch.inference_mode()
 def _read(found: dict[str, Any], task: Task, prepared: Path, batch_size: int, watch: Watch) -> Heard:
-    """Let a classifier read every row, held-out ones too, in its own tokens; in float32, at temperature 1."""
+    """Let a classifier read every row, held-out ones too, in its own tokens; in float32, at temperature 1.
+
+    A text is cut at as many of them as the student reads of its own, and at what the classifier can read.
+    """
     folder, name = Path(found["folder"]), found["name"]
     order = label_order(folder, task.labels, f"teacher.panel: {name}")
     places = [order.index(label) for label in task.labels]
-    theirs = make_task("classification", load_tokenizer(folder), task.max_length, order)
+    most = min(task.max_length, positions(folder) or task.max_length)
+    if most < task.max_length:
+        watch.note(f"  {name}: reads {most:,} tokens at most, so of longer texts it does not know the end")
+    theirs = make_task("classification", load_tokenizer(folder), most, order)
     model = theirs.load(folder).to(device())
     rows = [
         (kind, example) for kind, some in asked_rows(prepared).items() for example in theirs.encode(some)[0]
