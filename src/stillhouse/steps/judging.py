@@ -18,7 +18,7 @@ from ..teachers.api_judge import FIELD, ApiJudge, Scored
 from ..teachers.api_writer import Lost
 
 ASKED = "prepare/judged.txt"
-"""Keys of what a run asked a judge behind an API, one a line: the ledger may be that of several runs, and a stage another run's."""
+"""Hashes of what a run asked a judge behind an API, one a line: the ledger may be that of several runs, and a stage another run's."""
 
 
 def make_judge(models: dict[str, Any]) -> Judge:
@@ -36,7 +36,7 @@ def api_judge(recipe: Any) -> ApiJudge | None:
 def scored(
     recipe: Any, rows: Sequence[Row], models: dict[str, Any], run: Path, watch: Watch
 ) -> Sequence[Scored]:
-    """What `data.judge` says of each row's answer; the keys of what an API is asked are added to `ASKED`.
+    """What `data.judge` says of each row's answer; hashes of what an API is asked are added to `ASKED`.
 
     Raises: as `asking.ask`.
     """
@@ -44,7 +44,7 @@ def scored(
         return make_judge(models).scores([exchange(row) for row in rows])
     (run / ASKED).parent.mkdir(parents=True, exist_ok=True)
     with (run / ASKED).open("a", encoding="utf-8") as asked:
-        asked.writelines(f"{one.key}\n" for one in judge.requests(rows))
+        asked.writelines(f"{one.question}\n" for one in judge.requests(rows))
     with Ledger(ledger_of(run, LEDGER)) as known:
         return judge.scores(rows, known, watch, recipe.seed)
 
@@ -53,9 +53,9 @@ def judge_paid(recipe: Any, run: Path) -> dict[str, float | None]:
     """{field: dollars for what the run asked a judge behind an API}, None without a price; {} if there is none."""
     if not (run / ASKED).exists() or (judge := api_judge(recipe)) is None:
         return {}
-    keys = set((run / ASKED).read_text(encoding="utf-8").split())
+    asked = set((run / ASKED).read_text(encoding="utf-8").split())
     with Ledger(ledger_of(run, LEDGER)) as known:
-        return {FIELD: None if judge.api.price is None else known.bill(keys)}
+        return {FIELD: None if judge.api.price is None else known.bill(judge.api, asked)}
 
 
 def judged(recipe: Any, rows: Prepared, models: dict[str, Any], run: Path, watch: Watch) -> Prepared:
