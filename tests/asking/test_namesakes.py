@@ -10,7 +10,6 @@ from stillhouse.asking import Answer, Ledger, Request, ask, chat
 from stillhouse.files import hash_json
 from stillhouse.recipe import Api, parse_recipe
 
-
 STORED = Api(model="w", answers="past.jsonl")
 
 

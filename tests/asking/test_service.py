@@ -571,7 +571,7 @@ def test_a_request_that_cannot_be_sent_costs_nothing(ledger: Ledger) -> None:
     with Endpoint() as endpoint:
         settings = api(endpoint, price=PRICE)
         odd = chat(settings, "q", row="odd", purpose="train", user=b"no JSON")
-        odd.__dict__["key"] = "odd"
+        odd.__dict__.update(key="odd", question="odd")
         ledger._base.execute("INSERT INTO requests VALUES ('odd', '', '{}')")
         loop = service._Loop(settings, [odd], ledger, Silent(), 0, "teacher.api")
         with pytest.raises(TeacherError, match="no answer after 2 attempts .*the request cannot be sent"):
