@@ -66,11 +66,18 @@ class Told:
     apart: set[tuple[str, str]] = field(default_factory=set)
     uses: dict[str, str] = field(default_factory=dict)
     """Text -> who took it last, of those that did not make it."""
+    refused: set[tuple[str, str]] = field(default_factory=set)
+    """(question, place)."""
     attempts: list[tuple[str, str, float]] = field(default_factory=list)
     """(question, place, dollars)."""
 
     def by(self, asked: str, place: str) -> list[str]:
         return [text for text, made in self.made.items() if made == (asked, place)]
+
+    def is_refused(self, asked: str, place: str) -> bool:
+        """Where it is asked, or, by an endpoint that is told apart from none, where that was before."""
+        alone = not any(place in pair for pair in self.apart)
+        return (asked, place) in self.refused or (alone and any(one == asked for one, _ in self.refused))
 
     def may(self, asked: str, place: str) -> list[str]:
         """Texts that serve `place` without being anybody's whom it is told apart from."""
@@ -97,32 +104,36 @@ def history(ledger: Ledger, seed: int, steps: int = 14) -> None:
         apis = recipe(*places)
         told.apart |= {(one, other) for one in places for other in places if one != other}
         if draw.random() < 0.2:
-            stored, asked = question(STORED, draw.choice(QUESTIONS)), ""
-            asked = stored.row
+            stored = question(STORED, draw.choice(QUESTIONS))
             ledger.plan([stored])
-            if not told.may(asked, "") and not ledger.answers([stored]):
+            if not ledger.answers([stored]):
                 ledger.keep(stored, Answer("answered", f"file {step}"), "past.jsonl")
-                told.made[f"file {step}"] = asked, ""
+                told.made[f"file {step}"] = stored.row, ""
         requests = [question(api, text) for api in apis for text in QUESTIONS]
         draw.shuffle(requests)
         ledger.plan(requests)
         for one in requests:
             if draw.random() < 0.15:  # a batch's results, under whichever name they went out
                 text = f"batch {step} {one.place} {one.row}"
-                before = told.may(one.row, one.place)
+                before = told.may(one.row, one.place) or told.is_refused(one.row, one.place)
                 import_answers(ledger, [result(one.named(one.place), text)], {one.key: one}, "results.jsonl")
                 if not before:
                     told.made[text] = one.row, one.place
             turn(ledger, told, one, draw, f"{step}")
-        served = {(one.place, one.row): said(ledger, one) for one in requests}
+        served = {(one.place, one.row): said(ledger, one) or None for one in requests}
         check_bills(ledger, told, apis, served)
 
 
 def turn(ledger: Ledger, told: Told, one: Request, draw: random.Random, step: str) -> None:
     """One request is looked up, and perhaps asked."""
-    text, may = said(ledger, one), told.may(one.row, one.place)
+    found, may = ledger.answers([one]).get(one.key), told.may(one.row, one.place)
+    text = None if found is None or found.status == "refused" else found.text
     assert (text is None) == (not may), f"{one.place} {one.row}: bought twice, or not at all: {text!r}, {may}"
-    if text is not None:
+    if text is None:
+        assert (found is not None) == told.is_refused(one.row, one.place)
+        if found is not None:
+            return
+    else:
         assert text in may
         if told.made[text][1] != one.place:
             told.uses[text] = one.place
@@ -136,6 +147,9 @@ def turn(ledger: Ledger, told: Told, one: Request, draw: random.Random, step: st
             text = f"{one.place} {step} {one.row}"
             ledger.keep(one, Answer("answered", text, cost=dollars), one.place)
             told.made[text] = one.row, one.place
+        if outcome == "refused":
+            ledger.keep(one, Answer("refused", "", "HTTP 400"), one.place)
+            told.refused.add((one.row, one.place))
         if outcome != "lost":
             break
 
@@ -219,6 +233,17 @@ def test_an_old_answer_that_one_lives_off_is_free_when_it_has_its_own(ledger: Le
     assert said(ledger, question(*recipe(A))) == "by C"
     ledger.keep(first, Answer("answered", "by A"), "results.jsonl")
     assert (said(ledger, first), said(ledger, second)) == ("by A", "by C")
+
+
+def test_what_one_took_over_stays_when_an_older_one_is_free_again(ledger: Ledger) -> None:
+    for place in (C, D):
+        request = question(Api(base_url=place, model="w"))
+        ledger.plan([request])
+        ledger.keep(request, Answer("answered", f"by {place}"), place)
+    second, first = (question(api) for api in recipe(B, A))
+    assert (said(ledger, second), said(ledger, first)) == (f"by {C}", f"by {D}")
+    ledger.keep(second, Answer("answered", "by B"), "results.jsonl")
+    assert (said(ledger, second), said(ledger, first)) == ("by B", f"by {D}")
 
 
 def test_who_made_it_takes_it_back_from_a_namesake_that_took_it_over(ledger: Ledger) -> None:

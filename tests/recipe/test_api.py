@@ -165,7 +165,9 @@ def test_two_members_that_ask_the_very_same_are_one_however_they_write_it(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ours.txt").write_text(OURS, encoding="utf-8")
     for pair in ((first, second), (second, first)):
-        assert "teacher.panel[1].api: asks the same model the same as teacher.panel[0].api" in fault(panel(*pair))
+        assert "teacher.panel[1].api: asks the same model the same as teacher.panel[0].api" in fault(
+            panel(*pair)
+        )
 
 
 @pytest.mark.parametrize(
