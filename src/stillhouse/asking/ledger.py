@@ -79,6 +79,7 @@ _TAKEN = f"""COALESCE(
     ({_OWN})
 )"""
 """The place whose answer serves one that is wanted, as `taken_of` chose it."""
+_KEPT = "place, taken, status, cost, at"
 SOME = 500
 """Keys in one query."""
 
@@ -260,45 +261,33 @@ class Ledger:
         found: dict[str, Answer] = {}
         for start in range(0, len(requests), SOME):
             some = requests[start : start + SOME]
-            there = self._kept({one.question for one in some})
-            chosen: dict[str, Kept] = {}
-            marks: list[tuple[str, str, str]] = []
+            keys = list({one.question for one in some})
+            there = _by_question(
+                self._base.execute(
+                    f"SELECT key, {_KEPT}, {_ANSWER} FROM answers WHERE key IN ({', '.join('?' * len(keys))})",
+                    keys,
+                )
+            )
+            taken: list[tuple[str, str, str]] = []
             for one in some:
                 kept = taken_of(one.place, apart[one.asked], there.get(one.question, ()))
                 if kept is None:
                     continue
-                chosen[one.key] = kept
+                found[one.key] = _answer(kept.said)
                 if one.place not in ("", kept.place, kept.taken):
                     kept.taken = one.place
-                    marks.append((one.place, one.question, kept.place))
-            whole = self._whole({one.question for one in some if one.key in chosen})
-            found |= {
-                one.key: whole[one.question, chosen[one.key].place] for one in some if one.key in chosen
-            }
-            if marks:
+                    taken.append((one.place, one.question, kept.place))
+            if taken:
                 with self._base:
                     self._base.execute("BEGIN")
-                    self._base.executemany("UPDATE answers SET taken = ? WHERE key = ? AND place = ?", marks)
+                    self._base.executemany("UPDATE answers SET taken = ? WHERE key = ? AND place = ?", taken)
         return found
 
     def _kept(self, questions: Collection[str]) -> dict[str, list["Kept"]]:
-        """Question -> its answers, without what they say."""
-        found: defaultdict[str, list[Kept]] = defaultdict(list)
-        keys = list(questions)
-        for start in range(0, len(keys), SOME):
-            some = keys[start : start + SOME]
-            for key, *values in self._base.execute(
-                f"SELECT key, place, taken, status, cost, at FROM answers WHERE key IN ({_marks(some)})", some
-            ):
-                found[key].append(Kept(*values))
-        return dict(found)
-
-    def _whole(self, questions: Collection[str]) -> dict[tuple[str, str], Answer]:
-        """(question, place) -> the answer."""
-        found = self._base.execute(
-            f"SELECT key, place, {_ANSWER} FROM answers WHERE key IN ({_marks(questions)})", list(questions)
+        """Question -> its answers, without what they say; a look at all, for these are many."""
+        return _by_question(
+            row for row in self._base.execute(f"SELECT key, {_KEPT} FROM answers") if row[0] in questions
         )
-        return {(key, place): _answer(values) for key, place, *values in found}
 
     def _told_apart(self, requests: Iterable[Request]) -> dict[tuple[str, str], frozenset[str]]:
         """(model, place) of each request -> where a model of that name is another one, by this recipe or an earlier one.
@@ -355,7 +344,7 @@ class Ledger:
         query = f"SELECT 1 {_FROM} AND status != 'refused' LIMIT 1"
         return self._base.execute(query, (source, model)).fetchone() is not None
 
-    def count(self, model: str, place: str) -> int:
+    def count(self, model: str, place: str = "") -> int:
         """How many answers there are of a model of that name, wherever they are from but where it is another one than that at `place`."""
         query = (
             "SELECT COUNT(*) FROM answers JOIN requests USING (key) WHERE json_extract(body, '$.model') = ?1 AND status != 'refused' "
@@ -378,8 +367,18 @@ class Ledger:
 
         Those that came to nothing at an address that has no answer count as well, once: of several models of one name, for the first.
         """
+        return self._paid(api, self._kept(set(questions)), questions)
+
+    def bill(self, api: Api, questions: Collection[str]) -> float | None:
+        """`paid`; None if an answer among them came without a price, as before the recipe had one, or out of a file."""
+        place, apart, kept = api.base_url or "", self._apart_of(api), self._kept(set(questions))
+        taken = [taken_of(place, apart[place], some) for some in kept.values()]
+        if any(one is not None and one.cost is None and one.status != "refused" for one in taken):
+            return None
+        return self._paid(api, kept, questions)
+
+    def _paid(self, api: Api, kept: Mapping[str, Sequence["Kept"]], questions: Collection[str]) -> float:
         place, mine, apart = api.base_url or "", set(questions), self._apart_of(api)
-        kept = self._kept(mine)
         taken = {key: taken_of(place, apart[place], some) for key, some in kept.items()}
         dollars = 0.0
         for key, where, cost in self._base.execute(
@@ -396,14 +395,6 @@ class Ledger:
                     continue
             dollars += cost
         return dollars
-
-    def bill(self, api: Api, questions: Collection[str]) -> float | None:
-        """`paid`; None if an answer among them came without a price, as before the recipe had one, or out of a file."""
-        place, apart = api.base_url or "", self._apart_of(api)
-        taken = [taken_of(place, apart[place], some) for some in self._kept(set(questions)).values()]
-        if any(one is not None and one.cost is None and one.status != "refused" for one in taken):
-            return None
-        return self.paid(api, questions)
 
     def _apart_of(self, api: Api) -> defaultdict[str, set[str]]:
         """Place -> where else a model of its name is another one."""
@@ -472,13 +463,15 @@ class Ledger:
 
 @dataclass
 class Kept:
-    """An answer that lies in the ledger, without what it says."""
+    """An answer that lies in the ledger."""
 
     place: str
     taken: str
     status: str
     cost: float | None
     at: float
+    said: tuple[Any, ...] = ()
+    """What it says, where that was asked for: the columns of `_ANSWER`."""
 
     @property
     def known(self) -> bool:
@@ -560,8 +553,12 @@ UPGRADE = (
 )
 
 
-def _marks(some: Collection[object]) -> str:
-    return ", ".join("?" * len(some))
+def _by_question(rows: Iterable[Sequence[Any]]) -> dict[str, list[Kept]]:
+    """(key, …) -> by key."""
+    found: dict[str, list[Kept]] = {}
+    for key, place, taken, status, cost, at, *said in rows:
+        found.setdefault(key, []).append(Kept(place, taken, status, cost, at, tuple(said)))
+    return found
 
 
 def _answer(values: Sequence[Any]) -> Answer:

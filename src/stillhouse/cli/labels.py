@@ -65,7 +65,8 @@ def show(
         output.as_json([_plain(one) for one in found])
         return
     for one in found:
-        print(f"── {one['purpose']} {one['row']} ({one['key'][:12]})")
+        place = one["place"] and f", of {one['place']}"
+        print(f"── {one['purpose']} {one['row']} ({one['key'][:12]}{place})")
         for turn in one["body"].get("messages") or [{"role": "prompt", "content": one["body"].get("prompt")}]:
             print(f"{turn['role']}: {turn['content']}")
         answer = one["answer"]
