@@ -414,6 +414,26 @@ def test_namesakes_in_an_older_ledger_keep_each_their_own(old: Old, source: str)
         assert said(ledger, question(*recipe(D))) in (f"by {A}", f"by {B}")
 
 
+def test_who_sat_on_one_panel_in_an_older_ledger_is_told_apart_when_one_is_left(old: Old) -> None:
+    """A panel of which only one had answered everything when it was stopped."""
+    for api, texts in zip(recipe(A, B), (QUESTIONS, QUESTIONS[:1]), strict=True):
+        place = str(api.base_url)
+        for text in texts:
+            old.holds(question(api, text), place, place, f"by {place}")
+    with old.opened() as ledger:
+        (alone,) = recipe(B)
+        assert [said(ledger, question(alone, text)) for text in QUESTIONS] == [f"by {B}", None, None]
+
+
+def test_a_refusal_in_an_older_ledger_does_not_hide_what_was_answered_later(old: Old) -> None:
+    """Refused alone; answered when a namesake had joined, under the other name."""
+    first, _ = recipe(A, B)
+    old.holds(question(first), "", A, "", 0.0, "refused")
+    old.holds(question(first), A, A, "by A")
+    with old.opened() as ledger:
+        assert said(ledger, question(first)) == said(ledger, question(*recipe(A))) == "by A"
+
+
 def test_an_older_ledger_that_cannot_be_brought_up_to_date_stays_as_it_was(
     old: Old, monkeypatch: pytest.MonkeyPatch
 ) -> None:
