@@ -282,11 +282,27 @@ def test_a_batch_of_several_namesakes_comes_back_to_each(ledger: Ledger, tmp_pat
         for whom, line in lines
     ]
     random.Random(0).shuffle(results)
+    (row,) = ledger.summary()
+    assert (row["requests"], row["open"]) == (6, 6)
     assert import_answers(ledger, results, {one.key: one for one in asked}, "results.jsonl") == (6, 6)
     found = ledger.answers(asked)
     assert [found[one.key].text for one in asked] == [f"w at {one.place}: {one.row}" for one in asked]
     (row,) = ledger.summary()
     assert (row["requests"], row["answered"], row["open"]) == (6, 6, 0)
+
+
+def test_what_is_open_is_what_is_wanted_now_wherever_it_was_before(ledger: Ledger) -> None:
+    (old,), (new,) = recipe(C), recipe(A)
+    ledger.plan([question(old, text) for text in QUESTIONS])
+    buy(ledger, question(old), "by C", 0.5)
+    asked = [question(new, text) for text in QUESTIONS]
+    ledger.plan(asked)
+    assert len(ledger.answers(asked)) == 1
+    (row,) = ledger.summary()
+    assert (row["requests"], row["answered"], row["open"]) == (3, 1, 2)
+    assert [(one["row"], one["place"], one["answer"] and one["answer"].text) for one in ledger.rows()] == [
+        ("one", A, "by C"), ("three", A, None), ("two", A, None),
+    ]  # fmt: skip
 
 
 def test_a_batch_is_known_by_the_name_under_which_it_went_out(ledger: Ledger) -> None:
@@ -412,6 +428,12 @@ def test_namesakes_in_an_older_ledger_keep_each_their_own(old: Old, source: str)
                 assert said(ledger, question(api)) == f"by {api.base_url}"
                 assert ledger.bill(api, [question(api).question]) == (0.5 if api.base_url == A else 0.25)
         assert said(ledger, question(*recipe(D))) in (f"by {A}", f"by {B}")
+
+
+def test_an_older_ledger_that_was_killed_before_it_had_a_version_is_opened(old: Old) -> None:
+    old.base.execute("PRAGMA user_version = 0")
+    with old.opened() as ledger:
+        assert ledger.summary() == [] and ledger.spent() == 0.0
 
 
 def test_who_sat_on_one_panel_in_an_older_ledger_is_told_apart_when_one_is_left(old: Old) -> None:

@@ -2,9 +2,10 @@
 
     requests   key, path, body                        what can be asked, once each
     wanted     key, place, purpose, row               why, of whom, and for which rows
-    attempts   key, place, sent, seconds, outcome, cost   each time a request left this machine; while it is under way, outcome is
-                                                      NULL and cost the most that it may be
-    answers    key, place, taken, status, text, …, cost, source   one a request and place, final; `tokens` is JSON, or JSON by zlib
+    attempts   key, place, sent, seconds, outcome,    each time a request left this machine; while it is under way, outcome is NULL
+               cost                                   and cost the most that it may be
+    answers    key, place, taken, status, text, …,    one a request and place, final; `tokens` is JSON, or JSON by zlib
+               cost, source
     apart      model, place, other                    addresses at which a model of one name is another one, by a recipe so far
     unplaced   name, key                              see `upgrade`
 
@@ -126,7 +127,10 @@ class Ledger:
                 raise DataError(
                     f"{path}: is a ledger of another version of stillhouse; use that, or move it away."
                 )
-            if version == 1:
+            there = "SELECT 1 FROM sqlite_master WHERE name = 'requests'"
+            if version == 1 or (
+                version == 0 and self._base.execute(there).fetchone()
+            ):  # killed as it was made
                 upgrade(self._base)
             elif version == 0:
                 for statement in SCHEMA:
