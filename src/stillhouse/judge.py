@@ -83,7 +83,7 @@ def judge(
                 for row in apart
                 for one in _both(wanted, text, known[row], ours[row], answers[other][row])
             ]
-            bought |= {one.key for one in requests}
+            bought |= {one.question for one in requests}
             watch.note(
                 f"  {wanted.api.model} judges student and {other}: {len(apart):,} prompts in both orders"
             )
@@ -101,7 +101,7 @@ def judge(
                 "unparsable": replies.count(None),
                 **judged(pairs, len(shared) - len(apart), resamples=resamples, seed=seed),
             }
-        spent = ledger.spent(bought) if wanted.api.price is not None else None
+        spent = ledger.paid(wanted.api, bought) if wanted.api.price is not None else None
     preferred = {name: one["preferred"] for name, one in against.items() if one["preferred"] is not None}
     for name, one in family(preferred).items():  # all opponents share one error rate
         against[name]["preferred"] = one

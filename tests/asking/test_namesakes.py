@@ -10,6 +10,8 @@ from stillhouse.asking import Answer, Ledger, Request, ask, chat
 from stillhouse.files import hash_json
 from stillhouse.recipe import Api, parse_recipe
 
+STORED = Api(model="w", answers="past.jsonl")
+
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
@@ -87,9 +89,9 @@ def test_an_answer_from_before_the_namesake_stays_with_who_gave_it(
 @pytest.mark.parametrize("source", ["past.jsonl", "http://where-it-was.before/v1"])
 def test_answers_of_unknown_origin_are_not_bought_again(ledger: Ledger, first: Endpoint, source: str) -> None:
     """From a file, or from an address that the endpoint has left."""
-    alone = question(Api(base_url=first.url, model="w"))
+    alone = question(Api(base_url=source, model="w") if "//" in source else STORED)
     ledger.plan([alone])
-    ledger.keep(alone.key, Answer("answered", "old"), source)
+    ledger.keep(alone, Answer("answered", "old"), source)
     teacher, _ = teacher_and_writer(first.url, "http://elsewhere/v1")
     assert said(teacher, ledger) == "old" and not first.bodies
 
@@ -98,9 +100,9 @@ def test_an_answer_of_unknown_origin_is_one_endpoints_and_never_both(
     ledger: Ledger, first: Endpoint, second: Endpoint
 ) -> None:
     """Or a panel of the two would agree with itself."""
-    alone = question(Api(base_url=first.url, model="w"))
+    alone = question(STORED)
     ledger.plan([alone])
-    ledger.keep(alone.key, Answer("answered", "old"), "past.jsonl")
+    ledger.keep(alone, Answer("answered", "old"), "past.jsonl")
     teacher, writer = teacher_and_writer(first.url, second.url)
     assert said(teacher, ledger) == "old"
     assert said(writer, ledger) == "the second says"
@@ -112,11 +114,12 @@ def test_what_was_paid_for_an_answer_is_known_after_a_namesake_has_joined(
 ) -> None:
     alone = question(Api(base_url=first.url, model="w"))
     ledger.plan([alone])
-    ledger.end(ledger.begin(alone.key), 0.1, "answered", 0.5)
-    ledger.keep(alone.key, Answer("answered", "old", cost=0.5), first.url)
+    ledger.end(ledger.begin(alone), 0.1, "answered", 0.5)
+    ledger.keep(alone, Answer("answered", "old", cost=0.5), first.url)
     teacher, _ = teacher_and_writer(first.url, second.url)
     assert said(teacher, ledger) == "old"
-    assert ledger.bill([question(teacher).key]) == 0.5 == ledger.spent()
+    assert ledger.bill(teacher, [question(teacher).question]) == 0.5 == ledger.spent()
+    assert ledger.bill(Api(base_url=first.url, model="w"), [alone.question]) == 0.5, "and once it has left"
 
 
 def test_an_endpoint_that_refuses_everything_is_not_believed_for_what_its_namesake_answered(
@@ -126,16 +129,10 @@ def test_an_endpoint_that_refuses_everything_is_not_believed_for_what_its_namesa
     for number in range(200):
         other = chat(Api(base_url="http://elsewhere/v1", model="w"), f"{number}", row="0", purpose="train")
         ledger.plan([other])
-        ledger.keep(other.key, Answer("answered", "yes"), "http://elsewhere/v1")
-    assert ledger.count("w") == 200 and ledger.count("w", teacher.namesakes) == 0
-
-
-def test_a_second_writers_answer_is_called_what_it_was_called(ledger: Ledger, second: Endpoint) -> None:
-    """The address of a second writer was a part of the key already."""
-    _, writer = teacher_and_writer("http://elsewhere/v1", second.url)
-    asked = question(writer)
-    ledger.keep(hash_json([asked.path, asked.body, second.url]), Answer("answered", "old"), second.url)
-    assert said(writer, ledger) == "old" and not second.bodies
+        ledger.keep(other, Answer("answered", "yes"), "http://elsewhere/v1")
+    assert ledger.count("w", first.url) == 200
+    ledger.plan([question(teacher)])
+    assert ledger.count("w", first.url) == 0
 
 
 def test_a_recipe_that_loses_the_namesake_buys_nothing_again(
@@ -150,8 +147,8 @@ def test_a_recipe_that_loses_the_namesake_buys_nothing_again(
 
 
 def test_a_refusal_is_not_taken_for_a_namesakes(ledger: Ledger, first: Endpoint) -> None:
-    alone = question(Api(base_url=first.url, model="w"))
+    alone = question(STORED)
     ledger.plan([alone])
-    ledger.keep(alone.key, Answer("refused", "", "HTTP 400: too long"), "errors.jsonl")
+    ledger.keep(alone, Answer("refused", "", "HTTP 400: too long"), "errors.jsonl")
     teacher, _ = teacher_and_writer(first.url, "http://elsewhere/v1")
     assert said(teacher, ledger) == "the first says"

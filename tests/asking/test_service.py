@@ -208,6 +208,15 @@ def test_an_empty_answer_is_asked_for_once_more(ledger: Ledger) -> None:
     assert len(endpoint.bodies) == 2
 
 
+def test_what_was_lost_on_the_way_is_no_empty_answer(ledger: Ledger) -> None:
+    """A 503 and an empty answer were two tries, and the row was lost for good."""
+    lost, empty = (503, {}, "busy"), said(" ")
+    with Endpoint(lambda body: "whole", script=[lost, empty]) as endpoint:
+        (answer,) = ask(api(endpoint), prompts(api(endpoint), 1), ledger)
+    assert answer is not None and (answer.status, answer.text) == ("answered", "whole")
+    assert len(endpoint.bodies) == 3
+
+
 def test_the_cost_never_passes_its_bound_and_the_rest_is_asked_for_later(ledger: Ledger) -> None:
     with Endpoint(weather=Weather(latency=0.01)) as endpoint:
         settings = api(endpoint, price=PRICE, max_tokens=4, max_cost=0.05)
@@ -308,7 +317,7 @@ def test_the_last_rows_may_be_refused_where_the_others_were_answered_elsewhere(
         if origin == "a file":
             ledger.plan(some)
             for one in some:
-                ledger.keep(one.key, Answer("answered", "x"), "past.jsonl")
+                ledger.keep(one, Answer("answered", "x"), "past.jsonl")
         else:
             ask(api(old), some, ledger)
         for _ in range(2):
@@ -337,7 +346,7 @@ def test_refusals_of_a_killed_run_count_when_the_next_one_is_refused_altogether(
         many = prompts(settings, 50)
         ledger.plan(many)
         for one in many[:3]:
-            ledger.keep(one.key, Answer("refused", "", "HTTP 400: logprobs"), endpoint.url)
+            ledger.keep(one, Answer("refused", "", "HTTP 400: logprobs"), endpoint.url)
         with pytest.raises(TeacherError, match="refused 5 requests and answered none"):
             ask(settings, many, ledger)
         assert len(endpoint.bodies) == 2
@@ -376,9 +385,9 @@ def test_log_probabilities_come_back_as_they_were_told_and_from_ledgers_that_kep
     settings = Api(model="big", answers="past.jsonl")
     old, new = (chat(settings, text, row=text, purpose="train") for text in ("old", "new"))
     ledger.plan([old, new])
-    ledger.keep(new.key, Answer("answered", "a€", tokens=told), "here")
+    ledger.keep(new, Answer("answered", "a€", tokens=told), "here")
     with sqlite3.connect(tmp_path / "ledger.sqlite") as base:
-        values = (old.key, "answered", "a€", "", json.dumps(told), 1, 2, None, "here", 0.0)
+        values = (old.question, "", "", "answered", "a€", "", json.dumps(told), 1, 2, None, "here", 0.0)
         base.execute(f"INSERT INTO answers VALUES ({', '.join('?' * len(values))})", values)
     base.close()
     for answer in ask(settings, [old, new], ledger):
@@ -562,7 +571,7 @@ def test_a_request_that_cannot_be_sent_costs_nothing(ledger: Ledger) -> None:
     with Endpoint() as endpoint:
         settings = api(endpoint, price=PRICE)
         odd = chat(settings, "q", row="odd", purpose="train", user=b"no JSON")
-        odd.__dict__["key"] = "odd"
+        odd.__dict__.update(key="odd", question="odd")
         ledger._base.execute("INSERT INTO requests VALUES ('odd', '', '{}')")
         loop = service._Loop(settings, [odd], ledger, Silent(), 0, "teacher.api")
         with pytest.raises(TeacherError, match="no answer after 2 attempts .*the request cannot be sent"):
@@ -632,9 +641,9 @@ def answered(
     for number, cost in enumerate(costs):
         request = chat(settings, f"{purpose} {cost}", row=str(number), purpose=purpose)
         ledger.plan([request])
-        attempt = ledger.begin(request.key)
+        attempt = ledger.begin(request)
         ledger.end(attempt, 2.0, "answered", cost)
-        ledger.keep(request.key, Answer("answered", "x", output_tokens=int(10 * cost), cost=cost), url)
+        ledger.keep(request, Answer("answered", "x", output_tokens=int(10 * cost), cost=cost), url)
         ledger._base.execute("UPDATE attempts SET sent = ? WHERE id = ?", (began + number, attempt))
 
 
@@ -656,20 +665,20 @@ def test_a_typical_answer_is_one_of_that_model_there_to_such_a_question(ledger: 
 def test_a_bill_with_an_answer_that_came_without_a_price_is_not_known(ledger: Ledger) -> None:
     """A price that was added to the recipe afterwards summed nothing, which read as: for nothing."""
     answered(ledger, HERE, "big", "train", [1.0, 3.0])
-    (priced,) = (key for (key,) in ledger._base.execute("SELECT key FROM answers WHERE cost = 3.0"))
-    assert ledger.bill([priced]) == ledger.spent([priced])
-    ledger.keep("free", Answer("answered", "x", output_tokens=1000), HERE)
-    assert ledger.bill([priced, "free"]) is None
-    ledger.keep("no", Answer("refused", "", "400"), HERE)
-    assert ledger.bill([priced, "no"]) is not None
+    settings = Api(base_url=HERE, model="big")
+    priced, free, no = (chat(settings, text, "r", "train") for text in ("train 3.0", "free", "no"))
+    assert ledger.bill(settings, [priced.question]) == 3.0
+    ledger.keep(free, Answer("answered", "x", output_tokens=1000), HERE)
+    assert ledger.bill(settings, [priced.question, free.question]) is None
+    ledger.keep(no, Answer("refused", "", "400"), HERE)
+    assert ledger.bill(settings, [priced.question, no.question]) == 3.0
 
 
 def test_a_dollar_a_token_is_told_by_answers_that_have_a_price_alone(ledger: Ledger) -> None:
     answered(ledger, HERE, "big", "train", [1.0, 3.0])
-    (body,) = (body for (body,) in ledger._base.execute("SELECT body FROM requests LIMIT 1"))
-    ledger._base.execute("INSERT INTO requests VALUES ('free', '/chat', ?)", (body,))
-    ledger._base.execute("INSERT INTO wanted VALUES ('free', 'train', 'r')")
-    ledger.keep("free", Answer("answered", "x", output_tokens=1000), HERE)
+    free = chat(Api(base_url=HERE, model="big"), "free", row="r", purpose="train")
+    ledger.plan([free])
+    ledger.keep(free, Answer("answered", "x", output_tokens=1000), HERE)
     assert ledger.typical(HERE, "big", ["train"]) == (20.0, 2.0, 2)
 
 
@@ -681,7 +690,7 @@ def test_answers_without_a_price_do_not_make_a_lost_one_cheap(ledger: Ledger) ->
         many = prompts(free, 92)
         ledger.plan(many)
         for one in many[:90]:
-            ledger.keep(one.key, Answer("answered", "x", output_tokens=10), endpoint.url)
+            ledger.keep(one, Answer("answered", "x", output_tokens=10), endpoint.url)
         assert ledger.typical(endpoint.url, "big", ["train"]) == (10.0, None, 0)
         ask(settings, many, ledger)
     lost = ledger._base.execute("SELECT cost FROM attempts WHERE outcome LIKE '%JSON%'").fetchall()
@@ -711,7 +720,7 @@ def test_an_attempt_that_a_kill_left_costs_as_much_as_an_answer_of_its_own_kind(
     for model, purpose in (("big", "train"), ("small", "train"), ("big", "paraphrase"), ("new", "train")):
         request = chat(Api(base_url=HERE, model=model), f"left {purpose}", row="r", purpose=purpose)
         ledger.plan([request])
-        ledger.begin(request.key, 7.0)
+        ledger.begin(request, 7.0)
     before = ledger.spent()
     assert ledger.bury() == 4 and ledger.bury() == 0
     costs = ledger._base.execute("SELECT cost FROM attempts WHERE outcome = 'killed' ORDER BY id").fetchall()

@@ -106,8 +106,8 @@ def test_a_round_is_begun_only_if_its_answers_and_the_controls_fit_the_budget(
             some := [chat(api, str(number), row=str(number), purpose="train") for number in range(10)]
         )
         for one in some:
-            ledger.keep(one.key, Answer("answered", "good", "", (), 1, 1, 0.01), "here")
-            ledger.end(ledger.begin(one.key), 0.1, "answered", 0.01)
+            ledger.keep(one, Answer("answered", "good", "", (), 1, 1, 0.01), "here")
+            ledger.end(ledger.begin(one), 0.1, "answered", 0.01)
     going = _Rounds(recipe, recipe.plan, Bench(tmp_path, Silent()))  # type: ignore[arg-type]
     said = going._over_budget(1)
     assert (said is None) == (why is None)

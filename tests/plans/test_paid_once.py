@@ -10,6 +10,11 @@ import tiny
 from endpoint import Endpoint
 from stillhouse.asking import Ledger, ledger_of
 from stillhouse.files import read_json
+from stillhouse.plans.bench import Bench
+from stillhouse.plans.expand import expand
+from stillhouse.progress import Silent
+from stillhouse.recipe import load_recipe, parse_recipe
+from stillhouse.steps.hearing import questions
 from typed import hurried, stillhouse, write_recipe
 
 PROMPTS = 14
@@ -77,6 +82,49 @@ def test_max_cost_holds_over_all_runs_of_a_plan_and_what_was_bought_until_then_i
         assert said.code == 0, said.err
         assert len(endpoint.seen.delivered) == 2 * PROMPTS
         assert set(endpoint.seen.delivered.values()) == {1}
+
+
+def test_a_sweep_over_addresses_asks_at_each(tmp_path: Path) -> None:
+    """The second run took what the first one's server had said; that is right where a server moved, and here it compares nothing."""
+    with Endpoint(lambda body: "because rivers") as one, Endpoint(lambda body: "the old") as other, hurried():
+        recipe = texts(tmp_path, one.url, {"teacher.api.base_url": [one.url, other.url]})
+        said = stillhouse("plan", recipe, "--folder", tmp_path / "plan", "--format", "json")
+        assert said.code == 0, said.err
+        assert json.loads(said.out)["money"] == pytest.approx(2 * PROMPTS * 0.04)
+        said = stillhouse("run", recipe, "--folder", tmp_path / "plan")
+        assert said.code == 0, said.err
+        for endpoint in (one, other):
+            assert list(endpoint.seen.delivered.values()) == [1] * PROMPTS
+    plan = expand(load_recipe(recipe))
+    bench = Bench(tmp_path / "plan", Silent())
+    bench.meet(plan.runs)
+    with Ledger(tmp_path / "plan" / "ledger.sqlite") as ledger:
+        for run, words in zip(plan.runs, ("because rivers", "the old"), strict=True):
+            api = bench.recipe(run).teacher.api
+            assert api is not None
+            asked = questions(api, "causal_lm", [], bench.place(run.name) / "prepare")
+            requests = [one for _, some in asked.values() for one in some]
+            assert {answer.text for answer in ledger.answers(requests).values()} == {words}
+            bill = ledger.bill(api, {one.question for one in requests})
+            assert bill == pytest.approx(PROMPTS * 0.02)
+
+
+def test_judges_of_one_name_that_a_sweep_tries_at_two_addresses_judge_each_for_itself(tmp_path: Path) -> None:
+    """Their ledger is another than the teachers', who are no namesakes of theirs."""
+    places = ["http://one/v1", "http://two/v1"]
+    recipe = parse_recipe({
+        "name": "judged", "task": "causal_lm", "student": {"model": "small"},
+        "teacher": {"api": {"base_url": "http://three/v1", "model": "big"}},
+        "data": {"train": {"source": "rows.jsonl"}}, "objective": [{"kind": "hard"}],
+        "evaluate": {"answers": {}, "judge": {"api": {"base_url": places[0], "model": "big"}}},
+        "sweep": {"evaluate.judge.api.base_url": places},
+    })  # fmt: skip
+    bench = Bench(tmp_path, Silent())
+    runs = expand(recipe).runs
+    bench.meet(runs)
+    made = [bench.recipe(run) for run in runs]
+    assert [one.evaluate.judge.api.namesakes for one in made] == [("http://two/v1",), ("http://one/v1",)]  # type: ignore[union-attr]
+    assert [one.teacher.api.namesakes for one in made] == [(), ()]  # type: ignore[union-attr]
 
 
 def test_a_run_that_is_none_of_a_plans_has_its_own_ledger_and_one_that_began_its_own_keeps_it(

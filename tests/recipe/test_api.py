@@ -1,5 +1,7 @@
 """A recipe whose teacher is behind an API: what does not go together is said in a sentence, before anything is paid."""
 
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,3 +134,57 @@ def test_the_schema_says_nothing_of_keys_themselves() -> None:
     """A recipe is published with its student; it has room for the name of a variable, and none for a key."""
     fields = Recipe.model_json_schema()["$defs"]["Api"]["properties"]
     assert {name for name in fields if "key" in name} == {"api_key_env"}
+
+
+def panel(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """A recipe whose panel has two members behind an API."""
+    members = [{"name": name, "api": {**API, **own}} for name, own in (("a", first), ("b", second))]
+    return values(teacher={"panel": members})
+
+
+OURS = resources.files("stillhouse.data").joinpath("prompts/label.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {"max_tokens": 16}),
+        ({}, {"prompt": OURS.strip()}),
+        ({}, {"prompt": "ours.txt"}),
+        ({"labels": ["x", "y"]}, {"labels": {"y": "y", "x": "x"}}),
+        ({"labels": ["x", "y"]}, {}),
+        ({"prompt": "Which? {text}", "labels": {"x": "1", "y": "2"}}, {"prompt": "Which? {text}", "labels": {"x": "2", "y": "1"}}),
+        ({"extra_body": {"seed": 1, "user": "me"}}, {"extra_body": {"user": "me", "seed": 1}}),
+        ({"max_tokens": 8}, {"extra_body": {}, "max_tokens": 8, "concurrency": 2, "timeout": 9.0}),
+    ],
+)  # fmt: skip
+def test_two_members_that_ask_the_very_same_are_one_however_they_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    """One answer would count twice."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ours.txt").write_text(OURS, encoding="utf-8")
+    for pair in ((first, second), (second, first)):
+        assert "teacher.panel[1].api: asks the same model the same as teacher.panel[0].api" in fault(
+            panel(*pair)
+        )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "other"},
+        {"base_url": "http://localhost:9/v1"},
+        {"max_tokens": 17},
+        {"prompt": "Which of {labels} is it? {text}"},
+        {"prompt": "not-there.txt"},
+        {"system": "Be brief."},
+        {"endpoint": "completions"},
+        {"top_logprobs": 3},
+        {"temperature": 1.0},
+        {"extra_body": {"seed": 1}},
+        {"labels": {"x": "1", "y": "2"}},
+    ],
+)
+def test_two_members_that_ask_otherwise_are_two(other: dict[str, Any]) -> None:
+    assert parse_recipe(panel({"labels": ["x", "y"]}, {"labels": ["x", "y"], **other}))

@@ -32,9 +32,9 @@ def bought(ledger: Ledger, requests: list[Request], dollars: float, read: int = 
     """Each is answered at the second try; the first one was lost, and billed half."""
     ledger.plan(requests)
     for one in requests:
-        ledger.end(ledger.begin(one.key), 0.1, "lost", dollars / 2)
-        ledger.end(ledger.begin(one.key), 0.1, "answered", dollars)
-        ledger.keep(one.key, Answer("answered", "yes", "stop", (), read, tokens, dollars), URL)
+        ledger.end(ledger.begin(one), 0.1, "lost", dollars / 2)
+        ledger.end(ledger.begin(one), 0.1, "answered", dollars)
+        ledger.keep(one, Answer("answered", "yes", "stop", (), read, tokens, dollars), URL)
 
 
 @pytest.fixture
@@ -117,6 +117,6 @@ def test_a_writers_texts_are_counted_by_the_field_that_names_it(tmp_path: Path) 
     with Ledger(tmp_path / LEDGER) as ledger:
         bought(ledger, mine, 0.1)
         bought(ledger, [Request("/chat", {"model": "big", "prompt": "x"}, "x", "train")], 7.0)
-    writers[0].keys = {one.key for one in mine}
+    writers[0].asked = {one.question for one in mine}
     paid = paid_to([*writers, object()], tmp_path / LEDGER)
     assert paid == {"data.writer.api": pytest.approx(2 * 0.15), "free": None}

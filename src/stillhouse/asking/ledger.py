@@ -1,10 +1,17 @@
 """Everything that was asked, answered and paid: one SQLite file a run folder, or one for all runs of a plan; it survives them.
 
     requests   key, path, body                        what can be asked, once each
-    wanted     key, purpose, row                      why, and for which rows
-    attempts   key, sent, seconds, outcome, cost      each time a request left this machine; while it is under way, outcome is NULL
-                                                      and cost the most that it may be
-    answers    key, status, text, …, cost, source     one a request, final; `tokens` is JSON, or JSON by zlib
+    wanted     key, place, purpose, row               why, of whom, and for which rows
+    attempts   key, place, sent, seconds, outcome,    each time a request left this machine; while it is under way, outcome is NULL
+               cost                                   and cost the most that it may be
+    answers    key, place, taken, status, text, …,    one a request and place, final; `tokens` is JSON, or JSON by zlib
+               cost, source
+    apart      model, place, other                    addresses at which a model of one name is another one, by a recipe so far
+    unplaced   name, key                              see `upgrade`
+
+A key is a hash of what is asked (`Request.question`), a place the address of who was asked, or for whom an answer came in a file; ''
+if nobody knows.  An answer stays its place's for good.  Where a place has none, it takes one over, for endpoints move: none of a place
+that it is told apart from, and none that such a place lives off; `taken` says who did so last.
 
 An attempt is written before it is sent and an answer when it arrives, each in a transaction of its own (WAL).  A killed
 process therefore loses nothing that arrived; a power cut can lose the last seconds.  Attempts that were under way when a
@@ -16,29 +23,39 @@ import json
 import sqlite3
 import time
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ..errors import DataError
+from ..files import hash_json
+from ..recipe import Api
 from .messages import Answer, Request, Tokens
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS requests (key TEXT PRIMARY KEY, path TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS wanted (
-    key TEXT NOT NULL REFERENCES requests, purpose TEXT NOT NULL, row TEXT NOT NULL, PRIMARY KEY (key, purpose, row)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS attempts (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL, sent REAL NOT NULL, seconds REAL, outcome TEXT, cost REAL
-);
-CREATE TABLE IF NOT EXISTS answers (
-    key TEXT PRIMARY KEY REFERENCES requests, status TEXT NOT NULL, text TEXT NOT NULL, reason TEXT NOT NULL,
-    tokens TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, cost REAL,
-    source TEXT NOT NULL, at REAL NOT NULL
-) WITHOUT ROWID;
-"""
-VERSION = 1
+SCHEMA = (
+    "CREATE TABLE requests (key TEXT PRIMARY KEY, path TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE wanted (
+        key TEXT NOT NULL REFERENCES requests, place TEXT NOT NULL, purpose TEXT NOT NULL, row TEXT NOT NULL,
+        PRIMARY KEY (key, place, purpose, row)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE attempts (
+        id INTEGER PRIMARY KEY, key TEXT NOT NULL, place TEXT NOT NULL, sent REAL NOT NULL, seconds REAL, outcome TEXT, cost REAL
+    )""",
+    """CREATE TABLE answers (
+        key TEXT NOT NULL REFERENCES requests, place TEXT NOT NULL, taken TEXT NOT NULL, status TEXT NOT NULL, text TEXT NOT NULL,
+        reason TEXT NOT NULL, tokens TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, cost REAL,
+        source TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (key, place)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE apart (
+        model TEXT NOT NULL, place TEXT NOT NULL, other TEXT NOT NULL, PRIMARY KEY (model, place, other)
+    ) WITHOUT ROWID""",
+    "CREATE TABLE unplaced (name TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX attempts_by_key ON attempts (key, place)",
+)
+VERSION = 2
 FLUSH_SECONDS = 5.0
 """Between flushes to disk, which a power cut cannot undo."""
 LEDGER = "ledger.sqlite"
@@ -56,6 +73,16 @@ _LIKE = (
 PAUSE = 60.0
 """Seconds without any attempt that still belong to asking: limits a minute, and waits."""
 _ANSWER = "status, text, reason, tokens, input_tokens, output_tokens, cost"
+_OWN = "SELECT place FROM answers b WHERE b.key = w.key AND b.place = w.place"
+_TAKEN = f"""COALESCE(
+    ({_OWN} AND b.status != 'refused'),
+    (SELECT place FROM answers b WHERE b.key = w.key AND w.place IN ('', b.taken) ORDER BY b.status = 'refused', b.at LIMIT 1),
+    ({_OWN})
+)"""
+"""The place whose answer serves one that is wanted, as `taken_of` chose it."""
+_KEPT = "place, taken, status, cost, at"
+SOME = 500
+"""Keys in one query."""
 
 
 def ledger_of(run: Path, name: str) -> Path:
@@ -80,18 +107,35 @@ class Ledger:
             self._base = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
             self._base.execute("PRAGMA journal_mode = WAL")
             self._base.execute("PRAGMA synchronous = NORMAL")
-            (version,) = self._base.execute("PRAGMA user_version").fetchone()
-            if version not in (0, VERSION):
-                raise DataError(
-                    f"{path}: is a ledger of another version of stillhouse; use that, or move it away."
-                )
-            self._base.executescript(SCHEMA)
-            self._base.execute(f"PRAGMA user_version = {VERSION}")
+            if self._version() != VERSION:
+                self._make(path)
         except sqlite3.DatabaseError as error:
             raise DataError(
                 f"{path}: is no ledger that can be read ({error}); put a copy of it back, or move it away."
             ) from error
         self._flushed = time.monotonic()
+
+    def _version(self) -> int:
+        return int(self._base.execute("PRAGMA user_version").fetchone()[0])
+
+    def _make(self, path: Path) -> None:
+        """Lay out an empty file, or one of the version before; all of it or nothing, and once if two processes open it."""
+        with self._base:
+            self._base.execute("BEGIN IMMEDIATE")
+            version = self._version()
+            if version not in (0, 1, VERSION):
+                raise DataError(
+                    f"{path}: is a ledger of another version of stillhouse; use that, or move it away."
+                )
+            there = "SELECT 1 FROM sqlite_master WHERE name = 'requests'"
+            if version == 1 or (
+                version == 0 and self._base.execute(there).fetchone()
+            ):  # killed as it was made
+                upgrade(self._base)
+            elif version == 0:
+                for statement in SCHEMA:
+                    self._base.execute(statement)
+            self._base.execute(f"PRAGMA user_version = {VERSION}")
 
     def __enter__(self) -> Self:
         return self
@@ -109,25 +153,38 @@ class Ledger:
     # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def plan(self, requests: Iterable[Request]) -> None:
-        """Write down what will be asked, and why; what is there already stays as it is."""
+        """Write down what will be asked, and why; what is there already stays as it is.
+
+        What was wanted of an address that the same question is not asked any more is not wanted of it.
+        """
+        requests = list(requests)
+        apart = self._told_apart(requests)
+        others = {asked: json.dumps(sorted(places)) for asked, places in apart.items()}
         with self._base:
             self._base.execute("BEGIN")
             for one in requests:
                 body = json.dumps(one.body, ensure_ascii=False, sort_keys=True)
                 self._base.execute(
-                    "INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", (one.key, one.path, body)
+                    "INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", (one.question, one.path, body)
                 )
                 self._base.execute(
-                    "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?)", (one.key, one.purpose, one.row)
+                    "DELETE FROM wanted WHERE key = ? AND purpose = ? AND row = ? AND place != ? "
+                    "AND place NOT IN (SELECT value FROM json_each(?))",
+                    (one.question, one.purpose, one.row, one.place, others[one.asked]),
+                )
+                self._base.execute(
+                    "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, ?)",
+                    (one.question, one.place, one.purpose, one.row),
                 )
 
-    def begin(self, key: str, most: float | None = None) -> int:
+    def begin(self, request: Request, most: float | None = None) -> int:
         """An attempt is about to leave.  Returns: its number.
 
         Args: most: dollars that it may cost, which count if it is never heard of again and no answer of its kind says better.
         """
         made = self._base.execute(
-            "INSERT INTO attempts (key, sent, cost) VALUES (?, ?, ?)", (key, time.time(), most)
+            "INSERT INTO attempts (key, place, sent, cost) VALUES (?, ?, ?, ?)",
+            (request.question, request.place, time.time(), most),
         )
         return int(made.lastrowid or 0)
 
@@ -141,12 +198,17 @@ class Ledger:
             self._base.execute("PRAGMA wal_checkpoint(PASSIVE)")
             self._flushed = time.monotonic()
 
-    def keep(self, key: str, answer: Answer, source: str) -> None:
-        """An answer that is final; the first one to a request stays."""
+    def keep(self, request: Request, answer: Answer, source: str) -> None:
+        """An answer of the request's own place that is final; the first one stays.
+
+        Args: source: where it came from: that address, or a file.
+        """
         self._base.execute(
-            f"INSERT OR IGNORE INTO answers (key, {_ANSWER}, source, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR IGNORE INTO answers (key, place, taken, {_ANSWER}, source, at) "
+            "VALUES (?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                key,
+                request.question,
+                request.place,
                 answer.status,
                 answer.text,
                 answer.reason,
@@ -159,12 +221,13 @@ class Ledger:
             ),
         )
 
-    def forget(self, keys: Sequence[str]) -> None:
-        """Refusals that were not about their requests; what was paid for is never forgotten."""
+    def forget(self, questions: Iterable[str], place: str) -> None:
+        """A place's refusals that were not about their requests; what was paid for is never forgotten."""
         with self._base:
             self._base.execute("BEGIN")
             self._base.executemany(
-                "DELETE FROM answers WHERE key = ? AND status = 'refused'", [(key,) for key in keys]
+                "DELETE FROM answers WHERE key = ? AND place = ? AND status = 'refused'",
+                [(key, place) for key in questions],
             )
 
     def bury(self) -> int:
@@ -194,81 +257,157 @@ class Ledger:
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def answers(self, requests: Sequence[Request]) -> dict[str, Answer]:
-        """key -> answer, of those that there are.
+        """The requests' own keys -> their answers, of those that there are: see `taken_of`.
 
-        One that lies under a request's other name is put under its key, unless it is from an endpoint that the request is kept apart
-        from: whether a recipe has another model of that name or not, nothing is bought twice.
+        What is taken from another place is marked, so that none that is told apart from this one takes it as well.
         """
-        found = self._answers([one.key for one in requests])
-        others = [one for one in requests if one.key not in found and one.alias != one.key]
-        there = self._answers([one.alias for one in others])
-        if renamed := [one for one in others if one.alias in there]:
-            self._rename(renamed)
-            found |= self._answers([one.key for one in renamed])
+        apart = self._told_apart(requests)
+        found: dict[str, Answer] = {}
+        for start in range(0, len(requests), SOME):
+            some = requests[start : start + SOME]
+            keys = list({one.question for one in some})
+            there = _by_question(
+                self._base.execute(
+                    f"SELECT key, {_KEPT}, {_ANSWER} FROM answers WHERE key IN ({', '.join('?' * len(keys))})",
+                    keys,
+                )
+            )
+            taken: list[tuple[str, str, str]] = []
+            for one in some:
+                kept = taken_of(one.place, apart[one.asked], there.get(one.question, ()))
+                if kept is None:
+                    continue
+                found[one.key] = _answer(kept.said)
+                if one.place not in ("", kept.place, kept.taken):
+                    kept.taken = one.place
+                    taken.append((one.place, one.question, kept.place))
+            if taken:
+                with self._base:
+                    self._base.execute("BEGIN")
+                    self._base.executemany("UPDATE answers SET taken = ? WHERE key = ? AND place = ?", taken)
         return found
 
-    def _rename(self, requests: Sequence[Request]) -> None:
-        """Take over what lies under the other names of `requests`, and what was paid for it; a refusal, which costs nothing, may be
-        another endpoint's.  What came from elsewhere (a file, an old address) is taken by the first that asks, and by no namesake of its."""
-        self.plan(requests)
+    def _kept(self, questions: Collection[str]) -> dict[str, list["Kept"]]:
+        """Question -> its answers, without what they say; a look at all, for these are many."""
+        return _by_question(
+            row for row in self._base.execute(f"SELECT key, {_KEPT} FROM answers") if row[0] in questions
+        )
+
+    def _told_apart(self, requests: Iterable[Request]) -> dict[tuple[str, str], frozenset[str]]:
+        """(model, place) of each request -> where a model of that name is another one, by this recipe or an earlier one.
+
+        Two that were told apart once stay apart.
+        """
+        asked = {(*one.asked, one.apart) for one in requests}
+        pairs = {
+            (model, *pair)
+            for model, place, others in asked
+            for other in others
+            for pair in ((place, other), (other, place))
+        }
+        known = set(self._base.execute("SELECT model, place, other FROM apart"))
+        if new := pairs - known:
+            with self._base:
+                self._base.execute("BEGIN")
+                self._base.executemany("INSERT OR IGNORE INTO apart VALUES (?, ?, ?)", sorted(new))
+        found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        for model, place, other in known | pairs:
+            found[model, place].add(other)
+        apart = {(model, place): frozenset(found[model, place]) for model, place, _ in asked}
+        self._place(requests, apart)
+        return apart
+
+    def _place(self, requests: Iterable[Request], apart: Mapping[tuple[str, str], frozenset[str]]) -> None:
+        """Give what came from an older ledger by a name its address, where the recipe tells it."""
+        unplaced = dict(self._base.execute("SELECT name, key FROM unplaced"))
+        if not unplaced:
+            return
+        questions = set(unplaced.values())
+        known = {
+            name: (place, one.question)
+            for one in requests
+            if one.question in questions
+            for place in (one.place, *apart[one.asked])
+            if (name := one.named(place)) in unplaced
+        }
         with self._base:
             self._base.execute("BEGIN")
-            for one in requests:
-                taken = self._base.execute(
-                    f"INSERT OR IGNORE INTO answers (key, {_ANSWER}, source, at) SELECT ?, {_ANSWER}, source, at FROM answers "
-                    "WHERE key = ? AND status != 'refused' AND source NOT IN (SELECT value FROM json_each(?))",
-                    (one.key, one.alias, json.dumps(one.apart)),
-                ).rowcount
-                if taken:
+            for name, (place, key) in known.items():
+                for table in ("answers", "attempts", "wanted"):
                     self._base.execute(
-                        "DELETE FROM answers WHERE key = ? AND source != ?", (one.alias, one.place)
+                        f"UPDATE OR IGNORE {table} SET place = ? WHERE key = ? AND place = ?",
+                        (place, key, name),
                     )
-                    self._base.execute("UPDATE attempts SET key = ? WHERE key = ?", (one.key, one.alias))
                 self._base.execute(
-                    "DELETE FROM wanted WHERE key = ? AND purpose = ? AND row = ?",
-                    (one.alias, one.purpose, one.row),
+                    "UPDATE answers SET taken = ? WHERE key = ? AND taken = ?", (place, key, name)
                 )
-
-    def _answers(self, keys: Sequence[str]) -> dict[str, Answer]:
-        found: dict[str, Answer] = {}
-        for start in range(0, len(keys), 500):
-            some = keys[start : start + 500]
-            marks = ", ".join("?" * len(some))
-            for key, *values in self._base.execute(
-                f"SELECT key, {_ANSWER} FROM answers WHERE key IN ({marks})", some
-            ):
-                found[key] = _answer(values)
-        return found
+                self._base.execute("DELETE FROM unplaced WHERE name = ?", (name,))
 
     def knows(self, source: str, model: str | None = None) -> bool:
         """Whether this endpoint has answered before, or that model of it."""
         query = f"SELECT 1 {_FROM} AND status != 'refused' LIMIT 1"
         return self._base.execute(query, (source, model)).fetchone() is not None
 
-    def count(self, model: str, apart: Iterable[str] = ()) -> int:
-        """How many answers there are of a model of that name, wherever they are from but `apart`: its namesakes' addresses."""
+    def count(self, model: str, place: str = "") -> int:
+        """How many answers there are of a model of that name, wherever they are from but where it is another one than that at `place`."""
         query = (
-            "SELECT COUNT(*) FROM answers JOIN requests USING (key) WHERE json_extract(body, '$.model') = ? "
-            "AND status != 'refused' AND source NOT IN (SELECT value FROM json_each(?))"
+            "SELECT COUNT(*) FROM answers JOIN requests USING (key) WHERE json_extract(body, '$.model') = ?1 AND status != 'refused' "
+            "AND answers.place NOT IN (SELECT other FROM apart WHERE model = ?1 AND apart.place = ?2)"
         )
-        return int(self._base.execute(query, (model, json.dumps(list(apart)))).fetchone()[0])
+        return int(self._base.execute(query, (model, place)).fetchone()[0])
 
     def refusals(self, source: str, model: str) -> list[tuple[str, str]]:
-        """(key, why) of requests that were refused there."""
+        """(question, why) of requests that were refused there."""
         query = f"SELECT key, reason {_FROM} AND status = 'refused' ORDER BY at"
         return self._base.execute(query, (source, model)).fetchall()
 
-    def spent(self, keys: Collection[str] | None = None) -> float:
-        """Dollars, of all attempts that ended or of those at `keys`; what answers from a file cost is not known."""
-        costs = self._base.execute(
-            "SELECT key, SUM(cost) FROM attempts WHERE cost IS NOT NULL AND outcome IS NOT NULL GROUP BY key"
-        )
-        return float(sum(dollars for key, dollars in costs if keys is None or key in keys))
+    def spent(self) -> float:
+        """Dollars, of all attempts that ended; what answers from a file cost is not known."""
+        query = "SELECT SUM(cost) FROM attempts WHERE outcome IS NOT NULL"
+        return float(self._base.execute(query).fetchone()[0] or 0.0)
 
-    def bill(self, keys: Collection[str]) -> float | None:
-        """`spent` of `keys`; None if an answer among them came without a price, as before the recipe had one, or out of a file."""
-        free = self._base.execute("SELECT key FROM answers WHERE cost IS NULL AND status != 'refused'")
-        return None if any(key in keys for (key,) in free) else self.spent(keys)
+    def paid(self, api: Api, questions: Collection[str]) -> float:
+        """Dollars, of the attempts that ended, for what `api` has been asked: where it is and where the answer is from that it takes.
+
+        Those that came to nothing at an address that has no answer count as well, once: of several models of one name, for the first.
+        """
+        return self._paid(api, self._kept(set(questions)), questions)
+
+    def bill(self, api: Api, questions: Collection[str]) -> float | None:
+        """`paid`; None if an answer among them came without a price, as before the recipe had one, or out of a file."""
+        place, apart, kept = api.base_url or "", self._apart_of(api), self._kept(set(questions))
+        taken = [taken_of(place, apart[place], some) for some in kept.values()]
+        if any(one is not None and one.cost is None and one.status != "refused" for one in taken):
+            return None
+        return self._paid(api, kept, questions)
+
+    def _paid(self, api: Api, kept: Mapping[str, Sequence["Kept"]], questions: Collection[str]) -> float:
+        place, mine, apart = api.base_url or "", set(questions), self._apart_of(api)
+        taken = {key: taken_of(place, apart[place], some) for key, some in kept.items()}
+        dollars = 0.0
+        for key, where, cost in self._base.execute(
+            "SELECT key, place, SUM(cost) FROM attempts WHERE cost IS NOT NULL AND outcome IS NOT NULL GROUP BY key, place"
+        ):
+            if key not in mine:
+                continue
+            chosen = taken.get(key)
+            if where != place and (chosen is None or where != chosen.place):
+                if any(one.place == where and one.status != "refused" for one in kept.get(key, ())):
+                    continue  # it is another's
+                heirs = [one for one in (place, *api.namesakes) if one != where and where not in apart[one]]
+                if where in api.namesakes or place != min(heirs, default=None):
+                    continue
+            dollars += cost
+        return dollars
+
+    def _apart_of(self, api: Api) -> defaultdict[str, set[str]]:
+        """Place -> where else a model of its name is another one."""
+        found: defaultdict[str, set[str]] = defaultdict(set, {api.base_url or "": set(api.namesakes)})
+        for place, other in self._base.execute(
+            "SELECT place, other FROM apart WHERE model = ?", (api.model,)
+        ):
+            found[place].add(other)
+        return found
 
     def typical(self, source: str, model: str, purposes: Iterable[str]) -> tuple[float, float | None, int]:
         """(tokens written, dollars) of a mean answer of that model at that endpoint to questions with one of `purposes`, and of
@@ -281,7 +420,7 @@ class Ledger:
     def pace(self, source: str, model: str, purposes: Iterable[str]) -> float | None:
         """Such answers a second, while they were asked for: between two runs nobody asks.  None if there are none."""
         query = (
-            f"SELECT key, sent, seconds FROM attempts JOIN (SELECT key {_LIKE}) USING (key) "
+            f"SELECT key, sent, seconds FROM attempts JOIN (SELECT key, answers.place {_LIKE}) USING (key, place) "
             "WHERE seconds IS NOT NULL ORDER BY sent"
         )
         keys, took, end = set(), 0.0, float("-inf")
@@ -293,10 +432,11 @@ class Ledger:
 
     def summary(self) -> list[dict[str, Any]]:
         """One row a purpose: requests, answers by status, tokens, dollars."""
-        query = """
+        query = f"""
             SELECT purpose, COUNT(*), SUM(status = 'answered'), SUM(status = 'truncated'), SUM(status = 'filtered'),
                    SUM(status IN ('empty', 'refused')), SUM(status IS NULL), SUM(input_tokens), SUM(output_tokens), SUM(cost)
-            FROM (SELECT DISTINCT purpose, key FROM wanted) LEFT JOIN answers USING (key) GROUP BY purpose ORDER BY purpose
+            FROM (SELECT DISTINCT purpose, key, place FROM wanted) w
+            LEFT JOIN answers a ON a.key = w.key AND a.place = {_TAKEN} GROUP BY purpose ORDER BY purpose
         """
         names = (
             "purpose", "requests", "answered", "truncated", "filtered", "refused", "open", "input_tokens", "output_tokens", "cost",
@@ -311,24 +451,118 @@ class Ledger:
     def rows(self, purpose: str | None = None, row: str | None = None) -> Iterator[dict[str, Any]]:
         """Each question with its answer, or None where there is none yet."""
         query = f"""
-            SELECT w.purpose, w.row, w.key, r.path, r.body, {_ANSWER}, source
-            FROM wanted w JOIN requests r USING (key) LEFT JOIN answers a USING (key)
+            SELECT w.purpose, w.row, w.key, w.place, r.path, r.body, {_ANSWER}, source
+            FROM wanted w JOIN requests r ON r.key = w.key LEFT JOIN answers a ON a.key = w.key AND a.place = {_TAKEN}
             WHERE (?1 IS NULL OR w.purpose = ?1) AND (?2 IS NULL OR w.row = ?2 OR w.key LIKE ?2 || '%')
-            ORDER BY w.purpose, w.row
+            ORDER BY w.purpose, w.row, w.place
         """
         for found in self._base.execute(query, (purpose, row)):
-            why, whose, key, path, body, *values, source = found
+            why, whose, key, place, path, body, *values, source = found
             answer = None if values[0] is None else _answer(values)
             yield {
-                "purpose": why, "row": whose, "key": key, "path": path, "body": json.loads(body),
+                "purpose": why, "row": whose, "key": key, "place": place, "path": path, "body": json.loads(body),
                 "answer": answer, "source": source,
             }  # fmt: skip
 
-    def open_requests(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """(key, path, body) of what has no answer yet."""
-        query = "SELECT key, path, body FROM requests WHERE key NOT IN (SELECT key FROM answers) ORDER BY key"
-        for key, path, body in self._base.execute(query):
-            yield key, path, json.loads(body)
+
+@dataclass
+class Kept:
+    """An answer that lies in the ledger."""
+
+    place: str
+    taken: str
+    status: str
+    cost: float | None
+    at: float
+    said: tuple[Any, ...] = ()
+    """What it says, where that was asked for: the columns of `_ANSWER`."""
+
+    @property
+    def known(self) -> bool:
+        """Whether its place is an address, or none; not the name that an older ledger has for one."""
+        return not self.place or "://" in self.place
+
+
+def taken_of(place: str, apart: Collection[str], kept: Sequence[Kept]) -> Kept | None:
+    """Which of the answers to one question serves who is asked at `place`: its own; else one that nobody else may claim.
+
+    That is none of a place in `apart`, where a model of its name is another one, and none that such a place took over for want of its
+    own.  A refusal, which costs nothing, is not taken over beside such places, nor is what may be theirs; and an answer goes before any
+    refusal.
+    """
+    living = {one.place for one in kept if one.status != "refused"}
+    needed = set(apart) - living
+    free = [
+        one
+        for one in kept
+        if one.place == place
+        or (
+            one.place not in apart
+            and one.taken not in needed
+            and (not apart or (one.status != "refused" and one.known))
+        )
+    ]
+    return min(
+        free,
+        key=lambda one: (one.status == "refused", one.place != place, one.taken != place, one.at, one.place),
+        default=None,
+    )
+
+
+def upgrade(base: sqlite3.Connection) -> None:
+    """Version 1 -> 2, within the transaction that is open.
+
+    There, where a recipe had namesakes, the key of a question was a hash of the address too, and all else lay under it.  Such a name
+    tells no address, so it stands for one until a recipe asks there (`unplaced`, `Ledger._place`).
+    """
+    base.create_function("question_of", 2, lambda path, body: hash_json([path, json.loads(body)]))
+    for table in ("requests", "wanted", "attempts", "answers"):
+        base.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
+    for statement in (*SCHEMA, *UPGRADE):
+        base.execute(statement)
+    for table in ("old_answers", "old_attempts", "old_wanted", "old_requests", "temp.placed", "temp.names"):
+        base.execute(f"DROP TABLE {table}")
+
+
+_DIFFERS = "(a.text != o.text OR a.status != o.status OR a.at != o.at)"
+UPGRADE = (
+    "CREATE TEMP TABLE names (old TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID",
+    "INSERT INTO names SELECT key, question_of(path, body) FROM old_requests",
+    # an answer's place is the address that it came from, or else what its name says
+    "CREATE TEMP TABLE placed (old TEXT PRIMARY KEY, key TEXT NOT NULL, place TEXT NOT NULL, taken TEXT NOT NULL) WITHOUT ROWID",
+    """INSERT INTO placed SELECT o.key, COALESCE(n.key, o.key),
+        CASE WHEN source GLOB 'http*://*' THEN source WHEN n.key = o.key THEN '' ELSE o.key END,
+        CASE WHEN n.key = o.key THEN '' ELSE o.key END
+    FROM old_answers o LEFT JOIN names n ON n.old = o.key""",
+    "INSERT OR IGNORE INTO requests SELECT n.key, path, body FROM old_requests o JOIN names n ON n.old = o.key",
+    f"""INSERT OR IGNORE INTO answers (key, place, taken, {_ANSWER}, source, at)
+        SELECT p.key, p.place, p.taken, {_ANSWER}, source, at FROM old_answers o JOIN placed p ON p.old = o.key
+        ORDER BY status = 'refused', p.key != p.old""",
+    # two answers of one address: the second keeps its name, and a copy of the first is left out
+    f"""UPDATE placed SET place = old, taken = '' WHERE old IN (
+        SELECT p.old FROM placed p JOIN old_answers o ON o.key = p.old JOIN answers a ON a.key = p.key AND a.place = p.place
+        WHERE o.status != 'refused' AND p.key != p.old AND {_DIFFERS})""",
+    f"""INSERT OR IGNORE INTO answers (key, place, taken, {_ANSWER}, source, at)
+        SELECT p.key, p.place, p.taken, {_ANSWER}, source, at FROM old_answers o JOIN placed p ON p.old = o.key""",
+    """INSERT INTO attempts SELECT id, COALESCE(n.key, o.key),
+        COALESCE(p.place, CASE WHEN n.key IS NULL OR n.key = o.key THEN '' ELSE o.key END), sent, seconds, outcome, o.cost
+    FROM old_attempts o LEFT JOIN names n ON n.old = o.key LEFT JOIN placed p ON p.old = o.key""",
+    """INSERT OR IGNORE INTO wanted SELECT COALESCE(n.key, o.key),
+        CASE WHEN n.key IS NULL OR n.key = o.key THEN COALESCE(p.place, '') ELSE o.key END, purpose, row
+    FROM old_wanted o LEFT JOIN names n ON n.old = o.key LEFT JOIN placed p ON p.old = o.key""",
+    "INSERT INTO unplaced SELECT old, key FROM names WHERE old != key",
+    """INSERT OR IGNORE INTO apart SELECT DISTINCT json_extract(body, '$.model'), a.place, b.place
+    FROM answers a JOIN answers b USING (key) JOIN requests USING (key)
+    WHERE a.place != b.place AND a.taken != '' AND b.taken != ''""",
+)
+
+
+def _by_question(rows: Iterable[Sequence[Any]]) -> dict[str, list[Kept]]:
+    """(key, …) -> by key."""
+    found: dict[str, list[Kept]] = {}
+    for key, place, taken, status, cost, at, *said in rows:
+        found.setdefault(key, []).append(Kept(place, taken, status, cost, at, tuple(said)))
+    return found
 
 
 def _answer(values: Sequence[Any]) -> Answer:

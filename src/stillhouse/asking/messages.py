@@ -72,19 +72,23 @@ class Request:
     """Addresses of other endpoints that the recipe asks for a model of the same name."""
 
     @cached_property
-    def key(self) -> str:
-        """Hash of what is asked: equal questions to a model are one question, whoever asks them and wherever it has moved.  Where the
-        recipe has another model of the same name, the address is a part of it."""
-        return self._called(self.place if self.apart else "")
+    def question(self) -> str:
+        """Hash of what is asked: equal questions to models of one name are one, whoever asks them and wherever the model is."""
+        return hash_json([self.path, self.body])
 
     @cached_property
-    def alias(self) -> str:
-        """What the same question is called in a recipe that has another model of the same name, or where this one has, in one that has
-        not."""
-        return self._called("" if self.apart else self.place)
+    def key(self) -> str:
+        """What it is called in its recipe and in batches: as `question`, with its address where the recipe has a namesake elsewhere."""
+        return self.named(self.place) if self.apart else self.question
 
-    def _called(self, place: str) -> str:
-        return hash_json([self.path, self.body, *([place] if place else [])])
+    def named(self, place: str) -> str:
+        """What the same is called that is asked at `place` in a recipe with a namesake elsewhere."""
+        return hash_json([self.path, self.body, place])
+
+    @property
+    def asked(self) -> tuple[str, str]:
+        """(model, address)."""
+        return str(self.body.get("model")), self.place
 
     @property
     def size(self) -> int:
@@ -175,6 +179,11 @@ def completion(
         fields = {"logprobs": api.top_logprobs, **fields}
     body = {**_common(api, max_tokens), "prompt": prompt, **fields}
     return Request(PATHS["completions"], body, row, purpose, api.base_url or "", api.namesakes)
+
+
+def label_question(api: Api, prompt: str, row: str, purpose: str) -> Request:
+    """A question that a label's name answers."""
+    return chat(api, prompt, row, purpose, max_tokens=16)
 
 
 def _common(api: Api, max_tokens: int | None) -> dict[str, Any]:

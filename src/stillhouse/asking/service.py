@@ -131,6 +131,8 @@ class _Job:
     place: int
     request: Request
     tries: int = 0
+    empty: int = 0
+    """Answers that were empty."""
     refused: int = 0
     """Tries that the endpoint refused: it may be overloaded.  An answer that is lost on the way does not say so."""
     form: str = ""
@@ -162,10 +164,10 @@ class _Loop:
         """Whether this model has answered anything here, now or in an earlier run."""
         self.trusted = self.heard
         """Whether an earlier run was answered by it: then a key that is wrong now is all that one request is sent ahead for."""
-        self.elsewhere = 0 if self.heard else ledger.count(api.model, api.namesakes)
+        self.elsewhere = 0 if self.heard else ledger.count(api.model, api.base_url or "")
         """How many answers of its there are all the same: from a file, or from where it was before."""
         self.held = [] if self.heard else ledger.refusals(*source)
-        """(key, why) of its refusals before that: if all are refused, it is not about the rows, and they are forgotten."""
+        """(question, why) of its refusals before that: if all are refused, it is not about the rows, and they are forgotten."""
         self.counts = True
         """Whether its answers say how many tokens they took."""
         if buried := ledger.bury():
@@ -221,7 +223,7 @@ class _Loop:
                 return None
             self.requests.take(now, 1)
             self.tokens.take(now, self._weight(job.request))
-            attempt = self.ledger.begin(job.request.key, ceiling or None)
+            attempt = self.ledger.begin(job.request, ceiling or None)
             task = asyncio.ensure_future(endpoint.send(job.request))
             self.flying[task] = (job, attempt, now, ceiling)
         return None
@@ -304,12 +306,13 @@ class _Loop:
             self.watch.note(
                 f"  {self.api.base_url} does not say how many tokens an answer takes (usage): costs are counted by the texts"
             )
-        if answer.status == "empty" and job.tries < EMPTY_TWICE:
+        job.empty += answer.status == "empty"
+        if answer.status == "empty" and job.empty < EMPTY_TWICE:
             self.ledger.end(attempt, seconds, "empty", answer.cost)
             self._wait(job, 0.0)
             return
         self.done += 1
-        self.ledger.keep(request.key, answer, self.api.base_url or "")
+        self.ledger.keep(request, answer, self.api.base_url or "")
         if answer.status != "refused":
             self.heard = True
             self.answered += 1
@@ -320,7 +323,7 @@ class _Loop:
         if self.heard:
             self.held.clear()
             return
-        self.held.append((request.key, answer.reason))
+        self.held.append((request.question, answer.reason))
         if len(self.held) >= REFUSALS + SHARE_OF_ELSEWHERE * self.elsewhere:
             self._refused_all()
 
@@ -329,7 +332,7 @@ class _Loop:
         return next((cost for cost in (reply.cost, self.usual) if cost is not None), ceiling or None)
 
     def _refused_all(self) -> None:
-        self.ledger.forget([key for key, _ in self.held])
+        self.ledger.forget([question for question, _ in self.held], self.api.base_url or "")
         self.stop = self.stop or TeacherError(
             f"{self.field}: {self.api.base_url} refused {len(self.held)} requests and answered none ({self.held[0][1]}); "
             f"mend {self.field} and run again."

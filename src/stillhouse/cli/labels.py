@@ -65,7 +65,8 @@ def show(
         output.as_json([_plain(one) for one in found])
         return
     for one in found:
-        print(f"── {one['purpose']} {one['row']} ({one['key'][:12]})")
+        place = one["place"] and f", of {one['place']}"
+        print(f"── {one['purpose']} {one['row']} ({one['key'][:12]}{place})")
         for turn in one["body"].get("messages") or [{"role": "prompt", "content": one["body"].get("prompt")}]:
             print(f"{turn['role']}: {turn['content']}")
         answer = one["answer"]
@@ -146,8 +147,8 @@ class _Asked:
     """What APIs are asked in a run, as far as it has got."""
 
     requests: "list[Request]"
-    index: dict[str, str]
-    """What answers in a file are found by -> the key of the question."""
+    index: "dict[str, Request]"
+    """What answers in a file are found by -> the question."""
     what: str = "row has its answer"
     next: str = ""
     """What is done when all is there."""
@@ -194,7 +195,7 @@ def _texts(folder: Path, recipe: "Recipe") -> _Asked:
     else:
         after = f"stillhouse run RECIPE --folder {folder} --until prepare"
         after += f", and {export}: the teacher is asked about the rows" if recipe.teacher.apis else ""
-    return _Asked(requests, {one.key: one.key for one in requests}, "text is there", after)
+    return _Asked(requests, {one.key: one for one in requests}, "text is there", after)
 
 
 def _labels(folder: Path, recipe: "Recipe") -> _Asked:

@@ -5,7 +5,7 @@ and nothing in it is executed.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ..errors import RecipeError
 from ..registry import did_you_mean
 
 _NAME = re.compile(r"\{([a-z]+)\}")
+_OF_A_ROW = re.compile(r"\{(text|pair|labels)\}")
 PLACES = {
     "paraphrase": {"text"},
     "translate": {"text", "language"},
@@ -81,6 +82,24 @@ def prompt_file(path: str | None, name: str, key: str) -> str | None:
 def prompt_said(prompt: str | None, name: str, key: str) -> str | None:
     """What a recipe's `prompt` asks, where it is the text itself or names a file with it; else as `prompt_file`."""
     return prompt if prompt is not None and "{text}" in prompt else prompt_file(prompt, name, key)
+
+
+def label_prompts(prompt: str | None, plain: bool, key: str) -> dict[bool, str]:
+    """Whether a row is a pair -> what an API is asked about it: the recipe's `prompt`, or else our own for that kind of endpoint.
+
+    Args: plain: whether the endpoint completes plain text.
+    Raises: RecipeError as `prompt_said`.
+    """
+    said = prompt_said(prompt, "label_pair", key)
+    return {
+        pair: said or template(("label_pair" if pair else "label") + ("_plain" if plain else ""), None)
+        for pair in (False, True)
+    }
+
+
+def fill_label(text: str, values: Mapping[str, str]) -> str:
+    """One of them with a row's texts and the labels; whatever else stands in braces stays, for a recipe's own may hold JSON."""
+    return _OF_A_ROW.sub(lambda place: values[place[1]], text)
 
 
 def refuse_single(asked: Iterable[tuple[str, str]]) -> None:

@@ -1,7 +1,7 @@
 """Where the runs of a plan are made: one after the other, each in its own folder, sharing what is the same."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from ..forecast import foretell
 from ..judge import LEDGER as JUDGED
 from ..pipeline import DONE, Results, Stage, run_pipeline
 from ..progress import Watch
-from ..recipe import Recipe, parse_recipe
+from ..recipe import Api, Recipe, parse_recipe
+from ..recipe.api import tell_apart
 from ..recipe.plan import RUN
 from ..stages import STAGES
 from ..static import check_shape
@@ -49,6 +50,24 @@ class Bench:
 
     def __init__(self, folder: Path, watch: Watch) -> None:
         self.folder, self.watch = folder, watch
+        self._asked: tuple[list[Api], list[Api]] = [], []
+        """Whom its runs ask, and who judges their answers: each in a ledger of all runs."""
+
+    def meet(self, runs: Iterable[Planned]) -> None:
+        """Let the runs' APIs know of each other: of models of one name at two addresses neither answers for the other."""
+        for one in runs:
+            self._meet(parse_recipe(one.values, f"run {one.name}"))
+
+    def _meet(self, recipe: Recipe) -> None:
+        judge = recipe.evaluate.judge
+        own = recipe.asked, [] if judge is None else [judge.api]
+        for some, all_of_them in zip(own, self._asked, strict=True):
+            all_of_them += [
+                one
+                for one in some
+                if (one.model, one.base_url) not in {(api.model, api.base_url) for api in all_of_them}
+            ]
+            tell_apart(some, all_of_them)
 
     def place(self, name: str) -> Path:
         """The folder of a run."""
@@ -57,7 +76,9 @@ class Bench:
     def recipe(self, one: Planned) -> Recipe:
         """Its recipe, with `run:NAME` made into folders.  The runs that it needs must be done."""
         values = self._located(one.values)
-        return parse_recipe(values, f"run {one.name}")
+        recipe = parse_recipe(values, f"run {one.name}")
+        self._meet(recipe)
+        return recipe
 
     def run(
         self,

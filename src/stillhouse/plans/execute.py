@@ -68,6 +68,7 @@ def at_work(recipe: Recipe, folder: Path, watch: Watch, fresh: bool, work: Calla
 def run_all(recipe: Recipe, plan: Expanded, bench: Bench, more: Found | None = None) -> Found:
     """The runs one after the other, and what they found."""
     announce(recipe, plan, bench)
+    bench.meet(plan.runs)
     for one in plan.runs:
         bench.run(one)
     return collect(recipe, plan, bench, more)

@@ -81,6 +81,7 @@ def _looking(recipe: Recipe, first: Path, watch: Watch) -> float | None:
 def price_runs(recipe: Recipe, runs: Sequence[Planned], folder: Path, watch: Watch) -> Price:
     """The same for runs that are known already."""
     bench = Bench(folder, watch)
+    bench.meet(runs)
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     by_name = {one.name: one for one in runs}
     seen: dict[str, str] = {}

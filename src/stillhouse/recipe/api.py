@@ -129,7 +129,7 @@ class Api(Section):
 
     @property
     def namesakes(self) -> tuple[str, ...]:
-        """Where else the recipe asks a model of this name: only an address tells the answers of one from those of the other.
+        """Where else the recipe, or another run of its plan, asks a model of this name: only an address tells the answers of one from those of the other.
 
         They say what a question is called, and not what comes of it, so no stage runs anew when they change.
         """
@@ -148,10 +148,11 @@ class Api(Section):
         return self.labels if isinstance(self.labels, dict) else {label: label for label in self.labels}
 
 
-def tell_apart(apis: Collection[Api]) -> None:
-    """Let each of a recipe's APIs know its namesakes."""
+def tell_apart(apis: Collection[Api], others: Collection[Api] = ()) -> None:
+    """Let each of a recipe's APIs know its namesakes, those of `others` that share its ledger among them."""
     for api in apis:
-        places = {one.base_url for one in apis if one.model == api.model and one.base_url != api.base_url}
+        known = [one for one in (*apis, *others) if one.model == api.model]
+        places = {one.base_url for one in known if one.base_url != api.base_url}
         api._namesakes = tuple(sorted(place for place in places if place)) if api.base_url else ()
 
 

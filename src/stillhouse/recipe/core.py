@@ -131,5 +131,10 @@ class Recipe(Section):
     def _sections_agree(self) -> Self:
         if fault := next(faults(self), None):
             raise ValueError(fault)
-        tell_apart([*self.teacher.apis.values(), *self.data.apis.values()])
+        tell_apart(self.asked)
         return self
+
+    @property
+    def asked(self) -> list[Api]:
+        """The APIs whose answers lie in the run's ledger; the judge of answers has one of its own."""
+        return [*self.teacher.apis.values(), *self.data.apis.values()]

@@ -82,20 +82,20 @@ def hear(
     return {name: [Heard(row, next(answers)) for row in rows] for name, (rows, _) in asked.items()}
 
 
-def index_of(asked: Sequence[dict[str, tuple[Rows, list[Request]]]]) -> dict[str, str]:
-    """What answers in a file are found by -> the key of the question.
+def index_of(asked: Sequence[dict[str, tuple[Rows, list[Request]]]]) -> dict[str, Request]:
+    """What answers in a file are found by -> the question.
 
     Args: asked: the `questions` of each who is asked; of several, only a batch's results say which of them answered.
     """
     sets = [pair for each in asked for pair in each.values()]
     if len(asked) > 1:
-        return {request.key: request.key for _, some in sets for request in some}
+        return {request.key: request for _, some in sets for request in some}
     return index_questions(pair for rows, some in sets for pair in zip(rows, some, strict=True))
 
 
 def take_answers(
     ledger: Ledger,
-    index: Mapping[str, str],
+    index: Mapping[str, Request],
     path: Path,
     api: Api | None,
     field: str = "teacher.api",

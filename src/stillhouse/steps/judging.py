@@ -19,7 +19,7 @@ from ..teachers.api_judge import FIELD, ApiJudge, Scored
 from ..teachers.api_writer import Lost
 
 ASKED = "prepare/judged.txt"
-"""Keys of what a run asked a judge behind an API, one a line: the ledger may be that of several runs, and a stage another run's."""
+"""Hashes of what a run asked a judge behind an API, one a line: the ledger may be that of several runs, and a stage another run's."""
 
 
 def make_judge(models: dict[str, Any]) -> Judge:
@@ -37,14 +37,14 @@ def api_judge(recipe: Any) -> ApiJudge | None:
 def scored(
     recipe: Any, rows: Sequence[Row], models: dict[str, Any], run: Path, watch: Watch
 ) -> Sequence[Scored]:
-    """What `data.judge` says of each row's answer; the keys of what an API is asked are added to `ASKED`.
+    """What `data.judge` says of each row's answer; hashes of what an API is asked are added to `ASKED`.
 
     Raises: as `asking.ask`.
     """
     if (judge := api_judge(recipe)) is None:
         return make_judge(models).scores([exchange(row) for row in rows])
-    asked = _asked(run) | {one.key for one in judge.requests(rows)}
-    write_text(run / ASKED, "".join(f"{key}\n" for key in sorted(asked)))
+    asked = _asked(run) | {one.question for one in judge.requests(rows)}
+    write_text(run / ASKED, "".join(f"{question}\n" for question in sorted(asked)))
     with Ledger(ledger_of(run, LEDGER)) as known:
         return judge.scores(rows, known, watch, recipe.seed)
 
@@ -54,11 +54,11 @@ def judge_paid(recipe: Any, run: Path) -> dict[str, float | None]:
     if not (run / ASKED).exists() or (judge := api_judge(recipe)) is None:
         return {}
     with Ledger(ledger_of(run, LEDGER)) as known:
-        return {FIELD: None if judge.api.price is None else known.bill(_asked(run))}
+        return {FIELD: None if judge.api.price is None else known.bill(judge.api, _asked(run))}
 
 
 def _asked(run: Path) -> set[str]:
-    """The keys in `ASKED`."""
+    """The questions in `ASKED`."""
     return set((run / ASKED).read_text(encoding="utf-8").split()) if (run / ASKED).exists() else set()
 
 

@@ -57,9 +57,9 @@ def dollars_paid(
             found[field] = None
             continue
         asked = questions(api, recipe.task, facts["labels"], run / "prepare", field)
-        keys = {one.key for _, some in asked.values() for one in some}
+        some = {one.question for _, requests in asked.values() for one in requests}
         with Ledger(ledger_of(run, LEDGER)) as ledger:
-            more = ledger.bill(keys)
+            more = ledger.bill(api, some)
         found[field] = None if more is None else before + more
     return found if judged is None else found | {JUDGE: judged["cost"]}
 

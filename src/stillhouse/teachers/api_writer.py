@@ -41,8 +41,8 @@ class ApiWriter:
         self.identity = f"api:{api.model}{place and f' at {place}'}"
         # what a teacher is asked for besides a text costs money here and is not read
         self._asked = api.model_copy(update={"top_logprobs": None, "max_tokens": None})
-        self.keys: set[str] = set()
-        """Of the requests whose answers were its texts so far."""
+        self.asked: set[str] = set()
+        """Questions whose answers were its texts so far."""
 
     def requests(
         self, prompts: Sequence[Prompt], rows: Sequence[str], sampling: Sampling, seed: int, purpose: str
@@ -74,7 +74,7 @@ class ApiWriter:
     ) -> list[Said]:
         """In the order of `prompts`.  Raises: as `ask`."""
         some = self.requests(prompts, rows, sampling, seed, purpose)
-        self.keys |= {one.key for one in some}
+        self.asked |= {one.question for one in some}
         answers = ask(self.api, some, ledger, watch, seed=seed, field=self.field)
         return [
             self.text_of(answer, prompt, sampling) for answer, prompt in zip(answers, prompts, strict=True)
@@ -101,7 +101,7 @@ def paid_to(writers: Iterable[object], path: Path) -> dict[str, float | None]:
     if not apis:
         return {}
     with Ledger(path) as ledger:
-        return {one.field: None if one.api.price is None else ledger.bill(one.keys) for one in apis}
+        return {one.field: None if one.api.price is None else ledger.bill(one.api, one.asked) for one in apis}
 
 
 def cut_off(tokens: int) -> Lost:

@@ -20,43 +20,59 @@ ANSWERS = ("completion", "response", "answer", "output", "label")
 """Columns that may hold an answer where `columns` does not say which, the first that is there."""
 
 
-def index_questions(asked: Iterable[tuple[Mapping[str, Any], Request]]) -> dict[str, str]:
-    """Fingerprint -> key, by the whole question and by the row that it is about."""
-    found: dict[str, str] = {}
+def index_questions(asked: Iterable[tuple[Mapping[str, Any], Request]]) -> dict[str, Request]:
+    """Fingerprint -> request, by the whole question and by the row that it is about."""
+    found: dict[str, Request] = {}
     for row, request in asked:
         for text in (_question_in(row), question_text(request.body)):
             if text:
-                found[fingerprint(text)] = request.key
+                found[fingerprint(text)] = request
     return found
 
 
 def import_answers(
     ledger: Ledger,
     rows: Iterable[Raw],
-    index: Mapping[str, str],
+    index: Mapping[str, Request],
     source: str,
     columns: Mapping[str, str] | None = None,
     field: str = "teacher.api",
 ) -> tuple[int, int]:
-    """Take the answers in `rows` into the ledger; those to other questions are passed over.
+    """Take the answers in `rows` into the ledger, as those of the address that each request names; those to other questions are
+    passed over.
 
     Args: columns: our name -> the file's; field: of the recipe, which has them.
     Returns: (answers that belong to a question of ours, rows read).  One that is there already stays as it is.
     Raises: DataError for a row that is no answer in any form known here.
     """
-    keys = set(index.values())
+    named = by_name(index.values())
+    known = ledger.answers(list(index.values()))
     read = taken = 0
     for raw in rows:
         read += 1
         if "custom_id" in raw.fields:
-            key, answer = batch_answer(raw.where, raw.fields)
+            name, answer = batch_answer(raw.where, raw.fields)
+            request = named.get(name)
         else:
             question, answer = _past_answer(raw, columns or {}, field)
-            key = index.get(fingerprint(question), "")
-        if key in keys and answer is not None:
-            ledger.keep(key, answer, source)
-            taken += 1
+            request = index.get(fingerprint(question))
+        if request is None or answer is None:
+            continue
+        if request.key not in known:
+            ledger.keep(request, answer, source)
+        taken += 1
     return taken, read
+
+
+def by_name(requests: Iterable[Request]) -> dict[str, Request]:
+    """`custom_id` -> request.  A batch may have gone out before a namesake joined the recipe, or when one was still there: so each has
+    all its names, but those that two of them share."""
+    names: dict[str, set[str]] = {}
+    own = {one.key: one for one in requests}
+    for one in own.values():
+        for name in (one.question, one.named(one.place)):
+            names.setdefault(name, set()).add(one.key)
+    return {name: own[min(keys)] for name, keys in names.items() if len(keys) == 1}
 
 
 def _question_in(row: Mapping[str, Any]) -> str:

@@ -13,18 +13,17 @@ from typing import Any, cast
 from transformers import PreTrainedTokenizerBase
 
 from ..asking import Answer, Request, chat, completion
-from ..asking.messages import Tokens, spelled
+from ..asking.messages import Tokens, label_question, spelled
 from ..data.encode import COMMON_CONTROL, without_control
 from ..data.formats import Row
 from ..data.prompting import Prompt
-from ..data.templates import prompt_said, template
+from ..data.templates import fill_label, label_prompts
 from ..data.written import prompt_of
 from ..errors import RecipeError
 from ..recipe import Api
 
 SMALLEST = 1e-6
 """Probability of a label that the teacher did not mention."""
-_PLACE = re.compile(r"\{(text|pair|labels)\}")
 AROUND = " \t\r\n\"'`*.:_"
 """Quotes, emphasis and full stops that models put around a word."""
 CONTROL_TOKEN = "control token in the answer"
@@ -40,22 +39,14 @@ def questions_about(
 
     Raises: RecipeError if the file is not there that the prompt names in `field` of the recipe.
     """
-    plain_text = api.endpoint == "completions"
-    said = prompt_said(api.prompt, "label_pair", f"{field}.prompt")
-    own = {
-        pair: said or template(("label_pair" if pair else "label") + ("_plain" if plain_text else ""), None)
-        for pair in (False, True)
-    }
-    ask = completion if plain_text else chat
-    return [
-        ask(api, _filled(own["pair" in row], row, words), row["id"], purpose, max_tokens=16) for row in rows
-    ]
+    own = label_prompts(api.prompt, api.endpoint == "completions", f"{field}.prompt")
+    return [label_question(api, _filled(own["pair" in row], row, words), row["id"], purpose) for row in rows]
 
 
 def _filled(prompt: str, row: dict[str, Any], words: Sequence[str]) -> str:
-    """The prompt with the row's texts and the labels; whatever else stands in braces stays, for a recipe's own may hold JSON."""
+    """The prompt with the row's texts, as data, and the labels."""
     values = {"text": plain(row["text"]), "pair": plain(row.get("pair", "")), "labels": ", ".join(words)}
-    return _PLACE.sub(lambda place: values[place[1]], prompt)
+    return fill_label(prompt, values)
 
 
 def question_of(row: dict[str, Any], api: Api, purpose: str) -> Request:
