@@ -373,7 +373,7 @@ def test_the_rows_of_a_document_are_one_and_those_about_a_passage_are_a_group() 
 def test_a_passage_that_many_questions_of_a_small_task_are_about_is_found() -> None:
     """Six questions to each of fifteen passages: seven documents in a hundred share one, and all of them a template."""
     sentences = tiny.sentences(400, seed=5)
-    passages = [" ".join(sentences[n : n + 4]) for n in range(0, 60, 4)]
+    passages = [" ".join(sentences[n : n + 4]) for n in range(0, 40, 4)]
     text = "Read what is written here, and say whether it is so.\n{passage}\nQuestion: {question}\nAnswer:"
     docs = [
         {"passage": passage, "question": f"{sentences[200 + 6 * number + one]} {one}? "}

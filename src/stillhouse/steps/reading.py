@@ -96,8 +96,8 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
 
 def _documents(recipe: Any, watch: Watch) -> dict[str, list[Row]]:
     """Task of the harness -> the texts of its documents, if training rows are searched for them."""
-    wanted = recipe.data.filter or Filter()
-    return documents(recipe.looked_for, wanted.contamination, watch) if recipe.looked_for else {}
+    length = (recipe.data.filter or Filter()).contamination
+    return {} if length is None else documents(recipe.looked_for or [], length, watch)
 
 
 def _covered(recipe: Any, paths: Mapping[str, Path], watch: Watch) -> dict[str, list[Row]]:
