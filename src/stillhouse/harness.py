@@ -95,9 +95,9 @@ def _asked(folder: Path, task: Task, wanted: Harness, batch_size: int, seed: int
     from lm_eval import evaluator, simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    evaluator.get_git_commit_hash = lambda: (
-        None
-    )  # or git complains on the screen that the run is in no repository
+    # it describes the machine by a dozen commands, some seconds for each model, and git complains where the run is in no repository
+    evaluator.get_git_commit_hash = lambda: None
+    evaluator.add_env_info = lambda results: None
     manager = _manager(wanted.tasks)
     tasks = [harness_task(name) for name in wanted.tasks]
     model = task.load(folder).to(device())
