@@ -12,7 +12,7 @@ FLOORS = (
     {"errors"},
     {"registry", "files", "progress", "seeds", "stopping", "ranks", "held_out"},
     {"recipe", "losses", "measure", "report", "shipped", "locks"},
-    {"sources", "pipeline", "asking", "kept"},
+    {"sources", "pipeline", "asking", "kept", "harness_files"},
     {"data", "models"},
     {"tasks", "static", "finished", "store"},
     {"latency"},

@@ -10,11 +10,13 @@ import pytest
 
 import stillhouse.harness
 import tiny
+from stillhouse.data.filters.contamination import contaminated
 from stillhouse.data.split import Prepared
 from stillhouse.errors import RecipeError
-from stillhouse.harness import by_document, documents, documents_of, harness
+from stillhouse.harness import by_document, documents, documents_of, harness, left_out
+from stillhouse.harness_files import files_of
 from stillhouse.models.load import load_tokenizer
-from stillhouse.pipeline import settings_of
+from stillhouse.pipeline import run_pipeline, settings_of
 from stillhouse.progress import Silent
 from stillhouse.recipe import Harness, parse_recipe
 from stillhouse.stages import STAGES
@@ -242,7 +244,7 @@ def test_what_a_model_writes_may_give_away_no_document_either(tmp_path: Path) ->
     values["data"]["generate"] = [{"kind": "paraphrase"}]
     recipe = parse_recipe({**values, "evaluate": {"harness": {"tasks": [path]}}})
     assert recipe.looked_for == [path], "what is written is always searched"
-    rows = Prepared([], [], [], {}, [], {}, documents=documents([path], Silent()))
+    rows = Prepared([], [], [], {}, [], {}, documents=documents([path], 50, Silent()))
     new: list[Any] = [{"id": text, "where": "w", "text": text} for text in (*PLANTED, INNOCENT)]
     reasons: Counter[str] = Counter()
     desk = SimpleNamespace(recipe=recipe, drop=lambda where, reason, row: reasons.update([reason]))
@@ -264,16 +266,17 @@ def test_a_task_by_name_that_cannot_be_fetched_is_left_out_with_a_note(
     notes: list[str] = []
     watch = Silent()
     monkeypatch.setattr(watch, "note", notes.append)
-    found = documents(["arc_easy", str(long_task(tmp_path))], watch)
+    found = documents(["arc_easy", str(long_task(tmp_path))], 50, watch)
     assert list(found) == ["rainbow"]
     assert notes[0] == "  not looked for: arc_easy (ConnectionError: the hub is not to be reached)"
+    assert left_out(["arc_easy", str(tmp_path / "rainbow.yaml")], found) == ["arc_easy"]
 
 
 def test_a_file_whose_data_are_gone_is_told_before_anything_is_trained(tmp_path: Path) -> None:
     path = long_task(tmp_path)
     path.write_text(path.read_text().replace("rows.jsonl", "gone.jsonl"))
     with pytest.raises(RecipeError, match=r"evaluate\.harness\.tasks: rainbow: .*YAML files"):
-        documents([str(path)], Silent())
+        documents([str(path)], 50, Silent())
 
 
 def test_rows_are_prepared_anew_when_a_tasks_data_change_and_not_for_tasks_that_nobody_looks_for(
@@ -296,3 +299,162 @@ def test_rows_are_prepared_anew_when_a_tasks_data_change_and_not_for_tasks_that_
     before = stage.stamp(searched)
     (tmp_path / "rows.jsonl").write_text((tmp_path / "rows.jsonl").read_text() * 2)
     assert stage.stamp(searched) != before
+
+
+# ── which of its texts are looked for ───────────────────────────────────────────────────────────────────────────────
+
+PASSAGE = "Along the old river the ferryman kept nine geese, and every evening the smallest of them counted the others."
+GEESE = "How many geese did the ferryman keep?"
+
+
+def looked_for(text: str, choices: list[str] | None = None, **doc: Any) -> list[Any]:
+    """What is made of one document of a task that asks so."""
+    said = text.format(**{name: str(value).strip() for name, value in doc.items()})
+    task = SimpleNamespace(
+        config=SimpleNamespace(doc_to_choice=choices),
+        doc_to_choice=lambda doc: choices,
+        doc_to_text=lambda doc: said,
+        doc_to_target=lambda doc: 0 if choices else "nine",
+    )
+    return stillhouse.harness._rows_of(task, doc, 50)
+
+
+@pytest.mark.parametrize(
+    ("text", "doc"),
+    [
+        ("{question}\nAnswer:", {"question": GEESE}),
+        ("{question}\nAnswer:", {"question": f"  {GEESE} \n"}),  # as in MMLU: the task strips it
+        ("{passage}\nQ: {question}\nA:", {"passage": PASSAGE, "question": f"{GEESE} "}),
+        ("{passage}\nQ: {asks}\nA:", {"passage": PASSAGE, "asks": GEESE}),
+        ("{passage}\nQ: {asks}?\nA:", {"passage": PASSAGE, "asks": GEESE.rstrip("?")}),  # as in BoolQ
+        ("{passage}\nQ: {question}\nA:", {"passage": PASSAGE, "question": "Count the ferryman's geese."}),
+        ("Finish: {start}", {"start": "The ferryman kept as many as"}),
+    ],
+)
+def test_a_short_question_is_looked_for_alone_beside_a_longer_passage_and_without_the_spaces_of_the_data(
+    text: str, doc: dict[str, str]
+) -> None:
+    rows = looked_for(text, **doc, id="not in the prompt, and longer than any question")
+    assert [row["text"] for row in rows[1:]] == [list(doc.values())[-1]]
+    assert contaminated([{"text": f"He asked: {rows[1]['text'].upper()}"}], {"geese": rows}, 50) == ["geese"]
+
+
+def test_a_choice_is_not_looked_for_alone() -> None:
+    """As in MedMCQA, whose choices are fields; a row that only names one gives nothing away."""
+    doc = {
+        "question": "Which of all of these is it, then?",
+        "a": "The United States of America",
+        "b": "Nobody at all",
+    }
+    rows = looked_for("{question}\nA. {a}\nB. {b}\nAnswer:", ["A", "B"], **doc)
+    assert [row["text"] for row in rows[1:]] == ["A\nB", doc["question"]]
+    assert contaminated([{"text": "He sailed to the United States of America."}], {"x": rows}, 50) == [None]
+
+
+def test_the_rows_of_a_document_are_one_and_those_about_a_passage_are_a_group() -> None:
+    text = "{passage}\nQ: {question}\nA:"
+    one, other, elsewhere = (
+        looked_for(text, passage=passage, question=question)
+        for passage, question in (
+            (PASSAGE, GEESE),
+            (f"{PASSAGE} ", "Who counted them every evening?"),
+            (PASSAGE[::-1], GEESE),
+        )
+    )
+    assert len(one) == 2 and len({row["id"] for row in one}) == 1 and one[0]["id"] != other[0]["id"]
+    assert {row["group"] for row in [*one, *other]} == {one[0]["group"]} != {elsewhere[0]["group"]}
+    long = f"{GEESE[:-1]}, and how many of them did the fox take in the winter before the last one of the great floods?"
+    assert looked_for(text, passage=PASSAGE, question=long)[0]["group"] == one[0]["group"], (
+        "a longer question"
+    )
+    assert "group" not in looked_for("{question}", question=long)[0]
+
+
+def test_a_passage_that_many_questions_of_a_small_task_are_about_is_found() -> None:
+    """Six questions to each of fifteen passages: seven documents in a hundred share one, and all of them a template."""
+    sentences = tiny.sentences(400, seed=5)
+    passages = [" ".join(sentences[n : n + 4]) for n in range(0, 40, 4)]
+    text = "Read what is written here, and say whether it is so.\n{passage}\nQuestion: {question}\nAnswer:"
+    docs = [
+        {"passage": passage, "question": f"{sentences[200 + 6 * number + one]} {one}? "}
+        for number, passage in enumerate(passages)
+        for one in range(6)
+    ]
+    rows = [row for doc in docs for row in looked_for(text, ["yes", "no"], **doc)]
+    others = [text.format(passage=said, question=said[:9]) for said in tiny.sentences(6, seed=6)]
+    own = [*tiny.sentences(60), *others]
+    planted = [f"Once more: {passages[3].upper()}", f"Who knows {docs[7]['question']}"]
+    train: list[Any] = [{"text": said} for said in [*own, *planted]]
+    assert contaminated(train, {"rainbow": rows}, 50) == [None] * len(own) + ["rainbow"] * 2
+
+
+def test_a_run_remembers_which_tasks_it_did_not_look_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data may be there by the time the models are asked about them."""
+    monkeypatch.setattr(stillhouse.harness, "require", lambda *_: None)
+    monkeypatch.setattr(stillhouse.harness, "_manager", lambda names: _offline())
+    values = cast(Any, tiny.language_recipe(tmp_path))
+    values["data"]["filter"] = {}
+    values["evaluate"] |= {"harness": {"tasks": ["arc_easy"]}}
+    place = tmp_path / "run"
+    facts = run_pipeline(parse_recipe(values), STAGES, place, Silent(), until="prepare")["prepare"]
+    assert facts["not_looked_for"] == ["arc_easy"]
+
+
+def _offline() -> Any:
+    raise ConnectionError("the hub is not to be reached")
+
+
+# ── the files behind a task ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def behind(folder: Path) -> dict[str, Path]:
+    """A task that includes others, with functions of its own and data in a file, a folder and a pattern; its files by what they are."""
+    said = {
+        "task.yaml": "task: rainbow\ninclude: [base.yml]\ndoc_to_text: !function utils.asked\ntest_split: test\n"
+        f"dataset_kwargs: {{data_files: {{test: '{folder}/rows.jsonl', more: '{folder}/parts/*.csv'}}, field: test, name: ''}}\n",
+        "base.yml": f"include: deeper/leaf.yaml\ndataset_path: {folder}/rows\nmetadata: {{words: words.txt}}\n",
+        "deeper/leaf.yaml": "include: ../task.yaml\nprocess_docs: !function 'tools.clean.docs'\n",
+        "utils.py": "", "deeper/tools/clean.py": "", "rows.jsonl": "", "parts/1.csv": "", "rows/a/1.json": "", "words.txt": "",
+    }  # fmt: skip
+    for name, text in said.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return {name: folder / name for name in said}
+
+
+def test_every_file_behind_a_task_counts_and_none_that_only_has_a_name_in_it(tmp_path: Path) -> None:
+    files = behind(tmp_path)
+    for name in ("rows/.cache/x", "rows/__pycache__/utils.pyc", "test/rows.jsonl", "rainbow/results.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("reading the task wrote it, or another thing has this name")
+    found = files_of([str(files["task.yaml"]), "arc_easy", "gone.yaml"])
+    assert sorted(found) == sorted(map(str, files.values()))
+    assert files_of([str(files["task.yaml"])]) == found, "in the same order"
+
+
+@pytest.mark.parametrize("stage", ["prepare", "evaluate"])
+def test_a_stage_that_reads_a_task_is_done_again_when_any_file_behind_it_changes_or_comes(
+    tmp_path: Path, stage: str
+) -> None:
+    files = behind(tmp_path)
+    values = cast(Any, tiny.language_recipe(tmp_path))
+    values["data"]["filter"] = {}
+    values["evaluate"] |= {"harness": {"tasks": [str(files["task.yaml"])]}}
+    recipe = parse_recipe(values)
+    (stamp,) = (one.stamp for one in STAGES if one.name == stage)
+    assert stamp is not None
+    before = stamp(recipe)
+    assert stamp(recipe) == before
+    for path in [*files.values(), tmp_path / "rows" / "2.json", tmp_path / "parts" / "2.csv"]:
+        path.write_text(path.read_text() + "\n" if path.exists() else "new")
+        after = stamp(recipe)
+        assert after != before, path
+        before = after
+
+
+def test_a_task_that_is_no_yaml_is_left_to_the_harness_to_complain_about(tmp_path: Path) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text("task: rainbow\ndoc_to_text: {{question}}\n")
+    assert files_of([str(path)]) == [str(path)]

@@ -5,9 +5,7 @@ document is kept in the run folder (harness-<model>.json), so that a stopped eva
 on the same documents.  `documents` are what `data.filter` looks for in training rows, before any model is asked.
 """
 
-import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +95,9 @@ def _asked(folder: Path, task: Task, wanted: Harness, batch_size: int, seed: int
     from lm_eval import evaluator, simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    evaluator.get_git_commit_hash = lambda: (
-        None
-    )  # or git complains on the screen that the run is in no repository
+    # it describes the machine by a dozen commands, some seconds for each model, and git complains where the run is in no repository
+    evaluator.get_git_commit_hash = lambda: None
+    evaluator.add_env_info = lambda results: None
     manager = _manager(wanted.tasks)
     tasks = [harness_task(name) for name in wanted.tasks]
     model = task.load(folder).to(device())
@@ -158,10 +156,11 @@ def _why(error: Exception) -> str:
 # ── what is looked for in training rows ─────────────────────────────────────────────────────────────────────────────
 
 
-def documents(names: Sequence[str], watch: Watch) -> dict[str, list[Row]]:
+def documents(names: Sequence[str], length: int, watch: Watch) -> dict[str, list[Row]]:
     """Task -> the texts of its documents, as rows that nobody reads; all of them, whatever `evaluate.harness.limit` is.
 
-    A task by name whose data are neither on this machine nor to be fetched is left out with a note.
+    A task by name whose data are neither on this machine nor to be fetched is left out with a note (see `left_out`).
+    Args: length: letters of the windows in which training rows are compared.
     Raises: RecipeError for a YAML file whose documents cannot be read.
     """
     found: dict[str, list[Row]] = {}
@@ -170,7 +169,9 @@ def documents(names: Sequence[str], watch: Watch) -> dict[str, list[Row]]:
         called = harness_task(name)
         try:
             tasks = _manager([name]).load([called])["tasks"].values()
-            found[called] = [row for one in tasks for doc in one.eval_docs for row in _rows_of(one, doc)]
+            found[called] = [
+                row for one in tasks for doc in one.eval_docs for row in _rows_of(one, doc, length)
+            ]
         except Exception as error:  # its own, of datasets, of the hub, of a task's own functions
             if _in_file(name):
                 raise _unread([called], error) from error
@@ -180,18 +181,46 @@ def documents(names: Sequence[str], watch: Watch) -> dict[str, list[Row]]:
     return found
 
 
-def _rows_of(task: Any, doc: dict[str, Any]) -> list[Row]:
-    """A document's prompt and answer, what there is to choose from, and its question without the words around it."""
+def left_out(names: Sequence[str], found: Mapping[str, Any]) -> list[str]:
+    """The tasks that `documents` could not read."""
+    return [called for called in map(harness_task, names) if called not in found]
+
+
+def _rows_of(task: Any, doc: dict[str, Any], length: int) -> list[Row]:
+    """A document's prompt and answer, what there is to choose from, and its short questions without the words around them.
+
+    All have the document's `id`, and its passage as their `group`: the longest field of its prompt that has a window and is no
+    question.  A question is a field that says so by its name or a question mark, or else the longest; one that has a window is
+    found by the prompt's.  Other fields are not looked for alone: in many tasks they are choices, such as the name of a country.
+    """
     choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else []
     asked, answer = (_said(one, choices) for one in (task.doc_to_text(doc), task.doc_to_target(doc)))
     rows: list[Row] = [{"prompt": asked, "completion": answer}]
     if choices:
         rows.append({"text": _said(choices, choices)})
-    parts = [value for value in doc.values() if isinstance(value, str) and value in asked]
-    question = max(parts, key=len, default="")
-    if len(letters(question)) >= SHORT:
-        rows.append({"text": question})
-    return rows
+    whole = letters(asked)
+    sizes = {
+        name: len(said)
+        for name, value in doc.items()
+        if isinstance(value, str) and len(said := letters(value)) >= SHORT and said in whole
+    }
+    longest = [max(sizes, key=lambda name: sizes[name])] if sizes else []
+    asking = [name for name in sizes if _asks(name, doc[name], asked)]
+    rows += [{"text": doc[name]} for name in asking or longest if sizes[name] < length]
+    same: Row = {"id": hash_json([asked, answer])[:16]}
+    passages = [name for name in sizes if sizes[name] >= length and name not in asking]
+    if passages:
+        same["group"] = hash_json(letters(doc[max(passages, key=lambda name: sizes[name])]))[:16]
+    return [{**row, **same} for row in rows]
+
+
+def _asks(name: str, value: str, prompt: str) -> bool:
+    """Whether a field of a document is a question, with a mark of its own or of the task's."""
+    return (
+        "question" in name.lower()
+        or value.strip().endswith(("?", "？", "؟"))
+        or f"{value.strip()}?" in prompt
+    )
 
 
 def _said(value: Any, choices: Sequence[str]) -> str:
@@ -199,21 +228,6 @@ def _said(value: Any, choices: Sequence[str]) -> str:
     if isinstance(value, list | tuple):
         return "\n".join(_said(one, choices) for one in value)
     return str(choices[value] if isinstance(value, int) and choices else value)
-
-
-def files_of(names: Sequence[str]) -> list[str]:
-    """YAML files, and the files whose names stand in them: data, and what they include."""
-    found = []
-    for name in names:
-        if not _in_file(name) or not os.path.isfile(name):
-            continue
-        found.append(name)
-        said = re.split(r"[\s,\[\]{}\"']+", Path(name).read_text(encoding="utf-8"))
-        places = (
-            place for word in said if word for place in (word, os.path.join(os.path.dirname(name), word))
-        )
-        found += [place for place in places if os.path.isfile(place)]
-    return list(dict.fromkeys(found))
 
 
 def documents_of(samples: Sequence[dict[str, Any]]) -> list[str]:

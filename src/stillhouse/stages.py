@@ -21,7 +21,7 @@ from .data.encode import read_examples
 from .evaluate import VERSION, Source, texts_of
 from .evidence import evidence
 from .files import hash_path
-from .harness import harness
+from .harness import harness, left_out
 from .pipeline import Results, Stage
 from .progress import Watch
 from .recipe import Recipe
@@ -69,6 +69,7 @@ def _prepare(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
         "baselines": beside,
         "canaries": canary_facts(recipe, encoded["counts"]["train"]["format"]),
         "licences": licences,
+        "not_looked_for": left_out(recipe.looked_for or [], rows.documents),
     }
 
 
@@ -84,19 +85,11 @@ def _teacher(recipe: Any, place: Path, results: Results, watch: Watch) -> dict[s
         return {"folder": None, "identity": facts["teacher"]["identity"]}
     if recipe.teacher.panel is not None or recipe.teacher.context is not None:
         return make_panel(
-            recipe,
-            prepare.task_of(recipe, facts, place.parent / "prepare"),
-            facts,
-            place,
-            watch,
+            recipe, prepare.task_of(recipe, facts, place.parent / "prepare"), facts, place, watch
         )
     if recipe.teacher.zero_shot is not None:
         return make_namer(
-            recipe,
-            prepare.task_of(recipe, facts, place.parent / "prepare"),
-            facts,
-            place,
-            watch,
+            recipe, prepare.task_of(recipe, facts, place.parent / "prepare"), facts, place, watch
         )
     if recipe.compares_layers_alone:
         task = prepare.task_of(recipe, facts, place.parent / "prepare")

@@ -112,6 +112,61 @@ def test_rows_that_all_ask_the_same_are_not_all_contaminated():
     assert contaminated(made[20:], {"eval": made[:20]}, 50) == [None] * 40
 
 
+ASKED = "Read the passage below and then answer, in a word or two, the question that comes after it.\n{}\nQuestion: {}?\nAnswer:"
+
+
+def about(passages: list[str], per: int) -> list[dict]:
+    """`per` questions about each passage, in one template; each is a document of two rows."""
+    asked = iter(prose(per * len(passages), 8, 8))
+    found = []
+    for number, passage in enumerate(passages):
+        for one in range(per):
+            same = {"id": f"{number} {one}", "group": f"{number}"}
+            found += [
+                {**same, "prompt": ASKED.format(passage, next(asked)), "completion": "yes"},
+                {**same, "text": f"yes {number} {one}\n{passage}"},
+            ]
+    return found
+
+
+def without(rows: list[dict], *names: str) -> list[dict]:
+    return [{name: value for name, value in row.items() if name not in names} for row in rows]
+
+
+def trained_on(passages: list[str]) -> list[dict]:
+    """54 rows that have nothing of these, six in the template about other passages, and one with each passage in it."""
+    others = [ASKED.format(*two) for two in zip(prose(6, 40, 10), prose(6, 8, 11), strict=True)]
+    return rows([*prose(54, 50, 9), *others, *(f"well then {passage} and so on" for passage in passages)])
+
+
+@pytest.mark.parametrize(("per", "passages"), [(3, 10), (3, 20), (4, 20)])
+def test_a_document_counts_once_towards_a_template_however_many_rows_it_has(per, passages):
+    texts = prose(passages, 40, 7)
+    tests = about(texts, per)
+    found = contaminated(trained_on(texts[:2]), {"reading": without(tests, "group")}, 50)
+    assert found == [None] * 60 + ["reading"] * 2
+    counted_twice = contaminated(trained_on(texts[:2]), {"reading": without(tests, "group", "id")}, 50)
+    assert counted_twice == [None] * 62
+
+
+@pytest.mark.parametrize(("per", "passages"), [(5, 18), (10, 5), (20, 2)])
+def test_a_passage_of_many_questions_is_no_template_where_a_group_says_which(per, passages):
+    texts = prose(passages, 40, 7)
+    tests = about(texts, per)
+    found = contaminated(trained_on(texts[:2]), {"reading": tests}, 50)
+    assert found == [None] * 60 + ["reading"] * 2
+    assert contaminated(trained_on(texts[:2]), {"reading": without(tests, "group")}, 50) == [None] * 62
+
+
+def test_what_more_than_half_of_a_set_share_is_a_template_even_if_it_is_called_a_group():
+    tests = [{**row, "group": "everybody"} for row in about(prose(20, 40, 7), 2)]
+    assert contaminated(trained_on([]), {"reading": tests}, 50) == [None] * 60
+
+
+def test_a_set_without_rows_is_given_away_by_none():
+    assert contaminated(rows(prose(3, 20, 1)), {"empty": []}, 50) == [None] * 3
+
+
 @pytest.mark.parametrize("length", [20, 50])
 def test_windows_have_equal_hashes_exactly_where_their_text_is_equal(length):
     one, other = letters(" ".join(prose(1, 80, 5))), letters(" ".join(prose(1, 80, 6)))

@@ -123,3 +123,11 @@ def test_missing_parts_are_left_out_of_the_card():
     }  # fmt: skip
     card = render_card(results, RECIPE)
     assert "None was" in card and "None " not in card.replace("None was", "")
+
+
+def test_the_card_says_which_tasks_training_rows_were_not_searched_for():
+    results = language_model()
+    assert "not searched" not in render_card(results, RECIPE)
+    results["data"]["not_looked_for"] = ["arc_easy", "piqa"]
+    said = "Documents of arc_easy and piqa could not be read, and training rows were not searched for them."
+    assert said in render_card(results, RECIPE).replace("\\", "")

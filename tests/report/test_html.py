@@ -84,6 +84,7 @@ def test_markup_and_templates_in_any_text_stay_text():
         "name"
     ] = EVIL
     results["data"]["dropped"] = {EVIL: 1}
+    results["data"]["not_looked_for"] = [EVIL]
     results["metrics"]["perplexity"]["title"] = EVIL
     results["machine"]["cpu"] = EVIL
     page = render_html(results, EVIL, EVIL, curves())
@@ -132,6 +133,14 @@ def test_rows_are_told_apart_by_who_failed_and_each_choice_counts_its_rows():
         ("student-fails", "1"),
         ("both-right", "1"),
     ]
+
+
+def test_the_page_says_which_tasks_training_rows_were_not_searched_for():
+    results = language_model()
+    said = "<dt>not looked for in training rows</dt><dd>arc_easy, whose documents could not be read"
+    assert said not in _page(results)
+    results["data"]["not_looked_for"] = ["arc_easy"]
+    assert said in _page(results)
 
 
 def test_many_samples_are_cut_and_the_page_says_so():

@@ -37,18 +37,20 @@ def coverage(train: Sequence[Row], made: Sequence[Row], tests: Mapping[str, Sequ
     looked = [*old, *_spread([row for row in train if row["id"] in new])]
     alike = old or looked
     half = len(alike) // 2
-    found: dict[str, Any] = {"within_train": _covered(alike[half:], alike[:half]) if half > 1 else None}
+    within = (alike[half:], alike[:half])
+    found: dict[str, Any] = {"within_train": _covered(*within, _nearest(*within)) if half > 1 else None}
     sides = {"train": _spread(train), **({"without_made": old} if new and old else {})}
     for name, rows in tests.items():
         some = _spread(rows)
+        nearest = _nearest(looked, some)
         found[name] = {
             "rows_looked_at": len(looked),
-            **_covered(looked, some),
+            **_covered(looked, some, nearest),
             **_histograms({**sides, "evaluated": some}),
-            **_missing(looked, some),
+            **_missing(looked, some, nearest),
         }
         if new and old:
-            found[name]["without_made"] = _covered(old, some)
+            found[name]["without_made"] = _covered(old, some, _nearest(old, some))
     return found
 
 
@@ -57,15 +59,15 @@ def _spread(rows: Sequence[Row]) -> Sequence[Row]:
     return [rows[number * len(rows) // ROWS] for number in range(ROWS)] if len(rows) > ROWS else rows
 
 
-def _covered(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
-    """Shares of the words and runs of words of `rows` that `train` has, and how near its nearest rows are."""
+def _covered(train: Sequence[Row], rows: Sequence[Row], nearest: NDArray[np.float32]) -> dict[str, Any]:
+    """Shares of the words and runs of words of `rows` that `train` has, and how near its nearest rows are (see `_nearest`)."""
     theirs, mine = [_words(row) for row in rows], [_words(row) for row in train]
     shares = {}
     for length in (1, 2, 3):
         known = {run for found in mine for run in _runs(found, length)}
         runs = [run for found in theirs for run in _runs(found, length)]
         shares[str(length)] = _rounded(sum(run in known for run in runs) / len(runs)) if runs else None
-    near = np.sort(_nearest(train, rows))
+    near = np.sort(nearest)
     return {
         "rows": len(rows),
         "words_known": shares,
@@ -115,11 +117,11 @@ def jensen_shannon(one: NDArray[np.float64], other: NDArray[np.float64]) -> floa
     return float(sum(terms))
 
 
-def _missing(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
+def _missing(train: Sequence[Row], rows: Sequence[Row], nearest: NDArray[np.float32]) -> dict[str, Any]:
     """Words that evaluation rows have and no training row, by the number of rows; and the rows least like any."""
     known = {word for row in train for word in _words(row)}
     counts = Counter(word for row in rows for word in sorted(set(_words(row)) - known))
-    far = np.argsort(_nearest(train, rows), kind="stable")[:SHOWN]
+    far = np.argsort(nearest, kind="stable")[:SHOWN]
     return {
         "missing_words": dict(counts.most_common(2 * SHOWN)),
         "least_covered": [_text(rows[int(at)])[:SHOWN_CHARACTERS] for at in far],

@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from functools import cache
 
 import torch
 import transformers
@@ -25,8 +26,9 @@ def synchronise() -> None:
         torch.accelerator.synchronize()
 
 
+@cache  # the runs of a plan should not differ in it
 def bfloat16_pays() -> bool:
-    """Whether matrix products are at least 1.5 times as fast in bfloat16 as in float32, measured in some 100 ms."""
+    """Whether matrix products are at least 1.5 times as fast in bfloat16 as in float32, measured in some 100 ms once a process."""
     place = device()
     if place.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())

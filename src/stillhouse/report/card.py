@@ -157,6 +157,11 @@ def _data(results: Results) -> str:
     text += f"Dropped: {in_words(dropped)}." if dropped else "None was dropped."
     left_out = [f"{count:,} ({plain(why)})" for why, count in (data.get("dropped_answers") or {}).items()]
     text += f" Left out for the teacher's answer: {in_words(left_out)}." if left_out else ""
+    if unread := data.get("not_looked_for"):
+        text += (
+            f" Documents of {in_words([plain(name) for name in unread])} could not be read, and training rows were not searched "
+            "for them."
+        )
     text += f" {plain(data['asked'])}." if data.get("asked") else ""
     if planted := data.get("canaries"):
         text += (

@@ -174,6 +174,7 @@ def _data(facts: dict[str, Any]) -> dict[str, Any]:
         "format": counts["train"]["format"],
         "rows": {name: sizes["rows"] for name, sizes in facts["sets"].items()},
         "dropped": dropped,
+        "not_looked_for": facts["not_looked_for"],
         "sets": counts,
         "coverage": facts["coverage"],
         "canaries": facts["canaries"],

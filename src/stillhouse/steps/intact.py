@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import hash_path, manifest_fault
+from ..harness_files import files_of
 from ..recipe import Custom
 from ..registry import source_of
 from ..teachers.cache import cache_fault
@@ -56,11 +57,9 @@ def measures_stamp(recipe: Any) -> Any:
 
 
 def own_measures(recipe: Any) -> list[str] | str | None:
-    """Sums of the files with the user's checker, tasks of the harness and judge's prompt: others are another evaluation."""
+    """Sums of the files with the user's checker, all behind tasks of the harness, and the judge's prompt: others are another evaluation."""
     wanted, harness, judge = recipe.evaluate.answers, recipe.evaluate.harness, recipe.evaluate.judge
     checker = hash_path(source_of(wanted.checker)) if wanted and wanted.checker else None
-    files = (
-        [Path(name) for name in harness.tasks if Path(name).suffix in (".yaml", ".yml")] if harness else []
-    )
+    files = [Path(name) for name in files_of(harness.tasks)] if harness else []
     files += [Path(judge.prompt)] if judge is not None and judge.prompt is not None else []
     return [str(checker), *map(hash_path, files)] if files else checker

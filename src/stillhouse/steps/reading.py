@@ -10,9 +10,10 @@ from ..data.formats import Row
 from ..data.sets import read_rows as read_set_alone
 from ..data.split import Prepared, in_order
 from ..data.split import prepare as split_rows
-from ..harness import documents, files_of
+from ..harness import documents
+from ..harness_files import files_of
 from ..progress import Watch
-from ..recipe import Baseline, Data, DataSet, generate
+from ..recipe import Baseline, Data, DataSet, Filter, generate
 from ..recipe.data import LEARNED_FROM
 from ..registry import source_of
 from ..sources import resolve
@@ -80,7 +81,7 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
         column,
         answered=not bare,
         context=recipe.teacher.context_column,
-        documents=documents(recipe.looked_for or [], watch),
+        documents=_documents(recipe, watch),
     )
     if bare:
         refuse_unaskable(recipe.task, {"train": rows.train, "eval": rows.eval, **rows.also})
@@ -91,6 +92,12 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
             + (f"; left out: {left_out}" if left_out else "")
         )
     return replace(rows, covered=_covered(recipe, paths, watch)), licences
+
+
+def _documents(recipe: Any, watch: Watch) -> dict[str, list[Row]]:
+    """Task of the harness -> the texts of its documents, if training rows are searched for them."""
+    length = (recipe.data.filter or Filter()).contamination
+    return {} if length is None else documents(recipe.looked_for or [], length, watch)
 
 
 def _covered(recipe: Any, paths: Mapping[str, Path], watch: Watch) -> dict[str, list[Row]]:

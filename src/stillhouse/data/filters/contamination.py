@@ -2,12 +2,15 @@
 
 Texts are compared by their letters and digits alone.  A training row is contaminated if it shares a window of `length` of
 them with an evaluation row; if it holds a whole evaluation text or question that is shorter than a window, but no shorter
-than SHORT; or if it is one.  What a good part of the rows share is the template they were written with, no contamination.
+than SHORT; or if it is one.  What a good part of the rows share is the template they were written with, no contamination,
+unless all of them are of one `group`: a passage that many questions are about is no template.  Not told apart: such a passage
+from a template, where no group says which rows share it or where more than half of a set do (it is taken for a template, and
+may stay in a training row); and an instruction that one group alone has from a passage (rows with it are dropped).
 Source: OpenAI 2023 (GPT-4), arXiv:2303.08774, appendix C, which compares three windows of 50 a row; here all are compared.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +24,7 @@ SHORT = 20
 """Letters of the shortest evaluation text that is looked for inside others: about four words."""
 TEMPLATE_ROWS = 5
 TEMPLATE_TRAIN, TEMPLATE_EVAL = 0.2, 0.05
-"""What that many rows have, and such a share of the training or of the evaluation rows, belongs to their template."""
+"""What that many have, and such a share of the training rows or of the evaluation documents, belongs to their template."""
 
 Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]
@@ -30,10 +33,14 @@ _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2⁶⁴
 
 
 def contaminated(train: Sequence[Row], tests: Mapping[str, Sequence[Row]], length: int) -> list[str | None]:
-    """For each row of `train` the name of an evaluation set that it gives a row of away, or None."""
+    """For each row of `train` the name of an evaluation set that it gives a row of away, or None.
+
+    Rows of `tests` with the same `id` are one document, which counts once; documents with the same `group` share a passage.
+    """
     parts = [[letters(part) for part in parts_of(row)] for row in train]
     wholes = [_wholes(row) for row in train]
-    windows, texts = _Windows(tests, parts, length), _Texts(tests, wholes, length)
+    owners = _Owners(tests)
+    windows, texts = _Windows(tests, owners, parts, length), _Texts(tests, owners, wholes, length)
     return [
         texts.equal(whole) or windows.shared(own) or texts.inside(own)
         for whole, own in zip(wholes, parts, strict=True)
@@ -47,16 +54,60 @@ def _wholes(row: Row) -> set[str]:
     return {found for some in (parts, asked) if (found := letters("".join(some)))}
 
 
+class _Owners:
+    """Whose the evaluation rows are, in their order.
+
+    A row without an `id` is a document of its own, and so a document without a `group`, or with one that more than half of its set
+    have: what so many share is a template, even if it is called a group.
+    """
+
+    def __init__(self, tests: Mapping[str, Sequence[Row]]) -> None:
+        numbers: dict[tuple[str, str | int], int] = {}
+        grouped: list[tuple[str, str | None]] = []  # of each document
+        rows = [(name, at, row) for name, some in tests.items() for at, row in enumerate(some)]
+        self.document = np.zeros(len(rows), dtype=np.int64)
+        for place, (name, at, row) in enumerate(rows):
+            key = (name, row.get("id", at))
+            if key not in numbers:
+                numbers[key] = len(numbers)
+                grouped.append((name, row.get("group")))
+            self.document[place] = numbers[key]
+        sizes, whole = Counter(grouped), Counter(name for name, _ in grouped)
+        shared = {one for one, size in sizes.items() if one[1] is not None and 2 * size <= whole[one[0]]}
+        groups: dict[Any, int] = {}
+        owned = [one if one in shared else number for number, one in enumerate(grouped)]
+        self.group = np.array([groups.setdefault(one, len(groups)) for one in owned], dtype=np.int64)
+
+    def template(self, values: NDArray[Any], rows: Places) -> NDArray[Any]:
+        """Those of `values` that many documents have, and not those of one group alone.  Args: rows: the row that has each."""
+        documents = self.document[rows]
+        order = np.lexsort((documents, values))
+        values, documents = values[order], documents[order]
+        new = np.ones(len(values), dtype=bool)
+        new[1:] = (values[1:] != values[:-1]) | (documents[1:] != documents[:-1])
+        groups = self.group[documents[new]]
+        found, first, counts = np.unique(values[new], return_index=True, return_counts=True)
+        if not len(found):
+            return found
+        several = np.minimum.reduceat(groups, first) < np.maximum.reduceat(groups, first)
+        return found[several & (counts >= max(TEMPLATE_ROWS, TEMPLATE_EVAL * len(self.group)))]
+
+
 class _Texts:
     """Whole evaluation rows and questions, for those too short to have a window."""
 
-    def __init__(self, tests: Mapping[str, Sequence[Row]], train: Sequence[set[str]], length: int) -> None:
-        found = [(whole, name) for name, rows in tests.items() for row in rows for whole in _wholes(row)]
-        often = _often(Counter(whole for whole, _ in found), sum(map(len, tests.values())), TEMPLATE_EVAL)
-        known = {whole for whole, _ in found}
-        counts = Counter(whole for wholes in train for whole in wholes & known)
+    def __init__(
+        self, tests: Mapping[str, Sequence[Row]], owners: _Owners, train: Sequence[set[str]], length: int
+    ) -> None:
+        rows = [(name, _wholes(row)) for name, some in tests.items() for row in some]
+        numbers: dict[str, int] = {}
+        values = [numbers.setdefault(whole, len(numbers)) for _, wholes in rows for whole in wholes]
+        places = _numbered(wholes for _, wholes in rows)
+        known = list(numbers)
+        often = {known[one] for one in owners.template(np.array(values, dtype=np.int64), places)}
+        counts = Counter(whole for wholes in train for whole in wholes & numbers.keys())
         often |= _often(counts, len(train), TEMPLATE_TRAIN)
-        self.sets = {whole: name for whole, name in reversed(found) if whole not in often}
+        self.sets = {whole: name for name, wholes in reversed(rows) for whole in wholes if whole not in often}
         self.short: dict[int, list[str]] = {}  # hash of the first SHORT letters -> texts
         for text in self.sets:
             if SHORT <= len(text) < length:
@@ -82,17 +133,17 @@ class _Windows:
     """The windows of all evaluation rows, but of their template, each once: its hash, and where it stands."""
 
     def __init__(
-        self, tests: Mapping[str, Sequence[Row]], train: Sequence[Sequence[str]], length: int
+        self, tests: Mapping[str, Sequence[Row]], owners: _Owners, train: Sequence[Sequence[str]], length: int
     ) -> None:
         self.length = length
         rows = [(name, parts_of(row)) for name, some in tests.items() for row in some]
         self.texts: list[tuple[str, str]] = [(letters(part), name) for name, parts in rows for part in parts]
         hashes = [windows_of(text, length) for text, _ in self.texts]
-        owners = np.repeat(np.arange(len(rows)), [len(parts) for _, parts in rows])
+        places = _numbered(parts for _, parts in rows)
         sizes = np.array([len(some) for some in hashes], dtype=np.int64)
         flat = np.concatenate([_NONE, *hashes])
         self._index(flat, np.arange(len(flat)), sizes)
-        template = np.union1d(self._common(flat, np.repeat(owners, sizes), len(rows)), self._usual(train))
+        template = np.union1d(owners.template(flat, np.repeat(places, sizes)), self._usual(train))
         own = [
             self._outside(text, some, template) for (text, _), some in zip(self.texts, hashes, strict=True)
         ]
@@ -104,15 +155,6 @@ class _Windows:
         places = which[first]
         self.text = np.searchsorted(np.cumsum(sizes), places, side="right")
         self.at = places - (np.cumsum(sizes) - sizes)[self.text]
-
-    def _common(self, flat: Hashes, owners: Places, rows: int) -> Hashes:
-        """Windows that many evaluation rows have."""
-        order = np.lexsort((owners, flat))
-        sorted_hashes, sorted_owners = flat[order], owners[order]
-        new = np.ones(len(flat), dtype=bool)
-        new[1:] = (sorted_hashes[1:] != sorted_hashes[:-1]) | (sorted_owners[1:] != sorted_owners[:-1])
-        values, counts = np.unique(sorted_hashes[new], return_counts=True)
-        return values[counts >= max(TEMPLATE_ROWS, TEMPLATE_EVAL * rows)]
 
     def _usual(self, train: Sequence[Sequence[str]]) -> Hashes:
         """Windows of evaluation rows that many training rows have."""
@@ -155,6 +197,12 @@ class _Windows:
 
 def _often(counts: Counter[Any], rows: int, share: float) -> set[Any]:
     return {value for value, count in counts.items() if count >= max(TEMPLATE_ROWS, share * rows)}
+
+
+def _numbered(some: Iterable[Sized]) -> Places:
+    """The number of each of `some`, as often as it has members."""
+    sizes = np.array([len(one) for one in some], dtype=np.int64)
+    return np.repeat(np.arange(len(sizes)), sizes)
 
 
 def windows_of(text: str, length: int) -> Hashes:
