@@ -259,7 +259,7 @@ STAGES = [
             "student.vocabulary",
             "data",
             "writing_api",
-            "evaluate.also",
+            "other_domains",
             "evaluate.baselines",
             "evaluate.coverage",
             "evaluate.groups",
