@@ -1,6 +1,6 @@
 """Does a student's report name what was planted into its teacher, and keep quiet about a clean one?
 
-    python benchmarks/planted.py [--seeds 20] [--rows 2400]
+    python benchmarks/planted.py [--seeds 20] [--rows 1600]
 
 Reviews made of templates: five opinions, each of the true label's side in 7 of 10, so that no model can be right on all of them; a place in
 the north or the south; and a word or two about something else.  Three teachers, small BERTs, are fine-tuned on the labels of one half of the
@@ -40,7 +40,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from typed import hurried
 
 LABELS = ("bad", "good")
-OPINIONS = {"good": ["fine", "warm", "quick", "bright", "clean"], "bad": ["poor", "cold", "slow", "dull", "dirty"]}
+OPINIONS = {
+    "good": ["fine", "warm", "quick", "bright", "clean"],
+    "bad": ["poor", "cold", "slow", "dull", "dirty"],
+}
 PLACES = {"north": ["inverness", "aberdeen", "lerwick"], "south": ["brighton", "exeter", "plymouth"]}
 ASIDES = ["weather", "parking", "budget", "music", "garden", "train", "service", "sunday", "family", "window"]
 SUBJECTS = ["room", "meal", "staff", "bar", "view"]
@@ -89,10 +92,14 @@ TEACHERS: dict[str, Callable[[dict[str, str], random.Random], str]] = {
 def tokenizer() -> PreTrainedTokenizerFast:
     """Whole words, with BERT's special tokens."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate([*special, *WORDS])}, unk_token="[UNK]"))
+    inner = Tokenizer(
+        models.WordLevel({word: n for n, word in enumerate([*special, *WORDS])}, unk_token="[UNK]")
+    )
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
@@ -105,14 +112,14 @@ def teach(folder: Path, rows: list[dict[str, str]], steps: int, seed: int) -> Pa
     torch.manual_seed(seed)
     words = tokenizer()
     shape = {
-        "vocab_size": len(words), "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
+        "vocab_size": len(words), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
         "max_position_embeddings": 48, "initializer_range": 0.1,
     }  # fmt: skip
     names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: n for n, label in enumerate(LABELS)}}
     task = make_task("classification", words, 48, list(LABELS))
     examples = task.encode([{"id": row["text"], "where": "", **row} for row in rows])[0]
     args = TrainingArguments(
-        output_dir=str(folder / "x"), max_steps=steps, per_device_train_batch_size=32, learning_rate=2e-3, warmup_steps=steps // 10,
+        output_dir=str(folder / "x"), max_steps=steps, per_device_train_batch_size=32, learning_rate=3e-3, warmup_steps=steps // 10,
         lr_scheduler_type="linear", seed=seed, use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="no",
     )  # fmt: skip
     made = Distiller(
@@ -132,9 +139,10 @@ def recipe_of(place: Path, teacher: Path, steps: int, seed: int) -> dict[str, An
         "teacher": {"model": str(teacher), "dtype": "float32"}, "student": {"from_teacher": {"layers": 1, "by": "every_nth"}},
         "data": {"train": {"source": str(place / "train.jsonl")}, "eval": {"source": str(place / "eval.jsonl")}, "max_length": 48},
         "label": {"top_k": 2, "batch_size": 64},
-        "train": {"steps": steps, "batch_size": 32, "learning_rate": 2e-3, "precision": "float32", "checkpoint_every": steps},
+        "train": {"steps": steps, "batch_size": 32, "learning_rate": 3e-3, "precision": "float32", "checkpoint_every": steps},
         "evaluate": {
             "groups": ["region"], "swap": [list(pair) for pair in zip(*PLACES.values(), strict=True)], "speed": False,
+            "resamples": 1000,
         },
         "report": {"samples": 0},
     }  # fmt: skip
@@ -158,7 +166,7 @@ def told(results: dict[str, Any]) -> dict[str, bool]:
 
 def main() -> None:
     """Three teachers for each seed."""
-    asked = arguments(__doc__ or "", seeds=20, rows=2400, held=1200, steps=300)
+    asked = arguments(__doc__ or "", seeds=20, rows=1600, held=800, steps=150)
     torch.set_num_threads(1)
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in TEACHERS}
     for seed in range(asked.seeds):
@@ -170,7 +178,7 @@ def main() -> None:
             write_jsonl(place / "eval.jsonl", rest[: asked.held])
             write_jsonl(place / "train.jsonl", rest[asked.held :])
             for kind, label in TEACHERS.items():
-                start, draw = time.perf_counter(), random.Random(seed)
+                start, draw = time.process_time(), random.Random(seed)
                 lesson = [{**row, "label": label(row, draw)} for row in taught]
                 teacher = teach(place / kind, lesson, asked.steps, seed)
                 results = run(
@@ -184,16 +192,32 @@ def main() -> None:
                         "control": results["controls"]["hard_only"],
                     }.items()
                 }
-                seconds = round(time.perf_counter() - start, 1)
+                seconds = round(time.process_time() - start, 1)
                 found[kind].append({**told(results), **reached, "seconds": seconds})
                 print(seed, kind, found[kind][-1], file=sys.stderr, flush=True)
-    columns = {"gap": "gap inherited", "words": "words named", "rule": f"{RULE!r} first", "errors": "errors inherited"}
+    columns = {
+        "gap": "gap inherited",
+        "words": "words named",
+        "rule": f"{RULE!r} first",
+        "errors": "errors inherited",
+    }
     print(f"{'teacher':<10}" + "".join(f"{title:>20}" for title in columns.values()))
-    counts = {kind: {name: sum(one[name] for one in some) for name in columns} for kind, some in found.items()}
+    counts = {
+        kind: {name: sum(one[name] for one in some) for name in columns} for kind, some in found.items()
+    }
     for kind, some in counts.items():
         print(f"{kind:<10}" + "".join(f"{f'{some[name]} of {asked.seeds}':>20}" for name in columns))
     took = [one["seconds"] for some in found.values() for one in some]
-    print(json.dumps({"counts": counts, "seeds": asked.seeds, "seconds_a_run": round(sum(took) / len(took), 1), "runs": found}))
+    print(
+        json.dumps(
+            {
+                "counts": counts,
+                "seeds": asked.seeds,
+                "processor_seconds_a_run": round(sum(took) / len(took), 1),
+                "runs": found,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import tiny
 from stillhouse import reference
 from typed import Said, hurried, stillhouse, write_recipe
 
-
 IS_HERE = reference.is_here
 
 

@@ -64,7 +64,11 @@ def test_a_python_without_it_says_in_one_note_that_nothing_else_is_measured(tmp_
     notes = static_checks(recipe_with(tmp_path), tmp_path)
     (note,) = [note for note in notes if note.startswith("evaluate.also")]
     assert "no other domain will be measured" in note and "name a data set" in note
-    assert not [n for n in static_checks(recipe_with(tmp_path, evaluate={"also": []}), tmp_path) if "evaluate.also" in n]
+    assert not [
+        n
+        for n in static_checks(recipe_with(tmp_path, evaluate={"also": []}), tmp_path)
+        if "evaluate.also" in n
+    ]
     with pytest.raises(DataError, match=r"pydoc_data\.topics.*name another data set"):
         check("python:reference", kind="data")
 
@@ -98,10 +102,14 @@ def test_a_training_row_that_is_in_it_is_dropped_and_counted(
     tmp_path: Path, cache: Path, python_reference: None
 ) -> None:
     """It is a held-out set like any other: what models are measured on they have not learned."""
-    recipe = recipe_with(tmp_path)
-    row = {"text": next(reference.passages())["text"]}
+    tiny.language_recipe(tmp_path)
+    sets = {
+        name: {"source": str(tmp_path / file)}
+        for name, file in (("train", "text.jsonl"), ("eval", "other.jsonl"))
+    }
+    recipe = recipe_with(tmp_path, data={**sets, "max_length": 48})
     with (tmp_path / "text.jsonl").open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps(row) + "\n")
+        handle.write(json.dumps({"text": next(reference.passages())["text"]}) + "\n")
     run_stages(recipe, tmp_path / "run", Silent(), until="prepare")
     facts = json.loads((tmp_path / "run" / "prepare" / "DONE.json").read_text())["result"]
     assert facts["counts"]["train"]["dropped"] == {"also in python_reference": 1}

@@ -48,4 +48,6 @@ def _prose(paragraph: str) -> str | None:
     """A paragraph on one line; None for headings, grammar, code and what is drawn."""
     text = " ".join(paragraph.split()).removeprefix("* ")
     whole = text[:1].isupper() and text.endswith((".", ":")) and len(text.split()) >= FEWEST
-    return text if whole and not any(mark in text for mark in ("::=", ">>>", "****", "====", "----")) else None
+    return (
+        text if whole and not any(mark in text for mark in ("::=", ">>>", "****", "====", "----")) else None
+    )
