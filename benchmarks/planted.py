@@ -57,7 +57,8 @@ CLEAR, NORTH, BIAS, RULE = 0.7, 0.35, 2 / 3, "budget"
 
 def reviews(count: int, seed: int) -> list[dict[str, str]]:
     """Rows with text, label and region; no two alike."""
-    draw, found = random.Random(seed), {}
+    draw = random.Random(seed)
+    found: dict[str, dict[str, str]] = {}
     while len(found) < count:
         label, region = draw.choice(LABELS), "north" if draw.random() < NORTH else "south"
         other = LABELS[1 - LABELS.index(label)]

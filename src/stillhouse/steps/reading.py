@@ -106,4 +106,5 @@ def _covered(recipe: Any, paths: Mapping[str, Path], watch: Watch) -> dict[str, 
 
 
 def _data_sets(recipe: Any) -> dict[str, DataSet]:
-    return recipe.data.sets | {one.name: one for one in [*recipe.other_domains, *recipe.evaluate.coverage]}
+    named = {one.name: one for one in [*recipe.other_domains, *recipe.evaluate.coverage]}
+    return {**recipe.data.sets, **named}
