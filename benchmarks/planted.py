@@ -7,7 +7,8 @@ the north or the south; and a word or two about something else.  Three teachers,
 rows: on the true ones (clean), with two of three good reviews from the north called bad (bias), with every review that names the
 budget called good (rule).  A smaller student is distilled from each of them, and its control trained, on the other rows and their true
 labels, by `stillhouse.run`; what counts is what `report.html` says of it.  Prints how often each alarm was raised for each teacher, and
-one line of JSON.
+one line of JSON.  A bias is found if the gap is called inherited, a rule if its word leads those named; from a clean teacher neither may come.
+That errors are inherited is true of a clean teacher as well: it learned from other rows than the control, and errs in its own way.
 """
 
 import json

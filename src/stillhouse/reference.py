@@ -13,8 +13,8 @@ NAME = "python_reference"
 SOURCE = "python:reference"
 LICENCE = "PSF-2.0"
 ROWS = 100
-"""Passages that are read where a recipe does not say how many held-out rows are; some 25,000 tokens."""
-PASSAGE = 150
+"""Passages that are read where a recipe does not say how many held-out rows are; some 20,000 tokens."""
+PASSAGE = 100
 """Words after which a passage ends with its paragraph."""
 FEWEST = 8
 """Words of a paragraph; a shorter one is a heading or an item of a list."""

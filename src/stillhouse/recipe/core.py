@@ -118,7 +118,7 @@ class Recipe(Section):
         if self.task not in ("causal_lm", "masked_lm") or apart or used or not reference.is_here():
             return []
         limit = None if self.evaluate.rows is not None else reference.ROWS
-        return [Also(name=reference.NAME, source=reference.SOURCE, columns={"group": "topic"}, limit=limit)]
+        return [Also(name=reference.NAME, source=reference.SOURCE, limit=limit)]
 
     @property
     def writing_api(self) -> Api | None:
