@@ -3,11 +3,29 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 import tiny
+from stillhouse import reference
 from typed import Said, hurried, stillhouse, write_recipe
+
+IS_HERE = reference.is_here
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_rows_only() -> Iterator[None]:
+    """Language models read no other domain unless a test asks for it: one more set for hundreds of tiny runs takes its time."""
+    with mock.patch.object(reference, "is_here", return_value=False):
+        yield
+
+
+@pytest.fixture
+def python_reference() -> Iterator[None]:
+    """What a user has: `evaluate.also` that is not given is the language reference."""
+    with mock.patch.object(reference, "is_here", IS_HERE):
+        yield
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "stillhouse"
 FLOORS = (
     {"errors"},
-    {"registry", "files", "progress", "seeds", "stopping", "ranks", "held_out"},
+    {"registry", "files", "progress", "seeds", "stopping", "ranks", "held_out", "reference"},
     {"recipe", "losses", "measure", "report", "shipped", "locks"},
     {"sources", "pipeline", "asking", "kept", "harness_files"},
     {"data", "models"},

@@ -106,7 +106,7 @@ def test_a_run_killed_while_labelling_training_and_saving_gives_the_same_student
 def test_thirty_runs_killed_at_random_moments_all_give_the_same_student(tmp_path: Path) -> None:
     """Each of 30 kills (-9) hits a real `python -m stillhouse run`; a folder is finished and compared after every sixth."""
     values = tiny.language_recipe(tmp_path)
-    values["evaluate"] = {"rows": 12, "resamples": 200, "speed": False}
+    values["evaluate"] = {"also": [], "rows": 12, "resamples": 200, "speed": False}
     tiny.text_file(tmp_path / "text.jsonl", rows=700)
     train = {
         "steps": 40,

@@ -41,7 +41,9 @@ def ran(inputs: Path, folder: Path, **changes: Any) -> dict[str, Any]:
     return found
 
 
-def test_an_encoder_is_distilled_from_kept_targets_of_one_masked_text(inputs: Path, tmp_path: Path) -> None:
+def test_an_encoder_is_distilled_from_kept_targets_of_one_masked_text(
+    inputs: Path, tmp_path: Path, python_reference: None
+) -> None:
     found = ran(inputs, tmp_path)
     assert found["metric"] == "bits_per_token"
     for model in (found["teacher"], found["student"], found["controls"]["hard_only"]):
@@ -55,6 +57,12 @@ def test_an_encoder_is_distilled_from_kept_targets_of_one_masked_text(inputs: Pa
     assert "pseudo-perplexity" in (tmp_path / "run" / "report.html").read_text()
     assert "AutoModelForMaskedLM" in (card := (tmp_path / "run" / "student" / "README.md").read_text())
     assert "fill-mask" in card
+    elsewhere = found["student"]["metrics"]["python_reference"]["bits_per_token"]["value"]
+    assert found["datasets"]["python_reference"]["rows"] == found["datasets"]["eval"]["rows"] == 12
+    assert elsewhere != found["student"]["metrics"]["eval"]["bits_per_token"]["value"]
+    assert {"eval", "python_reference"} == set(found["retentions"]) == set(found["gains"])
+    assert found["licence"]["measured"] == {"python_reference": "PSF-2.0"}
+    assert "python\\_reference (PSF-2.0)" in card and "Other domains" not in card
 
     kept = tmp_path / "run" / "prepare"
     task = make_task("masked_lm", load_tokenizer(inputs / "encoder"), 32)

@@ -122,7 +122,7 @@ def test_a_probe_measures_nothing_that_the_ranking_does_not_read(tmp_path):
     }  # fmt: skip
     small = probe(parse_recipe(recipe), "other/model")
     asked = small.evaluate.model_dump(exclude_defaults=True)
-    assert asked == {"rows": asked["rows"], "resamples": 300}, "speed and the control are read"
+    assert asked == {"rows": asked["rows"], "also": [], "resamples": 300}, "speed and the control are read"
     assert small.evaluate.speed and small.evaluate.hard_only
     assert small.data.writer is None
 

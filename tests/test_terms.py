@@ -85,7 +85,7 @@ def test_the_terms_of_an_apis_provider_stand_in_the_results_the_card_and_the_rep
     teacher = SimpleNamespace(is_local=False, provider=provider, name="big", terms_accepted="A. Person did")
     facts = {
         "teacher": {"licence": None}, "student": {"licence": "mit"}, "panel": None, "writer": None, "others": [],
-        "judge": None, "licences": {"train": "mit"},
+        "judge": None, "licences": {"train": "mit"}, "evaluated": ["eval"],
     }  # fmt: skip
     found = licences(SimpleNamespace(licence=None, teacher=teacher, data=SimpleNamespace(apis={})), facts)
     assert len(found["terms"]) == 1 and line in found["terms"][0]
@@ -138,7 +138,7 @@ def test_a_teacher_that_forbids_it_stops_validate_unless_the_recipe_accepts_in_w
 def test_the_stage_refuses_as_well_and_what_was_accepted_stands_in_the_results(tmp_path) -> None:
     facts = {
         "teacher": {"licence": "llama3"}, "student": None, "panel": None, "writer": None, "others": [], "judge": None,
-        "licences": {"train": "mit"},
+        "licences": {"train": "mit"}, "evaluated": ["eval"],
     }  # fmt: skip
     teacher = SimpleNamespace(is_local=True, terms_accepted="A. Person said so", provider=None)
     recipe = SimpleNamespace(licence=None, teacher=teacher, data=SimpleNamespace(apis={}))
@@ -158,6 +158,7 @@ def test_the_licence_of_everything_that_is_learned_from_counts(name) -> None:
         "panel": None,
         "writer": None,
         "licences": {"train": "mit", "eval": None},
+        "evaluated": ["eval"],
     }
     facts |= {"others": [], "judge": None}
     teacher = SimpleNamespace(is_local=True, terms_accepted=None, provider=None)

@@ -45,7 +45,7 @@ def writing_recipe(folder: Path) -> dict[str, Any]:
         "split": 4, "max_length": 64, "writer": {"batch_size": 4},
         "generate": [{"kind": "answers", **drawn}, {"kind": "evol_instruct", **drawn}],
     }  # fmt: skip
-    recipe["evaluate"] = {"rows": 4, "resamples": 200, "speed": False}
+    recipe["evaluate"] = {"also": [], "rows": 4, "resamples": 200, "speed": False}
     return recipe
 
 

@@ -30,7 +30,7 @@ FINETUNE = {
 """A line for teachers that can be trained first."""
 EVALUATE = """\
 # evaluate:
-#   also: [{name: elsewhere, source: other.jsonl}]      # text that nobody trained on"""
+#   also: [{name: elsewhere, source: other.jsonl}]      # another domain, in the place of Python's reference"""
 WRITTEN = """\
 evaluate:
   answers: {rows: 100}       # targets that the models write, by chrF; with the extra `eval` also metrics: [bleu, rouge]

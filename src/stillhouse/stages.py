@@ -252,7 +252,7 @@ STAGES = [
             "student.vocabulary",
             "data",
             "writing_api",
-            "evaluate.also",
+            "other_domains",
             "evaluate.baselines",
             "evaluate.coverage",
             "evaluate.groups",

@@ -264,12 +264,14 @@ def _sets(recipe: Recipe) -> Iterator[str]:
         "data.extra": recipe.data.extra,
         "data.unlabelled": recipe.data.unlabelled,
     }
-    named |= {f"evaluate.also.{also.name}": also for also in recipe.evaluate.also}
+    named |= {f"evaluate.also.{also.name}": also for also in recipe.other_domains}
     named |= {f"{COVERED}{one.name}": one for one in recipe.evaluate.coverage}
     for name, one in named.items():
         if one is not None:
             group = recipe.data.group if name == "data.train" else None
             yield from (f"{name}: {note}" for note in _data(name, one, recipe, group))
+    if recipe.task != "classification" and recipe.evaluate.also is None and not recipe.other_domains:
+        yield "evaluate.also: no other domain will be measured than that of the rows; name a data set of another one there"
 
 
 def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[str]:

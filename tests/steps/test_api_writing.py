@@ -446,6 +446,7 @@ def test_the_writers_provider_is_named_and_leaves_the_licence_to_a_person(folder
         "judge": None,
         "student": mit,
         "licences": {},
+        "evaluated": ["eval"],
     }
     found = licences(recipe, facts)
     assert found["computed"] is None

@@ -219,7 +219,7 @@ def _of_formats(recipe: "Recipe") -> Iterator[str]:
     """Each task reads rows of its own."""
     data = recipe.data
     named = {"data.train": data.train, "data.eval": data.eval, "data.extra": data.extra}
-    named |= {f"evaluate.also[{number}]": also for number, also in enumerate(recipe.evaluate.also)}
+    named |= {f"evaluate.also[{number}]": also for number, also in enumerate(recipe.evaluate.also or [])}
     for name, one in named.items():
         if one is None or one.format == "auto":
             continue

@@ -4,9 +4,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
+from .. import reference
 from .agreement import faults
 from .api import Api, tell_apart
-from .data import Data
+from .data import Also, Data
 from .filter import Filter
 from .objective import TEACHERLESS, ForwardKL, Hard, PolicyGradient, Schedule, SoftTerm, Term, living
 from .outputs import Evaluate, Gate, Report
@@ -110,6 +111,19 @@ class Recipe(Section):
     def redraws(self) -> bool:
         """Whether tokens are hidden anew in each epoch: not where soft targets are kept, for these belong to one masked text."""
         return self.task == "masked_lm" and self.temperature is None
+
+    @property
+    def other_domains(self) -> list[Also]:
+        """The sets of `evaluate.also`.  Where it is not given, the language reference that comes with Python, for whoever reads plain
+        text: a language model whose teacher is on this machine and sees nothing before a row, and which does not learn from it."""
+        if self.evaluate.also is not None:
+            return self.evaluate.also
+        apart = self.teacher.asked or self.teacher.context is not None
+        used = any(one.source == reference.SOURCE for one in self.data.sets.values())
+        if self.task not in ("causal_lm", "masked_lm") or apart or used or not reference.is_here():
+            return []
+        limit = None if self.evaluate.rows is not None else reference.ROWS
+        return [Also(name=reference.NAME, source=reference.SOURCE, limit=limit)]
 
     @property
     def writing_api(self) -> Api | None:

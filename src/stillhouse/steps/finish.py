@@ -121,6 +121,11 @@ def licences(recipe: Any, facts: dict[str, Any]) -> dict[str, Any]:
         "because": computed.why,
         "teacher": facts["teacher"]["licence"],
         "data": " / ".join(dict.fromkeys(licence or "not stated" for licence in data)) if any(data) else None,
+        "measured": {
+            name: licence
+            for name, licence in facts["licences"].items()
+            if licence and name in facts["evaluated"]
+        },
         "terms": list(dict.fromkeys(one.sentence() for one in terms)),
         "accepted": recipe.teacher.terms_accepted,
     }

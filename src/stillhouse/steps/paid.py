@@ -70,10 +70,11 @@ def asked_per_million(recipe: Any, facts: dict[str, Any], run: Path, writes: boo
     api = recipe.teacher.api
     if api is None or api.price is None:
         return None
+    asked = questions(api, recipe.task, facts["labels"], run / "prepare")
     with Ledger(ledger_of(run, LEDGER)) as ledger:
-        tokens, dollars, _ = ledger.typical(api.base_url or "", api.model, facts["sets"])
+        said = ledger.answers([one for _, some in asked.values() for one in some])
+    priced = [(one.output_tokens, one.cost) for one in said.values() if one.cost is not None]
+    tokens, dollars = sum(written for written, _ in priced), sum(cost for _, cost in priced)
     if not writes:
-        return None if dollars is None else MILLION * dollars
-    if dollars is None or not tokens:
-        return float(api.price.output)
-    return MILLION * dollars / tokens
+        return MILLION * dollars / len(priced) if priced else None
+    return MILLION * dollars / tokens if tokens else float(api.price.output)

@@ -73,7 +73,7 @@ def read_rows(recipe: Any, watch: Watch) -> tuple[Prepared, dict[str, str | None
     groups, column = recipe.evaluate.groups, recipe.teacher.pool.column if recipe.teacher.pool else None
     rows = split_rows(
         recipe.data,
-        recipe.evaluate.also,
+        recipe.other_domains,
         recipe.task,
         recipe.seed,
         paths,
@@ -113,7 +113,5 @@ def _covered(recipe: Any, paths: Mapping[str, Path], watch: Watch) -> dict[str, 
 
 
 def _data_sets(recipe: Any) -> dict[str, DataSet]:
-    named = {name: getattr(recipe.data, name) for name in ("train", "eval", "extra", "unlabelled")}
-    return {name: one for name, one in named.items() if one is not None} | {
-        one.name: one for one in [*recipe.evaluate.also, *recipe.evaluate.coverage]
-    }
+    named = {one.name: one for one in [*recipe.other_domains, *recipe.evaluate.coverage]}
+    return {**recipe.data.sets, **named}
