@@ -55,7 +55,8 @@ def start(*words: object, script: str | None = None, **options: object) -> "subp
         "env": ENVIRONMENT,
         **options,
     }
-    return subprocess.Popen([sys.executable, *how, *map(str, words)], **settings)  # type: ignore[call-overload]
+    started: subprocess.Popen[str] = subprocess.Popen([sys.executable, *how, *map(str, words)], **settings)  # type: ignore[call-overload]
+    return started
 
 
 def process(*words: object, script: str | None = None, **options: object) -> Said:

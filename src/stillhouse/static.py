@@ -10,6 +10,7 @@ from typing import Any
 
 from . import sources
 from .asking.checks import api_checks
+from .data.alike import refuse_alike
 from .data.contexts import context_of
 from .data.detect import detect
 from .data.filters.rules import rules
@@ -134,6 +135,7 @@ def check_teachers(recipe: Recipe) -> list[str]:
     Raises: RecipeError, DataError or TeacherError for one that is not there or not whole, or may not teach.
     """
     teacher = recipe.teacher
+    refuse_alike(teacher)
     notes = _model("teacher", teacher, recipe)
     for field, api in teacher.apis.items():
         notes += api_checks(api, field)

@@ -463,7 +463,7 @@ def test_an_older_ledger_that_cannot_be_brought_up_to_date_stays_as_it_was(
     old.holds(question(alone), "", A, "by A")
     with monkeypatch.context() as patched:
         patched.setattr(
-            "stillhouse.asking.ledger.UPGRADE",
+            "stillhouse.asking.schema.UPGRADE",
             ("INSERT INTO requests SELECT key, path, body FROM old_requests", "no SQL"),
         )
         with pytest.raises(DataError, match="is no ledger that can be read"):

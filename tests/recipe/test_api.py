@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stillhouse.data.alike import refuse_alike
 from stillhouse.errors import RecipeError
 from stillhouse.recipe import Recipe, parse_recipe
 from stillhouse.recipe.api import OF_FEW
@@ -165,9 +166,10 @@ def test_two_members_that_ask_the_very_same_are_one_however_they_write_it(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ours.txt").write_text(OURS, encoding="utf-8")
     for pair in ((first, second), (second, first)):
-        assert "teacher.panel[1].api: asks the same model the same as teacher.panel[0].api" in fault(
-            panel(*pair)
-        )
+        with pytest.raises(
+            RecipeError, match=r"panel\[1\].api: asks the same model the same as teacher.panel\[0\].api"
+        ):
+            refuse_alike(parse_recipe(panel(*pair)).teacher)
 
 
 @pytest.mark.parametrize(
@@ -187,4 +189,4 @@ def test_two_members_that_ask_the_very_same_are_one_however_they_write_it(
     ],
 )
 def test_two_members_that_ask_otherwise_are_two(other: dict[str, Any]) -> None:
-    assert parse_recipe(panel({"labels": ["x", "y"]}, {"labels": ["x", "y"], **other}))
+    refuse_alike(parse_recipe(panel({"labels": ["x", "y"]}, {"labels": ["x", "y"], **other})).teacher)

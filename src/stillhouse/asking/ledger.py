@@ -7,7 +7,7 @@
     answers    key, place, taken, status, text, …,    one a request and place, final; `tokens` is JSON, or JSON by zlib
                cost, source
     apart      model, place, other                    addresses at which a model of one name is another one, by a recipe so far
-    unplaced   name, key                              see `upgrade`
+    unplaced   name, key                              see `schema.upgrade`
 
 A key is a hash of what is asked (`Request.question`), a place the address of who was asked, or for whom an answer came in a file; ''
 if nobody knows.  An answer stays its place's for good.  Where a place has none, it takes one over, for endpoints move: none of a place
@@ -22,40 +22,18 @@ is one: the endpoint may have billed them.
 import json
 import sqlite3
 import time
-import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ..errors import DataError
-from ..files import hash_json
 from ..recipe import Api
-from .messages import Answer, Request, Tokens
+from .kept import Kept, answer_of, by_question, packed, taken_of
+from .messages import Answer, Request
+from .schema import ANSWER, lay_out, place_named
 
-SCHEMA = (
-    "CREATE TABLE requests (key TEXT PRIMARY KEY, path TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID",
-    """CREATE TABLE wanted (
-        key TEXT NOT NULL REFERENCES requests, place TEXT NOT NULL, purpose TEXT NOT NULL, row TEXT NOT NULL,
-        PRIMARY KEY (key, place, purpose, row)
-    ) WITHOUT ROWID""",
-    """CREATE TABLE attempts (
-        id INTEGER PRIMARY KEY, key TEXT NOT NULL, place TEXT NOT NULL, sent REAL NOT NULL, seconds REAL, outcome TEXT, cost REAL
-    )""",
-    """CREATE TABLE answers (
-        key TEXT NOT NULL REFERENCES requests, place TEXT NOT NULL, taken TEXT NOT NULL, status TEXT NOT NULL, text TEXT NOT NULL,
-        reason TEXT NOT NULL, tokens TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, cost REAL,
-        source TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (key, place)
-    ) WITHOUT ROWID""",
-    """CREATE TABLE apart (
-        model TEXT NOT NULL, place TEXT NOT NULL, other TEXT NOT NULL, PRIMARY KEY (model, place, other)
-    ) WITHOUT ROWID""",
-    "CREATE TABLE unplaced (name TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE INDEX attempts_by_key ON attempts (key, place)",
-)
-VERSION = 2
 FLUSH_SECONDS = 5.0
 """Between flushes to disk, which a power cut cannot undo."""
 LEDGER = "ledger.sqlite"
@@ -72,7 +50,6 @@ _LIKE = (
 """Answers of a model at an endpoint to questions with the same purposes: others are as long, as dear and as slow as they like."""
 PAUSE = 60.0
 """Seconds without any attempt that still belong to asking: limits a minute, and waits."""
-_ANSWER = "status, text, reason, tokens, input_tokens, output_tokens, cost"
 _OWN = "SELECT place FROM answers b WHERE b.key = w.key AND b.place = w.place"
 _TAKEN = f"""COALESCE(
     ({_OWN} AND b.status != 'refused'),
@@ -107,35 +84,12 @@ class Ledger:
             self._base = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
             self._base.execute("PRAGMA journal_mode = WAL")
             self._base.execute("PRAGMA synchronous = NORMAL")
-            if self._version() != VERSION:
-                self._make(path)
+            lay_out(self._base, path)
         except sqlite3.DatabaseError as error:
             raise DataError(
                 f"{path}: is no ledger that can be read ({error}); put a copy of it back, or move it away."
             ) from error
         self._flushed = time.monotonic()
-
-    def _version(self) -> int:
-        return int(self._base.execute("PRAGMA user_version").fetchone()[0])
-
-    def _make(self, path: Path) -> None:
-        """Lay out an empty file, or one of the version before; all of it or nothing, and once if two processes open it."""
-        with self._base:
-            self._base.execute("BEGIN IMMEDIATE")
-            version = self._version()
-            if version not in (0, 1, VERSION):
-                raise DataError(
-                    f"{path}: is a ledger of another version of stillhouse; use that, or move it away."
-                )
-            there = "SELECT 1 FROM sqlite_master WHERE name = 'requests'"
-            if version == 1 or (
-                version == 0 and self._base.execute(there).fetchone()
-            ):  # killed as it was made
-                upgrade(self._base)
-            elif version == 0:
-                for statement in SCHEMA:
-                    self._base.execute(statement)
-            self._base.execute(f"PRAGMA user_version = {VERSION}")
 
     def __enter__(self) -> Self:
         return self
@@ -204,7 +158,7 @@ class Ledger:
         Args: source: where it came from: that address, or a file.
         """
         self._base.execute(
-            f"INSERT OR IGNORE INTO answers (key, place, taken, {_ANSWER}, source, at) "
+            f"INSERT OR IGNORE INTO answers (key, place, taken, {ANSWER}, source, at) "
             "VALUES (?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 request.question,
@@ -212,7 +166,7 @@ class Ledger:
                 answer.status,
                 answer.text,
                 answer.reason,
-                _packed(answer.tokens),
+                packed(answer.tokens),
                 answer.input_tokens,
                 answer.output_tokens,
                 answer.cost,
@@ -266,9 +220,9 @@ class Ledger:
         for start in range(0, len(requests), SOME):
             some = requests[start : start + SOME]
             keys = list({one.question for one in some})
-            there = _by_question(
+            there = by_question(
                 self._base.execute(
-                    f"SELECT key, {_KEPT}, {_ANSWER} FROM answers WHERE key IN ({', '.join('?' * len(keys))})",
+                    f"SELECT key, {_KEPT}, {ANSWER} FROM answers WHERE key IN ({', '.join('?' * len(keys))})",
                     keys,
                 )
             )
@@ -277,7 +231,7 @@ class Ledger:
                 kept = taken_of(one.place, apart[one.asked], there.get(one.question, ()))
                 if kept is None:
                     continue
-                found[one.key] = _answer(kept.said)
+                found[one.key] = answer_of(kept.said)
                 if one.place not in ("", kept.place, kept.taken):
                     kept.taken = one.place
                     taken.append((one.place, one.question, kept.place))
@@ -287,9 +241,9 @@ class Ledger:
                     self._base.executemany("UPDATE answers SET taken = ? WHERE key = ? AND place = ?", taken)
         return found
 
-    def _kept(self, questions: Collection[str]) -> dict[str, list["Kept"]]:
+    def _kept(self, questions: Collection[str]) -> dict[str, list[Kept]]:
         """Question -> its answers, without what they say; a look at all, for these are many."""
-        return _by_question(
+        return by_question(
             row for row in self._base.execute(f"SELECT key, {_KEPT} FROM answers") if row[0] in questions
         )
 
@@ -314,34 +268,8 @@ class Ledger:
         for model, place, other in known | pairs:
             found[model, place].add(other)
         apart = {(model, place): frozenset(found[model, place]) for model, place, _ in asked}
-        self._place(requests, apart)
+        place_named(self._base, requests, apart)
         return apart
-
-    def _place(self, requests: Iterable[Request], apart: Mapping[tuple[str, str], frozenset[str]]) -> None:
-        """Give what came from an older ledger by a name its address, where the recipe tells it."""
-        unplaced = dict(self._base.execute("SELECT name, key FROM unplaced"))
-        if not unplaced:
-            return
-        questions = set(unplaced.values())
-        known = {
-            name: (place, one.question)
-            for one in requests
-            if one.question in questions
-            for place in (one.place, *apart[one.asked])
-            if (name := one.named(place)) in unplaced
-        }
-        with self._base:
-            self._base.execute("BEGIN")
-            for name, (place, key) in known.items():
-                for table in ("answers", "attempts", "wanted"):
-                    self._base.execute(
-                        f"UPDATE OR IGNORE {table} SET place = ? WHERE key = ? AND place = ?",
-                        (place, key, name),
-                    )
-                self._base.execute(
-                    "UPDATE answers SET taken = ? WHERE key = ? AND taken = ?", (place, key, name)
-                )
-                self._base.execute("DELETE FROM unplaced WHERE name = ?", (name,))
 
     def knows(self, source: str, model: str | None = None) -> bool:
         """Whether this endpoint has answered before, or that model of it."""
@@ -381,7 +309,7 @@ class Ledger:
             return None
         return self._paid(api, kept, questions)
 
-    def _paid(self, api: Api, kept: Mapping[str, Sequence["Kept"]], questions: Collection[str]) -> float:
+    def _paid(self, api: Api, kept: Mapping[str, Sequence[Kept]], questions: Collection[str]) -> float:
         place, mine, apart = api.base_url or "", set(questions), self._apart_of(api)
         taken = {key: taken_of(place, apart[place], some) for key, some in kept.items()}
         dollars = 0.0
@@ -451,136 +379,15 @@ class Ledger:
     def rows(self, purpose: str | None = None, row: str | None = None) -> Iterator[dict[str, Any]]:
         """Each question with its answer, or None where there is none yet."""
         query = f"""
-            SELECT w.purpose, w.row, w.key, w.place, r.path, r.body, {_ANSWER}, source
+            SELECT w.purpose, w.row, w.key, w.place, r.path, r.body, {ANSWER}, source
             FROM wanted w JOIN requests r ON r.key = w.key LEFT JOIN answers a ON a.key = w.key AND a.place = {_TAKEN}
             WHERE (?1 IS NULL OR w.purpose = ?1) AND (?2 IS NULL OR w.row = ?2 OR w.key LIKE ?2 || '%')
             ORDER BY w.purpose, w.row, w.place
         """
         for found in self._base.execute(query, (purpose, row)):
             why, whose, key, place, path, body, *values, source = found
-            answer = None if values[0] is None else _answer(values)
+            answer = None if values[0] is None else answer_of(values)
             yield {
                 "purpose": why, "row": whose, "key": key, "place": place, "path": path, "body": json.loads(body),
                 "answer": answer, "source": source,
             }  # fmt: skip
-
-
-@dataclass
-class Kept:
-    """An answer that lies in the ledger."""
-
-    place: str
-    taken: str
-    status: str
-    cost: float | None
-    at: float
-    said: tuple[Any, ...] = ()
-    """What it says, where that was asked for: the columns of `_ANSWER`."""
-
-    @property
-    def known(self) -> bool:
-        """Whether its place is an address, or none; not the name that an older ledger has for one."""
-        return not self.place or "://" in self.place
-
-
-def taken_of(place: str, apart: Collection[str], kept: Sequence[Kept]) -> Kept | None:
-    """Which of the answers to one question serves who is asked at `place`: its own; else one that nobody else may claim.
-
-    That is none of a place in `apart`, where a model of its name is another one, and none that such a place took over for want of its
-    own.  A refusal, which costs nothing, is not taken over beside such places, nor is what may be theirs; and an answer goes before any
-    refusal.
-    """
-    living = {one.place for one in kept if one.status != "refused"}
-    needed = set(apart) - living
-    free = [
-        one
-        for one in kept
-        if one.place == place
-        or (
-            one.place not in apart
-            and one.taken not in needed
-            and (not apart or (one.status != "refused" and one.known))
-        )
-    ]
-    return min(
-        free,
-        key=lambda one: (one.status == "refused", one.place != place, one.taken != place, one.at, one.place),
-        default=None,
-    )
-
-
-def upgrade(base: sqlite3.Connection) -> None:
-    """Version 1 -> 2, within the transaction that is open.
-
-    There, where a recipe had namesakes, the key of a question was a hash of the address too, and all else lay under it.  Such a name
-    tells no address, so it stands for one until a recipe asks there (`unplaced`, `Ledger._place`).
-    """
-    base.create_function("question_of", 2, lambda path, body: hash_json([path, json.loads(body)]))
-    for table in ("requests", "wanted", "attempts", "answers"):
-        base.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
-    for statement in (*SCHEMA, *UPGRADE):
-        base.execute(statement)
-    for table in ("old_answers", "old_attempts", "old_wanted", "old_requests", "temp.placed", "temp.names"):
-        base.execute(f"DROP TABLE {table}")
-
-
-_DIFFERS = "(a.text != o.text OR a.status != o.status OR a.at != o.at)"
-UPGRADE = (
-    "CREATE TEMP TABLE names (old TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID",
-    "INSERT INTO names SELECT key, question_of(path, body) FROM old_requests",
-    # an answer's place is the address that it came from, or else what its name says
-    "CREATE TEMP TABLE placed (old TEXT PRIMARY KEY, key TEXT NOT NULL, place TEXT NOT NULL, taken TEXT NOT NULL) WITHOUT ROWID",
-    """INSERT INTO placed SELECT o.key, COALESCE(n.key, o.key),
-        CASE WHEN source GLOB 'http*://*' THEN source WHEN n.key = o.key THEN '' ELSE o.key END,
-        CASE WHEN n.key = o.key THEN '' ELSE o.key END
-    FROM old_answers o LEFT JOIN names n ON n.old = o.key""",
-    "INSERT OR IGNORE INTO requests SELECT n.key, path, body FROM old_requests o JOIN names n ON n.old = o.key",
-    f"""INSERT OR IGNORE INTO answers (key, place, taken, {_ANSWER}, source, at)
-        SELECT p.key, p.place, p.taken, {_ANSWER}, source, at FROM old_answers o JOIN placed p ON p.old = o.key
-        ORDER BY status = 'refused', p.key != p.old""",
-    # two answers of one address: the second keeps its name, and a copy of the first is left out
-    f"""UPDATE placed SET place = old, taken = '' WHERE old IN (
-        SELECT p.old FROM placed p JOIN old_answers o ON o.key = p.old JOIN answers a ON a.key = p.key AND a.place = p.place
-        WHERE o.status != 'refused' AND p.key != p.old AND {_DIFFERS})""",
-    f"""INSERT OR IGNORE INTO answers (key, place, taken, {_ANSWER}, source, at)
-        SELECT p.key, p.place, p.taken, {_ANSWER}, source, at FROM old_answers o JOIN placed p ON p.old = o.key""",
-    """INSERT INTO attempts SELECT id, COALESCE(n.key, o.key),
-        COALESCE(p.place, CASE WHEN n.key IS NULL OR n.key = o.key THEN '' ELSE o.key END), sent, seconds, outcome, o.cost
-    FROM old_attempts o LEFT JOIN names n ON n.old = o.key LEFT JOIN placed p ON p.old = o.key""",
-    """INSERT OR IGNORE INTO wanted SELECT COALESCE(n.key, o.key),
-        CASE WHEN n.key IS NULL OR n.key = o.key THEN COALESCE(p.place, '') ELSE o.key END, purpose, row
-    FROM old_wanted o LEFT JOIN names n ON n.old = o.key LEFT JOIN placed p ON p.old = o.key""",
-    "INSERT INTO unplaced SELECT old, key FROM names WHERE old != key",
-    """INSERT OR IGNORE INTO apart SELECT DISTINCT json_extract(body, '$.model'), a.place, b.place
-    FROM answers a JOIN answers b USING (key) JOIN requests USING (key)
-    WHERE a.place != b.place AND a.taken != '' AND b.taken != ''""",
-)
-
-
-def _by_question(rows: Iterable[Sequence[Any]]) -> dict[str, list[Kept]]:
-    """(key, …) -> by key."""
-    found: dict[str, list[Kept]] = {}
-    for key, place, taken, status, cost, at, *said in rows:
-        found.setdefault(key, []).append(Kept(place, taken, status, cost, at, tuple(said)))
-    return found
-
-
-def _answer(values: Sequence[Any]) -> Answer:
-    status, text, reason, tokens, *rest = values
-    return Answer(status, text, reason, _unpacked(tokens), *rest)
-
-
-def _packed(tokens: Tokens) -> str | bytes:
-    """Log-probabilities to 1e-5 nat, by zlib: 20 alternatives of a token take about 150 bytes, and 630 as plain JSON."""
-    if not tokens:
-        return "[]"
-    rounded = [
-        [token, {other: round(log_p, 5) for other, log_p in others.items()}] for token, others in tokens
-    ]
-    return zlib.compress(json.dumps(rounded, ensure_ascii=False, separators=(",", ":")).encode())
-
-
-def _unpacked(kept: str | bytes) -> Tokens:
-    """What `_packed` made; ledgers from before it have JSON."""
-    text = zlib.decompress(kept) if isinstance(kept, bytes) else kept
-    return tuple((token, dict(others)) for token, others in json.loads(text))

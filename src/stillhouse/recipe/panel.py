@@ -1,6 +1,5 @@
 """`teacher.panel` and `teacher.pool`: several teachers, and how their opinions become one."""
 
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -138,9 +137,7 @@ def members_fault(recipe: Any) -> str | None:
     if recipe.data.augment is not None:
         return text_fault(where)
     return _named_fault([(number, member.zero_shot or member.api) for number, member in asked]) or _api_fault(
-        [(number, member.api) for number, member in asked if member.api is not None],
-        sorted(teacher.label_words),
-        teacher.pool,
+        [(number, member.api) for number, member in asked if member.api is not None], teacher.pool
     )
 
 
@@ -166,44 +163,12 @@ def _named_fault(asked: list[tuple[int, ZeroShot | Api]]) -> str | None:
     return None
 
 
-def _api_fault(apis: list[tuple[int, Api]], labels: list[str], pool: Pool | None) -> str | None:
-    """Which of the members is no other, or says too little for the pool.
-
-    Args: labels: those that the recipe names.
-    """
-    before: list[tuple[int, str | None, set[str]]] = []
+def _api_fault(apis: list[tuple[int, Api]], pool: Pool | None) -> str | None:
+    """Which of the members says too little for the pool."""
     for number, api in apis:
-        asked = _asked(api, labels)
-        alike = [
-            one
-            for one, place, same in before
-            if asked & same and (place is None or api.base_url in (None, place))
-        ]
-        if alike:
-            return (
-                f"teacher.panel[{number}].api: asks the same model the same as teacher.panel[{alike[0]}].api, and nobody "
-                "is asked twice; remove it, or call its model by another name"
-            )
-        before.append((number, api.base_url, asked))
         if pool is not None and pool.by in OF_SHARES and api.base_url is not None and not api.top_logprobs:
             return f"teacher.panel[{number}].api: {names_alone(pool.by)}"
     return None
-
-
-def _asked(api: Api, labels: list[str]) -> set[str]:
-    """What is asked about some row, as it is known by: of a text, and of a pair of them.  A file with a prompt that is not there yet
-    is told by its name."""
-    from ..asking.messages import label_question  # which imports this package
-    from ..data.templates import fill_label, label_prompts
-
-    prompt = api.prompt
-    if prompt is not None and "{text}" not in prompt and not Path(prompt).is_file():
-        prompts = dict.fromkeys((False, True), prompt)
-    else:
-        prompts = label_prompts(prompt, api.endpoint == "completions", "teacher.panel")
-    words = ", ".join(api.label_words.get(label, label) for label in labels)
-    row = {"text": "a text", "pair": "", "labels": words}
-    return {label_question(api, fill_label(prompt, row), "", "").question for prompt in prompts.values()}
 
 
 OF_SHARES = ("confidence", "geometric")
