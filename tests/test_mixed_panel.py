@@ -23,6 +23,7 @@ from transformers import (
 import tiny
 from endpoint import Endpoint, Said, prompt_of
 from stillhouse import run
+from stillhouse.data.alike import refuse_alike
 from stillhouse.data.encode import Example, read_examples
 from stillhouse.errors import RecipeError, ResourceError
 from stillhouse.files import read_json, write_json
@@ -435,7 +436,7 @@ HERE = "http://127.0.0.1:9/v1"
         ({"task": "causal_lm"}, "name it in data.writer.others"),
         ({"objective": [{"kind": "hard"}]}, "add {kind: forward_kl}"),
         ({"data": {"train": {"source": "rows.csv"}, "augment": {}}}, r"data.augment: makes tokens, and teacher.panel\[1\]"),
-        ({"plan": {"kind": "generations"}}, r"plan: its steps .* teacher.panel\[1\]"),
+        ({"plan": {"kind": "rounds", "pool": {"source": "x.csv"}}}, r"plan.by: divergence .* teacher.panel\[1\]"),
         ({"teacher": {"panel": [asked(HERE), past(Path("p"))]}, "label": {"online": True}}, "label.online: nobody on the panel"),
         ({"teacher": {"panel": [asked(HERE), asked(HERE)]}}, "same name"),
         ({"teacher": {"panel": [asked(HERE), {**asked(HERE), "name": "b"}]}}, "nobody is asked twice"),
@@ -451,7 +452,7 @@ def test_what_a_member_that_is_asked_does_not_go_with_is_named(
     made: Path, changes: dict[str, Any], remedy: str
 ) -> None:
     with pytest.raises(RecipeError, match=remedy) as error:
-        parse_recipe({**values(made, reader(made), asked(HERE)), **changes})
+        refuse_alike(parse_recipe({**values(made, reader(made), asked(HERE)), **changes}).teacher)
     assert "\n  " not in str(error.value).strip().partition("\n")[2].strip()
 
 

@@ -70,6 +70,8 @@ def _inside(place: str) -> list[str]:
     """A file, or all in a folder but what is hidden or compiled: reading the task writes such files."""
     if os.path.isfile(place):
         return [place]
+    if Path.cwd().is_relative_to(Path(place).resolve()):  # all that is here, runs among it, is nobody's data
+        return []
     names = sorted(path.relative_to(place) for path in Path(place).rglob("*") if path.is_file())
     seen = [name for name in names if not any(part.startswith((".", "__")) for part in name.parts)]
     return [os.path.join(place, name) for name in seen]

@@ -8,11 +8,14 @@ import pytest
 
 import tiny
 from endpoint import Endpoint, prompt_of
+from plans.kitchen import always_better
 from stillhouse.asking import Answer, Ledger, chat
 from stillhouse.errors import RecipeError
-from stillhouse.files import read_json, read_jsonl
+from stillhouse.files import read_json, read_jsonl, write_json
 from stillhouse.plans.bench import Bench
-from stillhouse.plans.rounds import _Rounds
+from stillhouse.plans.check import refuse_rounds
+from stillhouse.plans.expand import expand
+from stillhouse.plans.rounds import _Rounds, has_hard_only
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from typed import Said, hurried, stillhouse, write_recipe
@@ -60,7 +63,8 @@ def test_rounds_ask_an_api_about_the_chosen_rows_alone_and_each_once(tmp_path: P
         priced = command("plan", plain, tmp_path / "rounds", "--format", "json")
         assert priced.code == 0, priced.err
         assert not endpoint.seen.delivered, "a forecast asks nobody"
-        said = command("run", plain, tmp_path / "rounds")
+        with always_better():
+            said = command("run", plain, tmp_path / "rounds")
         assert said.code == 0, said.err
         assert set(endpoint.seen.delivered.values()) == {1}
         asked_for = len(endpoint.seen.delivered)
@@ -78,7 +82,7 @@ def test_rounds_ask_an_api_about_the_chosen_rows_alone_and_each_once(tmp_path: P
         assert ledger.spent() == pytest.approx(0.01 * asked_for)
     assert json.loads(priced.out)["money"] == pytest.approx(0.01 * (30 + 2 * ROUNDS["rows"]))
     found = read_json(folder / "results.json")
-    assert [row["name"] for row in found["runs"]][:3] == ["round-0", "round-1", "random-1"]
+    assert [row["name"] for row in found["runs"]] == ["round-0", "round-1", "random-1", "hard-only"]
 
 
 def test_rounds_by_what_the_teacher_says_of_the_whole_pool_are_refused_where_it_must_be_asked(
@@ -108,15 +112,62 @@ def test_a_round_is_begun_only_if_its_answers_and_the_controls_fit_the_budget(
         for one in some:
             ledger.keep(one, Answer("answered", "good", "", (), 1, 1, 0.01), "here")
             ledger.end(ledger.begin(one), 0.1, "answered", 0.01)
+    facts = {"sets": {"train": {"rows": 7}, "eval": {"rows": 3}}, "evaluated": ["eval"]}
+    write_json(tmp_path / "runs" / "round-0" / "prepare" / "DONE.json", {"result": facts})
     going = _Rounds(recipe, recipe.plan, Bench(tmp_path, Silent()))  # type: ignore[arg-type]
     said = going._over_budget(1)
+    if why is not None:  # what it chose is asked and paid for: it is finished
+        write_json(tmp_path / "chosen" / "round-1.json", {})
+        assert going._over_budget(1) is None
     assert (said is None) == (why is None)
     assert why is None or why in str(said)
 
 
-def test_a_budget_of_nothing_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="plan.rounds.budget: seconds: is required|plan.budget"):
+def test_a_budget_of_nothing_or_in_dollars_that_nobody_counts_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="seconds: is required and not there; add it .or dollars"):
         parse_recipe(values(tmp_path, {**ROUNDS, "budget": {}}))
+    unpriced = values(tmp_path, {**ROUNDS, "budget": {"dollars": 1.0}})
+    unpriced["teacher"]["api"]["price"] = None
+    with pytest.raises(RecipeError, match="plan.budget.dollars: nobody with a price"):
+        refuse_rounds(parse_recipe(unpriced))
+
+
+@pytest.mark.parametrize("shape", ["without a head", "from a config"])
+def test_plans_of_students_that_an_api_teaches_are_checked_and_priced_with_any_student(
+    tmp_path: Path, shape: str
+) -> None:
+    """An encoder without a classifier was refused as a teacher, and a student from a config could not be measured."""
+    plain = values(tmp_path, {"kind": "phases", "phases": [{"name": "one"}, {"name": "two"}]})
+    if shape == "without a head":
+        tiny.save_encoder(tmp_path / "bare", layers=1)
+        plain["student"], plain["plan"] = (
+            {"model": str(tmp_path / "bare")},
+            {"kind": "generations", "count": 2},
+        )
+    else:
+        size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+        plain["student"] = {
+            "from_config": {"config": size, "embeddings": "random"},
+            "tokenizer": str(tmp_path / "student"),
+        }
+    said = command("plan", plain, tmp_path / "plan", "--format", "json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["money"] == pytest.approx(0.3)
+
+
+def test_assistants_from_a_config_have_the_tokenizer_of_the_one_that_teaches_them(tmp_path: Path) -> None:
+    sizes = [{"from_config": {"config": {"hidden_size": 8 * n}}, "tokenizer": "a/b"} for n in (3, 2)]
+    plain = values(tmp_path, {"kind": "assistants", "sizes": sizes})
+    by_name = {one.name: one.values for one in expand(parse_recipe(plain)).runs}
+    assert [by_name[name]["student"]["tokenizer"] for name in ("assistant-1", "assistant-2")] == ["a/b", None]
+
+
+def test_rounds_of_an_apis_texts_have_no_control_that_would_learn_them_as_well(tmp_path: Path) -> None:
+    """Its texts are hard targets, so hard targets alone would be the product again."""
+    for task, controlled in (("classification", True), ("causal_lm", False)):
+        plain = values(tmp_path, ROUNDS, task=task, evaluate={"resamples": 200})
+        plain["objective"] = [{"kind": "forward_kl" if controlled else "hard"}]
+        assert has_hard_only(parse_recipe(plain)) is controlled
 
 
 def test_later_generations_learn_from_a_student_that_an_api_taught_and_it_is_asked_once(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tokenizers import decoders
 
-from plans.kitchen import classifier
+from plans.kitchen import always_better, classifier
 from stillhouse.data.encode import IGNORED, Example
 from stillhouse.data.masking import unmasked
 from stillhouse.errors import RecipeError
@@ -95,16 +95,6 @@ def written() -> Iterator[list[str]]:
 
     with mock.patch.object(LocalWriter, "write", counting):
         yield prompts
-
-
-@contextmanager
-def always_better() -> Iterator[None]:
-    """Every round gains something, so that the next one is begun."""
-    real = rounds.difference_over_seeds
-    with mock.patch.object(
-        rounds, "difference_over_seeds", lambda *args: {**real(*args), "better": True, "value": 1.0}
-    ):
-        yield
 
 
 # ── the teacher answers ─────────────────────────────────────────────────────────────────────────────────────────────

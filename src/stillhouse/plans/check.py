@@ -66,6 +66,10 @@ def refuse_rounds(recipe: Recipe) -> None:
         raise RecipeError("plan.judge: no model is asked for answers; add evaluate.answers.")
     if recipe.plan.by == "checker" and (asked is None or asked.checker is None):
         raise RecipeError("plan.by: nobody checks answers; add evaluate.answers with a checker.")
+    if (budget := recipe.plan.budget) is not None and budget.dollars is not None and not _priced(recipe):
+        raise RecipeError(
+            "plan.budget.dollars: nobody with a price is asked; give the API its price, or use budget: {seconds: …}."
+        )
     if recipe.plan.answers is not None and recipe.task == "classification":
         raise RecipeError("plan.answers: a classifier's teacher labels, and writes nothing; remove it.")
     if recipe.plan.answers is not None and any(isinstance(one, Answers) for one in recipe.data.generate):
@@ -83,6 +87,14 @@ def refuse_rounds(recipe: Recipe) -> None:
             f"plan.pool: the rows that rounds choose become data.{into}, which this recipe has already; "
             "give that source as the pool."
         )
+
+
+def _priced(recipe: Recipe) -> bool:
+    """Whether somebody is paid whose price is known."""
+    judge, writer = recipe.evaluate.judge, recipe.writing_api
+    prices = [api.price for api in (*recipe.teacher.apis.values(), *recipe.data.apis.values())]
+    prices += [None if writer is None else writer.price, None if judge is None else judge.api.price]
+    return any(price is not None for price in prices)
 
 
 def check_runs(recipe: Recipe, runs: Sequence[Planned], place: Path) -> None:

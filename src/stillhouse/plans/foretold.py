@@ -15,10 +15,10 @@ from ..models.shrink.skeleton import FIELDS, Skeleton
 from ..recipe import Recipe, Student, parse_recipe
 from ..recipe.panel import Member
 from ..recipe.plan import RUN
-from ..recipe.teacher import Teacher
+from ..recipe.teacher import Finetune, Teacher
 from ..sources import known_package
 from ..static import shape_within
-from .planned import FORMS, INITIAL, Planned
+from .planned import FORMS, INITIAL, Planned, references
 
 Runs = dict[str, Planned]
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -50,32 +50,44 @@ def stand_in(one: Planned, runs: Runs, recipe: Recipe) -> Planned | None:
     """
     if not one.needs:
         return one
-    if (there := _there_already(one, runs, recipe)) is None:
-        return None
     values = dict(one.values)
-    if str(values["teacher"].get("model") or "").startswith(RUN):
-        finetune = recipe.teacher.finetune if values["task"] == "classification" else None
-        values["teacher"] = {
-            **there,
-            "dtype": values["teacher"].get("dtype", recipe.teacher.dtype),
-            "finetune": None if finetune is None else finetune.model_dump(mode="json"),
-        }
     student, by = values["student"], one
     while str(student.get("model") or "").startswith(RUN):
         by = runs[_named(student["model"])]
         student = by.values["student"]
     values["student"] = {**student, **{name: values["student"].get(name) for name in FORMS}}
+    if not references(values):
+        return replace(one, values=values)
+    if (there := _there_already(values, runs, recipe)) is None:
+        return None
+    if str(values["teacher"].get("model") or "").startswith(RUN):
+        values["teacher"] = {
+            **there,
+            "dtype": values["teacher"].get("dtype", recipe.teacher.dtype),
+            "finetune": _finetune(recipe),
+        }
     return replace(one, values=_located(values, there))
 
 
-def _there_already(one: Planned, runs: Runs, recipe: Recipe) -> dict[str, Any] | None:
-    """`model:` and what belongs to it, of a model that is there; None if there is none."""
+def _finetune(recipe: Recipe) -> dict[str, Any] | None:
+    """Of the stand-in for a classifier that a run makes: one that is there may have no head yet."""
+    if recipe.task != "classification":
+        return None
+    if recipe.teacher.asked:
+        return Finetune(epochs=1.0).model_dump(mode="json")
+    return None if recipe.teacher.finetune is None else recipe.teacher.finetune.model_dump(mode="json")
+
+
+def _there_already(values: dict[str, Any], runs: Runs, recipe: Recipe) -> dict[str, Any] | None:
+    """`model:` and what belongs to it, of a model that is there, for those that `values` refer to; None if there is none."""
     members: list[Teacher | Member] = [recipe.teacher, *(recipe.teacher.panel or [])]
     for member in members:
         if member.model is not None and member.lends:
             return {"model": member.model, "sha256": member.sha256, "revision": member.revision}
-    student = _maker(one.needs[0], runs)[1]
-    return None if student.model is None else {"model": student.model}
+    student = _maker(_named(references(values)[0]), runs)[1]
+    if student.model is None:
+        return None
+    return {"model": student.model, "sha256": student.sha256, "revision": student.revision}
 
 
 def _located(value: Any, there: dict[str, Any]) -> Any:

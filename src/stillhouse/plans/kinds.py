@@ -85,6 +85,8 @@ def _assistants(recipe: Recipe, plan: Assistants) -> Expanded:
     runs: list[Planned] = []
     for number, size in enumerate(students, 1):
         taught = share if not runs else learning_from(share, runs[-1].name)
+        if runs:  # its teacher lends the tokenizer
+            size = {**size, "tokenizer": None}
         runs.append(
             _run(f"assistant-{number}", {**taught, "student": size}, f"teacher assistant {number}", False)
         )

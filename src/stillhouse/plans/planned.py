@@ -138,6 +138,11 @@ def scaled(values: dict[str, Any], factor: float) -> dict[str, Any]:
     return made
 
 
+def references(values: Any) -> list[str]:
+    """NAME, or NAME/initial, of every `model: run:NAME`."""
+    return list(_references(values))
+
+
 def _references(values: Any) -> Iterator[str]:
     """NAME, or NAME/initial, of every `model: run:NAME`."""
     if isinstance(values, dict):

@@ -29,7 +29,7 @@ from .expand import expand
 from .failing import choosing_takes
 from .foretold import stand_in
 from .planned import Planned, plain, uncontrolled
-from .rounds import FIRST, HARD_ONLY, hard_only, pool_of, task_in
+from .rounds import FIRST, HARD_ONLY, hard_only, has_hard_only, paid_so_far, pool_of, rows_asked, task_in
 from .space import own_values, space_of
 from .tune import planned_trial, planned_whole, prunes
 
@@ -92,13 +92,15 @@ def price_runs(recipe: Recipe, runs: Sequence[Planned], folder: Path, watch: Wat
         a_round = isinstance(recipe.plan, Rounds) and one.name not in (FIRST, HARD_ONLY)
         plan = _measured(_measurable(one, by_name, recipe), bench, questions)
         if isinstance(recipe.plan, Rounds):
-            plan = _of_round(plan, one, recipe, plans[0] if plans else plan)
+            plan = _of_round(plan, one, recipe, plans[0] if plans else plan, folder)
         plans.append(plan)
         rows[one.name] = _counted(one.name, plans[-1], _marks(one, by_name, apart=a_round), seen)
     return _summed(rows, plans)
 
 
-def _of_round(plan: dict[str, Any], one: Planned, recipe: Recipe, before: dict[str, Any]) -> dict[str, Any]:
+def _of_round(
+    plan: dict[str, Any], one: Planned, recipe: Recipe, before: dict[str, Any], folder: Path
+) -> dict[str, Any]:
     """plan.json of a run of rounds, from what was measured without the rows of the pool: it trains on all that were chosen
     by then, and its teacher is asked about the newest, for what it said of others is kept.  A classifier's control of hard targets
     learns none of them: they have no labels.  A teacher behind an API is paid for each of the newest what one costs at most in the run
@@ -115,10 +117,12 @@ def _of_round(plan: dict[str, Any], one: Planned, recipe: Recipe, before: dict[s
     seconds = {stage: took * shares.get(stage, 1.0) for stage, took in plan["seconds"].items()}
     if not recipe.teacher.apis or one.name == HARD_ONLY:
         return {**plan, "seconds": seconds}
+    # each of the newest may cost what one of the first run's rows does at most, or did, where it is paid already
     stage = "teacher" if recipe.teacher.panel else "label"
-    dollars = before["money_by_stage"][stage]
-    due = None if dollars is None else dollars * wanted.rows / max(1, before["requests"])
-    seconds[stage] += before["asking_seconds"] * wanted.rows / max(1, before["requests"])
+    share = wanted.rows / max(1, rows_asked(folder / RUNS / FIRST))
+    dollars: float | None = before["money_by_stage"][stage]
+    due = None if dollars is None else (dollars + paid_so_far(folder)) * share
+    seconds[stage] += before["asking_seconds"] * share
     return {**plan, "seconds": seconds, "money_by_stage": {**plan["money_by_stage"], stage: due}}
 
 
@@ -242,7 +246,7 @@ def _runs(recipe: Recipe) -> list[Planned]:
     names = ["round-0"] + [
         f"{kind}-{n}" for n in range(1, recipe.plan.most + 1) for kind in ("round", "random")
     ]
-    control = [hard_only(recipe, recipe.plan.most)] if recipe.evaluate.hard_only else []
+    control = [hard_only(recipe, recipe.plan.most)] if has_hard_only(recipe) else []
     first, *others = (plain(recipe, name) for name in names)
     values = [first, *map(uncontrolled, others)]
     return [*(Planned(name, one, "", name) for name, one in zip(names, values, strict=True)), *control]

@@ -18,6 +18,7 @@ from ..data.sets import read_rows
 from ..data.split import in_order
 from ..errors import RecipeError
 from ..files import hash_json, read_json, read_jsonl, write_json, write_text
+from ..judge import LEDGER as JUDGED
 from ..measure import Metric
 from ..measure import Rows as Statistics
 from ..measure.text import ANSWER_METRICS
@@ -166,11 +167,16 @@ class _Rounds:
             return None
         return [judged.max_new_tokens, judged.checker, own_measures(self.recipe)]
 
+    def _has_labels(self) -> bool:
+        """Whether training rows have answers of their own, so that round 0 could have a control."""
+        found = read_json(self.bench.place(FIRST) / "control" / DONE)["result"]
+        return found["folder"] is not None
+
     def _over_budget(self, at: int) -> str | None:
         """Why round `at` is not begun; None if it probably stays within the budget, or there is none.
 
         A round takes as long as the one before it; the first one twice as long as what is like it in the run before any
-        round, as its control takes as long again.  It costs what as many answers for both cost so far.
+        round, as its control takes as long again.
         """
         places = [self.bench.place(one.name) for one in self.runs]
         self.spent.append(self.choosing + sum(map(seconds_spent, places)))
@@ -185,14 +191,25 @@ class _Rounds:
                     f"{budget.seconds:,} s are spent."
                 )
         if budget is not None and budget.dollars is not None:
-            paid, answers = paid_so_far(self.bench.folder)
-            costs = 2 * self.wanted.rows * paid / max(1, answers)
-            if paid + costs > budget.dollars:
-                return (
-                    f"Stopped before round {at}, which would cost about ${costs:,.4f}: ${paid:,.4f} of the budget of "
-                    f"${budget.dollars:g} are spent."
-                )
+            return self._over_dollars(at, budget.dollars)
         return None
+
+    def _over_dollars(self, at: int, most: float) -> str | None:
+        """The same for what is paid: a round and its control cost for each of their rows what a row of round 0 did.
+
+        One that was begun is finished: what it asked is paid.
+        """
+        if (self.bench.folder / CHOSEN / f"round-{at}.json").exists():
+            return None
+        paid = paid_so_far(self.bench.folder)
+        asked = rows_asked(self.bench.place(FIRST)) + 2 * self.wanted.rows * (at - 1)
+        costs = 2 * self.wanted.rows * paid / max(1, asked)
+        if paid + costs <= most:
+            return None
+        return (
+            f"Stopped before round {at}, which would cost about ${costs:,.4f}: ${paid:,.4f} of the budget of "
+            f"${most:g} are spent."
+        )
 
     def _gain(self, run: str, before: str) -> Found:
         """What the round brought, and where it and the one before stand, in the metric that judges."""
@@ -232,7 +249,7 @@ class _Rounds:
         kept = [name for name, row in zip(names[1:], history, strict=True) if row["better"] is True]
         product = kept[-1] if kept else FIRST
         control = None
-        if kept and self.recipe.evaluate.hard_only:
+        if kept and has_hard_only(self.recipe) and self._has_labels():
             made = next(one for one in self.runs if one.name == product)
             self._make(hard_only(self.recipe, len(kept), made))
             control = (HARD_ONLY, "student")
@@ -301,12 +318,27 @@ def pool_of(recipe: Recipe, first: Path, task: Task, watch: Watch) -> Pool:
     return pool
 
 
-def paid_so_far(folder: Path) -> tuple[float, int]:
-    """(dollars, answers) that the runs of a plan in `folder` paid for together."""
-    if not (folder / LEDGER).exists():
-        return 0.0, 0
-    with Ledger(folder / LEDGER) as ledger:
-        return ledger.spent(), sum(row["requests"] - row["open"] for row in ledger.summary())
+def paid_so_far(folder: Path) -> float:
+    """Dollars that the runs of a plan in `folder` paid together, to teachers, writers and judges."""
+    dollars = 0.0
+    for name in (LEDGER, JUDGED):
+        if (folder / name).exists():
+            with Ledger(folder / name) as ledger:
+                dollars += ledger.spent()
+    return dollars
+
+
+def rows_asked(first: Path) -> int:
+    """Rows of the run in `first` that its teacher is asked about: to learn from, and to measure on."""
+    facts = read_json(first / "prepare" / DONE)["result"]
+    return sum(int(facts["sets"][name]["rows"]) for name in ("train", *facts["evaluated"]))
+
+
+def has_hard_only(recipe: Recipe) -> bool:
+    """Whether hard targets alone are a control of rounds: not where the texts of an API are the hard targets."""
+    return recipe.evaluate.hard_only and not (
+        recipe.teacher.api is not None and recipe.task != "classification"
+    )
 
 
 def _refuse_unread(wanted: Rounds, facts: Found) -> None:

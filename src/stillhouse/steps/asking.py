@@ -90,6 +90,36 @@ def _labels(
             f"train: no answer of the teacher's is a label to learn from ({reasons(dropped)}); see stillhouse label show, or ask "
             "less of data.filter."
         )
+    taught: dict[str, Any] = {"cache": None, "meta": None}
+    if (
+        recipe.temperature is not None
+    ):  # else a control that is measured beside the teacher, and learns nothing of it
+        taught = _soft_targets(recipe, place, facts, task, train, shares, watch)
+    write_examples(place / "train.parquet", train)
+    aside = _aside(facts, shares, place, watch)
+    for kind in facts["evaluated"]:
+        rows = [
+            shares.get((kind, one.row)) or wrong(one, task)
+            for one in read_examples(prepared / f"{kind}.parquet")
+        ]
+        with atomic(place / f"heard-{kind}.safetensors") as part:
+            save_file({"log_p": np.log(np.asarray(rows, np.float32))}, part)
+    return {
+        **taught, "examples": len(train), "train": f"{place.name}/train.parquet", "graded": graded, "sets": aside,
+        "dropped": left_out,
+    }  # fmt: skip
+
+
+def _soft_targets(
+    recipe: Any,
+    place: Path,
+    facts: dict[str, Any],
+    task: Task,
+    train: list[Example],
+    shares: dict[tuple[str, str], list[float]],
+    watch: Watch,
+) -> dict[str, Any]:
+    """What was said of each of `train`, in a cache."""
     meta = {
         "teacher": facts["teacher"]["identity"],
         "task": recipe.task,
@@ -105,20 +135,7 @@ def _labels(
     missing = {one.key: one for one in train if one.key not in cache}
     if missing:
         cache.add([_entry(one, shares["train", one.row], meta) for one in missing.values()])
-    write_examples(place / "train.parquet", train)
-    aside = _aside(facts, shares, place, watch)
-    for kind in facts["evaluated"]:
-        rows = [
-            shares.get((kind, one.row)) or wrong(one, task)
-            for one in read_examples(prepared / f"{kind}.parquet")
-        ]
-        with atomic(place / f"heard-{kind}.safetensors") as part:
-            save_file({"log_p": np.log(np.asarray(rows, np.float32))}, part)
-    return {
-        "cache": cache.folder.relative_to(place.parent).as_posix(), "meta": meta, "examples": len(train),
-        "train": f"{place.name}/train.parquet", "graded": graded, "sets": aside,
-        "dropped": left_out,
-    }  # fmt: skip
+    return {"cache": cache.folder.relative_to(place.parent).as_posix(), "meta": meta}
 
 
 def _aside(
