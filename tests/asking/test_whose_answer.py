@@ -516,6 +516,23 @@ def test_who_was_asked_before_another_joined_in_an_older_ledger_gets_nothing_of_
             assert [said(ledger, question(other, text)) for text in QUESTIONS] == ["by B"] * 3
 
 
+def test_who_had_a_copy_of_its_own_in_an_older_ledger_is_told_apart_too(old: Old) -> None:
+    """Asked alone first; there it had its answers under both names once another had joined."""
+    first, second = recipe(A, B)
+    for text in QUESTIONS:
+        old.holds(question(first, text), "", A, "by A")
+    old.base.execute(
+        "INSERT INTO answers SELECT ?, status, text, reason, tokens, input_tokens, output_tokens, cost, source, at FROM answers "
+        "WHERE key = ?",
+        (old.wants(question(first), A), question(first).question),
+    )
+    old.holds(question(second), B, B, "by B")
+    with old.opened() as ledger:
+        (alone,) = recipe(B)
+        assert [said(ledger, question(alone, text)) for text in QUESTIONS] == ["by B", None, None]
+        assert said(ledger, question(*recipe(D))) is None
+
+
 def test_a_copy_of_what_an_older_address_gave_is_still_whose_it_was_in_an_older_ledger(old: Old) -> None:
     """There who took an answer over had a copy; the address that gave it stood beside nobody."""
     first, second = recipe(A, B)

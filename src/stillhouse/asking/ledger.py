@@ -313,7 +313,7 @@ class Ledger:
             if where != place and (chosen is None or where != chosen.place):
                 if any(one.place == where and one.status != "refused" for one in kept.get(key, ())):
                     continue  # it is another's
-                if where in apart or (where and "://" not in where) or place != min(place, *api.namesakes):
+                if where in apart or (where and "://" not in where) or place != min((place, *api.namesakes)):
                     continue  # or it stays with who stood beside a namesake, or is the first heir's
             dollars += cost
         return dollars

@@ -124,7 +124,9 @@ UPGRADE = (
     FROM old_wanted o LEFT JOIN names n ON n.old = o.key LEFT JOIN placed p ON p.old = o.key""",
     "INSERT INTO unplaced SELECT old, key FROM names WHERE old != key",
     # whose name says its address stood beside a namesake; beside which is not known, and it may be one that has answered nothing
-    """CREATE TEMP TABLE beside AS SELECT DISTINCT json_extract(body, '$.model') model, place FROM answers JOIN requests USING (key)
-    WHERE taken != '' AND taken = named_of(path, body, place)""",
+    """CREATE TEMP TABLE beside AS SELECT DISTINCT json_extract(body, '$.model') model, source place
+    FROM old_requests r JOIN names n ON n.old = r.key
+    JOIN (SELECT DISTINCT source FROM old_answers WHERE source GLOB 'http*://*') ON r.key = named_of(path, body, source)
+    WHERE n.old != n.key""",
     "INSERT INTO apart SELECT a.model, a.place, b.place FROM beside a JOIN beside b USING (model)",
 )
