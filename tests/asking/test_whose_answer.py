@@ -129,6 +129,11 @@ def history(ledger: Ledger, seed: int, steps: int = 14) -> None:
                     told.made[text] = one.row, one.place
             turn(ledger, told, one, draw, f"{step}")
         served = {(one.place, one.row): said(ledger, one) or None for one in requests}
+        shown = {
+            (one["place"], one["row"]): (one["answer"] and one["answer"].text) or None
+            for one in ledger.rows()
+        }
+        assert {asked: shown[asked] for asked in served} == served, "a look at the ledger says the same"
         check_bills(ledger, told, apis, served)
 
 
