@@ -2,10 +2,11 @@
 
 import json
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .apart import Apart
 from .messages import Answer, Tokens
 
 
@@ -23,27 +24,30 @@ class Kept:
 
     @property
     def known(self) -> bool:
-        """Whether its place is an address, or none; not the name that an older ledger has for one."""
-        return not self.place or "://" in self.place
+        """Whether it is known whose it is: neither its place nor who took it is a name that an older ledger has for an address."""
+        return all(not one or "://" in one for one in (self.place, self.taken))
 
 
-def taken_of(place: str, apart: Collection[str], kept: Sequence[Kept]) -> Kept | None:
+def taken_of(place: str, apart: Apart, kept: Sequence[Kept]) -> Kept | None:
     """Which of the answers to one question serves who is asked at `place`: its own; else one that nobody else may claim.
 
-    That is none of a place in `apart`, where a model of its name is another one, and none that such a place took over for want of its
-    own.  A refusal, which costs nothing, is not taken over beside such places, nor is what may be theirs; and an answer goes before any
-    refusal.
+    That is none of a place that ever stood beside a namesake: two such places may both have moved, and nobody knows which is which.
+    Nor is it one that a place told apart from this one took over for want of its own.  A refusal, which costs nothing, is not taken
+    over by such a place; and an answer goes before any refusal.
+
+    Args: apart: of this model.
     """
     living = {one.place for one in kept if one.status != "refused"}
-    needed = set(apart) - living
+    needed = set(apart.get(place, ())) - living - {place}
     free = [
         one
         for one in kept
         if one.place == place
         or (
             one.place not in apart
+            and one.known
             and one.taken not in needed
-            and (not apart or (one.status != "refused" and one.known))
+            and (place not in apart or one.status != "refused")
         )
     ]
     return min(

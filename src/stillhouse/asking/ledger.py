@@ -6,12 +6,12 @@
                cost                                   and cost the most that it may be
     answers    key, place, taken, status, text, …,    one a request and place, final; `tokens` is JSON, or JSON by zlib
                cost, source
-    apart      model, place, other                    addresses at which a model of one name is another one, by a recipe so far
+    apart      model, place, other                    see `apart.Apart`
     unplaced   name, key                              see `schema.upgrade`
 
 A key is a hash of what is asked (`Request.question`), a place the address of who was asked, or for whom an answer came in a file; ''
 if nobody knows.  An answer stays its place's for good.  Where a place has none, it takes one over, for endpoints move: none of a place
-that it is told apart from, and none that such a place lives off; `taken` says who did so last.
+that was ever told apart from a namesake, and none that one lives off from which it is told apart; `taken` says who did so last.
 
 An attempt is written before it is sent and an answer when it arrives, each in a transaction of its own (WAL).  A killed
 process therefore loses nothing that arrived; a power cut can lose the last seconds.  Attempts that were under way when a
@@ -22,7 +22,6 @@ is one: the endpoint may have billed them.
 import json
 import sqlite3
 import time
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -30,12 +29,15 @@ from typing import Any, Self
 
 from ..errors import DataError
 from ..recipe import Api
+from .apart import apart_of, tell_apart, told_apart
 from .kept import Kept, answer_of, by_question, packed, taken_of
 from .messages import Answer, Request
-from .schema import ANSWER, lay_out, place_named
+from .schema import ANSWER, lay_out, why_shut
 
 FLUSH_SECONDS = 5.0
 """Between flushes to disk, which a power cut cannot undo."""
+WAIT = 30.0
+"""Seconds for another process to be done with a change."""
 LEDGER = "ledger.sqlite"
 RUNS = "runs"
 """Folder, in that of a plan, in which its runs lie."""
@@ -51,9 +53,15 @@ _LIKE = (
 PAUSE = 60.0
 """Seconds without any attempt that still belong to asking: limits a minute, and waits."""
 _OWN = "SELECT place FROM answers b WHERE b.key = w.key AND b.place = w.place"
+_APART = "(SELECT place FROM apart WHERE model = (SELECT json_extract(body, '$.model') FROM requests WHERE key = w.key))"
 _TAKEN = f"""COALESCE(
     ({_OWN} AND b.status != 'refused'),
-    (SELECT place FROM answers b WHERE b.key = w.key AND w.place IN ('', b.taken) ORDER BY b.status = 'refused', b.at LIMIT 1),
+    (SELECT place FROM answers b WHERE b.key = w.key AND CASE
+        WHEN w.place != '' AND w.place = b.taken THEN
+            w.place NOT LIKE '%://%' OR b.place NOT IN {_APART} AND (b.status != 'refused' OR w.place NOT IN {_APART})
+        ELSE w.place = '' AND b.place NOT IN {_APART} AND (b.place = '' OR b.place LIKE '%://%')
+            AND (b.taken = '' OR b.taken LIKE '%://%') END
+        ORDER BY b.status = 'refused', b.taken != '', b.at, b.place LIMIT 1),
     ({_OWN})
 )"""
 """The place whose answer serves one that is wanted, as `taken_of` chose it."""
@@ -77,18 +85,16 @@ class Ledger:
     """Such a file, open; close it, or use it in a `with`."""
 
     def __init__(self, path: Path) -> None:
-        """Raises: DataError if the file is no ledger, or is damaged."""
+        """Raises: DataError if the file is no ledger, is damaged, or cannot be changed now."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._base = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
+            self._base = sqlite3.connect(path, isolation_level=None, timeout=WAIT, check_same_thread=False)
             self._base.execute("PRAGMA journal_mode = WAL")
             self._base.execute("PRAGMA synchronous = NORMAL")
             lay_out(self._base, path)
         except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"{path}: is no ledger that can be read ({error}); put a copy of it back, or move it away."
-            ) from error
+            raise DataError(f"{path}: {why_shut(error)}") from error
         self._flushed = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -112,19 +118,23 @@ class Ledger:
         What was wanted of an address that the same question is not asked any more is not wanted of it.
         """
         requests = list(requests)
-        apart = self._told_apart(requests)
-        others = {asked: json.dumps(sorted(places)) for asked, places in apart.items()}
+        apart = tell_apart(self._base, requests)
+        others = {
+            (model, place): json.dumps(sorted(places))
+            for model, told in apart.items()
+            for place, places in told.items()
+        }
         with self._base:
             self._base.execute("BEGIN")
             for one in requests:
-                body = json.dumps(one.body, ensure_ascii=False, sort_keys=True)
+                body = json.dumps(one.plain, ensure_ascii=False, sort_keys=True)
                 self._base.execute(
                     "INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", (one.question, one.path, body)
                 )
                 self._base.execute(
                     "DELETE FROM wanted WHERE key = ? AND purpose = ? AND row = ? AND place != ? "
                     "AND place NOT IN (SELECT value FROM json_each(?))",
-                    (one.question, one.purpose, one.row, one.place, others[one.asked]),
+                    (one.question, one.purpose, one.row, one.place, others.get(one.asked, "[]")),
                 )
                 self._base.execute(
                     "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, ?)",
@@ -215,7 +225,7 @@ class Ledger:
 
         What is taken from another place is marked, so that none that is told apart from this one takes it as well.
         """
-        apart = self._told_apart(requests)
+        apart = tell_apart(self._base, requests)
         found: dict[str, Answer] = {}
         for start in range(0, len(requests), SOME):
             some = requests[start : start + SOME]
@@ -228,7 +238,7 @@ class Ledger:
             )
             taken: list[tuple[str, str, str]] = []
             for one in some:
-                kept = taken_of(one.place, apart[one.asked], there.get(one.question, ()))
+                kept = taken_of(one.place, apart[one.asked[0]], there.get(one.question, ()))
                 if kept is None:
                     continue
                 found[one.key] = answer_of(kept.said)
@@ -247,42 +257,22 @@ class Ledger:
             row for row in self._base.execute(f"SELECT key, {_KEPT} FROM answers") if row[0] in questions
         )
 
-    def _told_apart(self, requests: Iterable[Request]) -> dict[tuple[str, str], frozenset[str]]:
-        """(model, place) of each request -> where a model of that name is another one, by this recipe or an earlier one.
-
-        Two that were told apart once stay apart.
-        """
-        asked = {(*one.asked, one.apart) for one in requests}
-        pairs = {
-            (model, *pair)
-            for model, place, others in asked
-            for other in others
-            for pair in ((place, other), (other, place))
-        }
-        known = set(self._base.execute("SELECT model, place, other FROM apart"))
-        if new := pairs - known:
-            with self._base:
-                self._base.execute("BEGIN")
-                self._base.executemany("INSERT OR IGNORE INTO apart VALUES (?, ?, ?)", sorted(new))
-        found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-        for model, place, other in known | pairs:
-            found[model, place].add(other)
-        apart = {(model, place): frozenset(found[model, place]) for model, place, _ in asked}
-        place_named(self._base, requests, apart)
-        return apart
-
     def knows(self, source: str, model: str | None = None) -> bool:
         """Whether this endpoint has answered before, or that model of it."""
         query = f"SELECT 1 {_FROM} AND status != 'refused' LIMIT 1"
         return self._base.execute(query, (source, model)).fetchone() is not None
 
     def count(self, model: str, place: str = "") -> int:
-        """How many answers there are of a model of that name, wherever they are from but where it is another one than that at `place`."""
-        query = (
-            "SELECT COUNT(*) FROM answers JOIN requests USING (key) WHERE json_extract(body, '$.model') = ?1 AND status != 'refused' "
-            "AND answers.place NOT IN (SELECT other FROM apart WHERE model = ?1 AND apart.place = ?2)"
+        """How many questions to a model of that name have an answer that serves it at `place`, wherever that is from."""
+        found = by_question(
+            self._base.execute(
+                f"SELECT key, {_KEPT} FROM answers JOIN requests USING (key) "
+                "WHERE json_extract(body, '$.model') = ? AND status != 'refused'",
+                (model,),
+            )
         )
-        return int(self._base.execute(query, (model, place)).fetchone()[0])
+        apart = told_apart(self._base, model)
+        return sum(taken_of(place, apart, some) is not None for some in found.values())
 
     def refusals(self, source: str, model: str) -> list[tuple[str, str]]:
         """(question, why) of requests that were refused there."""
@@ -297,21 +287,22 @@ class Ledger:
     def paid(self, api: Api, questions: Collection[str]) -> float:
         """Dollars, of the attempts that ended, for what `api` has been asked: where it is and where the answer is from that it takes.
 
-        Those that came to nothing at an address that has no answer count as well, once: of several models of one name, for the first.
+        Those that came to nothing at an address that has no answer count as well, once: of several models of one name, for the first;
+        but at one that ever stood beside a namesake, for that alone.
         """
         return self._paid(api, self._kept(set(questions)), questions)
 
     def bill(self, api: Api, questions: Collection[str]) -> float | None:
         """`paid`; None if an answer among them came without a price, as before the recipe had one, or out of a file."""
-        place, apart, kept = api.base_url or "", self._apart_of(api), self._kept(set(questions))
-        taken = [taken_of(place, apart[place], some) for some in kept.values()]
+        place, apart, kept = api.base_url or "", apart_of(self._base, api), self._kept(set(questions))
+        taken = [taken_of(place, apart, some) for some in kept.values()]
         if any(one is not None and one.cost is None and one.status != "refused" for one in taken):
             return None
         return self._paid(api, kept, questions)
 
     def _paid(self, api: Api, kept: Mapping[str, Sequence[Kept]], questions: Collection[str]) -> float:
-        place, mine, apart = api.base_url or "", set(questions), self._apart_of(api)
-        taken = {key: taken_of(place, apart[place], some) for key, some in kept.items()}
+        place, mine, apart = api.base_url or "", set(questions), apart_of(self._base, api)
+        taken = {key: taken_of(place, apart, some) for key, some in kept.items()}
         dollars = 0.0
         for key, where, cost in self._base.execute(
             "SELECT key, place, SUM(cost) FROM attempts WHERE cost IS NOT NULL AND outcome IS NOT NULL GROUP BY key, place"
@@ -322,20 +313,10 @@ class Ledger:
             if where != place and (chosen is None or where != chosen.place):
                 if any(one.place == where and one.status != "refused" for one in kept.get(key, ())):
                     continue  # it is another's
-                heirs = [one for one in (place, *api.namesakes) if one != where and where not in apart[one]]
-                if where in api.namesakes or place != min(heirs, default=None):
-                    continue
+                if where in apart or (where and "://" not in where) or place != min((place, *api.namesakes)):
+                    continue  # or it stays with who stood beside a namesake, or is the first heir's
             dollars += cost
         return dollars
-
-    def _apart_of(self, api: Api) -> defaultdict[str, set[str]]:
-        """Place -> where else a model of its name is another one."""
-        found: defaultdict[str, set[str]] = defaultdict(set, {api.base_url or "": set(api.namesakes)})
-        for place, other in self._base.execute(
-            "SELECT place, other FROM apart WHERE model = ?", (api.model,)
-        ):
-            found[place].add(other)
-        return found
 
     def typical(self, source: str, model: str, purposes: Iterable[str]) -> tuple[float, float | None, int]:
         """(tokens written, dollars) of a mean answer of that model at that endpoint to questions with one of `purposes`, and of

@@ -1,5 +1,6 @@
 """What is asked, and what came of it."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -72,9 +73,14 @@ class Request:
     """Addresses of other endpoints that the recipe asks for a model of the same name."""
 
     @cached_property
+    def plain(self) -> Any:
+        """What is sent as whoever reads the JSON has it: numbers as keys (`logit_bias` in YAML) are words there, and sort as such."""
+        return json.loads(json.dumps(self.body))
+
+    @cached_property
     def question(self) -> str:
         """Hash of what is asked: equal questions to models of one name are one, whoever asks them and wherever the model is."""
-        return hash_json([self.path, self.body])
+        return hash_json([self.path, self.plain])
 
     @cached_property
     def key(self) -> str:
@@ -83,7 +89,7 @@ class Request:
 
     def named(self, place: str) -> str:
         """What the same is called that is asked at `place` in a recipe with a namesake elsewhere."""
-        return hash_json([self.path, self.body, place])
+        return hash_json([self.path, self.plain, place])
 
     @property
     def asked(self) -> tuple[str, str]:

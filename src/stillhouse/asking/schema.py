@@ -2,12 +2,10 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..errors import DataError
 from ..files import hash_json
-from .messages import Request
 
 SCHEMA = (
     "CREATE TABLE requests (key TEXT PRIMARY KEY, path TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID",
@@ -57,6 +55,19 @@ def lay_out(base: sqlite3.Connection, path: Path) -> None:
         base.execute(f"PRAGMA user_version = {VERSION}")
 
 
+def why_shut(error: sqlite3.DatabaseError) -> str:
+    """Why a file could not be opened as a ledger, and what to do."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the bytes before say more than is needed
+    if code == sqlite3.SQLITE_BUSY:
+        return "another process has it open and is changing it; run again when that is done."
+    if code == sqlite3.SQLITE_FULL:
+        return (
+            "there is no room on the disk to bring it up to date, and nothing was changed; "
+            "make room and run again."
+        )
+    return f"is no ledger that can be read ({error}); put a copy of it back, or move it away."
+
+
 def _version(base: sqlite3.Connection) -> int:
     return int(base.execute("PRAGMA user_version").fetchone()[0])
 
@@ -65,14 +76,23 @@ def upgrade(base: sqlite3.Connection) -> None:
     """Version 1 -> 2, within the transaction that is open.
 
     There, where a recipe had namesakes, the key of a question was a hash of the address too, and all else lay under it.  Such a name
-    tells no address, so it stands for one until a recipe asks there (`unplaced`, `place_named`).
+    tells no address, so it stands for one until a recipe asks there (`unplaced`, `apart.place_named`).
     """
     base.create_function("question_of", 2, lambda path, body: hash_json([path, json.loads(body)]))
+    base.create_function("named_of", 3, lambda path, body, place: hash_json([path, json.loads(body), place]))
     for table in ("requests", "wanted", "attempts", "answers"):
         base.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
     for statement in (*SCHEMA, *UPGRADE):
         base.execute(statement)
-    for table in ("old_answers", "old_attempts", "old_wanted", "old_requests", "temp.placed", "temp.names"):
+    for table in (
+        "old_answers",
+        "old_attempts",
+        "old_wanted",
+        "old_requests",
+        "temp.placed",
+        "temp.names",
+        "temp.beside",
+    ):
         base.execute(f"DROP TABLE {table}")
 
 
@@ -103,34 +123,10 @@ UPGRADE = (
         CASE WHEN n.key IS NULL OR n.key = o.key THEN COALESCE(p.place, '') ELSE o.key END, purpose, row
     FROM old_wanted o LEFT JOIN names n ON n.old = o.key LEFT JOIN placed p ON p.old = o.key""",
     "INSERT INTO unplaced SELECT old, key FROM names WHERE old != key",
-    """INSERT OR IGNORE INTO apart SELECT DISTINCT json_extract(body, '$.model'), a.place, b.place
-    FROM answers a JOIN answers b USING (key) JOIN requests USING (key)
-    WHERE a.place != b.place AND a.taken != '' AND b.taken != ''""",
+    # whose name says its address stood beside a namesake; beside which is not known, and it may be one that has answered nothing
+    """CREATE TEMP TABLE beside AS SELECT DISTINCT json_extract(body, '$.model') model, source place
+    FROM old_requests r JOIN names n ON n.old = r.key
+    JOIN (SELECT DISTINCT source FROM old_answers WHERE source GLOB 'http*://*') ON r.key = named_of(path, body, source)
+    WHERE n.old != n.key""",
+    "INSERT INTO apart SELECT a.model, a.place, b.place FROM beside a JOIN beside b USING (model)",
 )
-
-
-def place_named(
-    base: sqlite3.Connection, requests: Iterable[Request], apart: Mapping[tuple[str, str], frozenset[str]]
-) -> None:
-    """Give what came from an older ledger by a name its address, where the recipe tells it."""
-    unplaced = dict(base.execute("SELECT name, key FROM unplaced"))
-    if not unplaced:
-        return
-    questions = set(unplaced.values())
-    known = {
-        name: (place, one.question)
-        for one in requests
-        if one.question in questions
-        for place in (one.place, *apart[one.asked])
-        if (name := one.named(place)) in unplaced
-    }
-    with base:
-        base.execute("BEGIN")
-        for name, (place, key) in known.items():
-            for table in ("answers", "attempts", "wanted"):
-                base.execute(
-                    f"UPDATE OR IGNORE {table} SET place = ? WHERE key = ? AND place = ?",
-                    (place, key, name),
-                )
-            base.execute("UPDATE answers SET taken = ? WHERE key = ? AND taken = ?", (place, key, name))
-            base.execute("DELETE FROM unplaced WHERE name = ?", (name,))
