@@ -283,7 +283,7 @@ def test_a_killed_client_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [answer and answer.text for answer in answers] == [f"Said: row {number}" for number in range(60)]
     twice = sum(endpoint.seen.delivered.values()) - 60
     assert twice <= 8, "at most what was under way when the kill came"
-    assert attempts["answered"] == 60
+    assert attempts["answered"] >= 59, "a kill between an answer and the end of its attempt leaves one"
     assert 0 < attempts.get("killed", 0) <= 8, "the ledger knows what may have been billed"
 
 
