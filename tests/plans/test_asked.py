@@ -15,7 +15,7 @@ from stillhouse.files import read_json, read_jsonl, write_json
 from stillhouse.plans.bench import Bench
 from stillhouse.plans.check import refuse_rounds
 from stillhouse.plans.expand import expand
-from stillhouse.plans.rounds import _Rounds, has_hard_only
+from stillhouse.plans.rounds import _Rounds, has_hard_only, rows_asked
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from typed import Said, hurried, stillhouse, write_recipe
@@ -153,6 +153,16 @@ def test_plans_of_students_that_an_api_teaches_are_checked_and_priced_with_any_s
     said = command("plan", plain, tmp_path / "plan", "--format", "json")
     assert said.code == 0, said.err
     assert json.loads(said.out)["money"] == pytest.approx(0.3)
+
+
+def test_rows_of_prompts_alone_are_counted_as_they_are_asked_and_none_before_they_are_prepared(
+    tmp_path: Path,
+) -> None:
+    """An API's texts make the examples, so that there are none of them before: a row cost all that round 0 did."""
+    assert rows_asked(tmp_path) == 0
+    sets = {"train": {"rows": 0, "asked": 30}, "eval": {"rows": 4}}
+    write_json(tmp_path / "prepare" / "DONE.json", {"result": {"sets": sets, "evaluated": ["eval"]}})
+    assert rows_asked(tmp_path) == 34
 
 
 def test_assistants_from_a_config_have_the_tokenizer_of_the_one_that_teaches_them(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from ..asking import LEDGER
 from ..asking.ledger import RUNS
 from ..errors import RecipeError
 from ..files import hash_json, read_json
@@ -119,9 +120,11 @@ def _of_round(
         return {**plan, "seconds": seconds}
     # each of the newest may cost what one of the first run's rows does at most, or did, where it is paid already
     stage = "teacher" if recipe.teacher.panel else "label"
-    share = wanted.rows / max(1, rows_asked(folder / RUNS / FIRST))
+    share = wanted.rows / (rows_asked(folder / RUNS / FIRST) or before["requests"] or 1)
     dollars: float | None = before["money_by_stage"][stage]
-    due = None if dollars is None else (dollars + paid_so_far(folder)) * share
+    due = None if dollars is None else (dollars + paid_so_far(folder, [LEDGER])) * share
+    if (folder / RUNS / one.name / "label" / DONE).exists():
+        due = 0.0  # what it asks is paid
     seconds[stage] += before["asking_seconds"] * share
     return {**plan, "seconds": seconds, "money_by_stage": {**plan["money_by_stage"], stage: due}}
 

@@ -6,6 +6,7 @@ far.  Beside it, the control takes as many rows at random.  Source: Ross et al. 
 
 import json
 import time
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -203,7 +204,8 @@ class _Rounds:
             return None
         paid = paid_so_far(self.bench.folder)
         asked = rows_asked(self.bench.place(FIRST)) + 2 * self.wanted.rows * (at - 1)
-        costs = 2 * self.wanted.rows * paid / max(1, asked)
+        by_rows = paid_so_far(self.bench.folder, [LEDGER])  # rounds are not judged in pairs, round 0 is
+        costs = 2 * self.wanted.rows * by_rows / max(1, asked)
         if paid + costs <= most:
             return None
         return (
@@ -318,10 +320,10 @@ def pool_of(recipe: Recipe, first: Path, task: Task, watch: Watch) -> Pool:
     return pool
 
 
-def paid_so_far(folder: Path) -> float:
-    """Dollars that the runs of a plan in `folder` paid together, to teachers, writers and judges."""
+def paid_so_far(folder: Path, names: Sequence[str] = (LEDGER, JUDGED)) -> float:
+    """Dollars that the runs of a plan in `folder` paid together, to teachers, writers and judges, or by some of these ledgers."""
     dollars = 0.0
-    for name in (LEDGER, JUDGED):
+    for name in names:
         if (folder / name).exists():
             with Ledger(folder / name) as ledger:
                 dollars += ledger.spent()
@@ -329,9 +331,12 @@ def paid_so_far(folder: Path) -> float:
 
 
 def rows_asked(first: Path) -> int:
-    """Rows of the run in `first` that its teacher is asked about: to learn from, and to measure on."""
+    """Rows of the run in `first` that its teacher is asked about: to learn from, and to measure on; 0 before they are prepared."""
+    if not (first / "prepare" / DONE).exists():
+        return 0
     facts = read_json(first / "prepare" / DONE)["result"]
-    return sum(int(facts["sets"][name]["rows"]) for name in ("train", *facts["evaluated"]))
+    sets = [facts["sets"][name] for name in ("train", *facts["evaluated"])]
+    return sum(int(one.get("asked", one["rows"])) for one in sets)
 
 
 def has_hard_only(recipe: Recipe) -> bool:
