@@ -66,6 +66,17 @@ def rows_of(count: int) -> Prepared:
     return Prepared(rows, [], [], {}, [], {"train": counted})
 
 
+def writers(folder: Path) -> dict[str, Any]:
+    """Who writes: the teacher alone, and no judge on this machine."""
+    return {
+        "teacher": {"folder": str(folder)},
+        "writer": None,
+        "others": [],
+        "judge": None,
+        "bfloat16": False,
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "score"),
     [
@@ -124,13 +135,7 @@ def test_what_it_was_asked_is_kept_whole_and_by_this_run_alone(tmp_path: Path, f
 
 def test_of_several_answers_the_one_that_it_scores_highest_stays(tmp_path: Path, folder: Path) -> None:
     wanted = {"kind": "answers", "samples": 4, "temperature": 1.0, "choose": "judge", **SHORT}
-    models = {
-        "teacher": {"folder": str(folder)},
-        "writer": None,
-        "others": [],
-        "judge": None,
-        "bfloat16": False,
-    }
+    models = writers(folder)
     with Endpoint(reply) as endpoint:
         recipe = parse_recipe(recipe_for(folder, endpoint.url, {"generate": [wanted]}))
         found = writing.write_rows(recipe, rows_of(6), models, tmp_path / "prepare", Silent())
@@ -151,13 +156,7 @@ def test_of_several_answers_the_one_that_it_scores_highest_stays(tmp_path: Path,
 
 def test_answers_of_which_none_is_scored_say_so(tmp_path: Path, folder: Path) -> None:
     wanted = {"kind": "answers", "samples": 2, "temperature": 1.0, "choose": "judge", **SHORT}
-    models = {
-        "teacher": {"folder": str(folder)},
-        "writer": None,
-        "others": [],
-        "judge": None,
-        "bfloat16": False,
-    }
+    models = writers(folder)
 
     def silent(body: dict[str, Any]) -> str:
         return reply(body) if "at 1?" in prompt_of(body) or body["model"] != "judge" else "Hm."

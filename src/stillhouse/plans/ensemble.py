@@ -27,9 +27,8 @@ def measured_together(runs: Sequence[Path], kept: Path, watch: Watch) -> Rows:
         folders = [
             located(found["folder"], run / "train") for found, run in zip(results["train"], runs, strict=True)
         ]
-        taught = results["teacher"][0][
-            "folder"
-        ]  # None: it was asked in words, and cannot read; quality needs no teacher
+        taught = results["teacher"][0]["folder"]
+        # one that was asked in words cannot read the rows again, and quality needs no teacher
         teacher = None if taught is None else located(taught, runs[0] / "teacher")
         examples = read_examples(runs[0] / "prepare" / "eval.parquet")
         rows = look(

@@ -276,9 +276,8 @@ def hard_only(recipe: Recipe, rounds: int, product: Planned | None = None) -> Pl
         if not labelled and "paraphrase" not in recipe.evaluate.perturb:
             values["data"]["writer"] = None
     terms: list[dict[str, Any]] = [{"kind": "hard", "weight": 1.0}]
-    if (
-        recipe.teacher.asked and recipe.task == "classification"
-    ):  # who is asked in words is there to teach something
+    # whoever is asked in words must be named by a term; this one weighs nothing
+    if recipe.teacher.asked and recipe.task == "classification":
         terms.append({"kind": "forward_kl", "weight": 0.0})
     values |= {"name": HARD_ONLY, "objective": terms, "rollouts": None}
     values = uncontrolled(values)
