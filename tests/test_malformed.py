@@ -259,6 +259,7 @@ LABELLED: dict[str, tuple[Change, int, tuple[str, ...]]] = {
     "labels that the teacher does not know": (rows("rows.csv", CSV), RECIPE, ("teacher.model", "bad, good", "a, b", "teacher.finetune")),
     "labels that are lists": (rows("rows.jsonl", '{"text": "x", "label": [1]}\n'), DATA, ("rows.jsonl:1", "label")),
     "language model as a classifier": (put("teacher.model", "TEACHER"), RECIPE, ("teacher.model", "LlamaForCausalLM", "teacher.finetune")),
+    "longer rows than there are positions": (put("data.max_length", 65), RECIPE, ("data.max_length", "teacher.model reads 64 tokens at most", "set it to 64")),
     "a chat format": (put("data.train.format", "messages"), RECIPE, ("data.train.format", "auto")),
     "unlabelled text without a teacher term": (lambda f, v: (put("data.unlabelled", {"source": "x"})(f, v), put("objective", [{"kind": "hard"}])(f, v))[0], RECIPE, ("data.unlabelled", "forward_kl")),
 }  # fmt: skip
@@ -273,6 +274,14 @@ def test_wrong_labels_fail_before_anything_is_trained(case: str, shop: Path, tmp
         values["teacher"]["model"] = str(shop / "teacher")
     path = write_recipe(tmp_path / "my.yaml", values)
     check(stillhouse("run", path, "--folder", tmp_path / "run", "--until", "prepare"), code, *parts)
+
+
+def test_a_model_that_turns_its_positions_may_read_longer_rows_than_its_files_name(
+    shop: Path, tmp_path: Path
+) -> None:
+    values = language(shop)
+    values["data"]["max_length"] = 300  # of 256
+    assert stillhouse("validate", write_recipe(tmp_path / "my.yaml", values)).code == 0
 
 
 # ── teachers and students ───────────────────────────────────────────────────────────────────────────────────────────

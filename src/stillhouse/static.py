@@ -28,7 +28,7 @@ from .data.templates import (
 )
 from .errors import DataError, MissingExtra, RecipeError, ResourceError
 from .models.described import json_in, layer_count, model_config, skeleton_in
-from .models.fitting import check_model
+from .models.fitting import check_model, check_positions
 from .models.products import check_targets
 from .models.shrink.requests import check_layers, check_pace, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
@@ -160,6 +160,8 @@ def _model(field: str, one: Teacher | Member | Student, recipe: Recipe) -> list[
     if one.model is not None:
         by_names = not isinstance(one, Student) and one.zero_shot is not None
         check_model(field.partition(".")[0], Path(one.model), recipe, by_names)
+        if not (by_names or isinstance(one, Member)):  # a member's texts end where it reads no further
+            check_positions(field, Path(one.model), recipe)
     return notes
 
 
@@ -170,6 +172,7 @@ def _baselines(recipe: Recipe) -> list[str]:
         if isinstance(one, Baseline):
             notes += _said(f"evaluate.baselines: {one.name}", one.model, one)
             check_model(f"evaluate.baselines: {one.name}", Path(one.model), recipe)
+            check_positions(f"evaluate.baselines: {one.name}", Path(one.model), recipe)
         elif one == "tfidf" and find_spec("sklearn") is None:
             raise MissingExtra(needs("sklearn", "evaluate.baselines: tfidf"))
     return notes

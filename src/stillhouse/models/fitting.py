@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import RecipeError, TeacherError
 from ..recipe import Recipe
 from ..recipe.generate import Answers
-from .described import cut_short, json_in, model_config
+from .described import cut_short, json_in, model_config, tensors_in
 
 TOKENIZERS = {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json"}
 OTHER_HEAD = re.compile(
@@ -24,6 +24,8 @@ AFTER_PADDING = (
     "roberta-prelayernorm",
 )
 """Families that count positions from their padding token's id on, so that they have fewer than they have rows for."""
+POSITIONS = re.compile(r"(^|[._])(position_embeddings|embed_positions|wpe)\.weight$")
+"""A table of positions, by the names that families give it: beyond its end torch has an error of its own."""
 CLASSIFIER = "SequenceClassification"
 
 
@@ -67,7 +69,6 @@ def check_model(role: str, folder: Path, recipe: Recipe, by_names: bool = False)
     if recipe.task in ("masked_lm", "seq2seq"):
         if recipe.task == "masked_lm":
             _encoder(role, folder, made_for, recipe)
-        _positions(role, folder, recipe)
         return
     if by_names:
         if OTHER_HEAD.search(made_for):
@@ -142,17 +143,24 @@ def positions(folder: Path) -> int | None:
     return longest
 
 
-def _positions(role: str, folder: Path, recipe: Recipe) -> None:
-    """Whether a family that counts its positions has enough of them, for what is read and for what an encoder–decoder writes."""
-    longest = positions(folder)
+def check_positions(role: str, folder: Path, recipe: Recipe) -> None:
+    """Whether a family that counts its positions has enough of them, for what is read and for what an encoder–decoder writes.
+
+    A classifier or a causal language model without a table of positions reads on beyond those that its configuration names.
+    """
+    longest = positions(folder) if folder.is_dir() else None
     if longest is None:
         return
     wanted = {"data.max_length": recipe.data.max_length}
-    if recipe.evaluate.answers is not None:
-        wanted["evaluate.answers.max_new_tokens"] = recipe.evaluate.answers.max_new_tokens
-    for one in recipe.data.generate:
-        if isinstance(one, Answers):
-            wanted["data.generate: answers.max_new_tokens"] = one.max_new_tokens
+    if recipe.task in ("causal_lm", "classification"):
+        if not any(POSITIONS.search(name) for name in tensors_in(folder)):
+            return
+    else:
+        if recipe.evaluate.answers is not None:
+            wanted["evaluate.answers.max_new_tokens"] = recipe.evaluate.answers.max_new_tokens
+        for one in recipe.data.generate:
+            if isinstance(one, Answers):
+                wanted["data.generate: answers.max_new_tokens"] = one.max_new_tokens
     for name, tokens in wanted.items():
         if tokens > longest:
             raise RecipeError(
