@@ -2,13 +2,20 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import LEDConfig, LEDForConditionalGeneration, PreTrainedModel
+from transformers import (
+    LEDConfig,
+    LEDForConditionalGeneration,
+    LongT5Config,
+    LongT5ForConditionalGeneration,
+    PreTrainedModel,
+)
 
 import tiny
 from stillhouse import Distiller
@@ -294,8 +301,10 @@ def naive(
 # ── the value and its gradients ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [*product(TERMS, FAMILIES), *product(["hidden", "attention", "relations"], ["marian"])],
+)
 def test_a_terms_value_and_gradients_are_those_of_loops_over_rows_layers_and_real_tokens(
     name: str, family: str, task: Task, examples: list[Example]
 ) -> None:
@@ -535,6 +544,21 @@ def test_a_family_that_pads_its_source_inside_is_refused_in_a_sentence(
         max_decoder_position_embeddings=64,
     )  # fmt: skip
     student, teacher = (LEDForConditionalGeneration(config).eval() for _ in range(2))
-    objective = attached(kd.hidden(), student, teacher, task)
-    with pytest.raises(RecipeError, match=r"encoder\.hidden\.1 is no row a text and no column a token"):
-        loss_of(objective, student, teacher, task, task.collate(examples))
+    with pytest.raises(RecipeError, match=r"encoder\.hidden\.1 of this family does not have one row a text"):
+        value_of(kd.hidden(), student, teacher, task, task.collate(examples))
+
+
+def test_maps_of_a_family_whose_attention_is_cut_up_are_refused_in_a_sentence(
+    task: Task, examples: list[Example]
+) -> None:
+    torch.manual_seed(0)
+    config = LongT5Config(
+        vocab_size=48, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, local_radius=2, pad_token_id=0,
+        eos_token_id=1, decoder_start_token_id=0,
+    )  # fmt: skip
+    student, teacher = (LongT5ForConditionalGeneration(config).eval() for _ in range(2))
+    with pytest.raises(
+        RecipeError, match=r"hands on no encoder\.attention\.1; use another term about layers"
+    ):
+        value_of(kd.attention(), student, teacher, task, task.collate(examples))
+    assert value_of(kd.hidden(), student, teacher, task, task.collate(examples)) > 0

@@ -60,7 +60,7 @@ class Layout:
     rows: Tensor
     """[N] row of each counted position."""
     source: "Layout | None" = None
-    """Of what an encoder–decoder's encoder reads: its positions are the batch's rows, [B]."""
+    """The same of what an encoder–decoder's encoder reads, where a counted position is a row of the batch, N = B; None for others."""
 
     def by_position(self, values: Tensor) -> Tensor:
         """[M] values of tokens -> [N], the mean over each position's tokens."""

@@ -82,8 +82,8 @@ class FeatureTerms(Beside):
                 )
             if point := next((each for each in points if not _fits(each, found[each], layout)), None):
                 raise RecipeError(
-                    f"objective: what a model of this family hands on as {point} is no row a text and no column a token (it is "
-                    "padded, cut up or turned around inside); use soft and hard terms."
+                    f"objective: {point} of this family does not have one row a text and one place a token (it is padded, cut "
+                    "up or turned around inside); use another term about layers, or soft and hard ones."
                 )
         return self._values[number](mine, theirs, layout)
 
