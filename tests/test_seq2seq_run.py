@@ -160,8 +160,8 @@ def test_a_student_learns_the_targets_that_its_teacher_writes(
 ANSWERS = {"kind": "answers"}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rollouts": {"share": 0.5}, "label": {"online": True}}, "rollouts: an encoder–decoder"),
-    ({"objective": [{"kind": "hidden", "weight": 1.0}], "label": {"online": True}}, "objective: hidden"),
-    ({"objective": [{"kind": "attention", "weight": 1.0}], "label": {"online": True}}, "objective: attention"),
+    ({"objective": [{"kind": "hidden", "weight": 1.0}]}, "objective: hidden compares layers.*set label.online: true"),
+    ({"objective": [{"kind": "policy_gradient", "weight": 1.0}]}, "objective: policy_gradient"),
     ({"objective": [{"kind": "deeper_layers", "weight": 1.0}]}, "objective: deeper_layers"),
     ({"objective": [{"kind": "cross_tokenizer", "weight": 1.0}], "label": {"online": True}}, "objective: cross_tokenizer"),
     ({"teacher.context": "Translate."}, "teacher.context: not for"),
@@ -200,6 +200,34 @@ def test_what_an_encoder_decoder_cannot_do_yet_is_refused_in_a_sentence(
         place[last] = value
     with pytest.raises(RecipeError, match=said):
         parse_recipe(values)
+
+
+def test_layers_of_both_stacks_are_compared_from_rows_to_report(tmp_path: Path) -> None:
+    values = recipe(
+        tmp_path,
+        teacher={"model": str(tmp_path / "teacher"), "dtype": "float32"},
+        student={"from_teacher": {"layers": 2, "decoder_layers": 1, "hidden_size": 16, "rows": 8}},
+        objective=[{"kind": "forward_kl"}, {"kind": "hidden"}, {"kind": "attention"}, {"kind": "relations"}],
+        evaluate={"resamples": 200, "speed": False, "rows": 8, "hard_only": False},
+        report={"samples": 0},
+    )
+    values["label"] = {"online": True}
+    values["train"] |= {"steps": 12, "log_every": 1}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    with hurried():
+        said = stillhouse("run", tmp_path / "my.yaml", "--folder", tmp_path / "run")
+    assert said.code == 0, said.err
+    config = read_json(tmp_path / "run" / "student" / "config.json")
+    assert (config["num_layers"], config["num_decoder_layers"], config["d_model"]) == (2, 1, 16)
+    logs = read_jsonl(tmp_path / "run" / "train" / "metrics.jsonl")
+    for term in ("forward_kl", "hidden", "attention", "relations"):
+        found = [row[term] for row in logs if term in row]
+        assert found and found[-1] > 0, term
+    hidden = [row["hidden"] for row in logs if "hidden" in row]
+    assert hidden[-1] < hidden[0]
+    assert not list((tmp_path / "run" / "student").glob("projectors*"))
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "relations" in report and len(report) > 10_000
 
 
 def test_an_assistant_of_an_encoder_decoder_teaches_the_next_one(tmp_path: Path) -> None:

@@ -171,23 +171,26 @@ def translator_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def translator(family: str, width: int = 32, layers: int = 3, pad_to: int = 48) -> PreTrainedModel:
+def translator(
+    family: str, width: int = 32, layers: int = 3, pad_to: int = 48, decoder_layers: int | None = None
+) -> PreTrainedModel:
     """An encoder–decoder for `translator_tokenizer`, whose head has more rows (`pad_to`) than that has words.
 
     "t5" scales what its tied head reads, "t5 untied" does not; BART's and Marian's logits have a bias that no layer makes.
     """
     torch.manual_seed(0)
+    decoder_layers = decoder_layers or layers
     if family.startswith("t5"):
         config = T5Config(
             vocab_size=pad_to, d_model=width, d_kv=width // 4, d_ff=2 * width, num_layers=layers, num_heads=4,
-            decoder_start_token_id=0, tie_word_embeddings=family == "t5", dropout_rate=0.1,
+            num_decoder_layers=decoder_layers, decoder_start_token_id=0, tie_word_embeddings=family == "t5", dropout_rate=0.1,
         )  # fmt: skip
         return T5ForConditionalGeneration(config).eval()
     made, config_class = {
         "bart": (BartForConditionalGeneration, BartConfig), "marian": (MarianMTModel, MarianConfig)
     }[family]  # fmt: skip
     config = config_class(
-        vocab_size=pad_to, d_model=width, encoder_layers=layers, decoder_layers=layers, encoder_attention_heads=4,
+        vocab_size=pad_to, d_model=width, encoder_layers=layers, decoder_layers=decoder_layers, encoder_attention_heads=4,
         decoder_attention_heads=4, encoder_ffn_dim=2 * width, decoder_ffn_dim=2 * width, init_std=0.2,
         max_position_embeddings=64, pad_token_id=0, eos_token_id=1, bos_token_id=None, forced_eos_token_id=None,
         decoder_start_token_id=1 if family == "bart" else 0, tie_word_embeddings=True,

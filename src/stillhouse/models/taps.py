@@ -155,7 +155,7 @@ def layers_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     if model.config.is_encoder_decoder:
         raise RecipeError(
             f"{type(model).__name__} is an encoder–decoder, whose two lists of layers are not told apart here: it is cut only if its "
-            "family is in models/shrink/families.py (else use from_config), never compared layer by layer, and never sharded (use DDP)."
+            "family is in models/shrink/families.py (else use from_config), never sharded (use DDP), and has no deeper_layers."
         )
     count = model.config.get_text_config().num_hidden_layers
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
@@ -169,6 +169,30 @@ def layers_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "final_norm")
 """What families call the norm between their last layer and their head."""
+
+
+def stacks_of(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
+    """The model's lists of layers by name: "encoder" and "decoder" of an encoder–decoder, and one without a name of any other.
+
+    Raises: RecipeError if there is no one such list where one is looked for.
+    """
+    if not model.config.is_encoder_decoder:
+        return {"": layers_of(model)[1]}
+    found = {}
+    for name, stack in (("encoder", model.get_encoder()), ("decoder", model.get_decoder())):
+        lists = [child for child in stack.children() if isinstance(child, nn.ModuleList)]
+        if len(lists) != 1:
+            raise RecipeError(
+                f"objective: {type(model).__name__}'s {name} has {len(lists)} lists of layers where one was expected; "
+                "remove the terms about layers."
+            )
+        found[name] = lists[0]
+    return found
+
+
+def point_at(stack: str, what: str, layer: int) -> str:
+    """What a layer of a stack hands on, as `tapped` calls it."""
+    return f"{stack}.{what}.{layer}" if stack else f"{what}.{layer}"
 
 
 @torch.no_grad()
@@ -236,12 +260,15 @@ def tapped(model: PreTrainedModel, points: Sequence[str]) -> Iterator[dict[str, 
         attention.N         [B, h, T, T], if attention is written out (see `write_out_attention`)
         q.N, k.N, v.N       [B, T, width], queries, keys and values before any rotation
 
+    Those of an encoder–decoder begin with encoder. or decoder. (`point_at`); a decoder's attention, queries, keys and values are those
+    of its self-attention.
+
     Raises: RecipeError for a layer that is not there, or a family whose parts have other names.
     """
     caught: dict[str, Tensor] = {}
-    layers = layers_of(model)[1] if points else nn.ModuleList()
+    stacks = stacks_of(model) if points else {}
     config = model.config.get_text_config()
-    handles = [handle for point in points for handle in _tap(layers, config, point, caught)]
+    handles = [handle for point in points for handle in _tap(stacks, config, point, caught)]
     try:
         yield caught
     finally:
@@ -260,19 +287,27 @@ def write_out_attention(model: PreTrainedModel) -> None:
     """
     model.set_attn_implementation("eager")
     for module in model.modules():
-        if "Attention" not in type(module).__name__:
-            continue
-        for child in module.children():
+        children = list(module.children())
+        if not _attends(module) or any(_attends(child) for child in children):
+            continue  # what is around an attention (T5LayerSelfAttention) drops what that hands on, not its map
+        for child in children:
             if isinstance(child, nn.Dropout):
                 child.p = 0.0
-        if isinstance(
-            getattr(module, "attention_dropout", None), float
-        ):  # Llama and its relatives keep a number
-            module.attention_dropout = 0.0
+        # Llama and T5, and the relatives of each, keep a number
+        for name in ("attention_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
-def _tap(layers: nn.ModuleList, config: PreTrainedConfig, point: str, caught: dict[str, Tensor]) -> list[Any]:
-    what, _, number = point.partition(".")
+def _attends(module: nn.Module) -> bool:
+    return "Attention" in type(module).__name__
+
+
+def _tap(
+    stacks: dict[str, nn.ModuleList], config: PreTrainedConfig, point: str, caught: dict[str, Tensor]
+) -> list[Any]:
+    *stack, what, number = point.split(".")
+    layers = stacks["".join(stack)]
     if int(number) > len(layers) or (number == "0" and what != "hidden"):
         raise RecipeError(
             f"objective: {what} asks for layer {number} of a model with layers 1 to {len(layers)}."
@@ -295,8 +330,10 @@ def _tap(layers: nn.ModuleList, config: PreTrainedConfig, point: str, caught: di
     if what == "attention":
 
         def look(_: nn.Module, __: Any, out: Any) -> None:
-            if isinstance(out, tuple) and len(out) > 1 and isinstance(out[1], Tensor) and out[1].dim() == 4:
-                caught.setdefault(point, out[1])
+            rest = out[1:] if isinstance(out, tuple) else ()
+            maps = [part for part in rest if isinstance(part, Tensor) and part.dim() == 4]
+            if maps:  # the innermost module ends first, and T5's hands on its bias before its map
+                caught.setdefault(point, maps[-1])
 
         return [module.register_forward_hook(look) for module in layer.modules()]
     found = _parts(layer, PROJECTIONS[what])
@@ -344,19 +381,19 @@ PROJECTIONS = {
 """What families call the parts that make queries, keys and values."""
 
 
-def layer_map(wanted: str | dict[int, int], student: int, teacher: int) -> dict[int, int]:
-    """Student layer -> teacher layer, counted from 1.
+def layer_map(wanted: str | dict[int, int], student: int, teacher: int, stack: str = "") -> dict[int, int]:
+    """Student layer -> teacher layer, counted from 1, of the whole model or of one `stack`.
 
     uniform: evenly, the last onto the last; last: the teacher's last `student` layers; skip: every k-th from the k-th
     on, k = ⌊teacher ÷ student⌋ (Sun et al. 2019, arXiv:1908.09355, call these two PKD-last and PKD-skip).
 
     Raises: RecipeError for layers that are not there.
     """
-    mine = range(1, student + 1)
+    mine, layers = range(1, student + 1), f"{stack} layers".strip()
     if isinstance(wanted, dict):
         if wrong := [pair for pair in wanted.items() if pair[0] > student or pair[1] > teacher]:
             raise RecipeError(
-                f"objective: layers: {wrong[0][0]}: {wrong[0][1]} is out of range; the student has {student} layers and "
+                f"objective: layers: {wrong[0][0]}: {wrong[0][1]} is out of range; the student has {student} {layers} and "
                 f"the teacher {teacher}."
             )
         return dict(wanted)
@@ -364,7 +401,7 @@ def layer_map(wanted: str | dict[int, int], student: int, teacher: int) -> dict[
         return {layer: max(1, round(layer * teacher / student)) for layer in mine}
     if student > teacher:
         raise RecipeError(
-            f"objective: layers: {wanted} needs a teacher with at least the student's {student} layers, and it has "
+            f"objective: layers: {wanted} needs a teacher with at least the student's {student} {layers}, and it has "
             f"{teacher}; use uniform."
         )
     if wanted == "last":
@@ -372,8 +409,8 @@ def layer_map(wanted: str | dict[int, int], student: int, teacher: int) -> dict[
     return {layer: layer * (teacher // student) for layer in mine}
 
 
-def key_value_heads(model: PreTrainedModel) -> int:
-    """Of grouped-query attention; as many as heads elsewhere."""
+def key_value_heads(model: PreTrainedModel, stack: str = "") -> int:
+    """Of grouped-query attention; as many as heads elsewhere.  BART's two stacks may have different numbers."""
     config = model.config.get_text_config()
     if (
         config.model_type == "falcon"
@@ -381,4 +418,7 @@ def key_value_heads(model: PreTrainedModel) -> int:
         if config.new_decoder_architecture:
             return int(config.num_kv_heads)
         return 1 if config.multi_query else int(config.num_attention_heads)
-    return int(config.to_dict().get("num_key_value_heads") or config.num_attention_heads)
+    said = config.to_dict()
+    return int(
+        said.get("num_key_value_heads") or said.get(f"{stack}_attention_heads") or config.num_attention_heads
+    )

@@ -176,7 +176,8 @@ class FeatureTerm(_Term):
 
     layers: Literal["uniform", "last", "skip"] | LayerMap = "uniform"
     """Which layer of the teacher each layer of the student follows: uniform (evenly), last (the last k), skip (every
-    k-th, from the k-th on), or student layer: teacher layer, counted from 1 (0 = the embeddings)."""
+    k-th, from the k-th on), or student layer: teacher layer, counted from 1 (0 = the embeddings).  Of an encoder–decoder: in each of
+    its two stacks."""
 
 
 class Hidden(FeatureTerm):
@@ -212,9 +213,9 @@ class Relations(_Term):
     heads: PositiveInt | None = None
     """Relation heads; None = as many as the teacher has key-value heads, where the student's width allows it."""
     student_layer: PositiveInt | None = None
-    """Counted from 1; None = the last."""
+    """Counted from 1, in each stack of an encoder–decoder; None = the last."""
     teacher_layer: PositiveInt | None = None
-    """Counted from 1; None = the last."""
+    """Likewise."""
 
 
 class Similarity(_Term):

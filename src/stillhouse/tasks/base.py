@@ -59,6 +59,8 @@ class Layout:
     """[B, T] number of the text that a token is of within its row, −1 for padding."""
     rows: Tensor
     """[N] row of each counted position."""
+    source: "Layout | None" = None
+    """The same of what an encoder–decoder's encoder reads, where a counted position is a row of the batch, N = B; None for others."""
 
     def by_position(self, values: Tensor) -> Tensor:
         """[M] values of tokens -> [N], the mean over each position's tokens."""

@@ -97,7 +97,9 @@ class Seq2Seq(CausalLM):
         raise RecipeError("rollouts: an encoder–decoder cannot write its own rows here; remove them.")
 
     def layout(self, batch: Batch) -> Layout:
-        """A counted position is the decoder's token there."""
-        tokens = self.counted(batch)
-        rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1).expand_as(tokens)[tokens]
-        return Layout(tokens, torch.arange(len(rows), device=tokens.device), tokens.long() - 1, rows)
+        """A counted position is the decoder's token there; the source's tokens belong to their row."""
+        tokens, read = self.real(batch)
+        each = torch.arange(len(tokens), device=tokens.device)
+        rows = each.unsqueeze(1).expand_as(tokens)[tokens]
+        source = Layout(read, each.unsqueeze(1).expand_as(read)[read], read.long() - 1, each)
+        return Layout(tokens, torch.arange(len(rows), device=tokens.device), tokens.long() - 1, rows, source)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..errors import RecipeError
 from ..losses import features as losses
-from ..models.taps import key_value_heads, layer_map, layers_of, missing, write_out_attention
+from ..models.taps import key_value_heads, layer_map, missing, point_at, stacks_of, write_out_attention
 from ..recipe import Attention, Embeddings, Hidden, Relations, Similarity
 from ..seeds import draw_seed
 from ..tasks import Layout
@@ -33,8 +33,16 @@ Value = Callable[[Tapped, Tapped, Layout], Tensor]
 """(the student's taps, the teacher's, how tokens lie in the batch) -> [N], one number a counted position."""
 
 
+LEFT_OUT = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
+"""What families call the probability that a layer is left out of a training step (LayerDrop)."""
+
+
 class FeatureTerms(Beside):
-    """Everything that compares layers in an objective.  Its projectors learn with the student and never become part of it."""
+    """Everything that compares layers in an objective.  Its projectors learn with the student and never become part of it.
+
+    An encoder–decoder's two stacks are compared apart, each with its like and by a layer map of its own.  At a token t of the target
+    of row r, a term's value is ½·(the decoder's at t + the mean of the encoder's over the tokens of r's source).
+    """
 
     file = PROJECTORS
 
@@ -43,8 +51,12 @@ class FeatureTerms(Beside):
     ) -> None:
         """Args: terms: place in the objective -> term."""
         super().__init__()
+        _refuse_left_out(student)
         self.projectors = nn.ModuleDict()
         self._models, self._seed = (student, teacher), seed  # in a tuple: they are not parts of this module
+        self._own, self._whose = (
+            {name: len(layers) for name, layers in stacks_of(model).items()} for model in self._models
+        )
         self._pairs: set[tuple[str, str]] = set()
         self._values = {number: self._prepared(number, term) for number, term in terms.items()}
 
@@ -61,39 +73,52 @@ class FeatureTerms(Beside):
     def value(self, number: int, mine: Tapped, theirs: Tapped, layout: Layout) -> Tensor:
         """[N]: the term at place `number` of the objective, at each counted position.
 
-        Raises: RecipeError if a model handed on nothing at a point.
+        Raises: RecipeError if a model handed on nothing at a point, or not what its texts are.
         """
         for points, found in ((self.student_points, mine), (self.teacher_points, theirs)):
             if point := missing(points, found):
                 raise RecipeError(
                     f"objective: a model of this family hands on no {point}; use another term about layers."
                 )
+            if point := next((each for each in points if not _fits(each, found[each], layout)), None):
+                raise RecipeError(
+                    f"objective: {point} of this family does not have one row a text and one place a token (it is padded, cut "
+                    "up or turned around inside); use another term about layers, or soft and hard ones."
+                )
         return self._values[number](mine, theirs, layout)
 
     def _prepared(self, number: int, term: Any) -> Value:
-        own, whose = (len(layers_of(model)[1]) for model in self._models)
+        """Raises: RecipeError for layers that are not there, or parts that are not known."""
+        values = {stack: self._of_stack(number, term, stack) for stack in self._own}
+        return values[""] if "" in values else _of_both(**values)
+
+    def _of_stack(self, number: int, term: Any, stack: str) -> Value:
+        own, whose = self._own[stack], self._whose[stack]
         match term:
             case Hidden():
-                layers = layer_map(term.layers, own, whose)
-                return self._hidden(number, HIDDEN[term.distance], self._tap("hidden", layers))
+                layers = layer_map(term.layers, own, whose, stack)
+                return self._hidden(number, HIDDEN[term.distance], self._tap(stack, "hidden", layers))
             case Embeddings():
-                return self._hidden(number, HIDDEN[term.distance], self._tap("hidden", {0: 0}))
+                return self._hidden(number, HIDDEN[term.distance], self._tap(stack, "hidden", {0: 0}))
             case Attention():
                 for model in self._models:
                     write_out_attention(model)
-                return _attention(
-                    MAPS[term.distance], self._tap("attention", layer_map(term.layers, own, whose))
-                )
+                layers = layer_map(term.layers, own, whose, stack)
+                return _attention(MAPS[term.distance], self._tap(stack, "attention", layers))
             case Relations():
-                layers = layer_map({term.student_layer or own: term.teacher_layer or whose}, own, whose)
-                pairs = [pair for what in term.of for pair in self._tap(what, layers)]
-                return _relations(term.heads, key_value_heads(self._models[1]), pairs)
+                layers = layer_map(
+                    {term.student_layer or own: term.teacher_layer or whose}, own, whose, stack
+                )
+                pairs = [pair for what in term.of for pair in self._tap(stack, what, layers)]
+                return _relations(term.heads, key_value_heads(self._models[1], stack), pairs)
             case Similarity():
-                return _similarity(ALIKE[term.by], self._tap("hidden", {own: whose})[0])
+                return _similarity(ALIKE[term.by], self._tap(stack, "hidden", {own: whose})[0])
         raise AssertionError(term)
 
-    def _tap(self, what: str, layers: dict[int, int]) -> list[tuple[str, str]]:
-        pairs = [(f"{what}.{mine}", f"{what}.{theirs}") for mine, theirs in layers.items()]
+    def _tap(self, stack: str, what: str, layers: dict[int, int]) -> list[tuple[str, str]]:
+        pairs = [
+            (point_at(stack, what, mine), point_at(stack, what, theirs)) for mine, theirs in layers.items()
+        ]
         self._pairs.update(pairs)
         return pairs
 
@@ -124,6 +149,36 @@ class FeatureTerms(Beside):
         with torch.no_grad():
             made.weight.copy_(torch.randn(made.weight.shape, generator=generator) / math.sqrt(own))
         return made
+
+
+def _of_both(encoder: Value, decoder: Value) -> Value:
+    """At each counted position the mean of the decoder's value there and the encoder's of its row."""
+
+    def value(own: Tapped, theirs: Tapped, layout: Layout) -> Tensor:
+        assert layout.source is not None
+        of_source = encoder(own, theirs, layout.source)[layout.rows]
+        return (of_source + decoder(own, theirs, layout)) / 2
+
+    return value
+
+
+def _fits(point: str, found: Tensor, layout: Layout) -> bool:
+    """Whether what was handed on has a row for each text and a place for each token that its stack reads; of a map, two."""
+    mask = (layout.source or layout).tokens if point.startswith("encoder.") else layout.tokens
+    rows, length = mask.shape
+    if found.dim() == 4:
+        return found.shape[0] == rows and found.shape[2:] == (length, length)
+    return found.shape[:2] == (rows, length)
+
+
+def _refuse_left_out(student: PreTrainedModel) -> None:
+    """Raises: RecipeError for a student some of whose layers would hand on nothing in some steps."""
+    said = student.config.get_text_config().to_dict()
+    if name := next((name for name in LEFT_OUT if said.get(name)), None):
+        raise RecipeError(
+            f"objective: terms about layers need every layer in every step, and the student leaves some out at random ({name}: "
+            f"{said[name]}); set it to 0 in its config.json."
+        )
 
 
 def _attention(loss: Callable[[Tensor, Tensor], Tensor], pairs: Sequence[tuple[str, str]]) -> Value:
