@@ -15,6 +15,7 @@ from stillhouse.files import read_json, read_jsonl, write_json
 from stillhouse.models.load import load_tokenizer
 from stillhouse.pipeline import run_pipeline
 from stillhouse.plans.bench import UNPREDICTED
+from stillhouse.plans.check import refuse_rounds
 from stillhouse.plans.rounds import has_hard_only
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
@@ -152,10 +153,13 @@ def test_answers_without_words_or_with_control_tokens_are_counted_and_not_learne
     with Endpoint(answer) as endpoint:
         result = labelled(recipe(tmp_path, endpoint.url, rows=120), tmp_path / "run")
     dropped = read_jsonl(tmp_path / "run" / "label" / "dropped.jsonl")
-    assert {row["reason"] for row in dropped} == {"control token in the answer", "truncated", "empty answer"}
-    assert result["examples"] + sum(result["dropped"]["train"].values()) == result["said"]["train"].get(
-        "answered", 0
-    ) + result["said"]["train"].get("truncated", 0)
+    assert {row["reason"] for row in dropped} == {
+        "control token in the answer",
+        "cut at max_tokens",
+        "empty answer",
+    }
+    rows = len(read_jsonl(tmp_path / "run" / "prepare" / "asked-train.jsonl"))
+    assert result["examples"] + sum(result["dropped"]["train"].values()) == rows
 
 
 def test_sources_that_the_student_reads_in_part_are_counted_before_anybody_is_asked(tmp_path: Path) -> None:
@@ -230,7 +234,9 @@ def test_stand_ins_are_as_long_as_what_is_read_and_what_may_be_answered(tmp_path
 
 def test_rounds_of_an_apis_targets_have_no_control_that_would_learn_them_as_well(tmp_path: Path) -> None:
     plan = {"kind": "rounds", "by": "uncertainty", "pool": {"source": str(tmp_path / "sources.jsonl")}}
-    assert not has_hard_only(parse_recipe(recipe(tmp_path, "http://localhost:1/v1", plan=plan)))
+    made = parse_recipe(recipe(tmp_path, "http://localhost:1/v1", plan=plan))
+    refuse_rounds(made)
+    assert not has_hard_only(made)
 
 
 def test_validate_says_in_a_sentence_that_a_causal_model_is_no_student_of_targets(tmp_path: Path) -> None:
