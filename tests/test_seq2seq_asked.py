@@ -246,3 +246,27 @@ def test_validate_says_in_a_sentence_that_a_causal_model_is_no_student_of_target
     assert (said.code, "which writes no target from a source" in " ".join(said.err.split())) == (2, True), (
         said.err
     )
+
+
+def test_past_answers_belong_to_sources_whatever_they_were_asked_with(tmp_path: Path) -> None:
+    """A file of pairs knows the source alone, and the reply to a stored request the whole of what was asked."""
+    plain = recipe(tmp_path, "http://localhost:1/v1", rows=30)
+    sources = [row["prompt"] for row in read_jsonl(tmp_path / "sources.jsonl")]
+    pairs = [{"prompt": text, "completion": backwards({"prompt": text})} for text in sources[::2]]
+    said = [
+        {
+            "request": {"messages": [{"role": "user", "content": ASKED.replace("{text}", text)}]},
+            "response": {
+                "choices": [{"message": {"content": backwards({"prompt": text})}, "finish_reason": "stop"}]
+            },
+        }
+        for text in sources[1::2]
+    ]
+    (tmp_path / "past.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*pairs, *said]))
+    plain["teacher"]["api"] = {"model": "big", "prompt": ASKED, "answers": str(tmp_path / "past.jsonl")}
+    result = labelled(plain, tmp_path / "run")
+    assert result["dropped"] == {"train": {}, "eval": {}}
+    for source, target in texts(
+        tmp_path / "base", read_examples(tmp_path / "run" / "label" / "train.parquet")
+    ):
+        assert target.removesuffix("</s>").split() == source.removesuffix("</s>").split()[::-1]
