@@ -1,13 +1,16 @@
 """Whole runs of encoder–decoders whose teacher is behind an API: its answers to sources are the targets."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
+from transformers import ByT5Tokenizer
 
 import tiny
-from endpoint import Endpoint, prompt_of
+from endpoint import Endpoint, Said, prompt_of
 from stillhouse import run
 from stillhouse.data.encode import Example, read_examples
 from stillhouse.errors import ResourceError
@@ -268,5 +271,46 @@ def test_past_answers_belong_to_sources_whatever_they_were_asked_with(tmp_path: 
     assert result["dropped"] == {"train": {}, "eval": {}}
     for source, target in texts(
         tmp_path / "base", read_examples(tmp_path / "run" / "label" / "train.parquet")
+    ):
+        assert target.removesuffix("</s>").split() == source.removesuffix("</s>").split()[::-1]
+
+
+def test_an_apis_probabilities_sift_targets_and_measure_the_teacher_in_whatever_tokens(
+    tmp_path: Path,
+) -> None:
+    """They are of the API's tokens, here letters, and nothing is compared with the student's."""
+
+    def answer(body: dict[str, Any]) -> Said:
+        text = backwards(body).strip()
+        log_p = math.log(0.2 if text.split()[-1] in ("the", "a", "small", "old") else 0.9)
+        return text, [(letter, {letter: log_p}) for letter in text]
+
+    with Endpoint(answer) as endpoint:
+        plain = recipe(tmp_path, endpoint.url, rows=120)
+        plain["teacher"]["api"]["top_logprobs"] = 1
+        plain["data"]["filter"] = {"min_confidence": 0.5}
+        result = labelled(plain, tmp_path / "run")
+    dropped = read_jsonl(tmp_path / "run" / "label" / "dropped.jsonl")
+    assert dropped and {row["set"] for row in dropped} == {"train"}
+    assert {row["confidence"] for row in dropped} == {0.2}
+    asked = read_jsonl(tmp_path / "run" / "prepare" / "asked-train.jsonl")
+    unsure = [row for row in asked if row["prompt"].split()[0] in ("the", "a", "small", "old")]
+    assert len(dropped) == len(unsure) and result["examples"] == len(asked) - len(unsure)
+    heard = load_file(tmp_path / "run" / "label" / "heard-eval.safetensors")
+    each = heard["nll"] / heard["bytes"]
+    assert len(each) == 12 and set(each.round(4)) <= {round(-math.log(p), 4) for p in (0.2, 0.9)}
+
+
+def test_a_tokenizer_that_is_written_in_python_learns_an_apis_answers(tmp_path: Path) -> None:
+    """ByT5's and Marian's say nothing of the bytes of their tokens: the run ended with a traceback when all was paid."""
+    model = tiny.translator("t5", layers=1, pad_to=384)
+    model.save_pretrained(tmp_path / "bytes")
+    ByT5Tokenizer().save_pretrained(tmp_path / "bytes")
+    with Endpoint(backwards) as endpoint:
+        plain = recipe(tmp_path, endpoint.url, rows=20, student={"model": str(tmp_path / "bytes")})
+        plain["data"]["max_length"] = 64
+        labelled(plain, tmp_path / "run")
+    for source, target in texts(
+        tmp_path / "bytes", read_examples(tmp_path / "run" / "label" / "train.parquet")
     ):
         assert target.removesuffix("</s>").split() == source.removesuffix("</s>").split()[::-1]

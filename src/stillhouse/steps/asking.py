@@ -11,6 +11,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from ..asking import Answer
+from ..asking.messages import spelled
 from ..data.encode import Example, read_examples, write_examples
 from ..data.filters import sift
 from ..data.formats import Row
@@ -221,7 +222,8 @@ def _texts(
     """Each row with the teacher's text as its answer, to learn from and to be measured on."""
     dropped: Rows = []
     sets: dict[str, dict[str, Any]] = {}
-    spell = spelling(task.tokenizer)
+    # an API's tokens are never those of an encoder–decoder, which may have a tokenizer that cannot say what its own are made of
+    spell = spelled if task.name == "seq2seq" else spelling(task.tokenizer)
     whole = {name: [_taught(one, task, recipe.teacher.api) for one in some] for name, some in heard.items()}
     if (least := least_confidence(recipe)) is not None:
         unsure = _unsure(heard["train"], least, partial(_sure_of_text, spell))
