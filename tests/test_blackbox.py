@@ -105,7 +105,10 @@ def test_a_language_model_learns_the_teachers_texts(tmp_path: Path) -> None:
             "train": {"source": str(tmp_path / "prompts.jsonl")}, "split": 12, "max_length": 64, "filter": {"refusals": True},
         },
         "objective": [{"kind": "hard"}], "train": {"steps": 20, "batch_size": 4, "learning_rate": 3e-3, "precision": "float32"},
-        "evaluate": {"resamples": 200, "baselines": [{"name": "itself", "model": str(tmp_path / "base")}]},
+        "evaluate": {
+            "resamples": 200, "baselines": [{"name": "itself", "model": str(tmp_path / "base")}],
+            "answers": {"rows": 3, "max_new_tokens": 6},
+        },
         "report": {"samples": 1, "prices": {"machine_per_hour": 1.0}},
     }  # fmt: skip
 
@@ -135,6 +138,10 @@ def test_a_language_model_learns_the_teachers_texts(tmp_path: Path) -> None:
     assert found["retention"]["value"] is None
     assert "behind an API" in found["retention"]["note"]
     assert found["samples"][0]["teacher"].startswith("because the river")
+    compared = read_jsonl(tmp_path / "run" / "evaluate" / "answers-student.jsonl")
+    assert {row["reference"] for row in compared} == {" because the river gives books"}, (
+        "where the data has no answers, the teacher's are the references"
+    )
     money = found["economics"]
     read = sum(len(prompt_of(body)) // 4 + 4 for body in endpoint.bodies)  # as the endpoint counts
     wrote = sum(len(answer(body).split(" ")) for body in endpoint.bodies)

@@ -269,13 +269,6 @@ def test_sources_that_are_learned_already_are_not_chosen_in_rounds(tmp_path: Pat
     assert all(fresh.written == {"prompt": fresh.row["prompt"]} for fresh in found.values())
 
 
-def test_an_api_teacher_is_refused(tmp_path: Path) -> None:
-    values = recipe(tmp_path, teacher={"api": {"model": "m", "base_url": "http://localhost:1"}})
-    values["student"] = {"model": str(tmp_path / "teacher")}
-    with pytest.raises(RecipeError, match=r"teacher\.api: answers are learned by causal"):
-        parse_recipe(values)
-
-
 @pytest.mark.parametrize(
     ("task", "model", "said"),
     [

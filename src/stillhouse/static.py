@@ -139,7 +139,7 @@ def check_teachers(recipe: Recipe) -> list[str]:
     notes = _model("teacher", teacher, recipe)
     for field, api in teacher.apis.items():
         notes += api_checks(api, field)
-        prompt_said(api.prompt, "label_pair", f"{field}.prompt")
+        prompt_said(api.prompt, "source" if recipe.task == "seq2seq" else "label_pair", f"{field}.prompt")
         if recipe.task == "causal_lm" and recipe.temperature is not None:
             notes.append(
                 f"teacher: {api.top_logprobs} log-probabilities a token become soft targets if its tokenizer is the "

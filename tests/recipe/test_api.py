@@ -29,7 +29,12 @@ def values(**changes: Any) -> dict[str, Any]:
 
 
 def texts(**changes: Any) -> dict[str, Any]:
-    return values(task="causal_lm", objective=[{"kind": "hard"}], **changes)
+    return values(**{"task": "causal_lm", "objective": [{"kind": "hard"}], **changes})
+
+
+def targets(**changes: Any) -> dict[str, Any]:
+    """An encoder–decoder that learns an API's answers."""
+    return texts(**{"task": "seq2seq", **changes})
 
 
 def with_api(**more: Any) -> dict[str, Any]:
@@ -48,10 +53,11 @@ def fault(plain: dict[str, Any]) -> str:
     return str(error.value)
 
 
-def test_both_tasks_are_read_and_written_back() -> None:
+def test_all_tasks_that_an_api_can_teach_are_read_and_written_back() -> None:
     for plain in (
         values(),
         texts(),
+        targets(teacher=with_api(prompt="Shorten: {text}", system="You are brief.")),
         values(teacher=with_api(labels=["a", "b"], price={"input": 1.5, "output": 6.0}, max_cost=2.0)),
     ):
         recipe = parse_recipe(plain)
@@ -98,6 +104,22 @@ def test_what_has_no_field_of_its_own_may_still_be_asked_for() -> None:
         (values(data={"train": {"source": "x.csv"}, "filter": {"min_confidence": 0.5}}), "data.filter.min_confidence: the teacher's answers come without probabilities"),
         (texts(rollouts={}), "rollouts: a teacher behind an API"),
         (texts(teacher=with_api(labels=["a"])), "teacher.api.labels: only for task: classification"),
+        (texts(teacher=with_api(prompt="So: {text}")), "teacher.api.prompt: only for task: classification and seq2seq"),
+        (targets(objective=[{"kind": "hard"}, {"kind": "forward_kl"}]), "objective: forward_kl is not for an encoder–decoder whose teacher is behind an API"),
+        (targets(objective=[{"kind": "forward_kl"}], teacher=with_api(top_logprobs=5)), "use objective: [{kind: hard}]"),
+        (targets(objective=[{"kind": "deeper_layers"}]), "use objective: [{kind: hard}]"),
+        (targets(teacher=with_api(labels=["a"])), "teacher.api.labels: only for task: classification"),
+        (targets(teacher=with_api(prompt="{text} is {labels}")), "teacher.api.prompt: {labels} is filled in for task: classification"),
+        (targets(student={"from_teacher": {"layers": 2}}), "an API has no layers to keep"),
+        (targets(student={"from_config": {"config": {"d_ff": 8}}}), "an API lends no tokenizer; name a model"),
+        (targets(teacher={"api": API, "finetune": {}}), "give either finetune or api"),
+        (targets(label={"online": True}), "label.online: a teacher behind an API cannot run beside"),
+        (targets(data={"train": {"source": "x.jsonl"}, "generate": [{"kind": "answers"}]}), "data.generate: a teacher behind an API writes the target"),
+        (targets(data={"train": {"source": "x.jsonl"}, "unlabelled": {"source": "y.jsonl"}}), "data.unlabelled: a teacher behind an API answers sources"),
+        (targets(data={"train": {"source": "x.jsonl"}, "writer": {"model": "a/b"}}), "data.writer: an encoder–decoder's targets"),
+        (targets(evaluate={"perturb": ["typos"]}), "evaluate.perturb: compares with the teacher row by row"),
+        (targets(plan={"kind": "rounds", "by": "uncertainty", "pool": {"source": "z.jsonl"}, "answers": {"temperature": 0}}), "plan.answers: a teacher behind an API writes the target"),
+        (targets(plan={"kind": "generations"}), "the later teachers of generations are students"),
         (values(task="causal_lm"), "use objective: [{kind: hard}]"),
         (values(task="causal_lm"), "add teacher.api.top_logprobs if the server gives them"),
         (told({"kind": "adaptive_kl"}), "objective: adaptive_kl needs more than the most probable tokens"),

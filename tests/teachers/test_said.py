@@ -16,6 +16,7 @@ from stillhouse.static import check_teachers
 from stillhouse.steps.hearing import answers_stamp
 from stillhouse.teachers.said import (
     answered_row,
+    asked_about,
     behind_thoughts,
     has_control_tokens,
     label_shares,
@@ -209,6 +210,36 @@ def test_the_answer_takes_its_place() -> None:
     assert answered_row({"prompt": "Why?\n"}, " So.", API)["completion"] == "So."
     plain = API.model_copy(update={"endpoint": "completions"})
     assert answered_row({"prompt": "Why?"}, "  So.", plain)["completion"] == "  So.", "as it was written"
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+def test_a_decoders_target_is_the_answer_alone_and_no_end_of_a_line(endpoint: str) -> None:
+    """A space in front, as after a prompt, would be a token of its own to some tokenizers."""
+    api = API.model_copy(update={"endpoint": endpoint})
+    row = answered_row({"prompt": "Why?", "completion": "Because."}, "\n So. ", api, "seq2seq")
+    assert row == {"prompt": "Why?", "completion": "So."}
+
+
+def test_a_source_is_asked_within_the_recipes_prompt_and_alone_without_one(tmp_path: Path) -> None:
+    """The source is data: what looks like a place in it is not filled in, and what looks like a control token is plain text."""
+    row = {"id": "0", "prompt": "A {text}</s> of 3 words."}
+    prompts = {None: "A {text}< /s> of 3 words.", "Short: {text}!": "Short: A {text}< /s> of 3 words.!"}
+    (tmp_path / "mine.txt").write_text("Short: {text}!\n")
+    prompts[str(tmp_path / "mine.txt")] = prompts["Short: {text}!"]
+    for prompt, said in prompts.items():
+        api = API.model_copy(update={"prompt": prompt, "system": "Be brief."})
+        (asked,) = asked_about([row], "seq2seq", [], api, "train")
+        assert asked.body["messages"] == [
+            {"role": "system", "content": "Be brief."}, {"role": "user", "content": said},
+        ]  # fmt: skip
+    plain = API.model_copy(update={"endpoint": "completions", "prompt": "{text}\n\nTL;DR:"})
+    (asked,) = asked_about([row], "seq2seq", [], plain, "train")
+    assert asked.body["prompt"].endswith("words.\n\nTL;DR:")
+    (tmp_path / "mine.txt").write_text("{text} of {labels}")
+    with pytest.raises(RecipeError, match=r"nothing is put in for \{labels\}"):
+        asked_about(
+            [row], "seq2seq", [], API.model_copy(update={"prompt": str(tmp_path / "mine.txt")}), "train"
+        )
 
 
 def test_control_tokens_in_an_answer_are_seen() -> None:

@@ -31,6 +31,7 @@ PLACES = {
     "label_plain": {"text", "labels"},
     "label_pair": {"text", "pair", "labels"},
     "label_pair_plain": {"text", "pair", "labels"},
+    "source": {"text"},
     "judge": {"text", "pair", "labels"},
     "judge_score": {"text", "pair"},
     "judge_pair": {"prompt", "first", "second"},

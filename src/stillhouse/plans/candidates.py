@@ -15,7 +15,7 @@ from ..progress import Silent
 from ..recipe import Api, CrossTokenizer, Recipe, parse_recipe, read_values
 from ..steps.finish import teachers_terms
 from ..steps.reading import read_rows
-from ..teachers.said import question_of, questions_about, words_of
+from ..teachers.said import asked_about
 
 OWN = ("teacher", "objective", "label")
 """Sections of a candidate's file: itself, and what the student can compare with it, which depends on who it is."""
@@ -183,11 +183,7 @@ def _members(recipe: Recipe, place: Path, facts: dict[str, Any], rows: list[Row]
 
 def _requests(recipe: Recipe, api: Api, field: str, facts: dict[str, Any], rows: list[Row]) -> list[Request]:
     """What is asked about the rows by the teacher that the recipe names in `field`."""
-    plain = [dict(row) for row in rows]
-    if recipe.task != "classification":
-        return [question_of(row, api, "train") for row in plain]
-    words = words_of(facts["labels"], api, field)
-    return questions_about(plain, words, api, "train", field)
+    return asked_about([dict(row) for row in rows], recipe.task, facts["labels"], api, "train", field)
 
 
 def _asking(recipe: Recipe, place: Path, facts: dict[str, Any], rows: list[Row]) -> dict[str, Any]:

@@ -61,12 +61,13 @@ class Api(Section):
     system: str | None = None
     """A system message before each prompt (chat only)."""
     prompt: Prompt | None = None
-    """Classification: what is asked about a row, or a .txt file with it; {text}, {pair} and {labels} are filled in.  It has a default."""
+    """Classification: what is asked about a row, or a .txt file with it; {text}, {pair} and {labels} are filled in.  It has a default.
+    seq2seq: the same, with the source as {text}; the source alone if not given.  The student never reads it."""
     labels: list[str] | dict[str, str] = []
     """Classification: the labels' names where no training row has one; or the data's label: the word that the teacher says for it."""
     top_logprobs: Annotated[PositiveInt, Field(le=20)] | None = None
     """Ask for this many log-probabilities a token.  Classification: they become each label's probability.  Language models: they
-    become soft targets, where the student's tokenizer is the model's."""
+    become soft targets, where the student's tokenizer is the model's (task: causal_lm)."""
     temperature: NonNegativeFloat | None = 0.0
     """0 is the most probable answer; null is not sent (some models refuse it)."""
     max_tokens: PositiveInt | None = None
@@ -188,9 +189,11 @@ def api_fault(recipe: Any) -> str | None:
     sure = recipe.data.filter is not None and recipe.data.filter.min_confidence is not None
     if sure and api.base_url is not None and api.top_logprobs is None:
         return f"data.filter.min_confidence: {SAYS_NO_CONFIDENCE}"
-    if recipe.task == "causal_lm":
-        if api.labels or api.prompt:
-            return f"teacher.api.{'labels' if api.labels else 'prompt'}: only for task: classification; remove it"
+    if recipe.task in ("causal_lm", "seq2seq"):
+        if api.labels:
+            return "teacher.api.labels: only for task: classification; remove it"
+        if api.prompt and recipe.task == "causal_lm":
+            return "teacher.api.prompt: only for task: classification and seq2seq; remove it"
         rowwise = ("groups", "perturb", "swap")
         if asked := [name for name in rowwise if getattr(recipe.evaluate, name)]:
             return f"evaluate.{asked[0]}: compares with the teacher row by row, and behind an API it says texts alone; remove it"

@@ -79,7 +79,7 @@ class Recipe(Section):
     @property
     def has_teacher(self) -> bool:
         """Whether the student learns from a teacher: by a term of the objective that compares with one, or by its texts."""
-        if self.teacher.api is not None and self.task == "causal_lm":
+        if self.teacher.api is not None and self.task in ("causal_lm", "seq2seq"):
             return True  # its texts are the hard targets
         return any(not isinstance(term, TEACHERLESS) for term in self.terms)
 

@@ -12,7 +12,8 @@ from .section import Section
 
 
 class Answers(Section):
-    """What the models write to held-out prompts, against the answers that the data has."""
+    """What the models write to held-out prompts, against the answers that the data has, or those of a teacher behind an API where it
+    has none."""
 
     rows: PositiveInt = 32
     """Held-out rows with a prompt, at most."""

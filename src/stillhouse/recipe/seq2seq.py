@@ -3,7 +3,8 @@
 from typing import Any
 
 from .generate import Answers
-from .objective import CrossTokenizer, DeeperLayers, PolicyGradient
+from .objective import CrossTokenizer, DeeperLayers, Hard, PolicyGradient
+from .plan import Rounds
 
 FORMATS = ("auto", "prompt_completion")
 """Of rows with a source and a target."""
@@ -21,8 +22,8 @@ def seq2seq_fault(recipe: Any) -> str | None:
 
 def _of_models(recipe: Any) -> str | None:
     teacher = recipe.teacher
-    if teacher.api is not None:
-        return "teacher.api: answers are learned by causal language models alone; name an encoder–decoder in teacher.model"
+    if teacher.api is not None and (fault := _of_api(recipe)):
+        return fault
     for name in ("panel", "context"):
         if getattr(teacher, name) is not None:
             return f"teacher.{name}: not for task: seq2seq yet; remove it"
@@ -31,6 +32,28 @@ def _of_models(recipe: Any) -> str | None:
     made = recipe.student.from_config
     if made is not None and made.layers == "teacher":
         return "student.from_config.layers: an encoder–decoder's are copied by from_teacher alone; use that, or layers: random"
+    return None
+
+
+def _of_api(recipe: Any) -> str | None:
+    """A teacher behind an API is asked about each source, and its answers are the targets: nothing else of it is learned."""
+    asked, data = recipe.teacher.api.prompt or "", recipe.data
+    if soft := [term.kind for term in recipe.terms if not isinstance(term, Hard)]:
+        return (
+            f"objective: {soft[0]} is not for an encoder–decoder whose teacher is behind an API: it learns the answers' text alone, as "
+            "hard targets; use objective: [{kind: hard}]"
+        )
+    if strange := [name for name in ("{pair}", "{labels}") if name in asked]:
+        return f"teacher.api.prompt: {strange[0]} is filled in for task: classification alone; remove it"
+    if data.generate:
+        return "data.generate: a teacher behind an API writes the target of every source as it is; remove it"
+    if data.unlabelled is not None:
+        return "data.unlabelled: a teacher behind an API answers sources without a target in data.train too; put them there"
+    if isinstance(recipe.plan, Rounds) and recipe.plan.answers is not None:
+        return (
+            "plan.answers: a teacher behind an API writes the target of every chosen row as it is; remove it, and give plan.pool rows "
+            "with targets, which are replaced"
+        )
     return None
 
 

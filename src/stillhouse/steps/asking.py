@@ -11,6 +11,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from ..asking import Answer
+from ..asking.messages import spelled
 from ..data.encode import Example, read_examples, write_examples
 from ..data.filters import sift
 from ..data.formats import Row
@@ -39,7 +40,7 @@ from ..teachers.said import (
 )
 from .aside import VALIDATION, keep_aside, prepared
 from .confidence import UNSURE, least_confidence
-from .hearing import Heard, Rows, hear, statuses
+from .hearing import Heard, Rows, asked_rows, hear, statuses
 from .prepare import DOCUMENTS, WRITTEN
 from .told import keep_told, listen, spelling, tells, turns_of
 
@@ -49,10 +50,26 @@ def label_by_asking(
 ) -> dict[str, Any]:
     """Ask about every row, held-out ones too, and write what the student learns from and is measured against."""
     look = partial(_look_at, recipe, task) if tells(recipe) else None
+    cut = _cut_sources(place.parent / "prepare", task) if recipe.task == "seq2seq" else None
+    if cut is not None:
+        watch.note(f"  {cut}")
     heard = hear(recipe.teacher.api, "teacher.api", recipe, facts, place.parent, watch, look)
     learn = _labels if recipe.task == "classification" else _texts
     found = learn(recipe, place, facts, task, heard, watch)
-    return {"cache": None, "meta": None, **found, "said": statuses(heard)}
+    told = {} if cut is None else {"told": {"note": cut}}
+    return {"cache": None, "meta": None, **told, **found, "said": statuses(heard)}
+
+
+def _cut_sources(prepared: Path, task: Task) -> str | None:
+    """How many sources the API reads further than the student, in a sentence without its full stop; None if none."""
+    sources = [row["prompt"] for rows in asked_rows(prepared).values() for row in rows]
+    long = sum(len(task.tokenizer(text, verbose=False)["input_ids"]) > task.max_length for text in sources)
+    if not long:
+        return None
+    return (
+        f"{long:,} of {len(sources):,} sources are longer than data.max_length ({task.max_length:,} tokens): the teacher reads them "
+        "whole, and the student their beginnings"
+    )
 
 
 def _look_at(recipe: Any, task: Task, heard: list[Heard]) -> None:
@@ -205,7 +222,8 @@ def _texts(
     """Each row with the teacher's text as its answer, to learn from and to be measured on."""
     dropped: Rows = []
     sets: dict[str, dict[str, Any]] = {}
-    spell = spelling(task.tokenizer)
+    # an API's tokens are never those of an encoder–decoder, which may have a tokenizer that cannot say what its own are made of
+    spell = spelled if task.name == "seq2seq" else spelling(task.tokenizer)
     whole = {name: [_taught(one, task, recipe.teacher.api) for one in some] for name, some in heard.items()}
     if (least := least_confidence(recipe)) is not None:
         unsure = _unsure(heard["train"], least, partial(_sure_of_text, spell))
@@ -256,7 +274,7 @@ def _taught(one: Heard, task: Task, api: Api) -> dict[str, Any]:
     if not text.strip() or has_control_tokens(text, task.tokenizer):
         reason = CONTROL_TOKEN if text.strip() else "empty answer"
         return {"where": one.row["where"], "reason": reason}
-    return answered_row(one.row, text, api)
+    return answered_row(one.row, text, api, task.name)
 
 
 def _sure_of_text(spell: Spell, one: Heard) -> float | None:

@@ -16,7 +16,7 @@ from ..progress import Watch
 from ..recipe import Api
 from ..tasks import Task
 from ..teachers.past import import_answers, index_questions
-from ..teachers.said import question_of, questions_about, words_of
+from ..teachers.said import asked_about, question_of
 from .told import LOOKED_AT
 
 Rows = list[dict[str, Any]]
@@ -42,14 +42,8 @@ def questions(
     api: Api, task: str, labels: list[str], prepared: Path, field: str = "teacher.api"
 ) -> dict[str, tuple[Rows, list[Request]]]:
     """Data set -> its rows, and what the teacher is asked about each."""
-    found = {}
-    words = words_of(labels, api, field)
-    for name, rows in asked_rows(prepared).items():
-        if task == "classification":
-            found[name] = rows, questions_about(rows, words, api, name, field)
-        else:
-            found[name] = rows, [question_of(row, api, name) for row in rows]
-    return found
+    sets = asked_rows(prepared).items()
+    return {name: (rows, asked_about(rows, task, labels, api, name, field)) for name, rows in sets}
 
 
 def hear(
@@ -158,11 +152,19 @@ def stand_ins(api: Api, task: Task, path: Path) -> list[Example]:
     """Examples as long as those that the answers will make, at most: enough to measure how fast a student learns."""
     found = []
     for row in read_jsonl(path)[:256]:
-        asked = task.tokenizer(question_text(question_of(row, api, "plan").body), verbose=False)["input_ids"]
-        ids = [*asked, *[0] * (api.max_tokens or 1024)][: task.max_length]
-        first = min(len(asked), len(ids) - 1)
+        apart = (
+            task.name == "seq2seq"
+        )  # source and target are two texts, as long as can be read and written each
+        text = row["prompt"] if apart else question_text(question_of(row, api, "plan").body)
+        asked = task.tokenizer(text, verbose=False)["input_ids"][: task.max_length]
+        answer = [0] * (api.max_tokens or 1024)
+        if apart:
+            ids, first, starts = [*asked, *answer[: task.max_length]], len(asked), [0, len(asked)]
+        else:
+            ids, starts = [*asked, *answer][: task.max_length], [0]
+            first = min(len(asked), len(ids) - 1)
         labels = [IGNORED] * first + ids[first:]
-        found.append(Example(row["id"], row["id"], ids, labels, [0], 0))
+        found.append(Example(row["id"], row["id"], ids, labels, starts, 0))
     return found
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -13,6 +13,7 @@ from ..blackbox import BlackBoxEvaluation
 from ..cost import costs, shared_by_shape
 from ..data.content import content_of
 from ..data.encode import Example, read_examples
+from ..data.formats import Row, has_answer
 from ..evaluate import VERSION, Evaluation, Source, texts_of
 from ..files import read_jsonl
 from ..held_out import BY_TEACHER
@@ -24,6 +25,7 @@ from ..samples import Writing, answered, classified, furthest_apart
 from ..store import Store, said_of
 from ..tasks import Task
 from ..tasks.panel import Panel
+from ..teachers.said import answered_row, without_thoughts
 from .asking import heard_of
 from .hearing import what_was_said
 from .prepare import located
@@ -78,7 +80,16 @@ def to_measure(recipe: Any, task: Task, results: Results, place: Path, watch: Wa
     )
     train = read_examples(located(label["train"], place))
     main = asked / "eval.parquet" if "eval" in label["sets"] else main
-    return Measured(black_box, held, train, main, what_was_said(recipe, facts, place.parent), store)
+    said = what_was_said(recipe, facts, place.parent)
+    held["eval"] = [_with_reference(row, said, recipe, task) for row in held["eval"]]
+    return Measured(black_box, held, train, main, said, store)
+
+
+def _with_reference(row: dict[str, Any], said: dict[str, str], recipe: Any, task: Task) -> dict[str, Any]:
+    """The row with what its teacher said where the data has no answer to compare others with."""
+    if has_answer(cast(Row, row)) or row["id"] not in said:
+        return row
+    return answered_row(row, without_thoughts(said[row["id"]]), recipe.teacher.api, task.name)
 
 
 def _followed(task: Task, facts: dict[str, Any]) -> list[Any]:

@@ -232,8 +232,8 @@ def _keep_asked(
 
 
 def _to_ask(name: str, one: _Encoded, recipe: Any) -> list[Row]:
-    """A classifier's rows that are learned from or measured; a language model's have no examples before they are answered."""
-    if recipe.task == "causal_lm":
+    """A classifier's rows that are learned from or measured; those of who writes have no examples before they are answered."""
+    if recipe.task in ("causal_lm", "seq2seq"):
         return list(one.rows if name == "train" else one.rows[: recipe.evaluate.rows])
     used = {example.row for example in one.examples}
     return [row for row in one.rows if row["id"] in used]

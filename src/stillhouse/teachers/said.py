@@ -17,7 +17,7 @@ from ..asking.messages import Tokens, label_question, spelled
 from ..data.encode import COMMON_CONTROL, without_control
 from ..data.formats import Row
 from ..data.prompting import Prompt
-from ..data.templates import fill_label, label_prompts
+from ..data.templates import fill_label, label_prompts, prompt_said, template
 from ..data.written import prompt_of
 from ..errors import RecipeError
 from ..recipe import Api
@@ -30,6 +30,25 @@ CONTROL_TOKEN = "control token in the answer"
 END_OF_THOUGHTS = re.compile(r"""(?:(?<![`'"])</think>|</think>(?![`'"]))(?![ \t]+\S|[,.;:!?)\]])""")
 """Where no <think> stands before it: neither in quotes nor amid a sentence, as in a text that only mentions it.  DeepSeek writes
 the answer right behind it, others on a line of its own."""
+
+
+def asked_about(
+    rows: Sequence[dict[str, Any]],
+    task: str,
+    labels: Sequence[str],
+    api: Api,
+    purpose: str,
+    field: str = "teacher.api",
+) -> list[Request]:
+    """What a teacher is asked about each of some rows of a task.
+
+    Raises: RecipeError if the file is not there that the prompt names in `field` of the recipe, or labels have words alike.
+    """
+    if task == "classification":
+        return questions_about(rows, words_of(labels, api, field), api, purpose, field)
+    if task == "seq2seq":
+        return questions_with(rows, api, purpose, field)
+    return [question_of(row, api, purpose) for row in rows]
 
 
 def questions_about(
@@ -49,9 +68,24 @@ def _filled(prompt: str, row: dict[str, Any], words: Sequence[str]) -> str:
     return fill_label(prompt, values)
 
 
+def questions_with(
+    rows: Sequence[dict[str, Any]], api: Api, purpose: str, field: str = "teacher.api"
+) -> list[Request]:
+    """What is asked about each source of an encoder–decoder: `api.prompt` with the source, as data, or the source alone.
+
+    Raises: as `questions_about`.
+    """
+    asked = prompt_said(api.prompt, "source", f"{field}.prompt") or template("source", None)
+    return [_question(asked.replace("{text}", plain(row["prompt"])), row, api, purpose) for row in rows]
+
+
 def question_of(row: dict[str, Any], api: Api, purpose: str) -> Request:
     """The question of a row that wants a text."""
-    prompt = as_sent(prompt_of(cast(Row, row)))
+    return _question(as_sent(prompt_of(cast(Row, row))), row, api, purpose)
+
+
+def _question(prompt: str | list[dict[str, str]], row: dict[str, Any], api: Api, purpose: str) -> Request:
+    """A prompt in the form of the API's endpoint."""
     if isinstance(prompt, str) and api.endpoint == "completions":
         return completion(api, prompt, row["id"], purpose)
     return chat(api, prompt, row["id"], purpose)
@@ -116,10 +150,12 @@ def confidence_in(answer: Answer, spell: Spell = spelled) -> float | None:
     return math.exp(sum(known) / len(known)) if known and len(known) == len(log_p) else None
 
 
-def answered_row(row: dict[str, Any], text: str, api: Api) -> dict[str, Any]:
+def answered_row(row: dict[str, Any], text: str, api: Api, task: str = "causal_lm") -> dict[str, Any]:
     """The row with the teacher's text in the place of its answer."""
     if "messages" in row:
         return {**row, "messages": [*prompt_of(cast(Row, row)), {"role": "assistant", "content": text}]}
+    if task == "seq2seq":  # a decoder's text begins by itself, behind no prompt
+        return {**row, "completion": text.strip()}
     return {**row, "completion": after(row["prompt"], text, api)}
 
 
