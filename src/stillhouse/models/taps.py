@@ -233,7 +233,7 @@ def tapped(model: PreTrainedModel, points: Sequence[str]) -> Iterator[dict[str, 
 
     Points, layers counted from 1:
         hidden.N            [B, T, H], the output of layer N; hidden.0 is what the first layer reads, the embeddings
-        attention.N         [B, h, T, T], if attention is written out (see `write_out_attention`)
+        attention.N         [B, h, T, T], if attention is written out (see `AttentionMaps`)
         q.N, k.N, v.N       [B, T, width], queries, keys and values before any rotation
 
     Raises: RecipeError for a layer that is not there, or a family whose parts have other names.
@@ -254,21 +254,31 @@ def missing(points: Sequence[str], caught: dict[str, Tensor]) -> str | None:
     return next((point for point in points if point not in caught), None)
 
 
-def write_out_attention(model: PreTrainedModel) -> None:
-    """Make the model compute its attention maps, and without dropout: fused attention never has them, and maps of which a
-    tenth was dropped are not what the model attends to.
+class AttentionMaps:
+    """Lets a model write its attention out while somebody compares the maps: fused attention never has them.
+
+    Its dropout is gone for good: maps of which a tenth was dropped are not what the model attends to, and how the other
+    terms train must not change in the middle, where a schedule comes to 0.
     """
-    model.set_attn_implementation("eager")
-    for module in model.modules():
-        if "Attention" not in type(module).__name__:
-            continue
-        for child in module.children():
-            if isinstance(child, nn.Dropout):
-                child.p = 0.0
-        if isinstance(
-            getattr(module, "attention_dropout", None), float
-        ):  # Llama and its relatives keep a number
-            module.attention_dropout = 0.0
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model, self._usual = model, model.config._attn_implementation
+        for module in model.modules():
+            if "Attention" not in type(module).__name__:
+                continue
+            for child in module.children():
+                if isinstance(child, nn.Dropout):
+                    child.p = 0.0
+            if isinstance(
+                getattr(module, "attention_dropout", None), float
+            ):  # Llama and its relatives keep a number
+                module.attention_dropout = 0.0
+
+    def wanted(self, maps: bool) -> None:
+        """Written out from now on, or computed as the model did before."""
+        way = "eager" if maps else self._usual
+        if self.model.config._attn_implementation != way:
+            self.model.set_attn_implementation(way)
 
 
 def _tap(layers: nn.ModuleList, config: PreTrainedConfig, point: str, caught: dict[str, Tensor]) -> list[Any]:

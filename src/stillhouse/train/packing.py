@@ -1,5 +1,6 @@
 """When ragged rows share sequences in training, and how a batch of them is made."""
 
+import torch
 from transformers import PreTrainedModel
 
 from ..data.encode import Example
@@ -22,6 +23,14 @@ def can_pack(task: Task, student: PreTrainedModel, teacher: Teacher | None) -> b
 
 
 def packed_batch(task: Task, examples: list[Example]) -> Batch:
-    """One batch whose keys come in the order of its positions, which is how kept targets are found."""
+    """One batch whose keys come in the order of its positions, which is how kept targets are found.
+
+    Its `rows` [B, T] say which of these rows each token is of, −1 for padding.
+    """
     sequences, order = packed(examples)
-    return {**task.collate(sequences), "keys": [example.key for example in order]}
+    batch = task.collate(sequences)
+    (real,) = task.real(batch)
+    sizes = torch.tensor([len(example.input_ids) for example in order])
+    numbers = torch.arange(len(order)).repeat_interleave(sizes)
+    rows = torch.full_like(batch["input_ids"], -1).masked_scatter(real, numbers)
+    return {**batch, "keys": [example.key for example in order], "rows": rows}
