@@ -73,6 +73,14 @@ def ragged(task):
     return rows
 
 
+def prompted(count):
+    """Every third prompt is long, and what is asked for is short."""
+    return [
+        {"prompt": " ".join(words[: 2 if number % 3 else 12]), "completion": " " + words[-1]}
+        for number, words in enumerate(line.split() for line in tiny.sentences(count, seed=8))
+    ]
+
+
 def learned(task, student, teacher, term, batch) -> tuple[Tensor, Tensor]:
     """The loss of a batch, and its gradient by everything that learns."""
     student = copy.deepcopy(student).eval()
@@ -170,7 +178,7 @@ def test_the_student_goes_on_from_the_same_prompts_in_packed_rows(task):
 
 
 def made(folders, place, objective, **changes):
-    rollouts = changes.pop("rollouts", None)
+    rollouts, rows = changes.pop("rollouts", None), changes.pop("rows", None)
     student, teacher = models(folders, "llama")
     return Distiller(
         model=student,
@@ -178,14 +186,14 @@ def made(folders, place, objective, **changes):
         objective=objective,
         rollouts=rollouts,
         args=tiny.arguments(place, **{"max_steps": 4, "per_device_train_batch_size": 6, **changes}),
-        train_dataset=tiny.completions(12),
+        train_dataset=rows or tiny.completions(12),
         processing_class=load_tokenizer(folders["student"]),
     )
 
 
 def test_a_distiller_packs_whatever_the_objective_compares_and_whoever_writes(folders, tmp_path):
-    terms = [kd.hard(0.1), *LAYERS.values()]
-    one = made(folders, tmp_path, terms, rollouts=kd.rollouts(share=0.5, max_new_tokens=6, replay=0.3))
+    terms, settings = [kd.hard(0.1), *LAYERS.values()], kd.rollouts(share=0.5, max_new_tokens=6, replay=0.3)
+    one = made(folders, tmp_path, terms, rollouts=settings, rows=prompted(12))
     assert one.data_collator.func is packed_batch
     seen = []
     plain = one.get_batch_samples
@@ -198,12 +206,14 @@ def test_a_distiller_packs_whatever_the_objective_compares_and_whoever_writes(fo
 
 def test_what_is_written_is_packed_as_the_rows_are(folders, task):
     student, _ = models(folders, "llama")
-    rows = as_examples(tiny.completions(8), task)
+    rows = as_examples(prompted(8), task)
     settings = kd.rollouts(share=1.0, max_new_tokens=6)
     written = Writing(settings, task, 0, lambda some: packed_batch(task, some))
     (batch,) = written.some([packed_batch(task, rows)], student, 0, 0.0, 0)
     assert batch["written"] and len(batch["input_ids"]) < len(batch["keys"]) == len(rows)
-    assert set(batch["rows"].unique().tolist()) >= set(range(len(rows)))
+    for key, number in zip(batch["keys"], range(len(rows)), strict=True):
+        ids = batch["input_ids"][batch["rows"] == number].tolist()
+        assert key == remade(rows[0], ids, batch["labels"][batch["rows"] == number].tolist(), "").key
 
 
 # ── attention that is written out for a while ───────────────────────────────────────────────────────────────────────
@@ -251,9 +261,12 @@ def test_a_run_that_stops_where_attention_is_no_longer_written_out_goes_on_bit_f
     whole.train()
     (tmp_path / "run" / "checkpoint-4").rename(tmp_path / "gone")
     resumed = made(folders, tmp_path / "run", objective, rollouts=settings, **common)
-    seen = attending(resumed)
+    seen, wrote, some = attending(resumed), [], resumed.rollouts.some
+    resumed.rollouts.some = lambda *args: (
+        wrote.append(resumed.model.config._attn_implementation) or some(*args)
+    )
     resumed.train(resume_from_checkpoint=True)
-    assert seen == [("sdpa", "sdpa")] * 2
+    assert seen == [("sdpa", "sdpa")] * 2 and wrote == ["sdpa"] * 2
     for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, other)
 

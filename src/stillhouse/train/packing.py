@@ -1,4 +1,9 @@
-"""When ragged rows share sequences in training, and how a batch of them is made."""
+"""When ragged rows share sequences in training, and how a batch of them is made.
+
+Every term is the padded batch's, in value and gradient: what it takes from single positions does not change, what compares the
+tokens of a text stays within `Layout.groups`, and what pools or averages over a row within `rows`.  Their numbers divide by
+counted positions, rows, or a text's own tokens, never by the width of a batch.
+"""
 
 import torch
 from transformers import PreTrainedModel
