@@ -15,7 +15,7 @@ from stillhouse import objectives as kd
 from stillhouse.data.encode import remade
 from stillhouse.models.load import load_tokenizer
 from stillhouse.models.taps import tapped
-from stillhouse.tasks import make_task
+from stillhouse.tasks import Layout, make_task
 from stillhouse.teachers.local import LocalTeacher
 from stillhouse.train.given import as_examples
 from stillhouse.train.objective import Layers, Objective
@@ -148,6 +148,13 @@ def test_a_row_is_pooled_over_its_own_tokens_and_no_others(task):
             assert [int(token[place]) for place in at] == tokens[key]
             naive = sum(hidden[place].double() for place in at) / len(at)
             torch.testing.assert_close(mean.double(), naive, rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_without_tokens_is_pooled_to_0_and_moves_no_other_rows_place():
+    groups = torch.tensor([[0, 0, -1], [-1, -1, -1], [0, -1, -1], [-1, -1, -1]])
+    layout = Layout(groups >= 0, torch.arange(3), groups, torch.tensor([0, 0, 2]))
+    found = layout.row_means(torch.arange(12.0).reshape(4, 3, 1))
+    assert found.tolist() == [[0.5], [0.0], [6.0], [0.0]]
 
 
 @pytest.mark.parametrize("name", SAID)

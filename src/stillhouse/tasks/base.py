@@ -68,18 +68,20 @@ class Layout:
         return sums / torch.bincount(self.at, minlength=len(self.rows)).clamp_min(1)
 
     def row_means(self, hidden: Tensor) -> Tensor:
-        """[B, T, H] -> [R, H], float32, over each row's tokens that are no padding; R = B unless rows share a sequence.
+        """[B, T, H] -> [R, H], float32, over each row's tokens that are no padding; R = B unless rows share a sequence.  0 for a row
+        without tokens.
 
         A product, because sums by index come in no fixed order on an accelerator.
         """
         owners, place = self.owners, hidden.device
+        count = len(self.groups) if owners is None else int(owners.max()) + 1
+        rows = torch.arange(count, device=place).unsqueeze(1)
         if owners is None:
-            owners = torch.arange(len(self.groups), device=place).unsqueeze(1).where(self.groups >= 0, -1)
-        rows = torch.arange(int(owners.max()) + 1, device=place).unsqueeze(1)
+            owners = rows.where(self.groups >= 0, -1)
         members = (owners.flatten() == rows).float()  # [R, B·T]
         with torch.autocast(place.type, enabled=False):
             sums = members @ hidden.flatten(0, 1).float()
-        return sums / members.sum(1, keepdim=True)
+        return sums / members.sum(1, keepdim=True).clamp_min(1.0)
 
 
 class Task(Protocol):
