@@ -12,8 +12,8 @@ from closed_form import dense_term, hard_term
 from stillhouse.errors import RecipeError
 from stillhouse.losses import forward_kl, fused_loss, hard_cross_entropy, reverse_kl
 from stillhouse.losses.fused import by_autograd
-from stillhouse.models import taps
-from stillhouse.models.taps import hidden_at_head, language_head, verify_head
+from stillhouse.models import heads
+from stillhouse.models.heads import hidden_at_head, language_head, verify_head
 
 V, PADDED, TOTAL = 90, 96, 17
 PLAIN: dict[str, Any] = {
@@ -146,6 +146,6 @@ def test_a_scale_or_cap_that_is_not_known_is_refused_even_where_logits_are_small
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(0.1)
     verify_head(model, V)
-    monkeypatch.setattr(taps, forgotten, ())
+    monkeypatch.setattr(heads, forgotten, ())
     with pytest.raises(RecipeError, match="treats its logits in a way that is not known here"):
         verify_head(model, V)

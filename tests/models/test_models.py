@@ -19,11 +19,12 @@ from transformers import (
 
 import tiny
 from stillhouse.errors import RecipeError, TeacherError
+from stillhouse.models.heads import hidden_at_head
 from stillhouse.models.load import load_model, load_tokenizer, parameters, same_tokenizer
 from stillhouse.models.shrink.cut import every_nth, keep_layers
 from stillhouse.models.shrink.depth import most_influential
 from stillhouse.models.shrink.fresh import changed_config, from_config, project_embeddings
-from stillhouse.models.taps import block_influence, hidden_at_head, layers_of
+from stillhouse.models.taps import block_influence, layers_of
 
 SMALL = {
     "vocab_size": 96,

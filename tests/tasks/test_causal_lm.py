@@ -26,7 +26,7 @@ from stillhouse.data.encode import (
     write_examples,
 )
 from stillhouse.errors import RecipeError
-from stillhouse.models.taps import verify_head
+from stillhouse.models.heads import verify_head
 from stillhouse.tasks import make_task
 
 TOKENIZER = tiny.language_tokenizer()

@@ -18,7 +18,8 @@ import tiny
 from stillhouse import objectives as kd
 from stillhouse.data.encode import IGNORED, encode_pair
 from stillhouse.errors import RecipeError
-from stillhouse.models.taps import hidden_at_head, layers_of
+from stillhouse.models.heads import hidden_at_head
+from stillhouse.models.taps import layers_of
 from stillhouse.progress import Silent
 from stillhouse.recipe import Rollouts
 from stillhouse.tasks import make_task

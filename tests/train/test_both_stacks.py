@@ -22,7 +22,7 @@ from stillhouse import Distiller
 from stillhouse import objectives as kd
 from stillhouse.data.encode import IGNORED, Example
 from stillhouse.errors import RecipeError
-from stillhouse.models.taps import key_value_heads, stacks_of, tapped, write_out_attention
+from stillhouse.models.taps import AttentionMaps, key_value_heads, stacks_of, tapped
 from stillhouse.tasks import Batch, Task, make_task
 from stillhouse.teachers.local import LocalTeacher
 from stillhouse.train.features import PROJECTORS
@@ -90,7 +90,7 @@ def loss_of(
 ) -> Tensor:
     """What a Distiller makes of one batch."""
     assert objective.features is not None
-    targets = LocalTeacher(teacher, task).signal(batch, objective.features.teacher_points)
+    targets = LocalTeacher(teacher, task).signal(batch, objective.teacher_points(0.0))
     with tapped(student, objective.points(0.0)) as mine:
         scores = task.scores(student, batch)
     layers = Layers(mine, targets.features, task.layout(batch))
@@ -419,7 +419,7 @@ def test_no_attention_is_dropped_from_the_maps_and_all_other_dropout_stays(
     for module in model.modules():
         if isinstance(getattr(module, "dropout", None), float) and "Attention" in type(module).__name__:
             module.dropout = 0.5
-    write_out_attention(model)
+    AttentionMaps(model).wanted(True)
     points = ["encoder.attention.1", "decoder.attention.1"]
     model.train()
     hidden = []

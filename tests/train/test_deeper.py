@@ -11,8 +11,9 @@ from families import GROUPED, PLAIN, family
 from stillhouse import Distiller
 from stillhouse import objectives as kd
 from stillhouse.errors import RecipeError
+from stillhouse.models.heads import hidden_at_head
 from stillhouse.models.load import load_tokenizer
-from stillhouse.models.taps import final_norm, hidden_at_head, layers_of, tapped
+from stillhouse.models.taps import final_norm, layers_of, tapped
 from stillhouse.recipe import parse_recipe
 from stillhouse.static import static_checks
 from stillhouse.train.deeper import DeeperTerms

@@ -18,7 +18,6 @@ from stillhouse.tasks import make_task
 from stillhouse.teachers.local import LocalTeacher
 from stillhouse.train.features import PROJECTORS
 from stillhouse.train.given import as_examples
-from stillhouse.train.packing import packed_batch
 
 TERMS = {
     "hidden": kd.hidden(),
@@ -99,7 +98,7 @@ def test_a_per_token_terms_gradient_does_not_depend_on_how_a_step_is_accumulated
     assert (found[0] - found[1]).norm() / found[0].norm() < 1e-3
 
 
-def test_terms_about_layers_that_weigh_0_cost_neither_fast_attention_nor_taps_nor_packing_nor_the_teacher(
+def test_terms_about_layers_that_weigh_0_cost_neither_fast_attention_nor_taps_nor_the_teacher(
     folders, tmp_path
 ):
     with_it, without = (
@@ -111,12 +110,10 @@ def test_terms_about_layers_that_weigh_0_cost_neither_fast_attention_nor_taps_no
             one.model.config._attn_implementation == one.teacher.model.config._attn_implementation == "sdpa"
         )
         assert not one.objective.points(0.0) and not one.objective.beside
-        assert one.data_collator.func is packed_batch
         one.train()
         assert set(one.state.log_history[0]) & {"attention", "deeper_layers", "hard"} == {"hard"}
     taps = made(folders, tmp_path, kd.attention(1e-6))
     assert taps.model.config._attn_implementation == "eager" and taps.objective.points(0.0)
-    assert getattr(taps.data_collator, "func", None) is not packed_batch
 
 
 def test_a_term_that_weighs_0_needs_no_teacher(folders, tmp_path):
@@ -196,8 +193,8 @@ def test_rows_packed_together_give_what_they_give_apart(folders, name):
 
     def value(some):
         batch = task.collate(some)
-        targets = teacher.signal(batch, objective.features.teacher_points)
-        with torch.no_grad(), tapped(models["student"].eval(), objective.features.student_points) as mine:
+        targets = teacher.signal(batch, objective.teacher_points(0.0))
+        with torch.no_grad(), tapped(models["student"].eval(), objective.points(0.0)) as mine:
             scores = task.scores(models["student"], batch)
         layers = Layers(mine, targets.features, task.layout(batch))
         return float(objective(scores, targets, 1.0, layers=layers)[1][0])

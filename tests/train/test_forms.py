@@ -16,8 +16,8 @@ from stillhouse import Distiller
 from stillhouse import objectives as kd
 from stillhouse.errors import MissingExtra, RecipeError
 from stillhouse.losses import forward_kl, hard_cross_entropy, reverse_kl
+from stillhouse.models.heads import hidden_at_head, language_head
 from stillhouse.models.load import load_model, load_tokenizer
-from stillhouse.models.taps import hidden_at_head, language_head
 from stillhouse.progress import Silent
 from stillhouse.recipe import Adapter, Quantize, Sparsity, Student, Train
 from stillhouse.steps.training import HARD_ONLY, _fit

@@ -14,9 +14,10 @@ from ..data.encode import Example, read_examples
 from ..errors import RecipeError
 from ..files import folder_bytes, read_jsonl, write_json
 from ..latency import FEWEST, Requests, request
+from ..models.heads import tokens_read
 from ..models.load import parameters
 from ..models.machine import device, synchronise
-from ..models.taps import tapped, tokens_read
+from ..models.taps import tapped
 from ..pipeline import peak_memory
 from ..progress import Watch
 from ..recipe import Finetune, Term, Train, ZeroShot, crossing_fault

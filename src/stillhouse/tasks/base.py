@@ -40,7 +40,7 @@ class Scores:
     labels: Tensor
     """[N] hard targets, -100 where there is none."""
     rows: Tensor
-    """[N] which example of the batch each position belongs to."""
+    """[N] which example of the batch each position belongs to, also where several share a sequence."""
     written: Written | None = None
     """What the student's own words are worth, if it wrote this batch."""
     reasons: Tensor | None = None
@@ -56,9 +56,11 @@ class Layout:
     at: Tensor
     """[M] the counted position that each of them belongs to."""
     groups: Tensor
-    """[B, T] number of the text that a token is of within its row, −1 for padding."""
+    """[B, T] number of the text that a token is of within its sequence, −1 for padding."""
     rows: Tensor
     """[N] row of each counted position."""
+    owners: Tensor | None = None
+    """[B, T] row that a token is of, −1 for padding; None if each row has a sequence of its own."""
     source: "Layout | None" = None
     """The same of what an encoder–decoder's encoder reads, where a counted position is a row of the batch, N = B; None for others."""
 
@@ -68,9 +70,20 @@ class Layout:
         return sums / torch.bincount(self.at, minlength=len(self.rows)).clamp_min(1)
 
     def row_means(self, hidden: Tensor) -> Tensor:
-        """[B, T, H] -> [B, H], over the tokens that are no padding."""
-        real = (self.groups >= 0).unsqueeze(-1).to(hidden.dtype)
-        return (hidden * real).sum(1) / real.sum(1).clamp_min(1.0)
+        """[B, T, H] -> [R, H], float32, over each row's tokens that are no padding; R = B unless rows share a sequence.  0 for a row
+        without tokens.
+
+        A product, because sums by index come in no fixed order on an accelerator.
+        """
+        owners, place = self.owners, hidden.device
+        count = len(self.groups) if owners is None else int(owners.max()) + 1
+        rows = torch.arange(count, device=place).unsqueeze(1)
+        if owners is None:
+            owners = rows.where(self.groups >= 0, -1)
+        members = (owners.flatten() == rows).float()  # [R, B·T]
+        with torch.autocast(place.type, enabled=False):
+            sums = members @ hidden.flatten(0, 1).float()
+        return sums / members.sum(1, keepdim=True).clamp_min(1.0)
 
 
 class Task(Protocol):

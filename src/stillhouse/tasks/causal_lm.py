@@ -13,9 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.encode import IGNORED, Example, encode_chat, encode_completion, encode_text
 from ..data.packing import packed
 from ..measure import TASK_METRICS
+from ..models.heads import hidden_at_head, language_head, seen_by_wrapper, verify_head
 from ..models.load import load_model
 from ..models.sharded import is_sharded
-from ..models.taps import hidden_at_head, language_head, seen_by_wrapper, verify_head
 from .base import Batch, Layout, Scores, of_no_position, unwrap
 from .panel import Panel, is_panel, load_panel
 from .reading import frequency_floor, summed
@@ -48,7 +48,7 @@ class CausalLM:
         return model
 
     def verify(self, model: PreTrainedModel) -> None:
-        """See `models.taps.verify_head`."""
+        """See `models.heads.verify_head`."""
         verify_head(model, self.outcomes)
 
     def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:
@@ -139,12 +139,16 @@ class CausalLM:
     def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
         """Up to the first counted token; of a plain text, its beginning."""
         found = []
-        firsts = self.layout(batch).groups == 0  # of the row's first text alone
-        for ids, counted, length in zip(
-            batch["input_ids"].tolist(), self.counted(batch).tolist(), firsts.sum(1).tolist(), strict=True
-        ):
+        layout = self.layout(batch)
+        rows, groups, due, ids = (
+            value.cpu() for value in (_rows(batch), layout.groups, layout.tokens, batch["input_ids"])
+        )
+        for row in range(int(rows.max()) + 1):
+            mine = (rows == row) & (groups >= 0)
+            own, counted, texts = ids[mine].tolist(), due[mine].tolist(), groups[mine].tolist()
+            length = texts.count(texts[0])  # of the row's first text alone
             first = counted.index(True) + 1 if True in counted else length
-            found.append(ids[: first if first > 1 else min(tokens, max(1, length - 1))])
+            found.append(own[: first if first > 1 else min(tokens, max(1, length - 1))])
         return found
 
     def layout(self, batch: Batch) -> Layout:
@@ -156,8 +160,8 @@ class CausalLM:
         places = batch.get("position_ids", at)
         groups = (places == 0).long().cumsum(1) - 1
         groups = groups.masked_fill(at >= batch["lengths"].unsqueeze(1), -1)
-        rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1).expand_as(tokens)[tokens]
-        return Layout(tokens, torch.arange(len(rows), device=tokens.device), groups, rows)
+        rows = _rows(batch)[tokens]
+        return Layout(tokens, torch.arange(len(rows), device=tokens.device), groups, rows, batch.get("rows"))
 
     def scores(self, model: nn.Module, batch: Batch) -> Scores:
         """Hidden states at the counted positions only; the head's product is left to the loss."""
@@ -169,7 +173,6 @@ class CausalLM:
             output = model(**self.inputs(inner, batch), use_cache=False)
         mask = self.counted(batch)
         hidden = caught[-1][:, : mask.shape[1]][mask]
-        rows = torch.arange(mask.shape[0], device=mask.device).unsqueeze(1).expand_as(mask)
         first = (
             batch["labels"].shape[1] - mask.shape[1]
         )  # a causal model's first token is nobody's prediction
@@ -178,7 +181,7 @@ class CausalLM:
             hidden=seen_by_wrapper(hidden, output.logits) if sharded else hidden,
             head=language_head(inner, self.outcomes),
             labels=torch.full_like(labels, IGNORED) if batch.get("written") else labels,
-            rows=rows[mask],
+            rows=_rows(batch)[:, : mask.shape[1]][mask],
             reasons=batch["reasons"][:, first:][mask] if "reasons" in batch else None,
         )
 
@@ -206,6 +209,14 @@ class CausalLM:
         counts = Counter(label for example in train for label in example.labels[1:] if label != IGNORED)
         sizes = np.asarray([float(example.bytes) for example in evaluated])
         return frequency_floor(counts, self.outcomes, evaluated) | {"bytes": sizes}
+
+
+def _rows(batch: Batch) -> Tensor:
+    """[B, T] row of the batch that a token is of; as a packed batch says (`train/packing.py`), else the sequence."""
+    labels = batch["labels"]
+    own = torch.arange(len(labels), device=labels.device).unsqueeze(1).expand_as(labels)
+    rows: Tensor = batch.get("rows", own)
+    return rows
 
 
 def _positions(example: Example, length: int) -> Tensor:

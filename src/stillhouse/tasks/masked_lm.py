@@ -13,9 +13,9 @@ from ..data.encode import IGNORED, Example
 from ..data.masking import Masking, unmasked
 from ..errors import RecipeError
 from ..measure import TASK_METRICS
+from ..models.heads import hidden_at_head, language_head, seen_by_wrapper, verify_head
 from ..models.load import load_model
 from ..models.sharded import is_sharded
-from ..models.taps import hidden_at_head, language_head, seen_by_wrapper, verify_head
 from .base import Batch, Layout, Scores, of_no_position, padded, unwrap
 from .panel import Panel, is_panel, load_panel
 from .reading import frequency_floor, summed
@@ -49,7 +49,7 @@ class MaskedLM:
         return model
 
     def verify(self, model: PreTrainedModel) -> None:
-        """See `models.taps.verify_head`."""
+        """See `models.heads.verify_head`."""
         verify_head(model, self.outcomes)
 
     def encode(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Example], list[dict[str, str]]]:

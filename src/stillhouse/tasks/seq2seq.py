@@ -102,4 +102,6 @@ class Seq2Seq(CausalLM):
         each = torch.arange(len(tokens), device=tokens.device)
         rows = each.unsqueeze(1).expand_as(tokens)[tokens]
         source = Layout(read, each.unsqueeze(1).expand_as(read)[read], read.long() - 1, each)
-        return Layout(tokens, torch.arange(len(rows), device=tokens.device), tokens.long() - 1, rows, source)
+        return Layout(
+            tokens, torch.arange(len(rows), device=tokens.device), tokens.long() - 1, rows, source=source
+        )

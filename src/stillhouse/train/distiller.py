@@ -101,9 +101,9 @@ class Distiller(Trainer):
         self.loss_is_scaled_for_ga = True  # by the step's count, in compute_loss
         self._say, self._steps = say, 0
         self._parts: list[Tensor] = []
-        self.rollouts = self._writing(rollouts, args)
         self._attach(model)
         self._arrange(model, redraw)
+        self.rollouts = self._writing(rollouts, args)
         for callback in self._followers():
             self.add_callback(callback)
         self.remove_callback(PrinterCallback)  # standard output is for results
@@ -135,8 +135,7 @@ class Distiller(Trainer):
     def _arrange(self, model: PreTrainedModel, redraw: bool) -> None:
         """How rows become batches: in which order, which of them share a sequence, and what is done to them on the way."""
         args, lengths = self.args, [len(row.input_ids) for row in self.train_dataset]
-        reads_rows = self.rollouts is not None or self.objective.features is not None
-        if not reads_rows and can_pack(self.task, model, self.teacher):
+        if self._packs(model):
             self.data_collator = partial(packed_batch, self.task)
             lengths = [1] * len(lengths)  # any rows fill a sequence: they need not be of like length
         if isinstance(self.teacher, CachedTeacher) and self.objective.needs_teacher:
@@ -150,6 +149,16 @@ class Distiller(Trainer):
         self._order = SeededOrder(lengths, in_a_step, args.seed)  # the same rows, however a step is divided
         if redraw and self.task.redraws and not isinstance(self.teacher, CachedTeacher):
             self.train_dataset: Any = EachEpoch(self.train_dataset, self.task, self._order, args)
+
+    def _packs(self, model: PreTrainedModel) -> bool:
+        """Whether rows may share sequences at all times: a model that attends in one way heeds their borders, and in another it may
+        not.  (A schedule is at 0 at one of its ends or nowhere.)"""
+        ends = (1.0, 0.0) if self.objective.features is not None else (0.0,)
+        heeds = []
+        for progress in ends:
+            self.objective.attend(progress)
+            heeds.append(can_pack(self.task, model, self.teacher))
+        return all(heeds)
 
     def _followers(self) -> Iterator[TrainerCallback]:
         """Who does something at each step.  Raises: RecipeError for an adaptive share that has nothing to follow."""
@@ -175,7 +184,7 @@ class Distiller(Trainer):
             )
         if settings.replay and args.world_size > 1:
             raise RecipeError("rollouts.replay: is not supported on several ranks; leave it out.")
-        return Writing(settings, self.task, args.seed)
+        return Writing(settings, self.task, args.seed, self.data_collator)
 
     # ── the loss ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -185,6 +194,7 @@ class Distiller(Trainer):
         """The step's micro-batches, and how many positions they count on all ranks together."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._steps += 1
+        self.objective.attend(self._progress)
         if self.rollouts is not None and batches:  # before positions are counted
             step, rank = self.state.global_step, self.args.process_index
             batches = self.rollouts.some(batches, self.model, step, self._progress, rank)
@@ -226,15 +236,14 @@ class Distiller(Trainer):
 
     def _read(self, model: nn.Module, inputs: Batch) -> tuple[SoftTargets | None, Scores, Layers | None]:
         """What teacher and student say, and what their layers hand on if a term compares them."""
-        asked = self.objective.asks_teacher(self._progress)
-        features = self.objective.features if asked else None
+        self.objective.attend(self._progress)  # an evaluation comes after the step that it is about
         targets: SoftTargets | None = None
         theirs: dict[str, Tensor] = {}
-        if features is not None:
+        if wanted := self.objective.teacher_points(self._progress):
             assert isinstance(self.teacher, LocalTeacher)
-            targets = dense = self.teacher.signal(inputs, features.teacher_points)
+            targets = dense = self.teacher.signal(inputs, wanted)
             theirs = dense.features
-        elif self.teacher is not None and asked:
+        elif self.teacher is not None and self.objective.asks_teacher(self._progress):
             targets = self.teacher.signal(inputs)
         points = self.objective.points(self._progress)
         with tapped(unwrap(model), points) as mine:

@@ -1,7 +1,7 @@
 """The objective's terms about layers: what to tap, through which projectors, and into which positions the values go."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..errors import RecipeError
 from ..losses import features as losses
-from ..models.taps import key_value_heads, layer_map, missing, point_at, stacks_of, write_out_attention
+from ..models.taps import AttentionMaps, key_value_heads, layer_map, missing, point_at, stacks_of
 from ..recipe import Attention, Embeddings, Hidden, Relations, Similarity
 from ..seeds import draw_seed
 from ..tasks import Layout
@@ -57,25 +57,27 @@ class FeatureTerms(Beside):
         self._own, self._whose = (
             {name: len(layers) for name, layers in stacks_of(model).items()} for model in self._models
         )
-        self._pairs: set[tuple[str, str]] = set()
+        self._pairs: dict[int, list[tuple[str, str]]] = {number: [] for number in terms}
+        self._of_maps = {number for number, term in terms.items() if isinstance(term, Attention)}
+        self._maps = [AttentionMaps(model) for model in self._models] if self._of_maps else []
         self._values = {number: self._prepared(number, term) for number, term in terms.items()}
 
-    @property
-    def student_points(self) -> list[str]:
-        """What to tap of the student."""
-        return sorted({mine for mine, _ in self._pairs})
+    def points(self, live: Collection[int]) -> tuple[list[str], list[str]]:
+        """What to tap of the student and of the teacher for the terms at these places of the objective."""
+        pairs = [pair for number in self._pairs if number in live for pair in self._pairs[number]]
+        return sorted({mine for mine, _ in pairs}), sorted({theirs for _, theirs in pairs})
 
-    @property
-    def teacher_points(self) -> list[str]:
-        """What to tap of the teacher."""
-        return sorted({theirs for _, theirs in self._pairs})
+    def attend(self, live: Collection[int]) -> None:
+        """Let both models write their attention out if one of the terms at these places compares it, and only then."""
+        for maps in self._maps:
+            maps.wanted(not self._of_maps.isdisjoint(live))
 
     def value(self, number: int, mine: Tapped, theirs: Tapped, layout: Layout) -> Tensor:
         """[N]: the term at place `number` of the objective, at each counted position.
 
         Raises: RecipeError if a model handed on nothing at a point, or not what its texts are.
         """
-        for points, found in ((self.student_points, mine), (self.teacher_points, theirs)):
+        for points, found in zip(self.points([number]), (mine, theirs), strict=True):
             if point := missing(points, found):
                 raise RecipeError(
                     f"objective: a model of this family hands on no {point}; use another term about layers."
@@ -97,29 +99,28 @@ class FeatureTerms(Beside):
         match term:
             case Hidden():
                 layers = layer_map(term.layers, own, whose, stack)
-                return self._hidden(number, HIDDEN[term.distance], self._tap(stack, "hidden", layers))
+                return self._hidden(number, HIDDEN[term.distance], self._tap(number, stack, "hidden", layers))
             case Embeddings():
-                return self._hidden(number, HIDDEN[term.distance], self._tap(stack, "hidden", {0: 0}))
+                at = self._tap(number, stack, "hidden", {0: 0})
+                return self._hidden(number, HIDDEN[term.distance], at)
             case Attention():
-                for model in self._models:
-                    write_out_attention(model)
                 layers = layer_map(term.layers, own, whose, stack)
-                return _attention(MAPS[term.distance], self._tap(stack, "attention", layers))
+                return _attention(MAPS[term.distance], self._tap(number, stack, "attention", layers))
             case Relations():
                 layers = layer_map(
                     {term.student_layer or own: term.teacher_layer or whose}, own, whose, stack
                 )
-                pairs = [pair for what in term.of for pair in self._tap(stack, what, layers)]
+                pairs = [pair for what in term.of for pair in self._tap(number, stack, what, layers)]
                 return _relations(term.heads, key_value_heads(self._models[1], stack), pairs)
             case Similarity():
-                return _similarity(ALIKE[term.by], self._tap(stack, "hidden", {own: whose})[0])
+                return _similarity(ALIKE[term.by], self._tap(number, stack, "hidden", {own: whose})[0])
         raise AssertionError(term)
 
-    def _tap(self, stack: str, what: str, layers: dict[int, int]) -> list[tuple[str, str]]:
+    def _tap(self, number: int, stack: str, what: str, layers: dict[int, int]) -> list[tuple[str, str]]:
         pairs = [
             (point_at(stack, what, mine), point_at(stack, what, theirs)) for mine, theirs in layers.items()
         ]
-        self._pairs.update(pairs)
+        self._pairs[number] += pairs
         return pairs
 
     def _hidden(

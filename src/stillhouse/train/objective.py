@@ -97,6 +97,7 @@ class Objective:
             )
         if wanted and teacher is not None:
             self.features = FeatureTerms(wanted, student, teacher, seed)
+            self.attend(0.0)
         own = {number: term for number, term in enumerate(self.terms) if isinstance(term, DeeperLayers)}
         if own:
             self.deeper = DeeperTerms(own, student, outcomes, seed)
@@ -108,8 +109,17 @@ class Objective:
 
     def points(self, progress: float) -> list[str]:
         """What to tap of the student at this share of all steps."""
-        found = self.features.student_points if self.features and self.asks_teacher(progress) else []
+        found = self.features.points(self._live(progress))[0] if self.features else []
         return sorted({*found, *(self.deeper.points if self.deeper and self._asks_itself(progress) else [])})
+
+    def teacher_points(self, progress: float) -> list[str]:
+        """What to tap of the teacher then."""
+        return self.features.points(self._live(progress))[1] if self.features else []
+
+    def attend(self, progress: float) -> None:
+        """Let both models compute attention as the terms that weigh something then need it; see `FeatureTerms.attend`."""
+        if self.features is not None:
+            self.features.attend(self._live(progress))
 
     @property
     def needs_teacher(self) -> bool:
@@ -119,6 +129,10 @@ class Objective:
     def asks_teacher(self, progress: float) -> bool:
         """Whether any term does at this share of all steps."""
         return any(now(term.weight, progress) > 0 for term in self.terms if not isinstance(term, TEACHERLESS))
+
+    def _live(self, progress: float) -> set[int]:
+        """Places of the terms that weigh something then."""
+        return {number for number, term in enumerate(self.terms) if now(term.weight, progress) > 0}
 
     def _asks_itself(self, progress: float) -> bool:
         return any(now(term.weight, progress) > 0 for term in self.terms if isinstance(term, DeeperLayers))

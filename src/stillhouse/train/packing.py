@@ -1,5 +1,11 @@
-"""When ragged rows share sequences in training, and how a batch of them is made."""
+"""When ragged rows share sequences in training, and how a batch of them is made.
 
+Every term is the padded batch's, in value and gradient: what it takes from single positions does not change, what compares the
+tokens of a text stays within `Layout.groups`, and what pools or averages over a row within `rows`.  Their numbers divide by
+counted positions, rows, or a text's own tokens, never by the width of a batch.
+"""
+
+import torch
 from transformers import PreTrainedModel
 
 from ..data.encode import Example
@@ -22,6 +28,14 @@ def can_pack(task: Task, student: PreTrainedModel, teacher: Teacher | None) -> b
 
 
 def packed_batch(task: Task, examples: list[Example]) -> Batch:
-    """One batch whose keys come in the order of its positions, which is how kept targets are found."""
+    """One batch whose keys come in the order of its positions, which is how kept targets are found.
+
+    Its `rows` [B, T] say which of these rows each token is of, −1 for padding.
+    """
     sequences, order = packed(examples)
-    return {**task.collate(sequences), "keys": [example.key for example in order]}
+    batch = task.collate(sequences)
+    (real,) = task.real(batch)
+    sizes = torch.tensor([len(example.input_ids) for example in order])
+    numbers = torch.arange(len(order)).repeat_interleave(sizes)
+    rows = torch.full_like(batch["input_ids"], -1).masked_scatter(real, numbers)
+    return {**batch, "keys": [example.key for example in order], "rows": rows}

@@ -7,7 +7,7 @@ An adaptive share follows the objective's value on the evaluation rows: what it 
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +55,16 @@ class AdaptiveShare:
 class Writing:
     """Decides, writes, and remembers."""
 
-    def __init__(self, settings: Rollouts, task: Task, seed: int) -> None:
+    def __init__(
+        self,
+        settings: Rollouts,
+        task: Task,
+        seed: int,
+        collate: Callable[[list[Example]], Batch] | None = None,
+    ) -> None:
+        """Args: collate: how rows become a batch; None: each has a sequence of its own."""
         self.settings, self.task, self.seed = settings, task, seed
+        self._collate = collate or task.collate
         self._buffer: deque[Example] = deque(maxlen=settings.buffer)
         share = settings.share
         self.adaptive = AdaptiveShare(share) if isinstance(share, Adaptive) else None
@@ -129,7 +137,7 @@ class Writing:
 
     def _collated(self, examples: Sequence[Example], like: Batch) -> Batch:
         place = like["labels"].device
-        made = self.task.collate(list(examples))
+        made = self._collate(list(examples))
         moved = {
             name: value.to(place) if isinstance(value, Tensor) else value for name, value in made.items()
         }
