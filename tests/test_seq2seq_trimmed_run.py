@@ -121,10 +121,16 @@ def test_a_trimmed_run_goes_on_where_it_stopped(done: tuple[Path, Said], tmp_pat
 
 
 def test_as_many_tokens_stay_as_are_asked_for(tmp_path: Path) -> None:
+    """Also of a teacher whose configuration names its class without a head, as bart-base's does."""
+    values, described = recipe(tmp_path, vocabulary=60), tmp_path / "teacher" / "config.json"
+    described.write_text(json.dumps({**read_json(described), "architectures": ["T5Model"]}), encoding="utf-8")
     with hurried():
-        run_stages(parse_recipe(recipe(tmp_path, vocabulary=60)), tmp_path / "run", Silent(), until="initial")
+        run_stages(parse_recipe(values), tmp_path / "run", Silent(), until="initial")
     facts = read_json(tmp_path / "run" / "prepare" / "DONE.json")["result"]["teacher"]
     assert facts["vocabulary"]["kept"] == 60
+    made = read_json(Path(facts["folder"]) / "config.json")["architectures"]
+    assert made == ["T5ForConditionalGeneration"]
+    assert (Path(facts["folder"]) / "generation_config.json").is_file()
     for folder in (Path(facts["folder"]), tmp_path / "run" / "initial" / "model"):
         assert len(load_model(folder, AUTO).shared.weight) == 60 == len(load_tokenizer(folder))
     for one in read_examples(tmp_path / "run" / "prepare" / "train.parquet"):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import subwords
@@ -140,9 +140,7 @@ def test_what_could_be_said_can_still_be_said(family: str, limited: bool, tmp_pa
     whole, less, _ = trimmed(family, tmp_path, all_but_pieces(family) + 6 if limited else None)
     old, new = load_tokenizer(whole), load_tokenizer(less)
     for text in STRANGE:
-        mine, theirs = (
-            one.decode(one(text)["input_ids"], skip_special_tokens=False) for one in (new, old)
-        )
+        mine, theirs = (one.decode(one(text)["input_ids"], skip_special_tokens=False) for one in (new, old))
         assert mine == theirs
     assert len(new(STRANGE[1])["input_ids"]) > len(old(STRANGE[1])["input_ids"])
     if family == "bart":
@@ -277,6 +275,25 @@ def test_an_unknown_character_costs_what_it_did(tmp_path: Path) -> None:
     new = load_tokenizer(tmp_path)
     assert new.convert_ids_to_tokens(new("xabc")["input_ids"]) == were
     assert "bb" in json.loads(new.backend_tokenizer.to_str())["model"]["vocab"][-1]
+
+
+def test_an_end_token_that_is_the_last_of_all_still_ends_texts(tmp_path: Path) -> None:
+    """What tokenizer.json puts behind a text is written there by its number."""
+    vocabulary = [("<unk>", 0.0), *subwords.pieces(), ("</s>", 0.0)]
+    inner = Tokenizer(models.Unigram(vocabulary, unk_id=0))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    inner.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", len(vocabulary) - 1)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="<unk>", eos_token="</s>", pad_token="</s>"
+    ).save_pretrained(tmp_path)
+    old = load_tokenizer(tmp_path)
+    kept = kept_tokens(old, used_tokens([old("the old river")["input_ids"]]))
+    trim_tokenizer(tmp_path, kept)
+    ids = load_tokenizer(tmp_path)("the old river")["input_ids"]
+    assert ids[-1] == len(kept) - 1 < old.eos_token_id
+    assert [kept[token] for token in ids] == old("the old river")["input_ids"]
 
 
 def test_what_a_model_names_stays_though_it_is_rare_and_no_special_token() -> None:

@@ -54,8 +54,10 @@ def trim_teacher(recipe: Any, rows: Prepared, models: dict[str, Any], watch: Wat
     kept = kept_tokens(tokenizer, used, None if wanted == "data" else wanted, named_tokens(config))
     folder = cache_dir() / "trimmed" / f"{hash_json([teacher['identity'], kept])[:24]}"
     if not (folder / KEPT).exists() or manifest_fault(folder) is not None:
-        named = config.architectures or [pick(TASKS, task.name, "task").auto_class]
-        write_trimmed(load_model(Path(teacher["folder"]), named[0]), task.tokenizer, kept, folder)
+        auto_class = pick(TASKS, task.name, "task").auto_class
+        named = [] if recipe.task == "seq2seq" else config.architectures  # BART's base says it has no head
+        model = load_model(Path(teacher["folder"]), (named or [auto_class])[0])
+        write_trimmed(model, task.tokenizer, kept, folder)
     if wanted == "data":
         _check(task, folder, texts[:ROWS_CHECKED], kept)
     watch.note(f"  vocabulary: {len(kept):,} tokens of {have:,} stay")

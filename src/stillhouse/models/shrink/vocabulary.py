@@ -97,9 +97,7 @@ def trim_tokenizer(folder: Path, kept: Sequence[int]) -> None:
 def named_tokens(config: Any) -> set[int]:
     """What a model's configuration calls by its id: its end, its padding, what a target begins with."""
     named = config.get_text_config().to_dict()
-    return {
-        value for name, value in named.items() if name.endswith("_token_id") and isinstance(value, int)
-    }
+    return {value for name, value in named.items() if name.endswith("_token_id") and isinstance(value, int)}
 
 
 @torch.no_grad()
