@@ -1,6 +1,6 @@
 """Encoder–decoders with the tokenizers of their families, as transformers builds them, and rows that need few of their tokens."""
 
-import copy
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -30,8 +30,6 @@ def pieces() -> tuple[tuple[str, float], ...]:
 
 
 def _model(inner: Tokenizer) -> dict[str, Any]:
-    import json
-
     found: dict[str, Any] = json.loads(inner.to_str())["model"]
     return found
 
@@ -132,7 +130,7 @@ def save(family: str, folder: Path) -> Path:
 
 def rows(count: int = 12, words: int = 9) -> list[dict[str, Any]]:
     """Of some of the words alone; a row has from two to six, and its target says them backwards."""
-    some = copy.copy(tiny.WORDS[:words])
+    some = tiny.WORDS[:words]
     made = []
     for number in range(count):
         text = [some[(number * 3 + step * (number + 2)) % words] for step in range(2 + number % 5)]

@@ -30,7 +30,7 @@ from .errors import DataError, MissingExtra, RecipeError, ResourceError
 from .models.described import json_in, layer_count, model_config, skeleton_in
 from .models.fitting import check_model
 from .models.products import check_targets
-from .models.shrink.requests import check_layers, check_pace, check_tokenizer, fixed_sizes, shapes_within
+from .models.shrink.requests import check_layers, check_pace, fixed_sizes, shapes_within
 from .models.shrink.skeleton import FIELDS, Shape, Skeleton
 from .recipe import (
     Baseline,
@@ -64,7 +64,6 @@ def static_checks(recipe: Recipe, place: Path) -> list[str]:
         if isinstance(asked, ZeroShot):
             prompt_files(asked.prompts, "zero_shot_pair", f"{field}.prompt")
     _layers(recipe)
-    _vocabulary(recipe)
     _adapter(recipe)
     notes += [*_sets(recipe), *_tokenizers(recipe), *_beside(recipe)]
     _packages(recipe)
@@ -204,19 +203,6 @@ def _layers(recipe: Recipe) -> None:
     if wanted.layers is not None and have is not None:
         check_layers(wanted.layers, have)
     check_shape(recipe.student, folder, recipe.task, recipe.data.max_length)
-
-
-def _vocabulary(recipe: Recipe) -> None:
-    """Whether the teacher's tokenizer can be trimmed, as far as its files say."""
-    folder = Path(recipe.teacher.model or "")
-    if recipe.student.vocabulary is None:
-        return
-    if (folder / "tokenizer.json").is_file():
-        kind = json_in(folder / "tokenizer.json")["model"].get("type")
-        if kind is not None:  # old files do not say
-            check_tokenizer("the teacher's tokenizer", kind)
-    elif (folder / "source.spm").is_file():
-        check_tokenizer("the teacher's tokenizer (source.spm, Marian's)", None)
 
 
 def _adapter(recipe: Recipe) -> None:
