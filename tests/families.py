@@ -42,9 +42,13 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     ),
     "t5": lambda: hf.T5ForConditionalGeneration(hf.T5Config(**T5)),
     "t5 untied": lambda: hf.T5ForConditionalGeneration(hf.T5Config(**T5, tie_word_embeddings=False)),
+    "mt5": lambda: hf.MT5ForConditionalGeneration(hf.MT5Config(**T5)),
     "bart": lambda: hf.BartForConditionalGeneration(hf.BartConfig(**BART)),
     "mbart": lambda: hf.MBartForConditionalGeneration(hf.MBartConfig(**BART)),
     "marian": lambda: hf.MarianMTModel(hf.MarianConfig(**{**BART, "decoder_start_token_id": 0})),
+    "pegasus": lambda: hf.PegasusForConditionalGeneration(
+        hf.PegasusConfig(**{**BART, "decoder_start_token_id": 0})
+    ),
     "bart classifier": lambda: hf.BartForSequenceClassification(hf.BartConfig(**BART)),
     "whisper": lambda: hf.WhisperForConditionalGeneration(
         hf.WhisperConfig(**SPEECH, num_mel_bins=8, max_source_positions=10)

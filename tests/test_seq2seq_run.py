@@ -167,7 +167,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"teacher.context": "Translate."}, "teacher.context: not for"),
     ({"teacher.panel": [{"model": "a"}, {"model": "b"}]}, "teacher.panel: not for"),
     ({"teacher.zero_shot": {"labels": ["a", "b"]}}, "teacher.zero_shot: only for"),
-    ({"student.vocabulary": "data"}, "student.vocabulary: an encoder–decoder"),
     ({"student": {"from_config": {"config": {"d_ff": 8}, "layers": "teacher"}}}, "student.from_config.layers"),
     ({"train.rationale_weight": 0.5}, "train.rationale_weight"),
     ({"data.train.format": "messages"}, "data.train.format: messages"),

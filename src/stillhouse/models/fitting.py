@@ -7,6 +7,7 @@ from ..errors import RecipeError, TeacherError
 from ..recipe import Recipe
 from ..recipe.generate import Answers
 from .described import cut_short, json_in, model_config, tensors_in
+from .shrink.requests import check_tokenizer
 
 TOKENIZERS = {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json"}
 OTHER_HEAD = re.compile(
@@ -58,6 +59,8 @@ def check_model(role: str, folder: Path, recipe: Recipe, by_names: bool = False)
         raise RecipeError(
             f"{role}.model: {folder / 'tokenizer.json'} is no tokenizer; save the tokenizer again."
         )
+    if role == "teacher" and recipe.student.vocabulary is not None:
+        _trimmable(folder)
     made_for = (model_config(folder).get("architectures") or [""])[0]
     if fault := _head_fault(recipe.task, folder, made_for):
         raise RecipeError(f"{role}.model: {fault}")
@@ -87,6 +90,16 @@ def check_model(role: str, folder: Path, recipe: Recipe, by_names: bool = False)
             f"{role}.model: {folder} is a {made_for}, whose classifier is not trained yet; "
             + ("add teacher.finetune." if role == "teacher" else "name one that is.")
         )
+
+
+def _trimmable(folder: Path) -> None:
+    """Whether the teacher's tokenizer can lose tokens, as far as its files say.  Raises: RecipeError in a sentence."""
+    if (folder / "tokenizer.json").is_file():
+        kind = json_in(folder / "tokenizer.json")["model"].get("type")
+        if kind is not None:  # old files do not say
+            check_tokenizer("the teacher's tokenizer", kind)
+    elif (folder / "source.spm").is_file():
+        check_tokenizer("the teacher's tokenizer (source.spm, Marian's)", None)
 
 
 def _head_fault(task: str, folder: Path, made_for: str) -> str | None:

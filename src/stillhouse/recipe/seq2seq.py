@@ -27,8 +27,6 @@ def _of_models(recipe: Any) -> str | None:
     for name in ("panel", "context"):
         if getattr(teacher, name) is not None:
             return f"teacher.{name}: not for task: seq2seq yet; remove it"
-    if recipe.student.vocabulary is not None:
-        return "student.vocabulary: an encoder–decoder's tokens cannot be trimmed yet; remove it"
     made = recipe.student.from_config
     if made is not None and made.layers == "teacher":
         return "student.from_config.layers: an encoder–decoder's are copied by from_teacher alone; use that, or layers: random"

@@ -15,12 +15,17 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.encode import Example
 from ..data.split import Prepared
 from ..errors import RecipeError
 from ..files import atomic_folder, hash_json, manifest_fault, read_json, write_json
 from ..models.load import load_config, load_model, load_tokenizer
-from ..models.shrink.vocabulary import kept_tokens, trim_model, trim_tokenizer, used_tokens
+from ..models.shrink.vocabulary import (
+    kept_tokens,
+    named_tokens,
+    trim_model,
+    trim_tokenizer,
+    used_tokens,
+)
 from ..progress import Watch
 from ..registry import pick
 from ..sources import cache_dir
@@ -45,13 +50,14 @@ def trim_teacher(recipe: Any, rows: Prepared, models: dict[str, Any], watch: Wat
     labels = sorted({str(row["label"]) for row in texts if row.get("label") is not None})
     task = make_task(recipe.task, tokenizer, recipe.data.max_length, labels)
     used = used_tokens(example.input_ids for example in task.encode(texts)[0])
-    kept = kept_tokens(tokenizer, used, None if wanted == "data" else wanted)
+    config = load_config(Path(teacher["folder"]))
+    kept = kept_tokens(tokenizer, used, None if wanted == "data" else wanted, named_tokens(config))
     folder = cache_dir() / "trimmed" / f"{hash_json([teacher['identity'], kept])[:24]}"
     if not (folder / KEPT).exists() or manifest_fault(folder) is not None:
-        named = load_config(Path(teacher["folder"])).architectures or [
-            pick(TASKS, task.name, "task").auto_class
-        ]
-        write_trimmed(load_model(Path(teacher["folder"]), named[0]), task.tokenizer, kept, folder)
+        auto_class = pick(TASKS, task.name, "task").auto_class
+        named = [] if recipe.task == "seq2seq" else config.architectures  # BART's base says it has no head
+        model = load_model(Path(teacher["folder"]), (named or [auto_class])[0])
+        write_trimmed(model, task.tokenizer, kept, folder)
     if wanted == "data":
         _check(task, folder, texts[:ROWS_CHECKED], kept)
     watch.note(f"  vocabulary: {len(kept):,} tokens of {have:,} stay")
@@ -100,13 +106,11 @@ def lender(teacher: Path, facts: dict[str, Any], task: Task, place: Path) -> Ite
 def _check(task: Task, folder: Path, rows: list[dict[str, Any]], kept: list[int]) -> None:
     """Raises: RecipeError if the trimmed tokenizer cuts training rows in another way."""
     trimmed = make_task(task.name, load_tokenizer(folder), getattr(task, "max_length", 256), task.labels)
-    mine, theirs = _ids(trimmed.encode(rows)[0]), _ids(task.encode(rows)[0])
-    if [[kept[token] for token in ids] for ids in mine] != theirs:
+    mine, theirs = trimmed.encode(rows)[0], task.encode(rows)[0]
+    if [([kept[token] for token in one.input_ids], one.starts) for one in mine] != [
+        (one.input_ids, one.starts) for one in theirs
+    ]:
         raise RecipeError(
             f"student.vocabulary: {type(task.tokenizer).__name__} cuts the training rows differently once it is trimmed; "
             "leave student.vocabulary out, and report this with the tokenizer's tokenizer.json."
         )
-
-
-def _ids(examples: list[Example]) -> list[list[int]]:
-    return [example.input_ids for example in examples]

@@ -186,7 +186,9 @@ FAMILIES: dict[str, Family] = {
     "distilbert": _DISTILBERT,
     **dict.fromkeys(("t5", "mt5"), _T5),
     **dict.fromkeys(("bart", "mbart", "whisper"), _BART),
-    "marian": replace(_BART, fixed_width="its positions are waves of that many channels"),
+    **dict.fromkeys(
+        ("marian", "pegasus"), replace(_BART, fixed_width="its positions are waves of that many channels")
+    ),
 }
 """`model_type` of a configuration -> its family."""
 

@@ -11,6 +11,9 @@ from .skeleton import FIELDS, Shape, Skeleton
 HEADER = 4096
 """Bytes of a weights file that are no weights, about."""
 
+TRIMMED = ("BPE", "WordPiece", "Unigram")
+"""Kinds of tokenizers that can lose tokens and say every text still."""
+
 KINDER = 4.0
 """Small weights stay in the processor's caches: so many times faster than their arithmetic says a student may be, at most."""
 
@@ -47,6 +50,19 @@ def check_pace(skeleton: Skeleton, target: Target, fixed: Mapping[str, Any], hea
         raise RecipeError(
             f"student.target: no shape of this teacher is {target.tokens_per_second} as fast, for the smallest one does "
             f"1/{most:,.0f} of its arithmetic; ask for less, or fix fewer sizes."
+        )
+
+
+def check_tokenizer(name: str, kind: str | None) -> None:
+    """Whether a tokenizer of this kind, as its tokenizer.json has it (None where it has none: Marian's source.spm), can be trimmed.
+
+    Raises: RecipeError in a sentence.
+    """
+    if kind not in TRIMMED:
+        said = "has no tokenizer.json" if kind is None else f"is of the kind {kind}"
+        raise RecipeError(
+            f"student.vocabulary: {name} {said}, and only BPE, WordPiece and Unigram tokenizers that have one can be trimmed; "
+            "leave student.vocabulary out."
         )
 
 

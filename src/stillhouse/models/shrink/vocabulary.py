@@ -5,7 +5,8 @@ Texts that only need kept tokens are cut into the same tokens as before:
     BPE        a token stays with everything that it can be merged from, so every merge that such a text went through is still
                there, and no other one can come before it
     WordPiece  the longest piece that fits is still the longest one
-    Unigram    the likeliest path is still there, and still the likeliest
+    Unigram    the likeliest path is still there, and still the likeliest; the least likely piece stays too, for what an unknown
+               character costs is counted from it (tokenizers and sentencepiece: 10 nats below)
 
 Any other text is cut into smaller pieces: all bytes (or single characters) and all added tokens stay, so that every text that
 could be said before can be said after.  The model loses the rows of its embeddings and of its head and nothing else: its
@@ -14,7 +15,7 @@ logits on kept tokens are what they were, and its probabilities are those of bef
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...errors import RecipeError
 from ...files import read_json, write_json
 from .families import FAMILIES, part_of
+from .requests import check_tokenizer
 
 OTHER_FILES = ("vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", "special_tokens_map.json", "spiece.model",
                "tokenizer.model", "sentencepiece.bpe.model")  # fmt: skip
@@ -38,15 +40,22 @@ def used_tokens(texts: Iterable[Sequence[int]]) -> Counter[int]:
     return counts
 
 
-def kept_tokens(tokenizer: PreTrainedTokenizerBase, used: Counter[int], most: int | None = None) -> list[int]:
+def kept_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    used: Counter[int],
+    most: int | None = None,
+    named: Collection[int] = (),
+) -> list[int]:
     """Rising ids of the tokens that stay: the used ones, what they are merged from, and whatever can say any text.
 
-    Args: most: at most so many, the most frequent first; None for all that are used.
+    Args:
+        most: at most so many, the most frequent first; None for all that are used.
+        named: tokens that the model cannot do without (`named_tokens`).
     Raises: RecipeError if the tokenizer is of a kind that cannot be trimmed, or `most` is too few to say any text.
     """
     spec = _spec(tokenizer)
     ids = _ids(spec)
-    kept = _always(spec, ids)
+    kept = _always(spec, ids) | set(named) & set(ids.values())
     if most is not None and len(kept) > most:
         raise RecipeError(
             f"student.vocabulary: {most:,} tokens are too few; bytes, single characters and special tokens alone are "
@@ -85,31 +94,38 @@ def trim_tokenizer(folder: Path, kept: Sequence[int]) -> None:
     write_json(folder / "tokenizer_config.json", config)
 
 
+def named_tokens(config: Any) -> set[int]:
+    """What a model's configuration calls by its id: its end, its padding, what a target begins with."""
+    named = config.get_text_config().to_dict()
+    return {value for name, value in named.items() if name.endswith("_token_id") and isinstance(value, int)}
+
+
 @torch.no_grad()
 def trim_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     """The same model, changed in place, with the embeddings and the head's rows of the tokens `kept` alone."""
     rows = torch.tensor(kept)
     config = model.config.get_text_config()
-    tables = {id(module) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
+    tables = {id(module) for module in _tables(model)}
+    renumber = {old: new for new, old in enumerate(kept)}
     for path, module in model.named_modules():
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             whole = f"{path}.{name}".lstrip(".")
             at = 0 if id(module) in tables and tensor.dim() else _vocabulary_axis(whole, tensor.dim(), config)
             if at is not None and tensor.shape[at] != len(kept):  # tied ones are met twice
                 tensor.data = tensor.data.index_select(at, rows)
-        if isinstance(module, torch.nn.Embedding) and id(module) in tables:
-            module.num_embeddings = len(kept)
+        if isinstance(module, torch.nn.Embedding) and module.num_embeddings != len(module.weight):
+            module.num_embeddings = len(module.weight)
             if module.padding_idx is not None:
-                module.padding_idx = kept.index(module.padding_idx) if module.padding_idx in kept else None
+                module.padding_idx = renumber.get(module.padding_idx)
         elif isinstance(module, torch.nn.Linear):
             module.out_features = module.weight.shape[0]
-    renumber = {old: new for new, old in enumerate(kept)}
     known = [model.config, config] + ([model.generation_config] if model.can_generate() else [])
     for settings in {id(one): one for one in known if one is not None}.values():
         _renumber_settings(settings, renumber)
+        for name in SIZES:
+            if name in settings.to_dict():
+                setattr(settings, name, len(kept))
     config.vocab_size = len(kept)
-    if model.config is not config and "vocab_size" in model.config.to_dict():
-        model.config.vocab_size = len(kept)
     return model
 
 
@@ -118,14 +134,8 @@ def trim_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
 
 def _spec(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    spec: dict[str, Any] = (
-        json.loads(backend.to_str()) if backend is not None else {"model": {"type": "slow"}}
-    )
-    if spec["model"].get("type") not in ("BPE", "WordPiece", "Unigram"):
-        raise RecipeError(
-            f"student.vocabulary: {type(tokenizer).__name__} is of the kind {spec['model'].get('type')}, and only BPE, "
-            "WordPiece and Unigram tokenizers can be trimmed; leave student.vocabulary out."
-        )
+    spec: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {"model": {}}
+    check_tokenizer(type(tokenizer).__name__, spec["model"].get("type"))
     return spec
 
 
@@ -150,6 +160,8 @@ def _always(spec: dict[str, Any], ids: dict[str, int]) -> set[int]:
         kept.add(ids[model["unk_token"]])
     if model.get("unk_id") is not None:
         kept.add(model["unk_id"])
+    if isinstance(model["vocab"], list):
+        kept.add(min(range(len(model["vocab"])), key=lambda number: model["vocab"][number][1]))
     return kept
 
 
@@ -221,8 +233,23 @@ def _renumbered_processor(processor: dict[str, Any], renumbered: dict[int, int])
 # ── the model ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+SIZES = ("vocab_size", "decoder_vocab_size")
+"""Fields of a configuration that count the tokens (the second is Marian's)."""
+
+
+def _tables(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """The modules whose rows are tokens.  An encoder–decoder's two sides each have their own embeddings, tied to the model's or not."""
+    found = [model.get_input_embeddings(), model.get_output_embeddings()]
+    if model.config.is_encoder_decoder:
+        found += [side.get_input_embeddings() for side in (model.get_encoder(), model.get_decoder())]
+    return [one for one in found if isinstance(one, torch.nn.Embedding | torch.nn.Linear)]
+
+
 def _vocabulary_axis(name: str, dimensions: int, config: Any) -> int | None:
-    """Which dimension of a tensor is the vocabulary, as its family's table says; of other families the two tables alone are known."""
+    """Which dimension of a tensor is the vocabulary, as its family's table says; of other families the tables alone are known, and
+    the bias that BART's relatives add to their logits."""
+    if name == "final_logits_bias":
+        return dimensions - 1
     family, module = FAMILIES.get(config.model_type), name.rpartition(".")[0] or name
     if family is None or dimensions == 0 or not any(f".{module}".endswith(f".{end}") for end in family.axes):
         return None
@@ -233,6 +260,9 @@ def _vocabulary_axis(name: str, dimensions: int, config: Any) -> int | None:
 def _renumber_settings(settings: Any, renumber: dict[int, int]) -> None:
     """Every "…_token_id" and list of tokens of a configuration; a token that is gone is one that is not named."""
     for name, value in settings.to_dict().items():
+        if name == "bad_words_ids" and value is not None:  # Marian's padding is never written
+            words = [[renumber[one] for one in word] for word in value if set(word) <= set(renumber)]
+            setattr(settings, name, words or None)
         if not name.endswith(("_token_id", "_token_ids", "suppress_tokens")) or value is None:
             continue
         if isinstance(value, list):
