@@ -16,6 +16,8 @@ from ..data.encode import IGNORED, Example, control_pieces
 from ..data.formats import Row, answer_alone, has_answer
 from ..data.masking import unmasked
 from ..data.prompting import prompt_ids
+from ..data.sets import read_rows
+from ..data.split import in_order
 from ..data.written import answered, prompt_of
 from ..errors import RecipeError
 from ..measure import Rows
@@ -24,6 +26,8 @@ from ..probe import look
 from ..progress import Watch
 from ..recipe import Recipe
 from ..recipe.plan import OF_TEACHER, Rounds
+from ..sources import resolve
+from ..steps.writing import NEED_QUESTIONS
 from ..tasks import Task
 from ..tasks.writing import greedy
 
@@ -52,6 +56,28 @@ def student_answers(recipe: Recipe) -> bool:
     """Whether the student answers the pool's rows, to show where it fails."""
     assert isinstance(recipe.plan, Rounds)
     return recipe.plan.answers is not None or recipe.plan.by == "checker"
+
+
+def fresh_rows(recipe: Recipe, watch: Watch) -> list[Row]:
+    """The pool's rows in their seeded order, whoever can read them.  Raises: RecipeError if nobody can write of them what is asked for."""
+    assert isinstance(recipe.plan, Rounds)
+    settings = recipe.plan.pool
+    found = resolve(
+        settings.source,
+        sha256=settings.sha256,
+        revision=settings.revision,
+        kind="data",
+        progress=watch.note,
+    )
+    answered = recipe.plan.answers is None
+    rows = read_rows("pool", "plan.pool", settings, recipe.task, found.path, answered=answered)
+    for one in recipe.plan.write:
+        if isinstance(one, NEED_QUESTIONS) and "text" in rows[0]:
+            raise RecipeError(
+                f"plan.write: {one.kind} needs questions, and the pool is plain text; use paraphrase, or give rows with a prompt "
+                "or messages."
+            )
+    return in_order(rows, recipe.seed, "order", "pool")[: settings.limit]
 
 
 def readable(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Example]) -> Pool:

@@ -13,13 +13,14 @@ from ..data.encode import control_pieces, without_control
 from ..data.filters import sift
 from ..data.formats import Row
 from ..data.prompting import Prompt
+from ..data.sets import read_rows
 from ..data.split import Prepared
 from ..data.written import Ask
 from ..errors import DataError, RecipeError
 from ..models.continuous import Sampling
 from ..models.load import load_tokenizer
 from ..progress import Watch
-from ..recipe import Filter
+from ..recipe import DataSet, Filter
 from ..recipe import generate as kinds
 from ..teachers.api_judge import Scored
 from ..teachers.api_writer import ApiWriter, Lost, Said, cut_off, paid_to
@@ -38,7 +39,7 @@ def write_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path,
         return rows
     desk = make_desk(recipe, models, Texts(place.parent / FOLDER), watch)
     old, unlabelled, new = made_rows(desk, rows)
-    kept = desk.sifted(new, old + rows.extra, rows)
+    kept = desk.sifted(new, old + rows.extra + unlabelled, rows)
     labelled = [row for row in kept if recipe.task != "classification" or "label" in row]
     bare = [row for row in kept if recipe.task == "classification" and "label" not in row]
     if not old and not labelled:
@@ -63,13 +64,25 @@ def made_rows(desk: "Desk", rows: Prepared) -> tuple[list[Row], list[Row], list[
     old, unlabelled = list(rows.train), list(rows.unlabelled)
     new: list[Row] = []
     for wanted in desk.recipe.data.generate:
-        _refuse_plain_text(wanted, unlabelled or old)
         if isinstance(wanted, kinds.Answers):
+            _refuse_plain_text(wanted, unlabelled or old)
             new = desk.answers(wanted, unlabelled or old)
             old, unlabelled = (old if unlabelled else []), []
+        elif isinstance(wanted, kinds.Further) and wanted.of is not None:
+            some = _standing_in(wanted.of, [*old, *new, *rows.extra, *unlabelled], desk.recipe.task)
+            _refuse_plain_text(wanted, some)
+            new += MAKERS[type(wanted)](desk, wanted, some) if some else []
         else:
+            _refuse_plain_text(wanted, unlabelled or old)
             new += MAKERS[type(wanted)](desk, wanted, old + new)
     return old, unlabelled, new
+
+
+def _standing_in(path: str, rows: Sequence[Row], task: str) -> list[Row]:
+    """Those of `rows` that stand in a file, by what they say or ask: whoever answered them did so since."""
+    listed = read_rows("of", "data.generate.of", DataSet(source=path), task, Path(path), answered=False)
+    keys = {content_key(row) for row in listed}
+    return [row for row in rows if content_key(row) in keys]
 
 
 def _refuse_plain_text(wanted: Any, rows: Sequence[Row]) -> None:
