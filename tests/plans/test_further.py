@@ -275,7 +275,7 @@ def test_a_budget_counts_what_writing_costs_at_most_and_then_what_it_did_cost(tm
         write_json(tmp_path / "runs" / "round-0" / "prepare" / "DONE.json", {"result": facts})
         going = _Rounds(recipe, recipe.plan, Bench(tmp_path, Silent()))  # type: ignore[arg-type]
         assert going._will_cost(1) == pytest.approx(2 * (8 * 0.01 + 4 * TOKENS * 0.01))
-        assert going._over_dollars(1, 0.94) is None
+        assert going._over_dollars(1, 0.95) is None
         assert "would cost about $0.6400: $0.3000 of the budget of $0.93" in str(going._over_dollars(1, 0.93))
         write_json(tmp_path / "chosen" / "round-1.json", {"keys": [], "paid": 0.3})
         pay(24)

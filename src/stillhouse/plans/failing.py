@@ -96,7 +96,7 @@ def readable(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Ex
     examples = [one for one in task.encode(unlabelled)[0] if _content(one, task) not in there]
     if plain or task.redraws:  # several short texts share an example, and a long one has several
         return {one.key: Fresh(by_id[one.row], {"text": _text(one, task)}, one) for one in examples}
-    return {one.key: Fresh(by_id[one.row], _written(by_id[one.row]), one) for one in examples}
+    return {one.key: Fresh(by_id[one.row], written_down(by_id[one.row]), one) for one in examples}
 
 
 def _content(example: Example, task: Task) -> str | tuple[int, ...]:
@@ -133,7 +133,7 @@ def _prompts(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Ex
     for row in map(_open, rows):
         ids = tuple(prompt_ids(prompt_of(row), task.tokenizer, control, "the student"))
         if len(ids) < task.max_length and ids not in there:
-            found[row["id"]] = Fresh(row, _asked(row) if bare else _written(row), prompt=ids)
+            found[row["id"]] = Fresh(row, _asked(row) if bare else written_down(row), prompt=ids)
     return found
 
 
@@ -267,7 +267,7 @@ def failing(rows: Rows, by: str) -> Any:
     return counted - rows["agree"] + 1e-6 * np.tanh(rows["kl"])  # among equals, the farther from the teacher
 
 
-def _written(row: Row) -> dict[str, Any]:
+def written_down(row: Row) -> dict[str, Any]:
     """A row as a file has it, without its label: the teacher gives one."""
     return {
         name: value

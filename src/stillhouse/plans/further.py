@@ -5,6 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..data.split import Prepared
+from ..files import write_jsonl
 from ..progress import Watch
 from ..recipe import Recipe, parse_recipe
 from ..recipe.plan import Rounds
@@ -13,7 +14,7 @@ from ..steps.unwritten import Foretelling
 from ..steps.writing import FOLDER, made_rows, make_others, make_writer
 from ..teachers.texts import Texts
 from .check import with_rows
-from .failing import fresh_rows
+from .failing import fresh_rows, written_down
 from .planned import plain
 
 
@@ -32,15 +33,17 @@ def writing_takes(recipe: Recipe, first: Path, watch: Watch) -> dict[str, Any] |
     own = parse_recipe(pooled, recipe.name)
     if own.writing_api is None and not own.data.writers_apis:
         return None
-    bare = wanted.answers is not None
-    generate = [*([] if wanted.answers is None else [wanted.answers]), *wanted.write]
-    own = own.model_copy(update={"data": own.data.model_copy(update={"generate": generate})})
-    rows = fresh_rows(recipe, watch)[: wanted.rows]
+    rows, bare = fresh_rows(recipe, watch)[: wanted.rows], wanted.answers is not None
     models = fetch_models(own, first / "prepare", watch)
     writers = [make_writer(own, models), *make_others(own, models)]
     with (
         TemporaryDirectory() as scratch
     ):  # where nothing was asked yet: each round asks about rows of its own
+        listed = Path(scratch) / "rows.jsonl"
+        write_jsonl(listed, map(written_down, rows))
+        generate = own.data.generate[: int(bare)]
+        generate += [one.model_copy(update={"of": str(listed)}) for one in wanted.write]
+        own = own.model_copy(update={"data": own.data.model_copy(update={"generate": generate})})
         desk = Foretelling(own, writers, models, Texts(Path(scratch) / FOLDER), watch)
         made_rows(desk, Prepared([] if bare else rows, [], rows if bare else [], {}, [], {}))
         return desk.bill()

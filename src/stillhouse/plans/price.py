@@ -70,9 +70,11 @@ def price(recipe: Recipe, folder: Path, watch: Watch) -> Price:
 
 
 def _written(writing: dict[str, Any], runs: Sequence[Path]) -> dict[str, Any]:
-    """What all rounds and their controls buy, as a row of the table.  Args: writing: of one of them; runs: those that are prepared
-    already, and the ones without rows of the pool, buy nothing."""
-    left = sum(run.name not in (FIRST, HARD_ONLY) and not (run / "prepare" / DONE).exists() for run in runs)
+    """What all rounds and their controls buy, as a row of the table.
+
+    Args: writing: of one of them; runs: those that are labelled already, and the ones without rows of the pool, buy nothing.
+    """
+    left = sum(run.name not in (FIRST, HARD_ONLY) and not (run / "label" / DONE).exists() for run in runs)
     dollars = writing["dollars"]
     return {
         "seconds": round(left * writing["seconds"], 1),
