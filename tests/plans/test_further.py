@@ -13,6 +13,7 @@ from plans.kitchen import always_better, classifier, trained
 from stillhouse.asking import Answer, Ledger, chat
 from stillhouse.errors import RecipeError
 from stillhouse.files import hash_json, read_json, read_jsonl, write_json
+from stillhouse.plans import price
 from stillhouse.plans.bench import Bench
 from stillhouse.plans.check import with_rows
 from stillhouse.plans.failing import fresh_rows
@@ -22,6 +23,7 @@ from stillhouse.plans.rounds import _Rounds, hard_only
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.teachers.api_writer import ApiWriter
+from stillhouse.teachers.writer import LocalWriter
 from typed import Said, hurried, stillhouse, write_recipe
 
 PRICE = {"input": 0.0, "output": 10_000.0}
@@ -190,6 +192,41 @@ def test_questions_that_the_teacher_answers_are_gone_on_from_with_their_answers(
     assert result(folder, "round-1")["counts"]["written"]["kept"] == 4 + 4
 
 
+def test_a_teacher_on_this_machine_writes_each_text_once_in_the_whole_plan(tmp_path: Path) -> None:
+    """One that has learned nothing: drawn so that some texts end."""
+    values = talker(
+        tmp_path, "", {"write": [{"kind": "paraphrase", "max_new_tokens": 60, "temperature": 1.5}]}
+    )
+    values["data"]["writer"] = None
+    shown: list[str] = []
+    real = LocalWriter.write
+
+    def counting(self: Any, prompts: Any, *rest: Any) -> Any:
+        shown.extend(prompt[-1]["content"] for prompt in prompts)
+        return real(self, prompts, *rest)
+
+    folder = tmp_path / "rounds"
+    with mock.patch.object(LocalWriter, "write", counting):
+        said = command("run", values, folder)
+    assert said.code == 0, said.err
+    own = [{row["prompt"] for row in read_jsonl(path)} for path in folder.glob("chosen/*-alone.jsonl")]
+    assert sorted(prompt.rpartition("\n\n")[2].strip() for prompt in shown) == sorted(set.union(*own))
+    assert result(folder, "round-2")["counts"]["written"]["texts"] == 8
+
+
+def test_what_a_model_on_this_machine_writes_is_not_foretold_and_that_is_said(tmp_path: Path) -> None:
+    values = talker(tmp_path, "")
+    values["data"]["writer"] = None
+    measured = {"runs": {}, "total_seconds": 1.0, "money": 0.0}
+    with (
+        mock.patch.object(price, "price_runs", return_value=measured),
+        mock.patch.object(price, "_looking", return_value=2.0),
+    ):
+        found = price.price(parse_recipe(values), tmp_path, Silent())
+    assert found["notes"] == ["rounds: writing for the chosen rows is not counted"]
+    assert list(found["runs"]) == ["choosing rows"]
+
+
 # ── classifiers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -315,7 +352,7 @@ def test_plain_text_is_no_task_that_others_could_be_like(tmp_path: Path) -> None
     values = talker(tmp_path, "http://localhost:1/v1")
     values["plan"]["pool"] = {"source": lines(tmp_path / "text.jsonl", [{"text": "the river"}])}
     with pytest.raises(
-        RecipeError, match=r"plan.write: self_instruct needs questions, and the pool is plain text"
+        RecipeError, match=r"plan.write: self_instruct needs questions, and the rows are plain text"
     ):
         fresh_rows(parse_recipe(values), Silent())
     values["plan"]["write"] = WRITE[1:]

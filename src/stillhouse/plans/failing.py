@@ -27,7 +27,7 @@ from ..progress import Watch
 from ..recipe import Recipe
 from ..recipe.plan import OF_TEACHER, Rounds
 from ..sources import resolve
-from ..steps.writing import NEED_QUESTIONS
+from ..steps.questions import refuse_plain_text
 from ..tasks import Task
 from ..tasks.writing import greedy
 
@@ -72,11 +72,7 @@ def fresh_rows(recipe: Recipe, watch: Watch) -> list[Row]:
     answered = recipe.plan.answers is None
     rows = read_rows("pool", "plan.pool", settings, recipe.task, found.path, answered=answered)
     for one in recipe.plan.write:
-        if isinstance(one, NEED_QUESTIONS) and "text" in rows[0]:
-            raise RecipeError(
-                f"plan.write: {one.kind} needs questions, and the pool is plain text; use paraphrase, or give rows with a prompt "
-                "or messages."
-            )
+        refuse_plain_text(one, rows, "plan.write")
     return in_order(rows, recipe.seed, "order", "pool")[: settings.limit]
 
 

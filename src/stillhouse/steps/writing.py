@@ -13,14 +13,14 @@ from ..data.encode import control_pieces, without_control
 from ..data.filters import sift
 from ..data.formats import Row
 from ..data.prompting import Prompt
-from ..data.sets import read_rows
+from ..data.sets import standing_in
 from ..data.split import Prepared
 from ..data.written import Ask
 from ..errors import DataError, RecipeError
 from ..models.continuous import Sampling
 from ..models.load import load_tokenizer
 from ..progress import Watch
-from ..recipe import DataSet, Filter
+from ..recipe import Filter
 from ..recipe import generate as kinds
 from ..teachers.api_judge import Scored
 from ..teachers.api_writer import ApiWriter, Lost, Said, cut_off, paid_to
@@ -28,6 +28,7 @@ from ..teachers.texts import Texts
 from ..teachers.together import Together
 from ..teachers.writer import LocalWriter, TargetWriter, Writer, write_kept
 from .judging import scored
+from .questions import refuse_plain_text
 
 FOLDER = "written"
 """In the run folder, beside the stages: what was written is found by content, and stays when the recipe changes."""
@@ -64,34 +65,16 @@ def made_rows(desk: "Desk", rows: Prepared) -> tuple[list[Row], list[Row], list[
     old, unlabelled = list(rows.train), list(rows.unlabelled)
     new: list[Row] = []
     for wanted in desk.recipe.data.generate:
+        of = wanted.of if isinstance(wanted, kinds.Further) else None
+        there = [*old, *new, *rows.extra, *unlabelled]
+        some = unlabelled or old if of is None else standing_in(Path(of), there, desk.recipe.task)
+        refuse_plain_text(wanted, some)
         if isinstance(wanted, kinds.Answers):
-            _refuse_plain_text(wanted, unlabelled or old)
-            new = desk.answers(wanted, unlabelled or old)
+            new = desk.answers(wanted, some)
             old, unlabelled = (old if unlabelled else []), []
-        elif isinstance(wanted, kinds.Further) and wanted.of is not None:
-            some = _standing_in(wanted.of, [*old, *new, *rows.extra, *unlabelled], desk.recipe.task)
-            _refuse_plain_text(wanted, some)
-            new += MAKERS[type(wanted)](desk, wanted, some) if some else []
         else:
-            _refuse_plain_text(wanted, unlabelled or old)
-            new += MAKERS[type(wanted)](desk, wanted, old + new)
+            new += MAKERS[type(wanted)](desk, wanted, old + new if of is None else some)
     return old, unlabelled, new
-
-
-def _standing_in(path: str, rows: Sequence[Row], task: str) -> list[Row]:
-    """Those of `rows` that stand in a file, by what they say or ask: whoever answered them did so since."""
-    listed = read_rows("of", "data.generate.of", DataSet(source=path), task, Path(path), answered=False)
-    keys = {content_key(row) for row in listed}
-    return [row for row in rows if content_key(row) in keys]
-
-
-def _refuse_plain_text(wanted: Any, rows: Sequence[Row]) -> None:
-    """Raises: RecipeError if questions are needed, and the rows are texts."""
-    if isinstance(wanted, NEED_QUESTIONS) and rows and "text" in rows[0]:
-        raise RecipeError(
-            f"data.generate: {wanted.kind} needs questions, and the rows are plain text; give prompt or messages columns, "
-            "or name prompts in data.unlabelled."
-        )
 
 
 def make_writer(recipe: Any, models: dict[str, Any]) -> Writer | ApiWriter:
@@ -398,7 +381,6 @@ def _balanced(desk: Desk, wanted: kinds.Balance, train: list[Row]) -> list[Row]:
     return desk.rows(asks, wanted, wanted.temperature)
 
 
-NEED_QUESTIONS = (kinds.Answers, kinds.SelfInstruct, kinds.EvolInstruct, kinds.Rationale)
 MAKERS: dict[type, Callable[[Desk, Any, list[Row]], list[Row]]] = {
     kinds.Paraphrase: _paraphrased,
     kinds.BackTranslation: _translated,
