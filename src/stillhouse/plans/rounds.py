@@ -221,7 +221,7 @@ class _Rounds:
         )
 
     def _will_cost(self, at: int) -> float:
-        """Dollars of round `at` and its control: as much as the round before it.  Of the first, what writing costs at most, and what the
+        """Dollars of round `at` and its control: as much as the round before it.  Of the first, or where an older version began, what writing costs at most, and what the
         teacher says of each row as much as of one of round 0."""
         paid = paid_so_far(self.bench.folder, [LEDGER])  # rounds are not judged in pairs, round 0 is
         before = {} if at == 1 else read_json(self.bench.folder / CHOSEN / f"round-{at - 1}.json")
@@ -229,8 +229,9 @@ class _Rounds:
             return float(paid - before["paid"])
         first = self.bench.place(FIRST)
         written = writing_takes(self.recipe, first, self.bench.watch) or {}
-        asked = self.wanted.unanswered_rows if self.recipe.teacher.apis else 0
-        return 2 * (asked * paid / max(1, rows_asked(first)) + (written.get("dollars") or 0.0))
+        asks = self.wanted.unanswered_rows if self.recipe.teacher.apis else 0
+        asked = rows_asked(first) + 2 * self.wanted.rows * (at - 1)
+        return 2 * (asks * paid / max(1, asked) + (written.get("dollars") or 0.0))
 
     def _gain(self, run: str, before: str) -> Found:
         """What the round brought, and where it and the one before stand, in the metric that judges."""
