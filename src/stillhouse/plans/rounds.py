@@ -221,8 +221,11 @@ class _Rounds:
         )
 
     def _will_cost(self, at: int) -> float:
-        """Dollars of round `at` and its control: as much as the round before it.  Of the first, or where an older version began, what writing costs at most, and what the
-        teacher says of each row as much as of one of round 0."""
+        """Dollars of round `at` and its control: as much as the round before it.
+
+        Of the first one, or where an older version chose the rows before, what writing costs at most, and for each row that a
+        teacher is asked about what one cost so far.
+        """
         paid = paid_so_far(self.bench.folder, [LEDGER])  # rounds are not judged in pairs, round 0 is
         before = {} if at == 1 else read_json(self.bench.folder / CHOSEN / f"round-{at - 1}.json")
         if "paid" in before:
