@@ -44,6 +44,7 @@ from .recipe import (
     crossing_fault,
 )
 from .recipe.data import LEARNED_FROM
+from .recipe.generate import Further
 from .registry import needs
 from .sources import cache_dir
 from .sources.licence import card_licence
@@ -358,6 +359,9 @@ def _beside(recipe: Recipe) -> list[str]:
         prompt_file(judge.prompt, "judge", "data.judge.prompt")
     if writer is not None and writer.prompts is not None:
         check_folder(Path(writer.prompts))
+    for wanted in recipe.data.generate:
+        if isinstance(wanted, Further) and wanted.of is not None and not Path(wanted.of).is_file():
+            raise RecipeError(f"data.generate: of: {wanted.of} is not there; name a file of rows.")
     if recipe.data.filter is not None:
         count = len(list(rules(recipe.data.filter)))
         notes.append(f"data.filter: {count} rules that look at one row can be applied")

@@ -714,3 +714,54 @@ def test_nothing_goes_out_while_the_run_is_at_work(tmp_path: Path, folder: Path)
     with locked(place):
         said = stillhouse("label", "export", place, "--out", tmp_path / "batch.jsonl")
     assert said.code == 5 and "another stillhouse is at work here" in said.err
+
+
+# ── of some rows alone ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("task", ["causal_lm", "classification"])
+def test_a_kind_goes_on_from_the_rows_of_a_file_alone_in_whatever_set_they_are(
+    tmp_path: Path, folder: Path, task: str
+) -> None:
+    """Rows of a language model as somebody answered them since; a classifier's without labels too."""
+    listed = tmp_path / "some.jsonl"
+    wanted = {"kind": "paraphrase", "of": str(listed)}
+    if task == "causal_lm":
+        train, more = questions(4), questions(9)[6:]
+        names = [{"prompt": row["prompt"].upper()} for row in (train[1], more[0], questions(20)[19])]
+        rows = Prepared(train, [], [], {}, [], {}, extra=more)
+        changes: dict[str, Any] = {}
+    else:
+        train, more = (
+            reviews(4, good=2),
+            [with_id({"where": f"y:{n}", "text": f"note {n}"}) for n in range(3)],
+        )
+        names = [{"text": train[1]["text"]}, {"text": more[0]["text"]}, {"text": "nowhere"}]
+        rows = Prepared(train, [], more, {}, [], {})
+        changes = {"task": task, "objective": [{"kind": "forward_kl"}]}
+    listed.write_text("".join(json.dumps(row) + "\n" for row in names), encoding="utf-8")
+    models = {"teacher": {"folder": str(folder)}, "writer": None, "others": [], "bfloat16": False}
+    with Endpoint(unlike) as endpoint:
+        recipe = parse_recipe(recipe_for(folder, endpoint.url, [wanted], **changes))
+        found = writing.write_rows(recipe, rows, models, tmp_path / "prepare", Silent())
+        shown = sorted(prompt_of(body).rpartition("\n\n")[2].strip() for body in endpoint.bodies)
+    assert shown == sorted(row.get("prompt") or row["text"] for row in (train[1], more[0]))
+    new = [row for row in found.train + found.unlabelled if row["id"] in found.written]
+    assert len(new) == 2
+    assert {row.get("completion") for row in new} == {" It is so." if task == "causal_lm" else None}
+
+
+def test_what_is_written_like_rows_without_labels_is_none_of_these(tmp_path: Path, folder: Path) -> None:
+    """They are learned already."""
+    more = [with_id({"where": f"y:{n}", "text": f"note {n}"}) for n in range(2)]
+    (tmp_path / "some.jsonl").write_text('{"text": "note 0"}\n')
+    wanted = {"kind": "paraphrase", "of": str(tmp_path / "some.jsonl")}
+    models = {"teacher": {"folder": str(folder)}, "writer": None, "others": [], "bfloat16": False}
+    with Endpoint(lambda body: "note 1") as endpoint:
+        values = recipe_for(
+            folder, endpoint.url, [wanted], task="classification", objective=[{"kind": "forward_kl"}]
+        )
+        rows = Prepared(reviews(4, good=2), [], more, {}, [], {})
+        found = writing.write_rows(parse_recipe(values), rows, models, tmp_path / "prepare", Silent())
+    assert found.unlabelled == more
+    assert found.counts["written"]["dropped"] == {"duplicate": 1}

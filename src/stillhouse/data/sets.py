@@ -115,6 +115,13 @@ def read_rows(
     return read_set(name, key, settings, task, {name: path}, answered, labelled=task != "classification").rows
 
 
+def standing_in(path: Path, rows: Iterable[Row], task: str) -> list[Row]:
+    """Those of `rows` that stand in a file, by what they say or ask: whoever answered them may have done so since."""
+    listed = read_rows("of", "data.generate.of", DataSet(source=str(path)), task, path, answered=False)
+    keys = {content_key(row) for row in listed}
+    return [row for row in rows if content_key(row) in keys]
+
+
 def _asked_format(settings: DataSet, task: str, key: str, labelled: bool) -> str:
     """The format that the recipe names, or "" if it is to be detected."""
     if settings.format == "auto":

@@ -155,7 +155,7 @@ def translations_back(
 
 def new_tasks(rows: Sequence[Row], wanted: kinds.SelfInstruct, prompt: Template, seed: int) -> Iterator[Ask]:
     """Questions in the manner of some rows, drawn anew each time; nobody has answered them yet."""
-    for number in range(wanted.rows):
+    for number in range(wanted.rows if rows else 0):
         shown = _some(rows, wanted.examples, seed, "self_instruct", number)
         where = f"self_instruct:{number + 1}"
         yield Ask(

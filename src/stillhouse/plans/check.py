@@ -40,15 +40,21 @@ def into_of(recipe: Recipe) -> str:
     return "unlabelled" if bare else "extra"
 
 
-def with_rows(recipe: Recipe, values: dict[str, Any], rows: dict[str, Any]) -> dict[str, Any]:
-    """`values` of a run with rows of the pool among its data, and with somebody to answer them.
+def with_rows(
+    recipe: Recipe, values: dict[str, Any], rows: dict[str, Any], by_round: Sequence[str | None] = (None,)
+) -> dict[str, Any]:
+    """`values` of a run with rows of the pool among its data, and with somebody to answer them and to write others like them.
 
-    Args: rows: as in `data.train`.
+    Args: rows: as in `data.train`; by_round: the files of each round's own rows, so that what is written of these does not depend on
+        later ones.
     """
-    assert isinstance(recipe.plan, Rounds)
-    data = {**values["data"], into_of(recipe): rows}
-    if recipe.plan.answers is not None:
-        data["generate"] = [recipe.plan.answers.model_dump(mode="json"), *data["generate"]]
+    wanted = recipe.plan
+    assert isinstance(wanted, Rounds)
+    writer = None if recipe.data.writer is None else recipe.data.writer.model_dump(mode="json")
+    answers = [] if wanted.answers is None else [wanted.answers.model_dump(mode="json")]
+    further = [{**one.model_dump(mode="json"), "of": path} for path in by_round for one in wanted.write]
+    generate = [*answers, *values["data"]["generate"], *further]
+    data = {**values["data"], into_of(recipe): rows, "generate": generate, "writer": writer}
     return {**values, "data": data}
 
 
@@ -87,6 +93,12 @@ def refuse_rounds(recipe: Recipe) -> None:
             f"plan.pool: the rows that rounds choose become data.{into}, which this recipe has already; "
             "give that source as the pool."
         )
+    if recipe.plan.write:
+        pooled = with_rows(recipe, plain(recipe), recipe.plan.pool.model_dump(mode="json"))
+        try:
+            parse_recipe(pooled, recipe.name)
+        except RecipeError as error:
+            raise RecipeError(str(error).replace("data.generate", "plan.write")) from error
 
 
 def _priced(recipe: Recipe) -> bool:

@@ -16,6 +16,8 @@ from ..data.encode import IGNORED, Example, control_pieces
 from ..data.formats import Row, answer_alone, has_answer
 from ..data.masking import unmasked
 from ..data.prompting import prompt_ids
+from ..data.sets import read_rows
+from ..data.split import in_order
 from ..data.written import answered, prompt_of
 from ..errors import RecipeError
 from ..measure import Rows
@@ -24,6 +26,8 @@ from ..probe import look
 from ..progress import Watch
 from ..recipe import Recipe
 from ..recipe.plan import OF_TEACHER, Rounds
+from ..sources import resolve
+from ..steps.questions import refuse_plain_text
 from ..tasks import Task
 from ..tasks.writing import greedy
 
@@ -54,6 +58,24 @@ def student_answers(recipe: Recipe) -> bool:
     return recipe.plan.answers is not None or recipe.plan.by == "checker"
 
 
+def fresh_rows(recipe: Recipe, watch: Watch) -> list[Row]:
+    """The pool's rows in their seeded order, whoever can read them.  Raises: RecipeError if nobody can write of them what is asked for."""
+    assert isinstance(recipe.plan, Rounds)
+    settings = recipe.plan.pool
+    found = resolve(
+        settings.source,
+        sha256=settings.sha256,
+        revision=settings.revision,
+        kind="data",
+        progress=watch.note,
+    )
+    answered = recipe.plan.answers is None
+    rows = read_rows("pool", "plan.pool", settings, recipe.task, found.path, answered=answered)
+    for one in recipe.plan.write:
+        refuse_plain_text(one, rows, "plan.write")
+    return in_order(rows, recipe.seed, "order", "pool")[: settings.limit]
+
+
 def readable(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Example]) -> Pool:
     """The rows that the models can read and that are not among the `known` examples."""
     plain = recipe.task == "causal_lm" and bool(rows) and "text" in rows[0]
@@ -70,7 +92,7 @@ def readable(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Ex
     examples = [one for one in task.encode(unlabelled)[0] if _content(one, task) not in there]
     if plain or task.redraws:  # several short texts share an example, and a long one has several
         return {one.key: Fresh(by_id[one.row], {"text": _text(one, task)}, one) for one in examples}
-    return {one.key: Fresh(by_id[one.row], _written(by_id[one.row]), one) for one in examples}
+    return {one.key: Fresh(by_id[one.row], written_down(by_id[one.row]), one) for one in examples}
 
 
 def _content(example: Example, task: Task) -> str | tuple[int, ...]:
@@ -107,7 +129,7 @@ def _prompts(recipe: Recipe, rows: Sequence[Row], task: Task, known: Iterable[Ex
     for row in map(_open, rows):
         ids = tuple(prompt_ids(prompt_of(row), task.tokenizer, control, "the student"))
         if len(ids) < task.max_length and ids not in there:
-            found[row["id"]] = Fresh(row, _asked(row) if bare else _written(row), prompt=ids)
+            found[row["id"]] = Fresh(row, _asked(row) if bare else written_down(row), prompt=ids)
     return found
 
 
@@ -241,7 +263,7 @@ def failing(rows: Rows, by: str) -> Any:
     return counted - rows["agree"] + 1e-6 * np.tanh(rows["kl"])  # among equals, the farther from the teacher
 
 
-def _written(row: Row) -> dict[str, Any]:
+def written_down(row: Row) -> dict[str, Any]:
     """A row as a file has it, without its label: the teacher gives one."""
     return {
         name: value

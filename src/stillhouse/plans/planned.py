@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import RecipeError
 from ..recipe import Recipe, parse_recipe
 from ..recipe.load import set_field
-from ..recipe.plan import RUN
+from ..recipe.plan import RUN, Rounds
 from ..registry import did_you_mean
 
 INITIAL = "/initial"
@@ -87,6 +87,12 @@ def uncontrolled(values: dict[str, Any], judged: bool = False) -> dict[str, Any]
 def plain(recipe: Recipe, name: str | None = None) -> dict[str, Any]:
     """A recipe as plain values, without what makes several runs of it."""
     values = recipe.model_dump(mode="json", exclude=set(BEYOND_ONE_RUN))
+    if (
+        isinstance(recipe.plan, Rounds)
+        and not recipe.data.generate
+        and "paraphrase" not in recipe.evaluate.perturb
+    ):
+        values["data"]["writer"] = None  # who writes for the chosen rows alone: see `check.with_rows`
     return {**values, "name": name or recipe.name}
 
 

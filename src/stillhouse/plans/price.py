@@ -29,6 +29,7 @@ from .bench import Bench
 from .expand import expand
 from .failing import choosing_takes
 from .foretold import stand_in
+from .further import writing_takes
 from .planned import Planned, plain, uncontrolled
 from .rounds import FIRST, HARD_ONLY, hard_only, has_hard_only, paid_so_far, pool_of, rows_asked, task_in
 from .space import own_values, space_of
@@ -46,22 +47,39 @@ def price(recipe: Recipe, folder: Path, watch: Watch) -> Price:
     found = price_runs(recipe, runs, folder, watch)
     if not isinstance(recipe.plan, Rounds):
         return {**found, "at_most": any(one.needs for one in runs), "notes": []}
-    looking = _looking(recipe, folder / RUNS / FIRST, watch)
-    notes = (
-        [] if recipe.plan.answers is None else ["rounds: writing answers to the chosen rows is not counted"]
-    )
-    if looking is None:
+    more, notes = {}, []
+    if (writing := writing_takes(recipe, folder / RUNS / FIRST, watch)) is not None:
+        more["writing rows"] = _written(writing, [folder / RUNS / one.name for one in runs])
+    elif recipe.plan.writes:
+        notes.append("rounds: writing for the chosen rows is not counted")
+    if (looking := _looking(recipe, folder / RUNS / FIRST, watch)) is not None:
+        more["choosing rows"] = {"seconds": round(looking, 1), "money": 0.0, "taken": []}
+    else:
         notes.append(
             "rounds: choosing rows is not counted, for the first rows are not there before they are bought"
         )
-        return {**found, "at_most": True, "notes": notes}
-    chosen = {"choosing rows": {"seconds": round(looking, 1), "money": 0.0, "taken": []}}
+    money = [found["money"], *(row["money"] for row in more.values())]
     return {
         **found,
-        "runs": {**found["runs"], **chosen},
-        "total_seconds": round(found["total_seconds"] + looking, 1),
+        "runs": {**found["runs"], **more},
+        "total_seconds": round(found["total_seconds"] + sum(row["seconds"] for row in more.values()), 1),
+        "money": None if None in money else sum(money),
         "at_most": True,
         "notes": notes,
+    }
+
+
+def _written(writing: dict[str, Any], runs: Sequence[Path]) -> dict[str, Any]:
+    """What all rounds and their controls buy, as a row of the table.
+
+    Args: writing: of one of them; runs: those that are labelled already, and the ones without rows of the pool, buy nothing.
+    """
+    left = sum(run.name not in (FIRST, HARD_ONLY) and not (run / "label" / DONE).exists() for run in runs)
+    dollars = writing["dollars"]
+    return {
+        "seconds": round(left * writing["seconds"], 1),
+        "money": None if dollars is None else left * dollars,
+        "taken": [],
     }
 
 
@@ -111,16 +129,16 @@ def _of_round(
     if one.name == FIRST or (one.name == HARD_ONLY and recipe.task == "classification"):
         return plan
     examples = max(1, plan["examples"])
-    chosen = wanted.rows * (wanted.most if one.name == HARD_ONLY else int(one.name.rpartition("-")[2]))
+    chosen = wanted.new_rows * (wanted.most if one.name == HARD_ONLY else int(one.name.rpartition("-")[2]))
     learned = _rows_read(one, examples + chosen) / _rows_read(one, examples)
-    newest = wanted.rows / examples
+    newest = wanted.new_rows / examples
     shares = {"teacher": max(1.0, newest), "label": newest, "train": learned, "seeds": learned}
     seconds = {stage: took * shares.get(stage, 1.0) for stage, took in plan["seconds"].items()}
     if not recipe.teacher.apis or one.name == HARD_ONLY:
         return {**plan, "seconds": seconds}
     # each of the newest may cost what one of the first run's rows does at most, or did, where it is paid already
     stage = "teacher" if recipe.teacher.panel else "label"
-    share = wanted.rows / (rows_asked(folder / RUNS / FIRST) or before["requests"] or 1)
+    share = wanted.unanswered_rows / (rows_asked(folder / RUNS / FIRST) or before["requests"] or 1)
     dollars: float | None = before["money_by_stage"][stage]
     due = None if dollars is None else (dollars + paid_so_far(folder, [LEDGER])) * share
     if (folder / RUNS / one.name / "label" / DONE).exists():

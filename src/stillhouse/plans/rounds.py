@@ -15,8 +15,6 @@ from typing import Any
 from ..answers import answer_rows
 from ..asking import LEDGER, Ledger
 from ..data.encode import read_examples
-from ..data.sets import read_rows
-from ..data.split import in_order
 from ..errors import RecipeError
 from ..files import hash_json, read_json, read_jsonl, write_json, write_text
 from ..judge import LEDGER as JUDGED
@@ -29,7 +27,6 @@ from ..recipe import Recipe
 from ..recipe.plan import OF_TEACHER, Rounds
 from ..registry import pick
 from ..report.numbers import number, with_interval
-from ..sources import resolve
 from ..steps.fetching import OWN_TOKENS
 from ..steps.intact import own_measures
 from ..steps.prepare import located, task_of
@@ -39,7 +36,8 @@ from .check import refuse_rounds, with_rows
 from .compare import difference_over_seeds, student_rows, value_over_seeds
 from .execute import announce
 from .expand import measured_once
-from .failing import Pool, readable, worst_first
+from .failing import Pool, fresh_rows, readable, worst_first
+from .further import writing_takes
 from .outcome import Found, collect, seconds_spent
 from .planned import Expanded, Planned, plain, scaled, starting_from, uncontrolled
 
@@ -63,6 +61,8 @@ class _Rounds:
         self.base = plain(recipe)
         self.runs: list[Planned] = []
         self.chosen: dict[str, list[str]] = {"round": [], "random": []}
+        self.by_round: dict[str, list[str | None]] = {"round": [], "random": []}
+        """Files of the rows of each round alone, of which others are written."""
         self.choosing = 0.0
         """Seconds that choosing rows took."""
         self.spent: list[float] = []
@@ -114,11 +114,11 @@ class _Rounds:
         """Add `keys` to what was chosen this way, and train on from the student before."""
         self.chosen[kind] += keys
         name, before = f"{kind}-{at}", FIRST if at == 1 else f"{kind}-{at - 1}"
-        path = self.bench.folder / CHOSEN / f"{name}.jsonl"
-        text = "".join(json.dumps(pool[key].written, ensure_ascii=False) + "\n" for key in self.chosen[kind])
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_text(path, text)
-        values = with_rows(self.recipe, starting_from(self.base, before), {"source": str(path.absolute())})
+        path = self._listed(name, self.chosen[kind], pool)
+        if self.wanted.write:
+            self.by_round[kind].append(self._listed(f"{name}-alone", keys, pool))
+        started = starting_from(self.base, before)
+        values = with_rows(self.recipe, started, {"source": path}, self.by_round[kind])
         if self.recipe.teacher.finetune is not None:  # fine-tuned once, before the first round
             values["teacher"] = {
                 "model": str(self.bench.teacher(FIRST).absolute()),
@@ -126,8 +126,17 @@ class _Rounds:
             }
         how = f"where {before} fails ({self.wanted.by})" if kind == "round" else "at random"
         by = ", answered by the teacher" if self.wanted.answers is not None else ""
+        by += ", and others written like them" if self.wanted.write else ""
         about = f"{len(self.chosen[kind]):,} rows of the pool, chosen {how}{by}"
         self._make(Planned(name, {**uncontrolled(values), "name": name}, about, name))
+
+    def _listed(self, name: str, keys: list[str], pool: Pool) -> str:
+        """The file of these rows, which keeps its time if it has them already."""
+        path = self.bench.folder / CHOSEN / f"{name}.jsonl"
+        text = "".join(json.dumps(pool[key].written, ensure_ascii=False) + "\n" for key in keys)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+        return str(path.absolute())
 
     @cached_property
     def _task(self) -> Task:
@@ -155,7 +164,10 @@ class _Rounds:
             start = time.perf_counter()
             worst = worst_first(self.recipe, left, self._task, student, teacher, self.bench.watch)
             seconds = round(time.perf_counter() - start, 3)
-            write_json(kept, {"from": mark, "keys": worst[: self.wanted.rows], "seconds": seconds})
+            paid = paid_so_far(self.bench.folder, [LEDGER])
+            write_json(
+                kept, {"from": mark, "keys": worst[: self.wanted.rows], "seconds": seconds, "paid": paid}
+            )
         saved = read_json(kept)
         self.choosing += saved["seconds"]
         keys: list[str] = saved["keys"]
@@ -196,22 +208,33 @@ class _Rounds:
         return None
 
     def _over_dollars(self, at: int, most: float) -> str | None:
-        """The same for what is paid: a round and its control cost for each of their rows what a row of round 0 did.
-
-        One that was begun is finished: what it asked is paid.
-        """
+        """The same for what is paid.  One that was begun is finished: what it asked is paid."""
         if (self.bench.folder / CHOSEN / f"round-{at}.json").exists():
             return None
         paid = paid_so_far(self.bench.folder)
-        asked = rows_asked(self.bench.place(FIRST)) + 2 * self.wanted.rows * (at - 1)
-        by_rows = paid_so_far(self.bench.folder, [LEDGER])  # rounds are not judged in pairs, round 0 is
-        costs = 2 * self.wanted.rows * by_rows / max(1, asked)
+        costs = self._will_cost(at)
         if paid + costs <= most:
             return None
         return (
             f"Stopped before round {at}, which would cost about ${costs:,.4f}: ${paid:,.4f} of the budget of "
             f"${most:g} are spent."
         )
+
+    def _will_cost(self, at: int) -> float:
+        """Dollars of round `at` and its control: as much as the round before it.
+
+        Of the first one, or where an older version chose the rows before, what writing costs at most, and for each row that a
+        teacher is asked about what one cost so far.
+        """
+        paid = paid_so_far(self.bench.folder, [LEDGER])  # rounds are not judged in pairs, round 0 is
+        before = {} if at == 1 else read_json(self.bench.folder / CHOSEN / f"round-{at - 1}.json")
+        if "paid" in before:
+            return float(paid - before["paid"])
+        first = self.bench.place(FIRST)
+        written = writing_takes(self.recipe, first, self.bench.watch) or {}
+        asks = self.wanted.unanswered_rows if self.recipe.teacher.apis else 0
+        asked = rows_asked(first) + 2 * self.wanted.rows * (at - 1)
+        return 2 * (asks * paid / max(1, asked) + (written.get("dollars") or 0.0))
 
     def _gain(self, run: str, before: str) -> Found:
         """What the round brought, and where it and the one before stand, in the metric that judges."""
@@ -297,23 +320,12 @@ def pool_of(recipe: Recipe, first: Path, task: Task, watch: Watch) -> Pool:
     """
     assert isinstance(recipe.plan, Rounds)
     _refuse_unread(recipe.plan, read_json(first / "prepare" / DONE)["result"])
-    settings = recipe.plan.pool
-    found = resolve(
-        settings.source,
-        sha256=settings.sha256,
-        revision=settings.revision,
-        kind="data",
-        progress=watch.note,
-    )
-    answered = recipe.plan.answers is None
-    rows = read_rows("pool", "plan.pool", settings, recipe.task, found.path, answered=answered)
-    rows = in_order(rows, recipe.seed, "order", "pool")[: settings.limit]
     kept = first / "prepare"
     known = [one for kind in ("train", "eval") for one in read_examples(kept / f"{kind}.parquet")]
-    pool = readable(recipe, rows, task, known)
+    pool = readable(recipe, fresh_rows(recipe, watch), task, known)
     if not pool:
         raise RecipeError(
-            f"plan.pool: no row of {settings.source} can be used, or all are in the training or held-out rows already; "
+            f"plan.pool: no row of {recipe.plan.pool.source} can be used, or all are in the training or held-out rows already; "
             "give it other rows."
         )
     return pool

@@ -23,7 +23,7 @@ from .objective import (
 )
 from .outputs import SIMPLE, memorisation_fault
 from .panel import alone_fault, context_fault, members_fault, panel_fault
-from .plan import TEACH_ON, asked_fault
+from .plan import TEACH_ON, Rounds, asked_fault
 from .rollouts import Adaptive, rollouts_fault
 from .seq2seq import seq2seq_fault
 from .written import paraphrase_fault, written_fault
@@ -188,7 +188,8 @@ def _of_data(recipe: "Recipe") -> Iterator[str]:
             "term to a recipe with task: classification"
         )
     by_api, reworded = recipe.writing_api is not None, "paraphrase" in recipe.evaluate.perturb
-    if fault := written_fault(data, recipe.task, recipe.has_teacher, by_api, reworded):
+    later = isinstance(recipe.plan, Rounds) and recipe.plan.writes
+    if fault := written_fault(data, recipe.task, recipe.has_teacher, by_api, reworded or later):
         yield fault
     if classifies and data.unlabelled is not None and not recipe.has_teacher:
         yield "data.unlabelled: no term of the objective uses the teacher; add a forward_kl term"

@@ -16,6 +16,12 @@ class _Kind(Section):
     """Sample from the fewest tokens that together have this probability."""
 
 
+class Further(_Kind):
+    of: str | None = None
+    """A file of rows: only those training rows that stand in it, in whatever set, are gone on from; without it those of `data.train`,
+    and what was written before."""
+
+
 class Answers(_Kind):
     """The teacher's own answers to the prompts of `data.unlabelled`, or else in place of those of `data.train`: sequence-level
     distillation (Kim & Rush 2016, arXiv:1606.07947)."""
@@ -48,7 +54,7 @@ class Answers(_Kind):
         return self
 
 
-class Paraphrase(_Kind):
+class Paraphrase(Further):
     """Further rows that say the same in other words: the text, or the question, whose answer stays."""
 
     kind: Literal["paraphrase"] = "paraphrase"
@@ -60,7 +66,7 @@ class Paraphrase(_Kind):
     """Classification: the new row has the old one's label; else only the teacher labels it."""
 
 
-class BackTranslation(_Kind):
+class BackTranslation(Further):
     """Further rows, translated into another language and back (Sennrich et al. 2015, arXiv:1511.06709)."""
 
     kind: Literal["back_translation"] = "back_translation"
@@ -72,7 +78,7 @@ class BackTranslation(_Kind):
     """Classification: the new row has the old one's label; else only the teacher labels it."""
 
 
-class SelfInstruct(_Kind):
+class SelfInstruct(Further):
     """New tasks in the manner of some training rows, and their answers (Wang et al. 2022, arXiv:2212.10560)."""
 
     kind: Literal["self_instruct"] = "self_instruct"
@@ -84,7 +90,7 @@ class SelfInstruct(_Kind):
     """Of sampling the tasks; answers are greedy."""
 
 
-class EvolInstruct(_Kind):
+class EvolInstruct(Further):
     """Harder variants of the training rows' questions, and their answers (WizardLM, Xu et al. 2023, arXiv:2304.12244)."""
 
     kind: Literal["evol_instruct"] = "evol_instruct"
@@ -137,3 +143,22 @@ Generate = Annotated[
     | Balance,
     Field(discriminator="kind"),
 ]
+
+More = Annotated[
+    Paraphrase | BackTranslation | SelfInstruct | EvolInstruct,
+    Field(discriminator="kind"),
+]
+"""Those of them that need no label of the rows they go on from."""
+
+
+def most_of(one: Further, rows: int) -> int:
+    """How many rows it makes of so many, at most."""
+    match one:
+        case Paraphrase():
+            return one.copies * rows
+        case SelfInstruct():
+            return one.rows
+        case EvolInstruct():
+            return one.rounds * rows
+        case _:
+            return rows

@@ -24,6 +24,8 @@ def masked_faults(recipe: Any) -> Iterator[str]:
         yield (
             "teacher.pool: by: column knows a row by its hidden tokens, which are others in each epoch here; set label.online: false"
         )
+    if isinstance(recipe.plan, Rounds) and recipe.plan.writes:
+        yield "plan: rounds of task: masked_lm read plain text as it is; remove write and answers, or give a larger pool"
     if recipe.student.vocabulary is not None:
         yield "student.vocabulary: is not for task: masked_lm, which says any token at random; trim in a later run"
     if recipe.compares_layers_alone:

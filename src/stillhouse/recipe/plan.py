@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from .data import DataSet
-from .generate import Answers
+from .generate import Answers, BackTranslation, More, Paraphrase, most_of
 from .section import Section
 from .student import Student
 
@@ -111,6 +111,10 @@ class Rounds(Section):
     student fails is seen in answers of its own."""
     rows: PositiveInt = 500
     """Taken from the pool in each round."""
+    write: list[More] = []
+    """As in `data.generate`: new rows that `data.writer` (or the teacher) writes in each round like those chosen in it, and that are learned
+    with them, as in Lion (Jiang et al. 2023, arXiv:2305.12870) and LLM2LLM (Lee et al. 2024, arXiv:2403.15042).  The control has as many
+    that are like its own rows; `rows` of self_instruct is of each round."""
     most: Annotated[int, Field(ge=1, le=50)] = 3
     """Rounds after the first training, at most."""
     budget: Budget | None = None
@@ -122,6 +126,32 @@ class Rounds(Section):
     judge: Literal["headline", "answers"] = "headline"
     """What a round's gain is measured in: the task's first metric, or the answers that `evaluate.answers` asks for: those
     that pass its checker, or without one those that match exactly."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether somebody writes for the chosen rows."""
+        return bool(self.write) or self.answers is not None
+
+    @property
+    def new_rows(self) -> int:
+        """Rows that a round adds at most: the chosen ones, and those like them."""
+        return self.rows + sum(most_of(one, self.rows) for one in self.write)
+
+    @property
+    def unanswered_rows(self) -> int:
+        """Those of them of which nobody but the teacher says what it is asked: whoever writes new tasks answers them too."""
+        return self.rows + sum(
+            most_of(one, self.rows) for one in self.write if isinstance(one, (Paraphrase, BackTranslation))
+        )
+
+    @model_validator(mode="after")
+    def _writes_of_chosen_rows(self) -> Self:
+        for one in self.write:
+            if one.of is not None:
+                raise ValueError("write: the rows that it goes on from are those of each round; remove `of`")
+            if isinstance(one, (Paraphrase, BackTranslation)) and one.keep_label:
+                raise ValueError("write: the chosen rows have no label to keep; remove keep_label")
+        return self
 
 
 Plan = Annotated[

@@ -39,11 +39,11 @@ def paraphrase_fault(recipe: Any) -> str | None:
 
 
 def written_fault(
-    data: Data, task: str, has_teacher: bool, by_api: bool, paraphrase: bool = False
+    data: Data, task: str, has_teacher: bool, by_api: bool, elsewhere: bool = False
 ) -> str | None:
     """Why `data.generate` cannot be done; None if it can, or is not asked for.
 
-    by_api: whether an API writes, be it the teacher's; paraphrase: whether the writer has held-out rows to paraphrase.
+    by_api: whether an API writes, be it the teacher's; elsewhere: whether the writer has other rows to write, as rounds need.
     """
     classifier = task == "classification"
     answered = any(isinstance(one, Answers) for one in data.generate)
@@ -57,7 +57,7 @@ def written_fault(
     if fault := next(filter(None, (_api_fault(name, api) for name, api in data.writers_apis.items())), None):
         return fault
     if not data.generate:
-        idle = data.writer is not None and not paraphrase
+        idle = data.writer is not None and not elsewhere
         return "data.writer: nothing is to be written; add data.generate" if idle else None
     for one in data.generate:
         if not isinstance(one, FOR_CLASSIFIERS if classifier else FOR_LANGUAGE_MODELS):

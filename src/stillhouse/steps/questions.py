@@ -1,12 +1,15 @@
 """Which rows somebody can be asked about."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..data.formats import Row
-from ..errors import DataError
+from ..errors import DataError, RecipeError
+from ..recipe import generate as kinds
 
 TRAINED_BY = ("train", "validation")
 """Sets that settings or weights are chosen on, and that nothing is reported on."""
+NEED_QUESTIONS = (kinds.Answers, kinds.SelfInstruct, kinds.EvolInstruct, kinds.Rationale)
 
 
 def refuse_unaskable(task: str, sets: Mapping[str, Sequence[Row]]) -> None:
@@ -23,3 +26,12 @@ def refuse_unaskable(task: str, sets: Mapping[str, Sequence[Row]]) -> None:
                     f"{row['where']}: has no label, and {name} is what the models are measured on; name labelled rows in "
                     f"{'data.eval' if name == 'eval' else 'evaluate.also'}."
                 )
+
+
+def refuse_plain_text(wanted: Any, rows: Sequence[Row], field: str = "data.generate") -> None:
+    """Raises: RecipeError if a kind of `data.generate`, or of another `field`, needs questions, and the rows are texts."""
+    if isinstance(wanted, NEED_QUESTIONS) and rows and "text" in rows[0]:
+        prompts = ", or name prompts in data.unlabelled" if field == "data.generate" else ""
+        raise RecipeError(
+            f"{field}: {wanted.kind} needs questions, and the rows are plain text; give prompt or messages columns{prompts}."
+        )

@@ -54,6 +54,7 @@ def _beside(data: Data) -> list[str | None]:
     for one in data.generate:
         targets = [one.key, one.checker] if isinstance(one, generate.Answers) else []
         found += [str(source_of(target)) for target in targets if target is not None]
+        found += [one.of] if isinstance(one, generate.Further) else []
     if wanted is not None:
         found += looked_up(wanted)
     return found

@@ -13,6 +13,7 @@ from ..data.encode import control_pieces, without_control
 from ..data.filters import sift
 from ..data.formats import Row
 from ..data.prompting import Prompt
+from ..data.sets import standing_in
 from ..data.split import Prepared
 from ..data.written import Ask
 from ..errors import DataError, RecipeError
@@ -27,6 +28,7 @@ from ..teachers.texts import Texts
 from ..teachers.together import Together
 from ..teachers.writer import LocalWriter, TargetWriter, Writer, write_kept
 from .judging import scored
+from .questions import refuse_plain_text
 
 FOLDER = "written"
 """In the run folder, beside the stages: what was written is found by content, and stays when the recipe changes."""
@@ -38,7 +40,7 @@ def write_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path,
         return rows
     desk = make_desk(recipe, models, Texts(place.parent / FOLDER), watch)
     old, unlabelled, new = made_rows(desk, rows)
-    kept = desk.sifted(new, old + rows.extra, rows)
+    kept = desk.sifted(new, old + rows.extra + unlabelled, rows)
     labelled = [row for row in kept if recipe.task != "classification" or "label" in row]
     bare = [row for row in kept if recipe.task == "classification" and "label" not in row]
     if not old and not labelled:
@@ -63,22 +65,16 @@ def made_rows(desk: "Desk", rows: Prepared) -> tuple[list[Row], list[Row], list[
     old, unlabelled = list(rows.train), list(rows.unlabelled)
     new: list[Row] = []
     for wanted in desk.recipe.data.generate:
-        _refuse_plain_text(wanted, unlabelled or old)
+        of = wanted.of if isinstance(wanted, kinds.Further) else None
+        there = [*old, *new, *rows.extra, *unlabelled]
+        some = unlabelled or old if of is None else standing_in(Path(of), there, desk.recipe.task)
+        refuse_plain_text(wanted, some)
         if isinstance(wanted, kinds.Answers):
-            new = desk.answers(wanted, unlabelled or old)
+            new = desk.answers(wanted, some)
             old, unlabelled = (old if unlabelled else []), []
         else:
-            new += MAKERS[type(wanted)](desk, wanted, old + new)
+            new += MAKERS[type(wanted)](desk, wanted, old + new if of is None else some)
     return old, unlabelled, new
-
-
-def _refuse_plain_text(wanted: Any, rows: Sequence[Row]) -> None:
-    """Raises: RecipeError if questions are needed, and the rows are texts."""
-    if isinstance(wanted, NEED_QUESTIONS) and rows and "text" in rows[0]:
-        raise RecipeError(
-            f"data.generate: {wanted.kind} needs questions, and the rows are plain text; give prompt or messages columns, "
-            "or name prompts in data.unlabelled."
-        )
 
 
 def make_writer(recipe: Any, models: dict[str, Any]) -> Writer | ApiWriter:
@@ -385,7 +381,6 @@ def _balanced(desk: Desk, wanted: kinds.Balance, train: list[Row]) -> list[Row]:
     return desk.rows(asks, wanted, wanted.temperature)
 
 
-NEED_QUESTIONS = (kinds.Answers, kinds.SelfInstruct, kinds.EvolInstruct, kinds.Rationale)
 MAKERS: dict[type, Callable[[Desk, Any, list[Row]], list[Row]]] = {
     kinds.Paraphrase: _paraphrased,
     kinds.BackTranslation: _translated,
