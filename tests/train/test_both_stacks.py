@@ -10,11 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTBigCodeConfig,
+    GPTBigCodeForCausalLM,
     LEDConfig,
     LEDForConditionalGeneration,
     LongT5Config,
     LongT5ForConditionalGeneration,
     PreTrainedModel,
+    T5GemmaConfig,
+    T5GemmaForConditionalGeneration,
+    T5GemmaModuleConfig,
 )
 
 import tiny
@@ -562,3 +571,96 @@ def test_maps_of_a_family_whose_attention_is_cut_up_are_refused_in_a_sentence(
     ):
         value_of(kd.attention(), student, teacher, task, task.collate(examples))
     assert value_of(kd.hidden(), student, teacher, task, task.collate(examples)) > 0
+
+
+def gemma(encoder: int, decoder: int, layers: int) -> PreTrainedModel:
+    """A T5Gemma whose stacks are as wide as it says, as those of 9B and 2B together."""
+    sizes = {
+        "vocab_size": len(tiny.translator_tokenizer()), "intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "num_hidden_layers": layers, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2,
+    }  # fmt: skip
+    one = T5GemmaModuleConfig(**sizes, hidden_size=encoder, head_dim=encoder // 4)
+    two = T5GemmaModuleConfig(**sizes, hidden_size=decoder, head_dim=decoder // 4)
+    two.cross_attention_hidden_size = encoder
+    config = T5GemmaConfig(encoder=one, decoder=two, vocab_size=sizes["vocab_size"])
+    config.decoder_start_token_id, config.pad_token_id = 2, 0
+    torch.manual_seed(0)
+    return T5GemmaForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("name", ["hidden", "embeddings", "relations"])
+def test_stacks_of_unequal_width_have_projectors_of_their_own(
+    name: str, task: Task, examples: list[Example]
+) -> None:
+    student, teacher = gemma(48, 32, 2), gemma(48, 64, 3)
+    objective = attached(TERMS[name], student, teacher, task)
+    loss_of(objective, student, teacher, task, task.collate(examples)).backward()
+    assert objective.features is not None
+    shapes = {tuple(one.shape) for one in objective.features.projectors.parameters()}
+    assert shapes == (set() if name == "relations" else {(64, 32)})
+    for stack in (student.get_encoder(), student.get_decoder()):
+        assert any(one.grad is not None and one.grad.any() for one in stack.parameters())
+
+
+def classifier(layers: int) -> PreTrainedModel:
+    """A BART that chooses between two labels."""
+    tokenizer = tiny.encoder_tokenizer()
+    end = tokenizer.sep_token_id
+    return BartForSequenceClassification(
+        BartConfig(
+            vocab_size=len(tokenizer), d_model=32, encoder_layers=layers, decoder_layers=layers, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64,
+            pad_token_id=tokenizer.pad_token_id, eos_token_id=end, decoder_start_token_id=end, forced_eos_token_id=None,
+            id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1},
+        )
+    )  # fmt: skip
+
+
+def test_layers_of_a_classifier_with_two_stacks_are_refused_in_a_sentence(tmp_path: Any) -> None:
+    bert = tiny.save_classifier(tmp_path / "bert")
+    own = tiny.encoder_tokenizer()
+    alike = make_task("classification", own, 32, ["bad", "good"])
+    for student, teacher, said in (
+        (classifier(1), classifier(2), "are for task: seq2seq"),
+        (alike.load(bert), classifier(2), "compare like with like"),
+        (classifier(1), alike.load(bert), "compare like with like"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            Distiller(
+                model=student, teacher=teacher, objective=[kd.forward_kl(), kd.hidden()], processing_class=own,
+                args=tiny.arguments(tmp_path / "out", max_steps=1), train_dataset=tiny.opinions(8),
+            ).train()  # fmt: skip
+
+
+def test_only_the_dropout_of_the_maps_is_switched_off() -> None:
+    sizes = {
+        "vocab_size": 64,
+        "n_embd": 32,
+        "n_layer": 1,
+        "n_head": 4,
+        "n_positions": 64,
+        "attn_pdrop": 0.5,
+        "resid_pdrop": 0.25,
+    }
+    for model in (GPT2LMHeadModel(GPT2Config(**sizes)), GPTBigCodeForCausalLM(GPTBigCodeConfig(**sizes))):
+        AttentionMaps(model).wanted(True)
+        model.train()
+        with torch.no_grad(), tapped(model, ["attention.1"]) as caught:
+            model(input_ids=torch.arange(3, 23).view(2, 10))
+        sums = caught["attention.1"].sum(-1)
+        torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-5)
+        assert model.transformer.h[0].attn.resid_dropout.p == 0.25
+
+
+@pytest.mark.parametrize("term", [kd.attention(), kd.relations()], ids=["attention", "relations"])
+def test_checkpointing_that_cuts_the_layers_gradients_off_is_refused(term: Any, tmp_path: Any) -> None:
+    student, teacher = pair("t5")
+    learning = Distiller(
+        model=student, teacher=teacher, objective=[term], processing_class=tiny.translator_tokenizer(),
+        args=tiny.arguments(
+            tmp_path, max_steps=1, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": True}
+        ),
+        train_dataset=tiny.translations(8),
+    )  # fmt: skip
+    with pytest.raises(RecipeError, match="use_reentrant"):
+        learning.train()

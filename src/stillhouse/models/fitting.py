@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ..errors import RecipeError, TeacherError
-from ..recipe import Recipe
+from ..recipe import Attention, Embeddings, Hidden, Recipe, Relations, Similarity
 from ..recipe.generate import Answers
 from .described import cut_short, json_in, model_config, tensors_in
 from .shrink.requests import check_tokenizer
@@ -27,6 +27,7 @@ AFTER_PADDING = (
 """Families that count positions from their padding token's id on, so that they have fewer than they have rows for."""
 POSITIONS = re.compile(r"(^|[._])(position_embeddings|embed_positions|wpe)\.weight$")
 """A table of positions, by the names that families give it: beyond its end torch has an error of its own."""
+ABOUT_LAYERS = (Attention, Embeddings, Hidden, Relations, Similarity)
 CLASSIFIER = "SequenceClassification"
 
 
@@ -62,7 +63,8 @@ def check_model(role: str, folder: Path, recipe: Recipe, by_names: bool = False)
     if role == "teacher" and recipe.student.vocabulary is not None:
         _trimmable(folder)
     made_for = (model_config(folder).get("architectures") or [""])[0]
-    if fault := _head_fault(recipe.task, folder, made_for):
+    about_layers = next((term.kind for term in recipe.terms if isinstance(term, ABOUT_LAYERS)), None)
+    if fault := _head_fault(recipe.task, folder, made_for, about_layers):
         raise RecipeError(f"{role}.model: {fault}")
     if recipe.task == "causal_lm" and OTHER_HEAD.search(made_for):
         raise RecipeError(
@@ -102,12 +104,14 @@ def _trimmable(folder: Path) -> None:
         check_tokenizer("the teacher's tokenizer (source.spm, Marian's)", None)
 
 
-def _head_fault(task: str, folder: Path, made_for: str) -> str | None:
+def _head_fault(task: str, folder: Path, made_for: str, about_layers: str | None) -> str | None:
     """Why a model that its files call `made_for` does not write as the task wants it, in a sentence; None if it does, or its files
-    do not say."""
+    do not say.  Args: about_layers: a term of the objective that compares layers."""
     both = bool(model_config(folder).get("is_encoder_decoder"))
     if task == "causal_lm" and both:
         return f"{folder} is an encoder–decoder; set task: seq2seq, or name a causal language model."
+    if task == "classification" and both and about_layers:
+        return f"{folder} is an encoder–decoder, whose layers are compared for task: seq2seq alone; remove {about_layers} from objective."
     if task == "seq2seq" and (not both or OTHER_HEAD.search(made_for)):
         said = made_for or "model without a decoder of its own"
         return f"{folder} is a {said}, which writes no target from a source; name an encoder–decoder such as T5, BART or Marian, or set another task."

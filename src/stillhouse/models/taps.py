@@ -55,6 +55,13 @@ def stacks_of(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
     return found
 
 
+def config_of(model: PreTrainedModel, stack: str = "") -> PreTrainedConfig:
+    """Of one of the stacks, whose sizes may differ in some encoder–decoders (T5Gemma)."""
+    part = {"encoder": model.get_encoder, "decoder": model.get_decoder}[stack]() if stack else model
+    config: PreTrainedConfig = part.config.get_text_config()
+    return config
+
+
 def point_at(stack: str, what: str, layer: int) -> str:
     """What a layer of a stack hands on, as `tapped` calls it."""
     return f"{stack}.{what}.{layer}" if stack else f"{what}.{layer}"
@@ -146,6 +153,10 @@ def missing(points: Sequence[str], caught: dict[str, Tensor]) -> str | None:
     return next((point for point in points if point not in caught), None)
 
 
+OF_MAPS = ("attn_dropout", "attention_dropout", "attn_drop", "dropout")
+"""What families call the dropout of their maps, a module or a number; that of what an attention hands on has other names."""
+
+
 class AttentionMaps:
     """Lets a model write its attention out while somebody compares the maps: fused attention never has them.
 
@@ -156,15 +167,13 @@ class AttentionMaps:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self._usual = model, model.config._attn_implementation
         for module in model.modules():
-            children = list(module.children())
-            if not _attends(module) or any(_attends(child) for child in children):
+            if not _attends(module) or any(map(_attends, module.children())):
                 continue  # what is around an attention (T5LayerSelfAttention) drops what that hands on, not its map
-            for child in children:
-                if isinstance(child, nn.Dropout):
-                    child.p = 0.0
-            # Llama and T5, and the relatives of each, keep a number
-            for name in ("attention_dropout", "dropout"):
-                if isinstance(getattr(module, name, None), float):
+            for name in OF_MAPS:
+                own = getattr(module, name, None)
+                if isinstance(own, nn.Dropout):
+                    own.p = 0.0
+                elif isinstance(own, float):
                     setattr(module, name, 0.0)
 
     def wanted(self, maps: bool) -> None:
@@ -286,7 +295,7 @@ def layer_map(wanted: str | dict[int, int], student: int, teacher: int, stack: s
 
 def key_value_heads(model: PreTrainedModel, stack: str = "") -> int:
     """Of grouped-query attention; as many as heads elsewhere.  BART's two stacks may have different numbers."""
-    config = model.config.get_text_config()
+    config = config_of(model, stack)
     if (
         config.model_type == "falcon"
     ):  # has a name of its own for them, which its older architecture does not read

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..errors import RecipeError
 from ..losses import features as losses
-from ..models.taps import AttentionMaps, key_value_heads, layer_map, missing, point_at, stacks_of
+from ..models.taps import AttentionMaps, config_of, key_value_heads, layer_map, missing, point_at, stacks_of
 from ..recipe import Attention, Embeddings, Hidden, Relations, Similarity
 from ..seeds import draw_seed
 from ..tasks import Layout
@@ -57,6 +57,7 @@ class FeatureTerms(Beside):
         self._own, self._whose = (
             {name: len(layers) for name, layers in stacks_of(model).items()} for model in self._models
         )
+        _refuse_unlike(student, teacher)
         self._pairs: dict[int, list[tuple[str, str]]] = {number: [] for number in terms}
         self._of_maps = {number for number, term in terms.items() if isinstance(term, Attention)}
         self._maps = [AttentionMaps(model) for model in self._models] if self._of_maps else []
@@ -87,6 +88,11 @@ class FeatureTerms(Beside):
                     f"objective: {point} of this family does not have one row a text and one place a token (it is padded, cut "
                     "up or turned around inside); use another term about layers, or soft and hard ones."
                 )
+        if self._models[0].training and torch.is_grad_enabled() and not _learns(self._pairs[number], mine):
+            raise RecipeError(
+                "objective: what this term compares inside the layers has no gradient here; with gradient checkpointing, set its "
+                "use_reentrant to False."
+            )
         return self._values[number](mine, theirs, layout)
 
     def _prepared(self, number: int, term: Any) -> Value:
@@ -142,7 +148,8 @@ class FeatureTerms(Beside):
 
     def _projector(self, number: int, point: str) -> nn.Module:
         """A linear map from the student's width to the teacher's; none where they are the same."""
-        own, whose = (int(model.config.get_text_config().hidden_size) for model in self._models)
+        stack = point.rpartition(".hidden.")[0]
+        own, whose = (int(config_of(model, stack).hidden_size) for model in self._models)
         if own == whose:
             return nn.Identity()
         made = nn.Linear(own, whose, bias=False)
@@ -156,11 +163,20 @@ def _of_both(encoder: Value, decoder: Value) -> Value:
     """At each counted position the mean of the decoder's value there and the encoder's of its row."""
 
     def value(own: Tapped, theirs: Tapped, layout: Layout) -> Tensor:
-        assert layout.source is not None
+        if layout.source is None:
+            raise RecipeError(
+                "objective: terms about layers of an encoder–decoder are for task: seq2seq; use soft and hard terms."
+            )
         of_source = encoder(own, theirs, layout.source)[layout.rows]
         return (of_source + decoder(own, theirs, layout)) / 2
 
     return value
+
+
+def _learns(pairs: Sequence[tuple[str, str]], mine: Tapped) -> bool:
+    """Whether a gradient can come of what lies inside layers; what they hand on always has one, or a projector behind it."""
+    inside = [mine[point] for point, _ in pairs if ".hidden." not in f".{point}"]
+    return not inside or any(found.requires_grad for found in inside)
 
 
 def _fits(point: str, found: Tensor, layout: Layout) -> bool:
@@ -170,6 +186,15 @@ def _fits(point: str, found: Tensor, layout: Layout) -> bool:
     if found.dim() == 4:
         return found.shape[0] == rows and found.shape[2:] == (length, length)
     return found.shape[:2] == (rows, length)
+
+
+def _refuse_unlike(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Raises: RecipeError where one is an encoder–decoder and the other is not."""
+    if student.config.is_encoder_decoder != teacher.config.is_encoder_decoder:
+        raise RecipeError(
+            f"objective: terms about layers compare like with like, and of {type(student).__name__} and {type(teacher).__name__} one "
+            "is an encoder–decoder; use soft and hard terms."
+        )
 
 
 def _refuse_left_out(student: PreTrainedModel) -> None:
