@@ -115,12 +115,25 @@ def test_a_round_is_begun_only_if_its_answers_and_the_controls_fit_the_budget(
     facts = {"sets": {"train": {"rows": 7}, "eval": {"rows": 3}}, "evaluated": ["eval"]}
     write_json(tmp_path / "runs" / "round-0" / "prepare" / "DONE.json", {"result": facts})
     going = _Rounds(recipe, recipe.plan, Bench(tmp_path, Silent()))  # type: ignore[arg-type]
-    said = going._over_budget(1)
-    if why is not None:  # what it chose is asked and paid for: it is finished
-        write_json(tmp_path / "chosen" / "round-1.json", {})
-        assert going._over_budget(1) is None
+    said = going._over_budget(1, begun=False)
+    assert going._over_budget(1, begun=True) is None, "what it chose is asked and paid for: it is finished"
     assert (said is None) == (why is None)
     assert why is None or why in str(said)
+
+
+def test_a_round_that_was_begun_with_other_settings_has_to_fit_the_budget_again(tmp_path: Path) -> None:
+    def going(**changes: Any) -> _Rounds:
+        recipe = parse_recipe(values(tmp_path, {**ROUNDS, "budget": {"dollars": 0.1}, **changes}))
+        return _Rounds(recipe, recipe.plan, Bench(tmp_path, Silent()))  # type: ignore[arg-type]
+
+    write_json(tmp_path / "runs" / "round-0" / "train" / "DONE.json", {"result": {"identity": "student"}})
+    first, left = going(), dict.fromkeys("abc")
+    assert not first._is_begun("round-1", "round-0", left)  # type: ignore[arg-type]
+    mark = first._mark(first._models_of("round-0"), left)  # type: ignore[arg-type]
+    write_json(tmp_path / "chosen" / "round-1.json", {"from": mark, "keys": ["a"], "seconds": 0.0})
+    assert first._is_begun("round-1", "round-0", left)  # type: ignore[arg-type]
+    more = going(rows=ROUNDS["rows"] + 1)
+    assert not more._is_begun("round-1", "round-0", left)  # type: ignore[arg-type]
 
 
 def test_a_budget_of_nothing_or_in_dollars_that_nobody_counts_is_one_sentence(tmp_path: Path) -> None:

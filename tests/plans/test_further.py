@@ -317,6 +317,9 @@ def test_a_budget_counts_what_writing_costs_at_most_and_then_what_it_did_cost(tm
         write_json(tmp_path / "chosen" / "round-1.json", {"keys": [], "paid": 0.3})
         pay(24)
         assert going._will_cost(2) == pytest.approx(0.24)
+        write_json(tmp_path / "chosen" / "round-1.json", {"keys": [], "paid": 0.54})
+        a_row = 0.54 / (30 + 2 * 4)
+        assert going._will_cost(2) == pytest.approx(2 * 4 * a_row), "a round whose texts were bought already"
 
 
 # ── what makes no sense ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -313,7 +313,7 @@ def test_a_round_is_begun_only_if_one_like_the_one_before_still_fits(
 
     make("round-0", prepare=10.0, label=0.0, train=12.0, evaluate=8.0)
     at = 1
-    while going._over_budget(at) is None:
+    while going._over_budget(at, begun=False) is None:
         make(f"round-{at}", train=25.0)
         make(f"random-{at}", train=25.0)
         at += 1

@@ -23,7 +23,8 @@ def check_plan(recipe: Recipe, place: Path) -> list[str]:
         try:
             static_checks(parse_recipe(pooled, recipe.name), place)
         except StillhouseError as error:
-            raise type(error)(f"plan.pool: {error}") from error
+            whose = "" if str(error).startswith("data.writer") else "plan.pool: "
+            raise type(error)(f"{whose}{error}") from error
         return [*base, f"plan: rounds, {recipe.plan.most} at most, each followed by its control"]
     chosen = isinstance(recipe.plan, Assistants) and isinstance(recipe.plan.sizes, int)
     if chosen and not (Path(recipe.teacher.model or "") / "config.json").is_file():

@@ -77,10 +77,10 @@ class _Rounds:
         why = f"All {self.wanted.most} rounds were run."
         for at in range(1, self.wanted.most + 1):
             before = FIRST if at == 1 else f"round-{at - 1}"
-            if over := self._over_budget(at):
+            left = {key: fresh for key, fresh in pool.items() if key not in self.chosen["round"]}
+            if over := self._over_budget(at, begun=self._is_begun(f"round-{at}", before, left)):
                 why = over
                 break
-            left = {key: fresh for key, fresh in pool.items() if key not in self.chosen["round"]}
             if not left:
                 why = f"The pool was empty after round {at - 1}."
                 break
@@ -146,32 +146,49 @@ class _Rounds:
     def _worst(self, name: str, before: str, left: Pool) -> list[str]:
         """Keys of the rows on which the student of the run `before` fails most, for the run `name`; looked for once."""
         place = self.bench.place(before)
-        compares = self.wanted.by in OF_TEACHER
-        stages = ("train", "teacher") if compares else ("train",)
-        found = {stage: read_json(place / stage / DONE)["result"] for stage in stages}
+        found = self._models_of(before)
         student = located(found["train"]["folder"], place / "train")
-        teacher = located(found["teacher"]["folder"], place / "teacher") if compares else None
-        mark = hash_json(
-            [
-                [found[stage]["identity"] for stage in stages],
-                self.wanted.model_dump(mode="json", include={"by", "rows", "answers"}),
-                self._checker(),
-                list(left),
-            ]
-        )
-        kept = self.bench.folder / CHOSEN / f"{name}.json"
-        if not kept.exists() or read_json(kept)["from"] != mark:
+        teacher = located(found["teacher"]["folder"], place / "teacher") if "teacher" in found else None
+        mark, kept = self._mark(found, left), self._choice(name)
+        saved = read_json(kept) if kept.exists() else {"from": None}
+        if saved["from"] != mark:
             start = time.perf_counter()
             worst = worst_first(self.recipe, left, self._task, student, teacher, self.bench.watch)
             seconds = round(time.perf_counter() - start, 3)
+            saved = {"from": mark, "keys": worst[: self.wanted.rows], "seconds": seconds}
+        if saved.get("write", []) != self._writes or "paid" not in saved:
             paid = paid_so_far(self.bench.folder, [LEDGER])
-            write_json(
-                kept, {"from": mark, "keys": worst[: self.wanted.rows], "seconds": seconds, "paid": paid}
-            )
+            write_json(kept, {**saved, "write": self._writes, "paid": paid})
         saved = read_json(kept)
         self.choosing += saved["seconds"]
         keys: list[str] = saved["keys"]
         return keys
+
+    def _choice(self, name: str) -> Path:
+        """Where it is kept which rows the round `name` chose."""
+        return self.bench.folder / CHOSEN / f"{name}.json"
+
+    @property
+    def _writes(self) -> list[dict[str, Any]]:
+        return [one.model_dump(mode="json") for one in self.wanted.write]
+
+    def _models_of(self, before: str) -> Found:
+        """What the run `before` says of its student, and of its teacher where that decides where the student fails."""
+        stages = ("train", "teacher") if self.wanted.by in OF_TEACHER else ("train",)
+        return {stage: read_json(self.bench.place(before) / stage / DONE)["result"] for stage in stages}
+
+    def _mark(self, models: Found, left: Pool) -> str:
+        """Of what decides which rows of `left` are chosen."""
+        decides = self.wanted.model_dump(mode="json", include={"by", "rows", "answers"})
+        return hash_json([[one["identity"] for one in models.values()], decides, self._checker(), list(left)])
+
+    def _is_begun(self, name: str, before: str, left: Pool) -> bool:
+        """Whether the round's rows are chosen, as they would be now, and as much is to be written like them."""
+        if not self._choice(name).exists():
+            return False
+        saved = read_json(self._choice(name))
+        same = saved["from"] == self._mark(self._models_of(before), left)
+        return bool(same and saved.get("write", []) == self._writes)
 
     def _checker(self) -> Any:
         """What decides which answers are wrong."""
@@ -185,7 +202,7 @@ class _Rounds:
         found = read_json(self.bench.place(FIRST) / "control" / DONE)["result"]
         return found["folder"] is not None
 
-    def _over_budget(self, at: int) -> str | None:
+    def _over_budget(self, at: int, begun: bool) -> str | None:
         """Why round `at` is not begun; None if it probably stays within the budget, or there is none.
 
         A round takes as long as the one before it; the first one twice as long as what is like it in the run before any
@@ -203,14 +220,12 @@ class _Rounds:
                     f"Stopped before round {at}, which would take about {takes:,.0f} s: {self.spent[-1]:,.0f} s of the budget of "
                     f"{budget.seconds:,} s are spent."
                 )
-        if budget is not None and budget.dollars is not None:
+        if budget is not None and budget.dollars is not None and not begun:  # what a begun one asked is paid
             return self._over_dollars(at, budget.dollars)
         return None
 
     def _over_dollars(self, at: int, most: float) -> str | None:
-        """The same for what is paid.  One that was begun is finished: what it asked is paid."""
-        if (self.bench.folder / CHOSEN / f"round-{at}.json").exists():
-            return None
+        """The same for what is paid."""
         paid = paid_so_far(self.bench.folder)
         costs = self._will_cost(at)
         if paid + costs <= most:
@@ -221,20 +236,20 @@ class _Rounds:
         )
 
     def _will_cost(self, at: int) -> float:
-        """Dollars of round `at` and its control: as much as the round before it.
+        """Dollars of round `at` and its control: as much as the round before it, and at least for each row what one cost so far.
 
         Of the first one, or where an older version chose the rows before, what writing costs at most, and for each row that a
         teacher is asked about what one cost so far.
         """
         paid = paid_so_far(self.bench.folder, [LEDGER])  # rounds are not judged in pairs, round 0 is
-        before = {} if at == 1 else read_json(self.bench.folder / CHOSEN / f"round-{at - 1}.json")
-        if "paid" in before:
-            return float(paid - before["paid"])
         first = self.bench.place(FIRST)
+        a_row = paid / max(1, rows_asked(first) + 2 * self.wanted.rows * (at - 1))
+        before = {} if at == 1 else read_json(self._choice(f"round-{at - 1}"))
+        if "paid" in before:  # next to nothing if it found its texts bought already, or few rows
+            return max(float(paid - before["paid"]), 2 * self.wanted.rows * a_row)
         written = writing_takes(self.recipe, first, self.bench.watch) or {}
         asks = self.wanted.unanswered_rows if self.recipe.teacher.apis else 0
-        asked = rows_asked(first) + 2 * self.wanted.rows * (at - 1)
-        return 2 * (asks * paid / max(1, asked) + (written.get("dollars") or 0.0))
+        return 2 * (asks * a_row + (written.get("dollars") or 0.0))
 
     def _gain(self, run: str, before: str) -> Found:
         """What the round brought, and where it and the one before stand, in the metric that judges."""

@@ -40,7 +40,8 @@ def write_rows(recipe: Any, rows: Prepared, models: dict[str, Any], place: Path,
         return rows
     desk = make_desk(recipe, models, Texts(place.parent / FOLDER), watch)
     old, unlabelled, new = made_rows(desk, rows)
-    kept = desk.sifted(new, old + rows.extra + unlabelled, rows)
+    of_rounds = any(isinstance(one, kinds.Further) and one.of for one in recipe.data.generate)
+    kept = desk.sifted(new, old + rows.extra + (unlabelled if of_rounds else []), rows)
     labelled = [row for row in kept if recipe.task != "classification" or "label" in row]
     bare = [row for row in kept if recipe.task == "classification" and "label" not in row]
     if not old and not labelled:
