@@ -314,3 +314,27 @@ def test_a_tokenizer_that_is_written_in_python_learns_an_apis_answers(tmp_path: 
         tmp_path / "bytes", read_examples(tmp_path / "run" / "label" / "train.parquet")
     ):
         assert target.removesuffix("</s>").split() == source.removesuffix("</s>").split()[::-1]
+
+
+def test_a_sweep_whose_runs_read_other_texts_pairs_none_and_calls_none_the_best(tmp_path: Path) -> None:
+    """Nothing tells the prepared rows apart, for they have no targets: what was measured are the answers to each prompt, of which
+    one has fewer that can be used.  It ended with an error about shapes when all was paid."""
+
+    def answer(body: dict[str, Any]) -> str:
+        source = prompt_of(body).removeprefix("Same: ")
+        if source == prompt_of(body):
+            return backwards(body)
+        return "word " * 30 if len(source) % 2 else source
+
+    with Endpoint(answer) as endpoint:
+        plain = recipe(tmp_path, endpoint.url, rows=40)
+        plain["sweep"] = {"teacher.api.prompt": [ASKED, "Same: {text}"]}
+        plain["train"]["steps"] = 2
+        plain["evaluate"] |= {"answers": None, "hard_only": False}
+        with hurried():
+            said = stillhouse("run", write_recipe(tmp_path / "r.yaml", plain), "--folder", tmp_path / "run")
+    assert said.code == 0, said.err
+    found = read_json(tmp_path / "run" / "results.json")
+    assert not found["same_rows"]
+    assert [gap["low"] for gap in found["comparisons"]] == [None]
+    assert "None of 2 can be called the best" in said.out and "The best of" not in said.out
