@@ -24,6 +24,7 @@ from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
 from stillhouse.steps.hearing import stand_ins
+from stillhouse.steps.training import set_aside
 from stillhouse.tasks import make_task
 from typed import hurried, stillhouse, write_recipe
 
@@ -338,3 +339,26 @@ def test_a_sweep_whose_runs_read_other_texts_pairs_none_and_calls_none_the_best(
     assert not found["same_rows"]
     assert [gap["low"] for gap in found["comparisons"]] == [None]
     assert "None of 2 can be called the best" in said.out and "The best of" not in said.out
+
+
+def test_training_ends_early_by_the_answers_that_were_asked_for_rows_set_aside(tmp_path: Path) -> None:
+    """They are paid, and no training row is given up in their place; the control is judged by the same ones."""
+    with Endpoint(backwards) as endpoint:
+        plain = recipe(tmp_path, endpoint.url, rows=40)
+        lines = [json.loads(line) for line in (tmp_path / "sources.jsonl").read_text().splitlines()]
+        plain["data"] |= {"validation": 0.2, "split": 6}
+        plain["train"] |= {"steps": 2, "early_stopping": {"every": 2, "patience": 1, "rows": 3}}
+        plain["objective"] = [{"kind": "hard"}]
+        labelled(plain, tmp_path / "run")
+    place = tmp_path / "run" / "label"
+    facts = read_json(tmp_path / "run" / "prepare" / "DONE.json")["result"]
+    train, aside = (read_examples(place / f"{name}.parquet") for name in ("train", "validation"))
+    assert len(train) + len(aside) + 6 == len(lines) and len(aside) > 3
+    wanted = parse_recipe(plain).train.early_stopping
+    for stage in ("train", "control"):
+        learned, chosen = set_aside(wanted, train, facts, tmp_path / "run" / stage)
+        assert chosen is not None and chosen.of == "data.validation"
+        assert [one.key for one in chosen.examples] == [one.key for one in aside[:3]]
+        assert len(learned) == len(train)
+    control = next(stage for stage in STAGES if stage.name == "control")
+    assert "label.sets.validation" in control.after_if_there, "it learns anew when these answers are others"

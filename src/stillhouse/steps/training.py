@@ -31,6 +31,7 @@ from ..train import checkpoints
 from ..train.distiller import Distiller
 from ..train.early import BEST, SEEN, Chosen, Stopping, ended, looks_in, looks_of
 from ..train.forms import Form, forms_of, load_weights
+from .aside import prepared, rows_aside
 from .fetching import dtype_name
 from .prepare import located, task_of
 
@@ -263,13 +264,13 @@ def set_aside(
 ) -> tuple[list[Example], Chosen | None]:
     """(what to learn from, what to choose the best student on); the second is None unless the recipe asks.
 
-    Rows of `data.validation` if there are some; otherwise labelled training rows, the same ones for student and control.
+    Rows of `data.validation` if there are some, with the teacher's answers if none has its own; otherwise labelled training rows, the same ones for student and control.
     At most half of them.  Raises: DataError if none can be judged.
     """
     if wanted is None:
         return examples, None
-    if (facts["validation"] or {}).get("rows"):
-        held = labelled(read_examples(place.parent / "prepare" / "validation.parquet"))
+    if facts["validation"] is not None:
+        held = labelled(prepared(place)) or labelled(rows_aside(place.parent))
         if held:
             return examples, Chosen(wanted, held[: wanted.rows], "data.validation")
     known = [example for example in labelled(examples) if not example.row.startswith(PREFIX)]
