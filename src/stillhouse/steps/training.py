@@ -78,8 +78,7 @@ def train_student(
     prepared rows come to: a control that wasted its budget on rows it cannot learn from, or had another one, would be no control.
     """
     examples = read_examples(taught or place.parent / "prepare" / "train.parquet")
-    prepared = facts["sets"]["train"]
-    steps = steps_of(recipe.train, prepared.get("asked", prepared["rows"]))
+    steps = steps_of(recipe.train, rows_learned(facts))
     if teacher is None:
         examples = labelled(examples)
     rollouts = None if teacher is None else recipe.rollouts
@@ -285,6 +284,12 @@ def set_aside(
     rows = {example.row for example in chosen if len(example.labels) == 1}  # and what was made of them
     kept = [one for one in examples if one.key not in keys and one.row.partition("~")[0] not in rows]
     return kept, Chosen(wanted, chosen, "the training rows")
+
+
+def rows_learned(facts: dict[str, Any]) -> int:
+    """Rows that the student's epochs are counted in: the prepared ones, those that a teacher is yet to answer with them."""
+    prepared = facts["sets"]["train"]
+    return int(prepared.get("asked", prepared["rows"]))
 
 
 def steps_of(train: Train, examples: int) -> int:
