@@ -357,3 +357,13 @@ def test_changing_the_learning_rate_trains_student_and_control_alike_and_labels_
 def test_the_name_of_a_run_costs_nothing_but_a_report(tmp_path):
     real(tmp_path, recipe())
     assert real(tmp_path, recipe(name="other")) == ["report"]
+
+
+def test_a_part_that_a_result_may_lack_counts_only_where_it_is_there(kitchen, tmp_path):
+    """So a stage that begins to look at it is not run again in all the folders that have none."""
+    kitchen.run(tmp_path, recipe())
+    kitchen.stages[2] = replace(kitchen.stages[2], after_if_there=("chop.salt.grains",))
+    assert kitchen.run(tmp_path, recipe()) == []
+    kitchen.stages[2] = replace(kitchen.stages[2], after_if_there=("chop.size",))
+    assert kitchen.run(tmp_path, recipe()) == ["serve"]
+    assert kitchen.run(tmp_path, recipe(seed=2)) == ["chop", "cook", "serve"]

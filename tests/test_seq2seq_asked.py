@@ -23,7 +23,9 @@ from stillhouse.plans.rounds import has_hard_only
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
+from stillhouse.steps import plan
 from stillhouse.steps.hearing import stand_ins
+from stillhouse.steps.training import set_aside
 from stillhouse.tasks import make_task
 from typed import hurried, stillhouse, write_recipe
 
@@ -225,12 +227,11 @@ def test_a_forecast_prices_every_source_and_asks_nobody(tmp_path: Path) -> None:
 def test_stand_ins_are_as_long_as_what_is_read_and_what_may_be_answered(tmp_path: Path) -> None:
     """The source as the student reads it, without the API's prompt, and a target of `max_tokens` or as many as are kept."""
     task = make_task("seq2seq", tiny.translator_tokenizer(), 6)
-    path = tmp_path / "asked-train.jsonl"
-    path.write_text("".join(json.dumps({"id": str(n), "prompt": "old " * n}) + "\n" for n in (2, 9)))
+    rows = [{"id": str(n), "prompt": "old " * n} for n in (2, 9)]
     for most, target in ((3, 3), (99, 6)):
         api = parse_recipe(recipe(tmp_path, "http://localhost:1/v1")).teacher.api
         assert api is not None
-        found = stand_ins(api.model_copy(update={"max_tokens": most}), task, path)
+        found = stand_ins(api.model_copy(update={"max_tokens": most}), task, rows)
         assert [(one.starts[1], one.counted) for one in found] == [(3, target), (6, target)]
         assert task.collate(found)["labels"].shape == (2, target)
 
@@ -314,3 +315,93 @@ def test_a_tokenizer_that_is_written_in_python_learns_an_apis_answers(tmp_path: 
         tmp_path / "bytes", read_examples(tmp_path / "run" / "label" / "train.parquet")
     ):
         assert target.removesuffix("</s>").split() == source.removesuffix("</s>").split()[::-1]
+
+
+def test_a_sweep_whose_runs_read_other_texts_pairs_none_and_calls_none_the_best(tmp_path: Path) -> None:
+    """Nothing tells the prepared rows apart, for they have no targets: what was measured are the answers to each prompt, of which
+    one has fewer that can be used.  It ended with an error about shapes when all was paid."""
+
+    def answer(body: dict[str, Any]) -> str:
+        source = prompt_of(body).removeprefix("Same: ")
+        if source == prompt_of(body):
+            return backwards(body)
+        return "word " * 30 if len(source) % 2 else source
+
+    with Endpoint(answer) as endpoint:
+        plain = recipe(tmp_path, endpoint.url, rows=40)
+        plain["sweep"] = {"teacher.api.prompt": [ASKED, "Same: {text}"]}
+        plain["train"]["steps"] = 2
+        plain["evaluate"] |= {"answers": None, "hard_only": False}
+        with hurried():
+            said = stillhouse("run", write_recipe(tmp_path / "r.yaml", plain), "--folder", tmp_path / "run")
+    assert said.code == 0, said.err
+    found = read_json(tmp_path / "run" / "results.json")
+    assert not found["same_rows"]
+    assert [gap["low"] for gap in found["comparisons"]] == [None]
+    assert "None of 2 can be called the best" in said.out and "The best of" not in said.out
+
+
+def test_training_ends_early_by_the_answers_that_were_asked_for_rows_set_aside(tmp_path: Path) -> None:
+    """They are paid, and no training row is given up in their place; the control is judged by the same ones."""
+    with Endpoint(backwards) as endpoint:
+        plain = recipe(tmp_path, endpoint.url, rows=40)
+        lines = [json.loads(line) for line in (tmp_path / "sources.jsonl").read_text().splitlines()]
+        plain["data"] |= {"validation": 0.2, "split": 6}
+        plain["train"] |= {"steps": 2, "early_stopping": {"every": 2, "patience": 1, "rows": 3}}
+        plain["objective"] = [{"kind": "hard"}]
+        labelled(plain, tmp_path / "run")
+    place = tmp_path / "run" / "label"
+    facts = read_json(tmp_path / "run" / "prepare" / "DONE.json")["result"]
+    train, aside = (read_examples(place / f"{name}.parquet") for name in ("train", "validation"))
+    assert len(train) + len(aside) + 6 == len(lines) and len(aside) > 3
+    wanted = parse_recipe(plain).train.early_stopping
+    for stage in ("train", "control"):
+        learned, chosen = set_aside(wanted, train, facts, tmp_path / "run" / stage)
+        assert chosen is not None and chosen.of == "data.validation"
+        assert [one.key for one in chosen.examples] == [one.key for one in aside[:3]]
+        assert len(learned) == len(train)
+    control = next(stage for stage in STAGES if stage.name == "control")
+    assert "label.sets.validation" in control.after_if_there, "it learns anew when these answers are others"
+
+
+@pytest.mark.parametrize("targets", [0, 30])
+def test_a_forecast_counts_every_source_in_an_epoch_and_prices_what_will_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, targets: int
+) -> None:
+    """Lengths are guessed of some rows, and of those with a target where some have none; there is a control where some have one, and
+    the held-out sources are read with their answers."""
+    monkeypatch.setattr(plan, "ENOUGH", 8)
+    monkeypatch.setattr(plan, "SECONDS", 0.01)
+    seen: dict[str, Any] = {}
+
+    def takes(recipe: Any, task: Any, held: dict[str, list[Example]], speed: Any, control: bool) -> float:
+        seen.update({name: len(some) for name, some in held.items()}, control=control)
+        return 1.0
+
+    monkeypatch.setattr(plan, "evaluation_takes", takes)
+    plain = recipe(tmp_path, "http://127.0.0.1:9/v1")
+    lines = [
+        {"prompt": f"{row['prompt']} {word}", **({"completion": "a film"} if n % 60 < targets else {})}
+        for n, (row, word) in enumerate(
+            (row, word) for word in ("well", "never") for row in tiny.translations(60)
+        )
+    ]
+    (tmp_path / "sources.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    plain["train"] = {**plain["train"], "epochs": 1}
+    del plain["train"]["steps"]
+    made = parse_recipe(plain)
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / "machine.json", {"bfloat16": False})
+    run_pipeline(made, STAGES, tmp_path / "run", Silent(), until="plan")
+    found = read_json(tmp_path / "run" / "plan" / "plan.json")
+    facts = read_json(tmp_path / "run" / "prepare" / "DONE.json")["result"]
+    rows = facts["sets"]["train"]["asked"]
+    assert rows > 80 and found["examples"] == rows
+    steps = math.ceil(rows / 8)
+    shortest, longest = 3, 2 * 16
+    assert shortest < found["tokens"]["trained"] / (8 * steps) <= longest
+    own = facts["sets"]["eval"]["rows"]
+    assert (own > 0) == (targets > 0)
+    both = {"eval": own, "eval_by_teacher": 12} if own else {"eval": 12}
+    assert seen == {**both, "control": targets > 0}
+    assert (found["seconds"]["control"] > 0) == (targets > 0)

@@ -82,6 +82,21 @@ def test_a_difference_within_the_noise_is_said(tmp_path):
     assert "do not tell it from" in found["because"]
 
 
+@pytest.mark.parametrize(("answered", "recommended"), [("eval", None), ("eval_by_teacher", "b")])
+def test_students_of_different_teachers_answers_are_not_compared_and_none_is_recommended(
+    tmp_path, answered, recommended
+):
+    """Each candidate behind an API answered the held-out rows, which have no answers of their own: two sets of texts.  Where they
+    have some, what is read may differ in its tokens alone."""
+    rows = [tried(tmp_path, name, nats) for name, nats in (("a", [80.0] * 30), ("b", [70.0] * 31))]
+    for name in "ab":
+        write_json(tmp_path / name / "label" / "DONE.json", {"result": {"sets": {answered: {}}}})
+    found = ranked(rows, LM, {name: tmp_path / name for name in "ab"}, 0)
+    assert found["recommended"] == recommended
+    assert [row.get("behind") for row in found["candidates"]] == [None, None]
+    assert ("its own teacher's answers (b, a)" in found["because"]) == (recommended is None)
+
+
 def test_rows_of_one_document_are_not_taken_for_independent_ones(tmp_path):
     """30 documents of 20 rows, alike within each: by rows the candidates differ surely, by documents they do not."""
     draw = np.random.default_rng(3)

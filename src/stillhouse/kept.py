@@ -105,9 +105,14 @@ def read_rows(path: Path) -> Rows:
     return with_adaptive_bins({key: value.astype(np.float64) for key, value in load_file(path).items()})
 
 
+def index_path(run: Path, kind: str) -> Path:
+    """Where a run keeps which rows of a data set it read."""
+    return run / FOLDER / f"index-{kind}.json"
+
+
 def read_index(run: Path, kind: str) -> RowIndex:
     """The rows of a data set in a finished run.  Raises: RecipeError if the run has not kept them."""
-    path = run / FOLDER / f"index-{kind}.json"
+    path = index_path(run, kind)
     if not path.exists():
         raise RecipeError(
             f"{run}: has kept no statistics for the rows of {kind}; run its recipe again with this version "

@@ -348,6 +348,7 @@ STAGES = [
         _control,
         reads=(*_LEARNING, *_FORMS, "evaluate.hard_only", "has_control"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "initial"),
+        after_if_there=("label.sets.validation",),
         version=2,
         intact=model_fault,
         joined=_always,

@@ -1,12 +1,15 @@
 """Differences over seeds: paired, zero between equals, and never narrower than what they come from."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from stillhouse.files import write_json
+from stillhouse.kept import RowIndex
 from stillhouse.measure import CLASSIFICATION_METRICS, difference
-from stillhouse.plans.compare import difference_over_seeds, t95, unpaired, value_over_seeds
+from stillhouse.plans.compare import content_of, difference_over_seeds, t95, unpaired, value_over_seeds
 
 ACCURACY = CLASSIFICATION_METRICS["accuracy"]
 
@@ -79,3 +82,19 @@ def test_different_rows_give_a_number_without_a_claim() -> None:
     assert found["better"] is None
     assert found["low"] is None
     assert "same held-out rows" in found["note"]
+
+
+def test_what_was_measured_tells_sets_apart_and_what_was_prepared_only_in_older_runs(tmp_path: Path) -> None:
+    """Rows without targets are all alike when they are prepared: a teacher's answers make them differ."""
+    answers = {"a": ["x", "y"], "same": ["x", "y"], "other": ["x", "z"], "old": None, "older": None}
+    for name, keys in answers.items():
+        prepared = {"result": {"sets": {"eval": {"content": "of nothing"}}}}
+        write_json(tmp_path / name / "prepare" / "DONE.json", prepared)
+        if keys is not None:
+            (tmp_path / name / "evaluate").mkdir()
+            RowIndex(keys, ["1", "2"], ["1", "2"], [3, 3], [None, None]).write(
+                tmp_path / name / "evaluate", "eval"
+            )
+    found = {name: content_of(tmp_path / name) for name in answers}
+    assert found["a"] == found["same"] != found["other"]
+    assert found["old"] == found["older"] == "of nothing"

@@ -96,3 +96,20 @@ def test_the_front_is_what_nobody_beats_in_both() -> None:
     ]
     front = [name for name, _, _, on in pareto_points(found(True, runs=rows)) if on]
     assert front == ["small", "good", "large"]
+
+
+def test_where_runs_were_measured_on_other_rows_none_is_the_best_and_nothing_is_a_front() -> None:
+    """A plan of an older version does not say whether they were, and reads as it did."""
+    runs = [row("small", 0.7, 5), row("large", 0.9, 10)]
+    said, fronts = {}, {}
+    for same in ({}, {"same_rows": True}, {"same_rows": False}):
+        results = found(None, 0.0, plan="sweep", comparisons=[], runs=runs, **same)
+        said[str(same)] = plan_verdict(results)[0]
+        fronts[str(same)] = [chart.identity for chart in plan_charts(results)].count("pareto")
+    assert [text.startswith("The best of 2 in accuracy: large") for text in said.values()] == [
+        True,
+        True,
+        False,
+    ]
+    assert said["{'same_rows': False}"].startswith("None of 2 can be called the best")
+    assert list(fronts.values()) == [1, 1, 0]

@@ -46,7 +46,7 @@ def foretold(
         tiny.language_recipe(folder, evaluate={"speed": False, **evaluate}, report={"samples": 0})
     )
     task = make_task("causal_lm", load_tokenizer(folder), 64)
-    return evaluating.evaluation_takes(recipe, task, held, pace)
+    return evaluating.evaluation_takes(recipe, task, held, pace, recipe.evaluate.hard_only)
 
 
 def test_every_model_reads_every_set_and_is_measured_on_every_position(folder: Path) -> None:

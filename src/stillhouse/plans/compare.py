@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from ..files import read_json
-from ..kept import read_rows, rows_path
+from ..files import hash_json, read_json
+from ..kept import index_path, read_index, read_rows, rows_path
 from ..measure import Metric, Rows, difference, interval
 from ..pipeline import DONE
 
@@ -33,8 +33,11 @@ def has_rows(run: Path, model: str, kind: str = "eval") -> bool:
 
 
 def content_of(run: Path, kind: str = "eval") -> str:
-    """What tells one set of held-out rows from another."""
-    return str(read_json(run / "prepare" / DONE)["result"]["sets"][kind]["content"])
+    """What tells one set of held-out rows, as they were measured, from another: a teacher may have given them their answers."""
+    if not index_path(run, kind).exists():  # of an older run, which has its own way to say what was prepared
+        return str(read_json(run / "prepare" / DONE)["result"]["sets"][kind]["content"])
+    index = read_index(run, kind)
+    return hash_json([index.keys, index.labels])
 
 
 def value_over_seeds(metric: Metric, rows: Sequence[Rows], resamples: int, seed: int) -> Found:

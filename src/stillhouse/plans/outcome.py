@@ -65,6 +65,7 @@ def collect(recipe: Recipe, plan: Expanded, bench: Bench, more: Found | None = N
         "metrics": first["metrics"],
         "teacher": first["teacher"],
         "runs": table,
+        "same_rows": all(one == content[plan.runs[0].group] for one in content.values()),
         "comparisons": compared,
         "product": plan.product,
         "notes": plan.notes,

@@ -151,7 +151,9 @@ def _read(recipe: Recipe, small: Recipe, candidate: str, place: Path) -> dict[st
 
 
 def ranked(rows: list[dict[str, Any]], task: Any, folders: dict[str, Path], seed: int) -> dict[str, Any]:
-    """The rows from the best student's teacher on, each with its paired difference from the first; and what follows."""
+    """The rows from the best student's teacher on, each with its paired difference from the first; and what follows.
+
+    None is recommended where students were measured on answers of different teachers."""
     metric = task.metrics[task.headline]
     sign = -1.0 if metric.higher_is_better else 1.0
     fitting = sorted((row for row in rows if row["fits"]), key=lambda row: sign * row["student"]["value"])
@@ -162,21 +164,35 @@ def ranked(rows: list[dict[str, Any]], task: Any, folders: dict[str, Path], seed
     best = fitting[0]
     index = read_index(folders[best["candidate"]], "eval")
     first = index.units(_student_rows(folders[best["candidate"]]))
-    level = []
+    level, apart = [], []
     for row in fitting[1:]:
         place = folders[row["candidate"]]
         order = index.places(read_index(place, "eval"))
         if order is None:
             row["behind"] = None  # another tokenizer cuts the rows in another way
+            if _answered_by_teacher(folders[best["candidate"]]) or _answered_by_teacher(place):
+                apart.append(row["candidate"])
             continue
         own = index.units({name: column[order] for name, column in _student_rows(place).items()})
         row["behind"] = difference(metric, own, first, resamples=2000, seed=seed).as_json()
         if row["behind"]["low"] <= 0.0 <= row["behind"]["high"]:
             level.append(row["candidate"])
+    if apart:
+        because = (
+            f"each student was measured on its own teacher's answers ({', '.join([best['candidate'], *apart])}), so "
+            "these cannot be compared; give the held-out rows answers of their own"
+        )
+        return {**result, "because": because, "note": index.note()}
     because = f"its student is the best of {len(fitting)} on {metric.title}"
     if level:
         because += f", though these rows do not tell it from that of {', '.join(level)}"
     return {**result, "recommended": best["candidate"], "because": because, "note": index.note()}
+
+
+def _answered_by_teacher(place: Path) -> bool:
+    """Whether the held-out rows had no answers, and took those of the run's teacher."""
+    done = place / "label" / DONE
+    return done.exists() and "eval" in read_json(done)["result"].get("sets", {})
 
 
 def _student_rows(place: Path) -> Rows:

@@ -63,9 +63,12 @@ def _forest(found: Results, on: str, gaps: list[Any]) -> Chart:
 def front(found: Results) -> Chart | None:
     """Quality against size; what nobody beats in both is joined by a line."""
     points = pareto_points(found)
-    if len({x for _, x, _, _ in points}) < 2:
-        return None
     tuned = found.get("tuning") or {}
+    apart = not found.get("same_rows", True) and not tuned.get(
+        "against"
+    )  # trials are not measured on the runs' rows
+    if apart or len({x for _, x, _, _ in points}) < 2:
+        return None
     cost = {"latency": "milliseconds a row"}.get(str(tuned.get("against")), "parameters")
     metric = metric_title(found, found["metric"])
     up = found["runs"][0]["higher_is_better"]

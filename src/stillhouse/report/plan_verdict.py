@@ -42,9 +42,12 @@ def _sentence(found: Results, gap: Mapping[str, Any]) -> str:
 
 
 def _best(found: Results) -> str:
+    """The best of all, where all were measured on the same rows; plans of older versions do not say."""
     rows = [row for row in found["runs"] if known(row["quality"].get("value"))]
     if not rows:
         return "Nothing was measured."
+    if not found.get("same_rows", True):
+        return f"None of {len(rows)} can be called the best: they were not all measured on the same held-out rows."
     best = (max if rows[0]["higher_is_better"] else min)(rows, key=lambda row: row["quality"]["value"])
     metric = metric_title(found, best["metric"])
     return f"The best of {len(rows)} in {metric}: {best['name']}, {with_interval(best['quality'])}."

@@ -22,11 +22,15 @@ TOGETHER = 1.8
 """How many times as long as a single one the next tokens of a few texts take, written together."""
 
 
-def evaluation_takes(recipe: Any, task: Task, held: dict[str, list[Example]], speed: dict[str, Any]) -> float:
-    """Every model is loaded, reads, and is measured on what it read; some write samples, and two are timed."""
+def evaluation_takes(
+    recipe: Any, task: Task, held: dict[str, list[Example]], speed: dict[str, Any], control: bool
+) -> float:
+    """Every model is loaded, reads, and is measured on what it read; some write samples, and two are timed.
+
+    Args: control: whether one is trained on hard targets alone.
+    """
     tokens = sum(tokens_in(examples) for examples in held.values())
     positions = sum(example.counted for examples in held.values() for example in examples)
-    control = recipe.evaluate.hard_only and recipe.has_control
     students = 2 + int(control) + sum(isinstance(one, Baseline) for one in recipe.evaluate.baselines)
     reading = tokens * (speed["teacher_read"] + students * speed["student_read"])
     measuring = positions * (1 + students) * speed["compare"]

@@ -148,10 +148,10 @@ def what_asking_takes(
     }
 
 
-def stand_ins(api: Api, task: Task, path: Path) -> list[Example]:
-    """Examples as long as those that the answers will make, at most: enough to measure how fast a student learns."""
+def stand_ins(api: Api, task: Task, rows: Rows) -> list[Example]:
+    """Examples as long as those that the answers will make, at most, one a row."""
     found = []
-    for row in read_jsonl(path)[:256]:
+    for row in rows:
         apart = (
             task.name == "seq2seq"
         )  # source and target are two texts, as long as can be read and written each

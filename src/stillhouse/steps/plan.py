@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from ..data.encode import Example, read_examples
 from ..errors import RecipeError
 from ..files import folder_bytes, read_jsonl, write_json
+from ..held_out import BY_TEACHER
 from ..latency import FEWEST, Requests, request
 from ..models.heads import tokens_read
 from ..models.load import parameters
@@ -33,15 +34,17 @@ from ..train.features import FEATURES
 from ..train.objective import Layers, Objective
 from .evaluating import LOADING, evaluation_takes, start_up, tokens_in
 from .fetching import dtype_name, said_beforehand
-from .hearing import stand_ins, what_asking_takes
+from .hearing import asked_rows, stand_ins, what_asking_takes
 from .naming import ROWS, is_chosen, namers_of, readers, ways_of
 from .prepare import WRITTEN, task_of
 from .students import passes, shape_of
 from .told import places, tells
-from .training import HARD_ONLY, attend_fast, beside, labelled, steps_of
+from .training import HARD_ONLY, attend_fast, beside, labelled, rows_learned, steps_of
 
 SECONDS = 2.0
 """Spent on each measurement, about."""
+ENOUGH = 256
+"""Rows that a teacher is yet to answer, of which the length of all such rows is guessed."""
 WRITTEN_PER_SECOND = 150e6
 """Bytes of a checkpoint that are written, flushed and hashed in a second on a slow disk."""
 TEACHERS = ("teacher_read", "teacher_step", "teacher_first", "teacher_next", "teacher_label")
@@ -70,16 +73,20 @@ def measure_plan(
     asked = None
     if recipe.teacher.apis:
         asked = what_asking_takes(recipe, facts, place.parent)
+    own = labelled(train) if recipe.has_control and recipe.evaluate.hard_only else []
     if not recipe.teacher.is_local:
         prepared = place.parent / "prepare"
-        train = train or stand_ins(recipe.teacher.api, task, prepared / "asked-train.jsonl")
+        rows = asked_rows(prepared)
+        train = _answered(recipe, task, train, rows["train"], ENOUGH)
         train += task.encode(read_jsonl(prepared / WRITTEN))[0]
+        held = _held_answered(recipe, task, held, rows)
+    count = rows_learned(facts)
     base = Path((facts["tongues"]["student"] if facts["tongues"] else facts["teacher"])["folder"])
     teachers = readers(recipe, task, facts, place)
     speed = _speeds(recipe, task, base, teachers, train, facts, watch)
     speed["process"] = start_up(place.parent)
     seconds = {} if writing is None else {"prepare": writing["seconds"]}
-    seconds |= _predict(recipe, task, train, held, speed)
+    seconds |= _predict(recipe, task, train, count, own, held, speed)
     by_names = [one for one in recipe.teacher.asked.values() if isinstance(one, ZeroShot)]
     for settings, model in zip(by_names, namers_of(facts), strict=True):
         seconds["teacher"] += _choosing(settings, model, train, speed)
@@ -88,28 +95,55 @@ def measure_plan(
     elif asked is not None:
         seconds["label"] = asked["seconds"]
     teacher_bytes = folder_bytes(Path(facts["teacher"]["folder"]), lambda path: path.suffix == ".safetensors")
-    soft_targets = _kept(recipe, task, train)
+    soft_targets = _kept(recipe, task, train, count)
     plan = {
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "total_seconds": round(sum(seconds.values()), 1),
         "asking_seconds": 0.0 if asked is None else asked["seconds"],
         "peak_memory_bytes": peak_memory(),
-        "disk_bytes": soft_targets + _disk(recipe, speed["parameters"], teacher_bytes),
+        "disk_bytes": soft_targets + _disk(recipe, speed["parameters"], teacher_bytes, bool(own)),
         "soft_target_bytes": soft_targets,
         "tokens": {
-            "labelled": 0 if recipe.temperature is None else tokens_in(train),
-            "trained": steps_of(recipe.train, len(train))
+            "labelled": 0 if recipe.temperature is None else round(count * _mean(train)),
+            "trained": steps_of(recipe.train, count)
             * recipe.train.batch_size
             * recipe.train.accumulate
             * _mean(train),
         },
         "seconds_a_token": {name: speed[name] for name in PACES if name in speed},
         **_bill({"prepare": writing, "teacher" if recipe.teacher.panel else "label": asked}),
-        "examples": len(train),
+        "examples": count,
         "student_parameters": speed["parameters"],
     }
     write_json(place / "plan.json", plan)
     return {}
+
+
+def _answered(
+    recipe: Any, task: Task, known: list[Example], rows: list[dict[str, Any]], most: int | None = None
+) -> list[Example]:
+    """The rows' examples if all have one, or else those of the first `most` rows, with stand-ins where the teacher will answer."""
+    mine: dict[str, list[Example]] = {}
+    for example in known:
+        mine.setdefault(example.row, []).append(example)
+    if all(row["id"] in mine for row in rows):
+        return known
+    some = rows[:most]
+    bare = stand_ins(recipe.teacher.api, task, [row for row in some if row["id"] not in mine])
+    return [example for row in some for example in mine.get(row["id"], [])] + bare
+
+
+def _held_answered(
+    recipe: Any, task: Task, held: dict[str, list[Example]], rows: dict[str, list[dict[str, Any]]]
+) -> dict[str, list[Example]]:
+    """What will be read of the held-out sets: of texts, the teacher's answers too, which are sets of their own beside the data's."""
+    if recipe.task == "classification":
+        return held
+    found = {name: some for name, some in held.items() if some}
+    for name in held:
+        title = f"{name}{BY_TEACHER}" if name in found else name
+        found[title] = _answered(recipe, task, held[name], rows[name])
+    return found
 
 
 def _bill(asked: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
@@ -206,10 +240,22 @@ def _any_targets(recipe: Any, task: Task, rows: list[Example]) -> SoftTargets | 
 
 
 def _predict(
-    recipe: Any, task: Task, train: list[Example], held: dict[str, list[Example]], speed: dict[str, Any]
+    recipe: Any,
+    task: Task,
+    train: list[Example],
+    count: int,
+    controlled: list[Example],
+    held: dict[str, list[Example]],
+    speed: dict[str, Any],
 ) -> dict[str, float]:
-    """Stage -> seconds."""
-    steps, in_a_step = steps_of(recipe.train, len(train)), recipe.train.batch_size * recipe.train.accumulate
+    """Stage -> seconds.
+
+    Args:
+        train: examples as long as what the student learns.
+        count: how many of them it learns.
+        controlled: what a control learns; none if there is no control.
+    """
+    steps, in_a_step = steps_of(recipe.train, count), recipe.train.batch_size * recipe.train.accumulate
     weights = 4.0 * speed["parameters"]
     saves = (steps // recipe.train.checkpoint_every) * 3 * weights / WRITTEN_PER_SECOND
     learning = steps * in_a_step * _mean(train)
@@ -224,17 +270,16 @@ def _predict(
         "train": 2.0 + learning * speed["student_learn"] + saves + weights / WRITTEN_PER_SECOND,
         "control": 0.0,
         "seeds": 0.0,
-        "evaluate": evaluation_takes(recipe, task, held, speed),
+        "evaluate": evaluation_takes(recipe, task, held, speed, bool(controlled)),
         "report": 3.0,
     }
     if recipe.has_teacher:
         if recipe.label.online:
             seconds["train"] += learning * speed["teacher_label"]
         else:
-            seconds["label"] = 2.0 + tokens_in(train) * speed["teacher_label"]
-    if recipe.has_control and recipe.evaluate.hard_only:
-        mean = _mean(labelled(train))
-        seconds["control"] = 2.0 + steps * in_a_step * mean * speed["control_learn"] + saves
+            seconds["label"] = 2.0 + count * _mean(train) * speed["teacher_label"]
+    if controlled:
+        seconds["control"] = 2.0 + steps * in_a_step * _mean(controlled) * speed["control_learn"] + saves
     seconds["seeds"] = (recipe.evaluate.seeds - 1) * (seconds["train"] + seconds["control"])
     return seconds
 
@@ -255,19 +300,20 @@ def _choosing(
     return LOADING + len(ways) * min(ROWS, len(train)) * _mean(train) * float(speed["teacher_label"])
 
 
-def _kept(recipe: Any, task: Task, train: list[Example]) -> int:
-    """Bytes of the soft targets on disk."""
+def _kept(recipe: Any, task: Task, train: list[Example], count: int) -> int:
+    """Bytes of the soft targets on disk, of `count` examples such as `train`."""
     if recipe.temperature is None:
         return 0
     label = recipe.label
     if not recipe.teacher.is_local and tells(recipe):
         label = label.model_copy(update={"top_k": places(label, recipe.teacher.api)})
-    return int(sum(example.counted for example in train) * bytes_a_position(label, task.outcomes))
+    counted = sum(example.counted for example in train) * count / max(1, len(train))
+    return int(counted * bytes_a_position(label, task.outcomes))
 
 
-def _disk(recipe: Any, student: int, teacher_bytes: int) -> int:
+def _disk(recipe: Any, student: int, teacher_bytes: int, control: bool) -> int:
     """Bytes: checkpoints with Adam's two moments, and the students."""
-    runs = 2 if recipe.evaluate.hard_only else 1
+    runs = 2 if control else 1
     checkpoints = runs * int(recipe.train.keep_checkpoints) * 12 * student
     return checkpoints + (runs + 2) * 4 * student + (teacher_bytes if recipe.teacher.finetune else 0)
 

@@ -31,6 +31,7 @@ from ..train import checkpoints
 from ..train.distiller import Distiller
 from ..train.early import BEST, SEEN, Chosen, Stopping, ended, looks_in, looks_of
 from ..train.forms import Form, forms_of, load_weights
+from .aside import prepared, rows_aside
 from .fetching import dtype_name
 from .prepare import located, task_of
 
@@ -77,8 +78,7 @@ def train_student(
     prepared rows come to: a control that wasted its budget on rows it cannot learn from, or had another one, would be no control.
     """
     examples = read_examples(taught or place.parent / "prepare" / "train.parquet")
-    prepared = facts["sets"]["train"]
-    steps = steps_of(recipe.train, prepared.get("asked", prepared["rows"]))
+    steps = steps_of(recipe.train, rows_learned(facts))
     if teacher is None:
         examples = labelled(examples)
     rollouts = None if teacher is None else recipe.rollouts
@@ -263,13 +263,13 @@ def set_aside(
 ) -> tuple[list[Example], Chosen | None]:
     """(what to learn from, what to choose the best student on); the second is None unless the recipe asks.
 
-    Rows of `data.validation` if there are some; otherwise labelled training rows, the same ones for student and control.
+    Rows of `data.validation` if there are some, with the teacher's answers if none has its own; otherwise labelled training rows, the same ones for student and control.
     At most half of them.  Raises: DataError if none can be judged.
     """
     if wanted is None:
         return examples, None
-    if (facts["validation"] or {}).get("rows"):
-        held = labelled(read_examples(place.parent / "prepare" / "validation.parquet"))
+    if facts["validation"] is not None:
+        held = labelled(prepared(place)) or labelled(rows_aside(place.parent))
         if held:
             return examples, Chosen(wanted, held[: wanted.rows], "data.validation")
     known = [example for example in labelled(examples) if not example.row.startswith(PREFIX)]
@@ -284,6 +284,12 @@ def set_aside(
     rows = {example.row for example in chosen if len(example.labels) == 1}  # and what was made of them
     kept = [one for one in examples if one.key not in keys and one.row.partition("~")[0] not in rows]
     return kept, Chosen(wanted, chosen, "the training rows")
+
+
+def rows_learned(facts: dict[str, Any]) -> int:
+    """Rows that the student's epochs are counted in: the prepared ones, those that a teacher is yet to answer with them."""
+    prepared = facts["sets"]["train"]
+    return int(prepared.get("asked", prepared["rows"]))
 
 
 def steps_of(train: Train, examples: int) -> int:
