@@ -275,6 +275,28 @@ def test_past_answers_belong_to_sources_whatever_they_were_asked_with(tmp_path: 
         assert target.removesuffix("</s>").split() == source.removesuffix("</s>").split()[::-1]
 
 
+def test_a_stored_answer_to_the_bare_source_is_none_to_the_recipes_question(tmp_path: Path) -> None:
+    """Its question is known, and is another one: summaries would have been learned as translations."""
+    plain = recipe(tmp_path, "http://localhost:1/v1", rows=30)
+    sources = [row["prompt"] for row in read_jsonl(tmp_path / "sources.jsonl")]
+    said = [
+        {
+            "request": {"messages": [{"role": "user", "content": asked}]},
+            "response": {"choices": [{"message": {"content": answer}, "finish_reason": "stop"}]},
+        }
+        for text in sources
+        for asked, answer in (
+            (text, "a bad film"),
+            (ASKED.replace("{text}", text), backwards({"prompt": text})),
+        )
+    ]
+    (tmp_path / "past.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
+    plain["teacher"]["api"] = {"model": "big", "prompt": ASKED, "answers": str(tmp_path / "past.jsonl")}
+    labelled(plain, tmp_path / "run")
+    examples = read_examples(tmp_path / "run" / "label" / "train.parquet")
+    assert not [target for _, target in texts(tmp_path / "base", examples) if "bad film" in target]
+
+
 def test_an_apis_probabilities_sift_targets_and_measure_the_teacher_in_whatever_tokens(
     tmp_path: Path,
 ) -> None:
