@@ -297,6 +297,58 @@ def test_a_stored_answer_to_the_bare_source_is_none_to_the_recipes_question(tmp_
     assert not [target for _, target in texts(tmp_path / "base", examples) if "bad film" in target]
 
 
+def several_targets(plain: dict[str, Any], place: Path, rows: int = 20) -> None:
+    """Let each source of the recipe stand there with three targets."""
+    lines = [
+        {"prompt": row["prompt"], "completion": f"a bad film {'and ' * number}old"}
+        for row in tiny.translations(rows)
+        for number in range(3)
+    ]
+    (place / "sources.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    plain["data"]["split"] = 18
+
+
+def test_an_answer_is_learned_and_counted_once_however_many_targets_the_data_has(tmp_path: Path) -> None:
+    """Copies of an answer are no more rows: they were learned three times, and made intervals too narrow by √3."""
+    with Endpoint(backwards) as endpoint:
+        plain = recipe(tmp_path, endpoint.url)
+        several_targets(plain, tmp_path)
+        plain["train"] |= {"steps": 2}
+        plain["report"]["samples"] = 4
+        plain["evaluate"]["answers"] = None
+        found = finish(plain, tmp_path / "run")
+        bought = len(endpoint.seen.delivered)
+    train = read_examples(tmp_path / "run" / "label" / "train.parquet")
+    learned = texts(tmp_path / "base", train)
+    held = read_examples(tmp_path / "run" / "label" / "eval_by_teacher.parquet")
+    own = read_examples(tmp_path / "run" / "prepare" / "eval.parquet")
+    assert len(learned) == len(set(learned)) and len(train) + len(held) == bought
+    assert len(own) == 18 > len(held) == len({one.key for one in held}), "the data's own targets stay"
+    rows = {row["id"]: row["prompt"] for row in read_jsonl(tmp_path / "run" / "prepare" / "eval-rows.jsonl")}
+    for one, (_, target) in zip(held, texts(tmp_path / "base", held), strict=True):
+        assert target.removesuffix("</s>").split() == rows[one.row].split()[::-1]
+    assert {name: sum(some.values()) for name, some in found["said"].items()} == {
+        "train": len(train),
+        "eval": len(held),
+    }
+    assert [len(one["teacher"]) > 0 for one in found["samples"]] == [True] * 4, "copies too were answered"
+
+
+def test_an_answer_to_a_question_with_several_answers_is_one_row_of_a_language_model(tmp_path: Path) -> None:
+    tiny.save_language_model(tmp_path / "language")
+    with Endpoint(backwards) as endpoint:
+        plain = recipe(
+            tmp_path, endpoint.url, task="causal_lm", student={"model": str(tmp_path / "language")}
+        )
+        del plain["teacher"]["api"]["prompt"]
+        plain["data"]["max_length"] = 64
+        several_targets(plain, tmp_path)
+        result = labelled(plain, tmp_path / "run")
+        assert result["examples"] + result["sets"]["eval_by_teacher"]["rows"] == len(endpoint.seen.delivered)
+    plan = read_json(tmp_path / "run" / "prepare" / "DONE.json")["result"]["sets"]["train"]
+    assert plan["asked"] == result["examples"], "an epoch is as long as what is learned"
+
+
 def test_an_apis_probabilities_sift_targets_and_measure_the_teacher_in_whatever_tokens(
     tmp_path: Path,
 ) -> None:
