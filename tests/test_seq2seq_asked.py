@@ -251,6 +251,30 @@ def test_validate_says_in_a_sentence_that_a_causal_model_is_no_student_of_target
     )
 
 
+@pytest.mark.parametrize("task", ["seq2seq", "causal_lm"])
+@pytest.mark.parametrize("where", ["data.extra", "plan.pool"])
+def test_validate_refuses_rows_beside_the_training_rows_that_have_no_targets(
+    tmp_path: Path, where: str, task: str
+) -> None:
+    """It let them pass, and the run was then told to name columns that are not there."""
+    tiny.save_language_model(tmp_path / "language")
+    student = {} if task == "seq2seq" else {"student": {"model": str(tmp_path / "language")}, "task": task}
+    plain = recipe(tmp_path, "http://localhost:1/v1", **student)
+    more = tmp_path / "more.jsonl"
+    if where == "data.extra":
+        plain["data"]["extra"] = {"source": str(more)}
+    else:
+        plain["plan"] = {"kind": "rounds", "by": "uncertainty", "pool": {"source": str(more)}}
+    if task == "causal_lm":
+        del plain["teacher"]["api"]["prompt"]
+    lines = [{"prompt": f"{row['prompt']} never"} for row in tiny.translations(8)]
+    for target, code in ({}, 3), ({"completion": "old"}, 0):
+        more.write_text("".join(json.dumps(line | target) + "\n" for line in lines))
+        said = stillhouse("validate", write_recipe(tmp_path / "r.yaml", plain))
+        assert said.code == code, said.err
+        assert ("must have targets" in " ".join(said.err.split())) == (not target), said.err
+
+
 def test_past_answers_belong_to_sources_whatever_they_were_asked_with(tmp_path: Path) -> None:
     """A file of pairs knows the source alone, and the reply to a stored request the whole of what was asked."""
     plain = recipe(tmp_path, "http://localhost:1/v1", rows=30)
