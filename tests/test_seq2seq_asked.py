@@ -275,6 +275,25 @@ def test_validate_refuses_rows_beside_the_training_rows_that_have_no_targets(
         assert ("must have targets" in " ".join(said.err.split())) == (not target), said.err
 
 
+@pytest.mark.parametrize("in_file", [False, True])
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("Say it in {language}: {text}", "nothing is put in for {language}. Known here: {text}."),
+        ("One of {label}: {text}", "nothing is put in for {label}. Known here: {text}."),
+        ('As JSON, {"a": 1}: {text}', None),
+    ],
+)
+def test_a_name_that_a_sources_prompt_would_send_as_it_stands_is_refused_in_a_file_or_not(
+    tmp_path: Path, prompt: str, told: str | None, in_file: bool
+) -> None:
+    plain = recipe(tmp_path, "http://localhost:1/v1")
+    (tmp_path / "asked.txt").write_text(prompt)
+    plain["teacher"]["api"]["prompt"] = str(tmp_path / "asked.txt") if in_file else prompt
+    said = stillhouse("validate", write_recipe(tmp_path / "r.yaml", plain))
+    assert (said.code, (told or "") in " ".join(said.err.split())) == (2 if told else 0, True), said.err
+
+
 def test_past_answers_belong_to_sources_whatever_they_were_asked_with(tmp_path: Path) -> None:
     """A file of pairs knows the source alone, and the reply to a stored request the whole of what was asked."""
     plain = recipe(tmp_path, "http://localhost:1/v1", rows=30)
