@@ -294,6 +294,18 @@ def test_a_name_that_a_sources_prompt_would_send_as_it_stands_is_refused_in_a_fi
     assert (said.code, (told or "") in " ".join(said.err.split())) == (2 if told else 0, True), said.err
 
 
+def test_samples_show_an_answer_without_its_thoughts(tmp_path: Path) -> None:
+    with Endpoint(lambda body: f"<think>from the end</think>\n\n{backwards(body).strip()}") as endpoint:
+        plain = recipe(tmp_path, endpoint.url, rows=30)
+        plain["train"]["steps"] = 2
+        found = finish(plain, tmp_path / "run")
+    (sample,) = found["samples"]
+    source = sample["prompt"].removesuffix("</s>").split()
+    assert sample["teacher"].split() == source[::-1]
+    for one in read_jsonl(tmp_path / "run" / "evaluate" / "answers-student.jsonl"):
+        assert one["reference"].split() == one["prompt"].split()[::-1]
+
+
 def test_past_answers_belong_to_sources_whatever_they_were_asked_with(tmp_path: Path) -> None:
     """A file of pairs knows the source alone, and the reply to a stored request the whole of what was asked."""
     plain = recipe(tmp_path, "http://localhost:1/v1", rows=30)

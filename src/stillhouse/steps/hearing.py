@@ -16,7 +16,7 @@ from ..progress import Watch
 from ..recipe import Api
 from ..tasks import Task
 from ..teachers.past import import_answers, index_questions
-from ..teachers.said import asked_about, question_of
+from ..teachers.said import asked_about, question_of, without_thoughts
 from .told import LOOKED_AT
 
 Rows = list[dict[str, Any]]
@@ -130,14 +130,13 @@ def statuses(heard: dict[str, list[Heard]]) -> dict[str, dict[str, int]]:
 
 
 def what_was_said(recipe: Any, facts: dict[str, Any], run: Path) -> dict[str, str]:
-    """Row id -> the teacher's words, of the held-out rows that it answered."""
+    """Row id -> the teacher's words without its thoughts, of the held-out rows that it answered."""
     rows, some = questions(recipe.teacher.api, recipe.task, facts["labels"], run / "prepare")["eval"]
     with Ledger(ledger_of(run, LEDGER)) as ledger:
         known = ledger.answers(some)
     pairs = zip(rows, some, strict=True)
-    return {
-        row["id"]: known[one.key].text for row, one in pairs if one.key in known and known[one.key].usable
-    }
+    usable = {row["id"]: known[one.key] for row, one in pairs if one.key in known and known[one.key].usable}
+    return {name: without_thoughts(answer.text) for name, answer in usable.items()}
 
 
 def what_asking_takes(
