@@ -252,6 +252,61 @@ def test_validate_says_in_a_sentence_that_a_causal_model_is_no_student_of_target
     )
 
 
+@pytest.mark.parametrize("task", ["seq2seq", "causal_lm"])
+@pytest.mark.parametrize("where", ["data.extra", "plan.pool"])
+def test_validate_refuses_rows_beside_the_training_rows_that_have_no_targets(
+    tmp_path: Path, where: str, task: str
+) -> None:
+    """It let them pass, and the run was then told to name columns that are not there."""
+    tiny.save_language_model(tmp_path / "language")
+    student = {} if task == "seq2seq" else {"student": {"model": str(tmp_path / "language")}, "task": task}
+    plain = recipe(tmp_path, "http://localhost:1/v1", **student)
+    more = tmp_path / "more.jsonl"
+    if where == "data.extra":
+        plain["data"]["extra"] = {"source": str(more)}
+    else:
+        plain["plan"] = {"kind": "rounds", "by": "uncertainty", "pool": {"source": str(more)}}
+    if task == "causal_lm":
+        del plain["teacher"]["api"]["prompt"]
+    lines = [{"prompt": f"{row['prompt']} never"} for row in tiny.translations(8)]
+    for target, code in ({}, 3), ({"completion": "old"}, 0):
+        more.write_text("".join(json.dumps(line | target) + "\n" for line in lines))
+        said = stillhouse("validate", write_recipe(tmp_path / "r.yaml", plain))
+        assert said.code == code, said.err
+        assert ("must have targets" in " ".join(said.err.split())) == (not target), said.err
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("Say it in {language}: {text}", "nothing is put in for {language}. Known here: {text}."),
+        ("One of {label}: {text}", "nothing is put in for {label}. Known here: {text}."),
+        ('As JSON, {"a": 1}: {text}', None),
+    ],
+)
+def test_a_name_that_a_sources_prompt_would_send_as_it_stands_is_refused_in_a_file_or_not(
+    tmp_path: Path, prompt: str, told: str | None, in_file: bool
+) -> None:
+    plain = recipe(tmp_path, "http://localhost:1/v1")
+    (tmp_path / "asked.txt").write_text(prompt)
+    plain["teacher"]["api"]["prompt"] = str(tmp_path / "asked.txt") if in_file else prompt
+    said = stillhouse("validate", write_recipe(tmp_path / "r.yaml", plain))
+    assert (said.code, (told or "") in " ".join(said.err.split())) == (2 if told else 0, True), said.err
+
+
+def test_samples_show_an_answer_without_its_thoughts(tmp_path: Path) -> None:
+    with Endpoint(lambda body: f"<think>from the end</think>\n\n{backwards(body).strip()}") as endpoint:
+        plain = recipe(tmp_path, endpoint.url, rows=30)
+        plain["train"]["steps"] = 2
+        found = finish(plain, tmp_path / "run")
+    (sample,) = found["samples"]
+    source = sample["prompt"].removesuffix("</s>").split()
+    assert sample["teacher"].split() == source[::-1]
+    for one in read_jsonl(tmp_path / "run" / "evaluate" / "answers-student.jsonl"):
+        assert one["reference"].split() == one["prompt"].split()[::-1]
+
+
 def test_past_answers_belong_to_sources_whatever_they_were_asked_with(tmp_path: Path) -> None:
     """A file of pairs knows the source alone, and the reply to a stored request the whole of what was asked."""
     plain = recipe(tmp_path, "http://localhost:1/v1", rows=30)
@@ -274,6 +329,80 @@ def test_past_answers_belong_to_sources_whatever_they_were_asked_with(tmp_path: 
         tmp_path / "base", read_examples(tmp_path / "run" / "label" / "train.parquet")
     ):
         assert target.removesuffix("</s>").split() == source.removesuffix("</s>").split()[::-1]
+
+
+def test_a_stored_answer_to_the_bare_source_is_none_to_the_recipes_question(tmp_path: Path) -> None:
+    """Its question is known, and is another one: summaries would have been learned as translations."""
+    plain = recipe(tmp_path, "http://localhost:1/v1", rows=30)
+    sources = [row["prompt"] for row in read_jsonl(tmp_path / "sources.jsonl")]
+    said = [
+        {
+            "request": {"messages": [{"role": "user", "content": asked}]},
+            "response": {"choices": [{"message": {"content": answer}, "finish_reason": "stop"}]},
+        }
+        for text in sources
+        for asked, answer in (
+            (text, "a bad film"),
+            (ASKED.replace("{text}", text), backwards({"prompt": text})),
+        )
+    ]
+    (tmp_path / "past.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
+    plain["teacher"]["api"] = {"model": "big", "prompt": ASKED, "answers": str(tmp_path / "past.jsonl")}
+    labelled(plain, tmp_path / "run")
+    examples = read_examples(tmp_path / "run" / "label" / "train.parquet")
+    assert not [target for _, target in texts(tmp_path / "base", examples) if "bad film" in target]
+
+
+def several_targets(plain: dict[str, Any], place: Path, rows: int = 20) -> None:
+    """Let each source of the recipe stand there with three targets."""
+    lines = [
+        {"prompt": row["prompt"], "completion": f"a bad film {'and ' * number}old"}
+        for row in tiny.translations(rows)
+        for number in range(3)
+    ]
+    (place / "sources.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    plain["data"]["split"] = 18
+
+
+def test_an_answer_is_learned_and_counted_once_however_many_targets_the_data_has(tmp_path: Path) -> None:
+    """Copies of an answer are no more rows: they were learned three times, and made intervals too narrow by √3."""
+    with Endpoint(backwards) as endpoint:
+        plain = recipe(tmp_path, endpoint.url)
+        several_targets(plain, tmp_path)
+        plain["train"] |= {"steps": 2}
+        plain["report"]["samples"] = 4
+        plain["evaluate"]["answers"] = None
+        found = finish(plain, tmp_path / "run")
+        bought = len(endpoint.seen.delivered)
+    train = read_examples(tmp_path / "run" / "label" / "train.parquet")
+    learned = texts(tmp_path / "base", train)
+    held = read_examples(tmp_path / "run" / "label" / "eval_by_teacher.parquet")
+    own = read_examples(tmp_path / "run" / "prepare" / "eval.parquet")
+    assert len(learned) == len(set(learned)) and len(train) + len(held) == bought
+    assert len(own) == 18 > len(held) == len({one.key for one in held}), "the data's own targets stay"
+    rows = {row["id"]: row["prompt"] for row in read_jsonl(tmp_path / "run" / "prepare" / "eval-rows.jsonl")}
+    for one, (_, target) in zip(held, texts(tmp_path / "base", held), strict=True):
+        assert target.removesuffix("</s>").split() == rows[one.row].split()[::-1]
+    assert {name: sum(some.values()) for name, some in found["said"].items()} == {
+        "train": len(train),
+        "eval": len(held),
+    }
+    assert [len(one["teacher"]) > 0 for one in found["samples"]] == [True] * 4, "copies too were answered"
+
+
+def test_an_answer_to_a_question_with_several_answers_is_one_row_of_a_language_model(tmp_path: Path) -> None:
+    tiny.save_language_model(tmp_path / "language")
+    with Endpoint(backwards) as endpoint:
+        plain = recipe(
+            tmp_path, endpoint.url, task="causal_lm", student={"model": str(tmp_path / "language")}
+        )
+        del plain["teacher"]["api"]["prompt"]
+        plain["data"]["max_length"] = 64
+        several_targets(plain, tmp_path)
+        result = labelled(plain, tmp_path / "run")
+        assert result["examples"] + result["sets"]["eval_by_teacher"]["rows"] == len(endpoint.seen.delivered)
+    plan = read_json(tmp_path / "run" / "prepare" / "DONE.json")["result"]["sets"]["train"]
+    assert plan["asked"] == result["examples"], "an epoch is as long as what is learned"
 
 
 def test_an_apis_probabilities_sift_targets_and_measure_the_teacher_in_whatever_tokens(

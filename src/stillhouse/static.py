@@ -14,8 +14,8 @@ from .data.alike import refuse_alike
 from .data.contexts import context_of
 from .data.detect import detect
 from .data.filters.rules import rules
-from .data.formats import Dropped, Row, canonical, value_of
-from .data.load import read_raw
+from .data.formats import Dropped, Row, canonical, has_answer, value_of
+from .data.load import Raw, read_raw
 from .data.questions import question
 from .data.templates import (
     check_folder,
@@ -299,7 +299,9 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
             row for raw in first if not isinstance(row := question(raw, columns, name, recipe.task), Dropped)
         ]
         return [*notes, f"prompts; {len(asked)} of the first {len(first)} can be used"]
-    answered = not recipe.teacher.takes_bare_rows and not name.startswith(COVERED)
+    if name == "data.extra" and recipe.task in ("causal_lm", "seq2seq") and recipe.teacher.takes_bare_rows:
+        _refuse_bare(path, one.format, first, columns, recipe.task)
+    answered = name == "data.extra" or not (recipe.teacher.takes_bare_rows or name.startswith(COVERED))
     form = (
         one.format
         if one.format != "auto"
@@ -313,6 +315,19 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
     if any(not isinstance(row, Dropped) and "pair" in row for row in made):
         refuse_single(_asked(recipe))
     return [*notes, f"{form} rows; {_seen(made, len(first) < ROWS_READ)}"]
+
+
+def _refuse_bare(path: Path, form: str, first: Sequence[Raw], columns: dict[str, str], task: str) -> None:
+    """Raises: DataError if none of the `first` further rows has a target, which these need though somebody writes another one."""
+    if form == "auto":
+        form = detect(first[0].fields, columns, task, first[0].where, "data.extra", answered=False)
+    made = [canonical(raw, form, columns, answered=False) for raw in first]
+    asking = [row for row in made if not isinstance(row, Dropped)]
+    if asking and not any(map(has_answer, asking)):
+        raise DataError(
+            f"{path}: rows beside data.train must have targets, which the teacher's answers replace, and these have none; give them "
+            "targets, or put the rows into data.train."
+        )
 
 
 def _asked(recipe: Recipe) -> Iterator[tuple[str, str]]:

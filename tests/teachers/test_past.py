@@ -12,7 +12,7 @@ from stillhouse.data.load import Raw, read_raw
 from stillhouse.errors import DataError
 from stillhouse.recipe import Api
 from stillhouse.teachers.past import import_answers, index_questions
-from stillhouse.teachers.said import question_of, questions_about
+from stillhouse.teachers.said import question_of, questions_about, questions_with
 
 API = Api(model="big", answers="past.jsonl")
 PROMPT = {"prompt": "Name a colour.", "completion": ""}
@@ -122,3 +122,31 @@ def test_an_answered_training_row_finds_itself(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         ledger.plan([request])
         assert import_answers(ledger, [Raw("x", fields)], index, "x") == (1, 1)
+
+
+def test_a_stored_completion_is_found_by_its_whole_question_and_a_row_by_what_it_is_about(
+    tmp_path: Path,
+) -> None:
+    """A source may read like another source's whole question, and a request may have control tokens that are sent as plain text."""
+    api = Api(model="big", answers="past.jsonl", prompt="Shorten <s>: {text}")
+    rows = [{"id": "bare", "prompt": "It rains."}, {"id": "like", "prompt": "Shorten <s>: It rains."}]
+    pairs = list(zip(rows, questions_with(rows, api, "train"), strict=True))
+    index = index_questions(pairs)
+
+    def found(line: dict[str, Any]) -> list[str]:
+        with Ledger(tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite") as ledger:
+            ledger.plan(request for _, request in pairs)
+            import_answers(ledger, [Raw("x", line)], index, "x")
+            known = ledger.answers([request for _, request in pairs])
+        return [request.row for _, request in pairs if request.key in known]
+
+    def stored(text: str) -> dict[str, Any]:
+        said = {"choices": [{"message": {"content": "Wet."}, "finish_reason": "stop"}]}
+        return {"request": {"messages": [{"role": "user", "content": text}]}, "response": said}
+
+    assert found(stored("It rains.")) == []
+    assert found(stored("Shorten <s>: It rains.")) == ["bare"]
+    assert found(stored("Shorten <s>: Shorten <s>:  It rains.")) == ["like"]
+    assert found({"prompt": "It rains.", "completion": "Wet."}) == ["bare"]
+    assert found({"prompt": "Shorten <s>: It rains.", "completion": "Wet."}) == ["like"]
+    assert found({"prompt": "Shorten <s>: Shorten <s>: It rains.", "completion": "Wet."}) == ["like"]

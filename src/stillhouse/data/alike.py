@@ -10,6 +10,8 @@ from .templates import fill_label, label_prompts
 
 def refuse_alike(teacher: Teacher) -> None:
     """Raises: RecipeError if two members are one, for its answer would count twice, however differently they are written."""
+    if len(teacher.apis) < 2:
+        return
     labels = sorted(teacher.label_words)
     before: list[tuple[str, str | None, set[str]]] = []
     for field, api in teacher.apis.items():

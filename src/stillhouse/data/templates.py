@@ -82,7 +82,10 @@ def prompt_file(path: str | None, name: str, key: str) -> str | None:
 
 def prompt_said(prompt: str | None, name: str, key: str) -> str | None:
     """What a recipe's `prompt` asks, where it is the text itself or names a file with it; else as `prompt_file`."""
-    return prompt if prompt is not None and "{text}" in prompt else prompt_file(prompt, name, key)
+    if prompt is None or "{text}" not in prompt:
+        return prompt_file(prompt, name, key)
+    checked(prompt, key, name)
+    return prompt  # as it stands there: space around it is a part of the question
 
 
 def label_prompts(prompt: str | None, plain: bool, key: str) -> dict[bool, str]:

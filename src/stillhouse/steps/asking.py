@@ -40,7 +40,7 @@ from ..teachers.said import (
 )
 from .aside import VALIDATION, keep_aside, prepared
 from .confidence import UNSURE, least_confidence
-from .hearing import Heard, Rows, asked_rows, hear, statuses
+from .hearing import Heard, Rows, asked_rows, hear, once, statuses
 from .prepare import DOCUMENTS, WRITTEN
 from .told import keep_told, listen, spelling, tells, turns_of
 
@@ -219,7 +219,11 @@ def wrong(example: Example, task: Task) -> list[float]:
 def _texts(
     recipe: Any, place: Path, facts: dict[str, Any], task: Task, heard: dict[str, list[Heard]], watch: Watch
 ) -> dict[str, Any]:
-    """Each row with the teacher's text as its answer, to learn from and to be measured on."""
+    """Each question with the teacher's text as its answer, to learn from and to be measured on.
+
+    Where the data has several answers to one question, the teacher has one: copies of it would be learned, and counted, as more.
+    """
+    every, heard = heard, {name: once(some) for name, some in heard.items()}
     dropped: Rows = []
     sets: dict[str, dict[str, Any]] = {}
     # an API's tokens are never those of an encoder–decoder, which may have a tokenizer that cannot say what its own are made of
@@ -232,7 +236,7 @@ def _texts(
             for row, one in zip(whole["train"], heard["train"], strict=True)
         ]
     if recipe.data.filter is not None:
-        tests, documents = _measured_on(heard, whole), _documents(place.parent / "prepare", facts)
+        tests, documents = _measured_on(every, whole), _documents(place.parent / "prepare", facts)
         whole["train"] = _sifted(whole["train"], recipe.data.filter, tests, documents)
     for name, some in heard.items():
         rows = {one.row["id"]: one for one in some}

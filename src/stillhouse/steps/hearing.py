@@ -16,11 +16,11 @@ from ..progress import Watch
 from ..recipe import Api
 from ..tasks import Task
 from ..teachers.past import import_answers, index_questions
-from ..teachers.said import asked_about, question_of
+from ..teachers.said import asked_about, question_of, without_thoughts
 from .told import LOOKED_AT
 
 Rows = list[dict[str, Any]]
-HEARD = "by set and row"
+HEARD = "by set and question"
 """Changes when other things are made of answers that lie in the ledger: stages that hear an API run anew, and no others."""
 
 
@@ -30,6 +30,8 @@ class Heard:
 
     row: dict[str, Any]
     answer: Answer | None
+    question: str
+    """The request's key: rows that ask the same share it, and the answer."""
 
 
 def asked_rows(prepared: Path) -> dict[str, Rows]:
@@ -71,9 +73,25 @@ def hear(
             if len(unanswered(ledger, some)) > LOOKED_AT:
                 watch.note(f"  the first {LOOKED_AT} answers tell whether their tokens are the student's")
             first = ask(api, some[:LOOKED_AT], ledger, watch, seed=recipe.seed, field=field)
-            look([Heard(*each) for each in zip(asked["train"][0], first, strict=False)])
+            look(
+                [
+                    Heard(row, said, one.key)
+                    for row, said, one in zip(asked["train"][0], first, some, strict=False)
+                ]
+            )
         answers = iter(ask(api, flat, ledger, watch, seed=recipe.seed, field=field))
-    return {name: [Heard(row, next(answers)) for row in rows] for name, (rows, _) in asked.items()}
+    return {
+        name: [Heard(row, next(answers), one.key) for row, one in zip(*pairs, strict=True)]
+        for name, pairs in asked.items()
+    }
+
+
+def once(heard: Iterable[Heard]) -> list[Heard]:
+    """The first row of each question: what was said to it is one answer, whoever else asks the same."""
+    found: dict[str, Heard] = {}
+    for one in heard:
+        found.setdefault(one.question, one)
+    return list(found.values())
 
 
 def index_of(asked: Sequence[dict[str, tuple[Rows, list[Request]]]]) -> dict[str, Request]:
@@ -104,22 +122,21 @@ def take_answers(
 
 
 def statuses(heard: dict[str, list[Heard]]) -> dict[str, dict[str, int]]:
-    """Data set -> how many answers came to what."""
+    """Data set -> how many answers came to what; that to a question which several rows ask counts once."""
     return {
-        name: dict(Counter("no answer" if one.answer is None else one.answer.status for one in some))
+        name: dict(Counter("no answer" if one.answer is None else one.answer.status for one in once(some)))
         for name, some in heard.items()
     }
 
 
 def what_was_said(recipe: Any, facts: dict[str, Any], run: Path) -> dict[str, str]:
-    """Row id -> the teacher's words, of the held-out rows that it answered."""
+    """Row id -> the teacher's words without its thoughts, of the held-out rows that it answered."""
     rows, some = questions(recipe.teacher.api, recipe.task, facts["labels"], run / "prepare")["eval"]
     with Ledger(ledger_of(run, LEDGER)) as ledger:
         known = ledger.answers(some)
     pairs = zip(rows, some, strict=True)
-    return {
-        row["id"]: known[one.key].text for row, one in pairs if one.key in known and known[one.key].usable
-    }
+    usable = {row["id"]: known[one.key] for row, one in pairs if one.key in known and known[one.key].usable}
+    return {name: without_thoughts(answer.text) for name, answer in usable.items()}
 
 
 def what_asking_takes(

@@ -25,7 +25,7 @@ from ..samples import Writing, answered, classified, furthest_apart
 from ..store import Store, said_of
 from ..tasks import Task
 from ..tasks.panel import Panel
-from ..teachers.said import answered_row, without_thoughts
+from ..teachers.said import answered_row
 from .asking import heard_of
 from .hearing import what_was_said
 from .prepare import located
@@ -89,7 +89,7 @@ def _with_reference(row: dict[str, Any], said: dict[str, str], recipe: Any, task
     """The row with what its teacher said where the data has no answer to compare others with."""
     if has_answer(cast(Row, row)) or row["id"] not in said:
         return row
-    return answered_row(row, without_thoughts(said[row["id"]]), recipe.teacher.api, task.name)
+    return answered_row(row, said[row["id"]], recipe.teacher.api, task.name)
 
 
 def _followed(task: Task, facts: dict[str, Any]) -> list[Any]:

@@ -10,6 +10,7 @@ from ..data.coverage import coverage
 from ..data.encode import Example, write_examples
 from ..data.formats import CONTENT, Row, has_answer
 from ..data.split import Prepared
+from ..data.written import prompt_of
 from ..errors import DataError
 from ..files import hash_json, read_jsonl, write_json, write_jsonl
 from ..models.fitting import positions
@@ -247,7 +248,7 @@ def _keep_examples(
     documents: Mapping[str, Sequence[Row]],
     place: Path,
 ) -> dict[str, dict[str, Any]]:
-    """Set -> what `write_examples` says of it, and how many rows a teacher behind an API answers.
+    """Set -> what `write_examples` says of it, and how many examples a teacher behind an API answers.
 
     Args:
         written: training rows that the writer has answered in its place.
@@ -258,13 +259,19 @@ def _keep_examples(
         return sizes
     write_jsonl(place / WRITTEN, [dict(row) for row in written])
     for name, rows in asked.items():
-        sizes[name] |= {"asked": len(rows), "questions": _sum_of(rows)}
-    sizes["train"] |= {"asked": len(asked["train"]) + len(written), "written": _sum_of(written)}
+        sizes[name] |= {"asked": _asked_once(rows, recipe.task), "questions": _sum_of(rows)}
+    sizes["train"]["asked"] += len(written)
+    sizes["train"]["written"] = _sum_of(written)
     if documents:
         looked_for = [{"task": name, "rows": [dict(row) for row in some]} for name, some in documents.items()]
         write_jsonl(place / DOCUMENTS, looked_for)
         sizes["train"]["looked_for"] = hash_json(looked_for)
     return sizes
+
+
+def _asked_once(rows: Sequence[Row], task: str) -> int:
+    """How many answers there will be: one to a question that writes, however many rows with answers of their own ask it."""
+    return len(rows) if task == "classification" else len({hash_json(prompt_of(row)) for row in rows})
 
 
 def _sum_of(rows: Sequence[Row]) -> str:

@@ -1,6 +1,7 @@
 """Past answers of any origin -> the ledger: a batch's output, stored completions, and rows in any format that `data.train` takes.
 
-A batch's line names its question.  Any other answer is found by what was asked, white space aside.
+A batch's line names its question, and a stored completion has the whole of it.  A row with an answer may have been asked with any
+prompt: it is found by what it is about, or by the whole question.  White space counts in neither.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from ..data.detect import turns_column, turns_format
 from ..data.formats import Dropped, Row, canonical, has_answer
 from ..data.load import Raw
 from ..errors import DataError
+from .said import plain
 
 QUESTIONS = {"prompt": "prompt_completion", "instruction": "alpaca", "text": "labelled"}
 """Column that holds a question -> the format of its row, the first that is there; turns of a conversation come before all."""
@@ -21,13 +23,24 @@ ANSWERS = ("completion", "response", "answer", "output", "label")
 
 
 def index_questions(asked: Iterable[tuple[Mapping[str, Any], Request]]) -> dict[str, Request]:
-    """Fingerprint -> request, by the whole question and by the row that it is about."""
+    """By the whole question as it is sent, and by the row that it is about -> request."""
     found: dict[str, Request] = {}
     for row, request in asked:
-        for text in (_question_in(row), question_text(request.body)):
-            if text:
-                found[fingerprint(text)] = request
+        if text := question_text(request.body):
+            found[_whole(text)] = request
+        if text := _question_in(row):
+            found[_about(text)] = request
     return found
+
+
+def _whole(question: str) -> str:
+    """What a question is found by: with what looks like a control token written as it is sent, as plain text."""
+    return fingerprint(plain(question))
+
+
+def _about(text: str) -> str:
+    """What the question about a row is found by: another row's whole question may be this very text."""
+    return f"about {fingerprint(text)}"
 
 
 def import_answers(
@@ -54,8 +67,8 @@ def import_answers(
             name, answer = batch_answer(raw.where, raw.fields)
             request = named.get(name)
         else:
-            question, answer = _past_answer(raw, columns or {}, field)
-            request = index.get(fingerprint(question))
+            wanted, answer = _past_answer(raw, columns or {}, field)
+            request = next((index[name] for name in wanted if name in index), None)
         if request is None or answer is None:
             continue
         if request.key not in known:
@@ -84,19 +97,22 @@ def _question_in(row: Mapping[str, Any]) -> str:
     return f"{text} \0 {row['pair']}" if "pair" in row else text
 
 
-def _past_answer(raw: Raw, columns: Mapping[str, str], field: str) -> tuple[str, Answer | None]:
-    """(question, answer) of a stored completion or of a row; None if nobody answered."""
+def _past_answer(raw: Raw, columns: Mapping[str, str], field: str) -> tuple[list[str], Answer | None]:
+    """(what the question may be found by, the first that is there; answer) of a stored completion or of a row; None if nobody answered."""
     request, response = (
         raw.fields[name] if isinstance(raw.fields.get(name), dict) else raw.fields
         for name in ("request", "response")
     )
     if "choices" not in response:
         row = _row(raw, columns, field)
-        return ("", None) if isinstance(row, Dropped) else (_question_in(row), _answer_in(row))
+        if isinstance(row, Dropped):
+            return [], None
+        text = _question_in(row)
+        return [_about(text), _whole(text)], _answer_in(row)
     found = read_answer(response)
     if isinstance(found, str):
         raise DataError(f"{raw.where}: {found}; mend or remove the line.")
-    return question_text(request), None if isinstance(found, BrokenOff) else found
+    return [_whole(question_text(request))], None if isinstance(found, BrokenOff) else found
 
 
 def _row(raw: Raw, columns: Mapping[str, str], field: str) -> Row | Dropped:
