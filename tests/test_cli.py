@@ -31,9 +31,9 @@ finally:
     print([m for m in {heavy} if m in sys.modules], file=sys.stderr)
 """
 QUICK = """
-from stillhouse.steps import plan
+from stillhouse.steps import paces
 from stillhouse import cost, latency
-plan.SECONDS, latency.MOST, latency.NEW_TOKENS, cost.fresh_peak = 0.01, 1, 3, lambda *_: 1
+paces.SECONDS, latency.MOST, latency.NEW_TOKENS, cost.fresh_peak = 0.01, 1, 3, lambda *_: 1
 from stillhouse.cli import main
 main()
 """

@@ -17,7 +17,7 @@ from stillhouse import run
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.runner import run_stages
-from stillhouse.steps import plan
+from stillhouse.steps import paces
 from typed import hurried, stillhouse
 
 STAGES = ("prepare", "plan", "teacher", "initial", "label", "train", "control", "seeds", "evaluate", "report")
@@ -161,7 +161,7 @@ def classified(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str
         "evaluate": {"resamples": 200, "also": [{"name": "other", "source": str(place / "other.csv")}]},
         "report": {"samples": 3, "calibration": True},
     }  # fmt: skip
-    with mock.patch.object(plan, "SECONDS", 0.1):
+    with mock.patch.object(paces, "SECONDS", 0.1):
         found = run(parse_recipe(values), place / "run")
     return place / "run", found
 

@@ -16,10 +16,10 @@ from conftest import Finished
 from typed import process, start, stillhouse, write_recipe
 
 SMALL_SHARDS = """
-from stillhouse.steps import plan
+from stillhouse.steps import paces
 from stillhouse import cost, latency
 from stillhouse.teachers import cache, labelling
-plan.SECONDS, latency.MOST, latency.NEW_TOKENS, cost.fresh_peak = 0.01, 1, 3, lambda *_: 1
+paces.SECONDS, latency.MOST, latency.NEW_TOKENS, cost.fresh_peak = 0.01, 1, 3, lambda *_: 1
 labelling.SHARD_VALUES = 300 * 16
 from stillhouse.cli import main
 main()

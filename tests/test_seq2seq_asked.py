@@ -23,7 +23,7 @@ from stillhouse.plans.rounds import has_hard_only
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
-from stillhouse.steps import plan
+from stillhouse.steps import paces, plan
 from stillhouse.steps.hearing import stand_ins
 from stillhouse.steps.training import set_aside
 from stillhouse.tasks import make_task
@@ -500,7 +500,7 @@ def test_a_forecast_counts_every_source_in_an_epoch_and_prices_what_will_be_ther
     """Lengths are guessed of some rows, and of those with a target where some have none; there is a control where some have one, and
     the held-out sources are read with their answers."""
     monkeypatch.setattr(plan, "ENOUGH", 8)
-    monkeypatch.setattr(plan, "SECONDS", 0.01)
+    monkeypatch.setattr(paces, "SECONDS", 0.01)
     seen: dict[str, Any] = {}
 
     def takes(recipe: Any, task: Any, held: dict[str, list[Example]], speed: Any, control: bool) -> float:

@@ -78,10 +78,10 @@ def write_recipe(path: Path, values: dict[str, object]) -> Path:
 def hurried() -> Iterator[None]:
     """Speeds and memory are measured for a moment only: tests do not look at how exact they are."""
     from stillhouse import cost, latency
-    from stillhouse.steps import plan
+    from stillhouse.steps import paces
 
     with (
-        mock.patch.object(plan, "SECONDS", 0.01),
+        mock.patch.object(paces, "SECONDS", 0.01),
         mock.patch.object(latency, "MOST", 1),
         mock.patch.object(latency, "MOMENT", 0.0),
         mock.patch.object(latency, "REQUESTS", 2),

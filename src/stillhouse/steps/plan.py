@@ -1,48 +1,45 @@
 """What a run will take, before it is spent: teacher and student are measured for some seconds on the run's own rows."""
 
 import math
-import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from ..data.encode import Example, read_examples
 from ..errors import RecipeError
 from ..files import folder_bytes, read_jsonl, write_json
 from ..held_out import BY_TEACHER
-from ..latency import FEWEST, Requests, request
-from ..models.heads import tokens_read
 from ..models.load import parameters
-from ..models.machine import device, synchronise
-from ..models.taps import tapped
+from ..models.machine import device
 from ..pipeline import peak_memory
 from ..progress import Watch
-from ..recipe import Finetune, Term, Train, ZeroShot, crossing_fault
+from ..recipe import Finetune, Train, ZeroShot, crossing_fault
 from ..recipe.panel import online_fault
 from ..static import check_shape
 from ..tasks import Task, on_device
-from ..tasks.bilingual import as_read_by, voice
 from ..teachers import SoftTargets, TopK
 from ..teachers.codec import bytes_a_position
 from ..teachers.labelling import ask_batch, label_settings
 from ..teachers.local import LocalTeacher
-from ..train.features import FEATURES
-from ..train.objective import Layers, Objective
 from .evaluating import LOADING, evaluation_takes, start_up, tokens_in
 from .fetching import dtype_name, said_beforehand
 from .hearing import asked_rows, stand_ins, what_asking_takes
 from .naming import ROWS, is_chosen, namers_of, readers, ways_of
+from .paces import (
+    pace_of_comparing,
+    pace_of_learning,
+    pace_of_requests,
+    pace_of_writing,
+    per_token,
+    read_once,
+    typical,
+)
 from .prepare import WRITTEN, task_of
 from .students import passes, shape_of
 from .told import places, tells
-from .training import HARD_ONLY, attend_fast, beside, labelled, rows_learned, steps_of
+from .training import HARD_ONLY, beside, labelled, rows_learned, steps_of
 
-SECONDS = 2.0
-"""Spent on each measurement, about."""
 ENOUGH = 256
 """Rows that a teacher is yet to answer, of which the length of all such rows is guessed."""
 WRITTEN_PER_SECOND = 150e6
@@ -168,7 +165,7 @@ def _speeds(
     watch: Watch,
 ) -> dict[str, Any]:
     """Seconds for each token read or learned, by teacher (all members of a panel together) and student."""
-    reading, rows = _typical(train, recipe.label.batch_size), _typical(train, recipe.train.batch_size)
+    reading, rows = typical(train, recipe.label.batch_size), typical(train, recipe.train.batch_size)
     found: dict[str, Any] = dict.fromkeys(TEACHERS, 0.0)
     targets = None if teachers else _any_targets(recipe, task, rows)
     for folder, alike in teachers:
@@ -178,13 +175,13 @@ def _speeds(
     watch.note("  measuring the student")
     student = shape_of(recipe.student, task, base, facts, train, watch).to(device())
     found["parameters"] = parameters(student)
-    found["student_read"] = _per_token(lambda: _read(student, task, reading), reading)
-    found["student_step"] = _step(student, task)
-    found["student_first"], found["student_next"] = _requested(student, task, reading)
-    found["compare"] = _comparing(student, task, reading)
-    found["student_learn"] = _learning(student, task, rows, recipe.train, recipe.terms, targets, facts)
-    hard = _typical(labelled(train) or train, recipe.train.batch_size)
-    found["control_learn"] = _learning(student, task, hard, recipe.train, HARD_ONLY, None, facts)
+    found["student_read"] = per_token(lambda: read_once(student, task, reading), reading)
+    found["student_step"] = pace_of_writing(student, task)
+    found["student_first"], found["student_next"] = pace_of_requests(student, task, reading)
+    found["compare"] = pace_of_comparing(student, task, reading)
+    found["student_learn"] = pace_of_learning(student, task, rows, recipe.train, recipe.terms, targets, facts)
+    hard = typical(labelled(train) or train, recipe.train.batch_size)
+    found["control_learn"] = pace_of_learning(student, task, hard, recipe.train, HARD_ONLY, None, facts)
     return found
 
 
@@ -201,12 +198,12 @@ def _teacher_speeds(
     found: dict[str, Any] = {}
     drawn = recipe.teacher.finetune is not None or recipe.compares_layers_alone
     teacher = task.load(base, head_seed=recipe.seed if drawn else None).to(device())
-    found["teacher_read"] = _per_token(lambda: _read(teacher, task, reading), reading)
-    found["teacher_step"] = _step(teacher, task)
-    found["teacher_first"], found["teacher_next"] = _requested(teacher, task, reading)
+    found["teacher_read"] = per_token(lambda: read_once(teacher, task, reading), reading)
+    found["teacher_step"] = pace_of_writing(teacher, task)
+    found["teacher_first"], found["teacher_next"] = pace_of_requests(teacher, task, reading)
     if recipe.teacher.finetune is not None:
-        some = _typical(train, recipe.teacher.finetune.batch_size)
-        found["teacher_learn"] = _learning(teacher, task, some, Train(), HARD_ONLY, None, facts)
+        some = typical(train, recipe.teacher.finetune.batch_size)
+        found["teacher_learn"] = pace_of_learning(teacher, task, some, Train(), HARD_ONLY, None, facts)
     if not recipe.has_teacher:
         return found, None
     if recipe.label.online:
@@ -215,7 +212,7 @@ def _teacher_speeds(
         def say() -> SoftTargets:
             return says.signal(on_device(task.collate(reading)))
 
-        found["teacher_label"] = _per_token(say, reading)
+        found["teacher_label"] = per_token(say, reading)
         return found, says.signal(on_device(task.collate(rows)))
     quick = LocalTeacher(teacher.to(getattr(torch, dtype_name(recipe.teacher.dtype, facts))), task)
 
@@ -224,7 +221,7 @@ def _teacher_speeds(
     def label(some: list[Example]) -> SoftTargets:
         return ask_batch(quick, task, some, meta)
 
-    found["teacher_label"] = _per_token(lambda: label(reading), reading)
+    found["teacher_label"] = per_token(lambda: label(reading), reading)
     return found, label(rows)
 
 
@@ -316,113 +313,6 @@ def _disk(recipe: Any, student: int, teacher_bytes: int, control: bool) -> int:
     runs = 2 if control else 1
     checkpoints = runs * int(recipe.train.keep_checkpoints) * 12 * student
     return checkpoints + (runs + 2) * 4 * student + (teacher_bytes if recipe.teacher.finetune else 0)
-
-
-def _learning(
-    model: PreTrainedModel,
-    task: Task,
-    rows: list[Example],
-    train: Train,
-    terms: list[Term],
-    targets: SoftTargets | None,
-    facts: dict[str, Any],
-) -> float:
-    """Seconds a token for forward, backward and the optimiser's step."""
-    # terms about layers need both models at once; their own products are small against the models'
-    objective = Objective([term for term in terms if not isinstance(term, FEATURES)] or HARD_ONLY)
-    objective.attach(model, None, task.outcomes, 0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
-    bfloat16 = dtype_name(train.precision, facts) == "bfloat16"
-    for (
-        parameter
-    ) in model.parameters():  # the optimiser's first step makes its moments, which takes long once
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    optimizer.zero_grad()
-    batch = on_device(task.collate(rows))
-
-    def step() -> None:
-        with torch.autocast(device().type, torch.bfloat16, enabled=bfloat16):
-            with tapped(model, objective.points(0.0)) as mine:
-                scores = task.scores(model, batch)
-            layers = Layers(mine, {}, task.layout(batch))
-            loss, _ = objective(
-                scores, targets, len(scores.labels), torch.bfloat16 if bfloat16 else None, layers=layers
-            )
-        torch.autograd.backward(loss)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    attend_fast(model, rows)
-    model.train().requires_grad_(True)
-    seconds = _per_token(step, rows)
-    model.eval()
-    return seconds
-
-
-def _requested(model: PreTrainedModel, task: Task, rows: list[Example]) -> tuple[float, float]:
-    """Seconds of one request, when warm: to its first token (or its answer), and for each further one (0 if it writes none)."""
-    own = as_read_by(task, model, rows[len(rows) // 2 :][:1])
-    for _ in range(2):
-        found = Requests()
-        request(model, voice(task, model), own[0], True, found)
-    return found.waits[0], found.steps[0] if found.steps else 0.0
-
-
-@torch.inference_mode()
-def _step(model: PreTrainedModel, task: Task) -> float:
-    """Seconds for one token more, which costs the reading of all weights; a classifier writes none."""
-    if not task.writes:
-        return 0.0
-    ids = torch.ones(1, 1, dtype=torch.long, device=device())
-    return min(_seconds(lambda: model(**tokens_read(model, ids), use_cache=False)) for _ in range(FEWEST))
-
-
-def _comparing(model: PreTrainedModel, task: Task, rows: list[Example]) -> float:
-    """Seconds for a position's statistics of one model among several beside a teacher, whose outcomes are as many as a
-    vocabulary; a classifier's take no time."""
-    if task.name == "classification":
-        return 0.0
-    with torch.inference_mode():
-        found = task.scores(model, on_device(task.collate(rows[:1])))
-    scores = replace(found, labels=found.labels.clamp_min(0))  # what is not known yet takes as long
-    others = [replace(scores) for _ in range(2)]
-    if not len(scores.labels):
-        return 0.0
-    return _seconds(lambda: task.side_by_side([scores, *others], scores, rows[:1])) / 3 / len(scores.labels)
-
-
-def _seconds(action: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    action()
-    synchronise()
-    return time.perf_counter() - start
-
-
-@torch.inference_mode()
-def _read(model: PreTrainedModel, task: Task, rows: list[Example]) -> None:
-    scores = task.scores(model, on_device(task.collate(rows)))
-    scores.head.logits(scores.hidden[:512])
-
-
-def _per_token(action: Callable[[], Any], rows: list[Example]) -> float:
-    """Seconds a token, after one warm-up; of the warm-up itself if that is long enough to tell."""
-    start, times = time.perf_counter(), 0
-    action()
-    if (first := time.perf_counter() - start) >= SECONDS:
-        return first / max(1, tokens_in(rows))
-    start = time.perf_counter()
-    while times == 0 or time.perf_counter() - start < SECONDS:
-        action()
-        times += 1
-    return (time.perf_counter() - start) / times / max(1, tokens_in(rows))
-
-
-def _typical(examples: list[Example], count: int) -> list[Example]:
-    """`count` examples of middling length: batches are made of rows of like length."""
-    ordered = sorted(examples, key=lambda example: len(example.input_ids))
-    first = max(0, (len(ordered) - count) // 2)
-    return ordered[first : first + count]
 
 
 def _mean(examples: list[Example]) -> float:
