@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ..asking import LEDGER, Ledger, ledger_of
 from ..data import choosing, templates, written
 from ..data.choosing import Choice
 from ..data.content import content_key
 from ..data.encode import control_pieces, without_control
-from ..data.filters import NEAR_DUPLICATE, sift
+from ..data.filters import sift
 from ..data.formats import Row
 from ..data.prompting import Prompt
 from ..data.sets import standing_in
@@ -66,7 +66,7 @@ def made_rows(desk: "Desk", rows: Prepared) -> tuple[list[Row], list[Row], list[
     new: list[Row] = []
     for wanted in desk.recipe.data.generate:
         of = wanted.of if isinstance(wanted, kinds.Further) else None
-        there = [*old, *new, *rows.extra, *unlabelled, *near_duplicates(rows)]
+        there = [*old, *new, *rows.extra, *unlabelled, *rows.near_duplicates]
         some = unlabelled or old if of is None else standing_in(Path(of), there, desk.recipe.task)
         refuse_plain_text(wanted, some)
         if isinstance(wanted, kinds.Answers):
@@ -75,15 +75,6 @@ def made_rows(desk: "Desk", rows: Prepared) -> tuple[list[Row], list[Row], list[
         else:
             new += MAKERS[type(wanted)](desk, wanted, old + new if of is None else some)
     return old, unlabelled, new
-
-
-def near_duplicates(rows: Prepared) -> list[Row]:
-    """Rows to learn from beside `data.train` that are left out for one that says nearly the same.
-
-    Which of the two stays changes with the rows that come later, as those of rounds do; what is written of a listed row does not.
-    """
-    some = [row for row in rows.dropped if row["reason"] == NEAR_DUPLICATE and row["set"] != "train"]
-    return [cast(Row, {key: row[key] for key in row if key not in ("reason", "set")}) for row in some]
 
 
 def make_writer(recipe: Any, models: dict[str, Any]) -> Writer | ApiWriter:
