@@ -15,7 +15,9 @@ from stillhouse.asking import Ledger, chat
 from stillhouse.asking.messages import place_of
 from stillhouse.data.encode import read_examples
 from stillhouse.data.formats import Row, with_id
-from stillhouse.data.split import Prepared
+from stillhouse.data.sets import standing_in
+from stillhouse.data.split import Prepared, prepare
+from stillhouse.data.written import new_tasks
 from stillhouse.errors import DataError, RecipeError, ResourceError, TeacherError
 from stillhouse.files import hash_json, read_json, write_json
 from stillhouse.forecast import foretell
@@ -24,6 +26,7 @@ from stillhouse.models.load import load_tokenizer
 from stillhouse.plans.price import price
 from stillhouse.progress import Silent
 from stillhouse.recipe import Api, Recipe, parse_recipe
+from stillhouse.recipe import generate as kinds
 from stillhouse.runner import plan_stages, run_stages, run_write_part
 from stillhouse.steps import writing
 from stillhouse.steps.fetching import fetch_models, terms_of_writers
@@ -728,7 +731,7 @@ def test_a_kind_goes_on_from_the_rows_of_a_file_alone_in_whatever_set_they_are(
     wanted = {"kind": "paraphrase", "of": str(listed)}
     if task == "causal_lm":
         train, more = questions(4), questions(9)[6:]
-        names = [{"prompt": row["prompt"].upper()} for row in (train[1], more[0], questions(20)[19])]
+        names = [{"prompt": row["prompt"]} for row in (train[1], more[0], questions(20)[19])]
         rows = Prepared(train, [], [], {}, [], {}, extra=more)
         changes: dict[str, Any] = {}
     else:
@@ -765,3 +768,98 @@ def test_what_is_written_like_rows_without_labels_is_none_of_these(tmp_path: Pat
         found = writing.write_rows(parse_recipe(values), rows, models, tmp_path / "prepare", Silent())
     assert found.unlabelled == more
     assert found.counts["written"]["dropped"] == {"duplicate": 1}
+
+
+LISTED = [{"prompt": f"the {number} lake of many", "completion": " reads a book."} for number in range(6)]
+LATER = {
+    "other questions": [
+        {"prompt": f"a sea, {number} miles wide", "completion": " sees."} for number in range(6)
+    ],
+    "another answer": [{**row, "completion": " sees a tree."} for row in LISTED],
+    "other case": [{**row, "prompt": row["prompt"].title()} for row in LISTED],
+    "near duplicates": [{**row, "prompt": f"Please, {row['prompt']}"} for row in LISTED],
+}
+"""What a later round has beside `LISTED`."""
+OF = [{"kind": "self_instruct", "rows": 6, "examples": 2}, {"kind": "paraphrase"}, {"kind": "evol_instruct"}]
+
+
+def lines(path: Path, rows: list[dict[str, str]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("later", LATER)
+@pytest.mark.parametrize("into", ["extra", "unlabelled"])
+def test_what_is_written_of_listed_rows_does_not_change_with_the_rows_beside_them_and_is_asked_once(
+    tmp_path: Path, folder: Path, into: str, later: str
+) -> None:
+    """As a plan's next round runs: the rows chosen before and those that are new, the same items, the same ledger."""
+    bare = into == "unlabelled"
+    both = [LISTED, [*LISTED, *LATER[later]]]
+    if bare:
+        both = [[{"prompt": row["prompt"]} for row in rows] for rows in both]
+    train = [{"prompt": f"the {number} river", "completion": " reads a book."} for number in range(8)]
+    sources = {"train": lines(tmp_path / "train.jsonl", train)}
+    items = [{**one, **SHORT, "of": lines(tmp_path / "listed.jsonl", both[0])} for one in OF]
+    items = [{"kind": "answers", **SHORT}, *items] if bare else items
+    models = {"teacher": {"folder": str(folder)}, "writer": None, "others": [], "bfloat16": False}
+    made, asked, read = [], [], []
+    with Endpoint(unlike) as endpoint:
+        for number, rows in enumerate(both):
+            sources[into] = lines(tmp_path / f"round-{number}.jsonl", rows)
+            data = {into: {"source": sources[into]}}
+            if later == "near duplicates" and not bare:
+                data["filter"] = {"near_duplicates": 0.7}
+            recipe = parse_recipe(recipe_for(folder, endpoint.url, items, data=data))
+            paths = {name: Path(path) for name, path in sources.items()}
+            found = prepare(recipe.data, [], recipe.task, 0, paths)
+            read.append({row["prompt"] for row in found.extra + found.unlabelled})
+            found = writing.write_rows(recipe, found, models, tmp_path / "run" / "prepare", Silent())
+            made.append({row["id"] for row in found.train} & found.written)
+            asked.append(len(endpoint.bodies))
+    answers = [len(some) if bare else 0 for some in read]
+    further = len(LISTED) + len(LISTED) + OF[0]["rows"]
+    tasks = OF[0]["rows"] + len(LISTED)
+    assert asked[0] == answers[0] + further + tasks, "each text, and for new and harder questions an answer"
+    assert asked[1] - asked[0] == answers[1] - answers[0], "nothing is asked for the listed rows again"
+    assert len(made[0]) == answers[0] + further
+    assert len(made[1]) == answers[1] + further
+    assert made[0] < made[1] if bare and read[0] != read[1] else made[0] == made[1]
+    if into == "extra" and later == "near duplicates":
+        assert 0 < len(read[1] & read[0]) < len(LISTED) == len(read[1]), "some of them gave way"
+
+
+def test_a_listed_row_that_is_missing_changes_no_new_task_that_does_not_show_it(folder: Path) -> None:
+    rows = questions(8)
+    wanted = kinds.SelfInstruct(rows=40, examples=2, of="some.jsonl")
+
+    def shown(some: list[Row]) -> list[str]:
+        return [str(ask.prompt) for ask in new_tasks(some, wanted, lambda name: "{examples}", 0)]
+
+    whole, without = shown(rows), shown(rows[1:])
+    assert [one for one in whole if rows[0]["prompt"] in one] != whole
+    same = [one == other for one, other in zip(whole, without, strict=True)]
+    assert same == [rows[0]["prompt"] not in one for one in whole]
+    assert 0 < sum(same) < 40
+    assert shown(rows[::-1]) == whole
+
+
+def test_a_listed_row_stands_for_one_row_at_most_and_with_its_own_answer(tmp_path: Path) -> None:
+    """Without one it stands for the question, and so it does where a model has answered since."""
+    asked = "What is it?"
+    rows = [
+        with_id({"where": f"x:{n}", "prompt": prompt, "completion": answer})
+        for n, (prompt, answer) in enumerate([(asked, " A."), (asked, " B."), (asked.upper(), " C.")])
+    ]
+
+    def found(listed: dict[str, str], some: list[Row] = rows) -> list[str]:
+        path = Path(lines(tmp_path / "some.jsonl", [listed]))
+        return [row["completion"] for row in standing_in(path, some, "causal_lm")]
+
+    assert found({"prompt": asked, "completion": " B."}) == [" B."]
+    assert found({"prompt": asked}) == [" A."]
+    assert found({"prompt": asked, "completion": " D."}) == []
+    assert found({"prompt": asked, "completion": " D."}, [{**row, "written": True} for row in rows]) == [
+        " A."
+    ]
+    assert found({"prompt": asked, "completion": " D."}, [with_id({**rows[0], "completion": ""})]) == [""]

@@ -15,16 +15,24 @@ def content_key(row: Row, answers: bool = False) -> str:
 
     Case and whitespace don't matter, and the label never counts; `answers` takes the completion or last message in.
     """
+    parts = _parts(row, answers)
+    return hash_bytes("\x1f".join(" ".join(part.casefold().split()) for part in parts).encode())[:32]
+
+
+def exact_key(row: Row, answers: bool = False) -> str:
+    """As `content_key`, letter for letter."""
+    return hash_json(_parts(row, answers))[:32]
+
+
+def _parts(row: Row, answers: bool) -> list[str]:
     if "messages" in row:
         turns = row["messages"]
         # where nothing was asked, the answer is all there is to compare; where nobody answered, the question is
         whole = answers or len(turns) == 1 or turns[-1]["role"] != "assistant"
-        parts = [turn["content"] for turn in (turns if whole else turns[:-1])]
-    elif "prompt" in row:
-        parts = [row["prompt"], row.get("completion", "")] if answers else [row["prompt"]]
-    else:
-        parts = [row["text"], row["pair"]] if "pair" in row else [row["text"]]
-    return hash_bytes("\x1f".join(" ".join(part.casefold().split()) for part in parts).encode())[:32]
+        return [turn["content"] for turn in (turns if whole else turns[:-1])]
+    if "prompt" in row:
+        return [row["prompt"], row.get("completion", "")] if answers else [row["prompt"]]
+    return [row["text"], row["pair"]] if "pair" in row else [row["text"]]
 
 
 def content_of(examples: "Iterable[Example]", rows: Iterable[Mapping[str, Any]] = ()) -> str:

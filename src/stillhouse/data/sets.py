@@ -9,10 +9,11 @@ from typing import Any
 from ..errors import DataError, RecipeError
 from ..recipe.data import DataSet
 from ..registry import did_you_mean
-from .content import content_key
+from .content import content_key, exact_key
 from .contexts import context_of
 from .detect import detect
-from .formats import Dropped, Row, canonical, plain, value_of, with_id
+from .filters.texts import answer_of
+from .formats import Dropped, Row, canonical, has_answer, plain, value_of, with_id
 from .load import Raw, read_raw
 from .questions import question
 from .sentences import MAX_WORDS, MIN_WORDS, blocks, sentences
@@ -116,10 +117,26 @@ def read_rows(
 
 
 def standing_in(path: Path, rows: Iterable[Row], task: str) -> list[Row]:
-    """Those of `rows` that stand in a file, by what they say or ask: whoever answered them may have done so since."""
+    """For each row of a file that one of `rows` which is the same letter for letter, if there is one; in the file's order.
+
+    Labels don't count, nor does an answer that the file does not have or that a model has given since.
+    """
     listed = read_rows("of", "data.generate.of", DataSet(source=str(path)), task, path, answered=False)
-    keys = {content_key(row) for row in listed}
-    return [row for row in rows if content_key(row) in keys]
+    whole: dict[str, Row] = {}
+    asking: dict[str, Row] = {}
+    answered_since: dict[str, Row] = {}
+    for row in rows:
+        whole.setdefault(exact_key(row, answers=True), row)
+        asking.setdefault(exact_key(row), row)
+        if row.get("written") or not (has_answer(row) and answer_of(row).strip()):
+            answered_since.setdefault(exact_key(row), row)
+    same = (
+        whole.get(exact_key(row, answers=True)) or answered_since.get(exact_key(row))
+        if has_answer(row)
+        else asking.get(exact_key(row))
+        for row in listed
+    )
+    return list({row["id"]: row for row in same if row is not None}.values())
 
 
 def _asked_format(settings: DataSet, task: str, key: str, labelled: bool) -> str:

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import DataError, RecipeError
 from ..files import hash_bytes
 from ..recipe.data import Also, Data
 from ..recipe.filter import Filter
 from .content import content_key
-from .filters import choose, sift
+from .filters import NEAR_DUPLICATE, choose, sift
 from .formats import Row
 from .sets import RowSet, read_set, refuse_empty
 
@@ -44,6 +44,15 @@ class Prepared:
     """Sets that training rows are compared with, and that no model reads."""
     documents: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     """Task of the harness -> texts of its documents, which no row to learn from may give away."""
+
+    @property
+    def near_duplicates(self) -> list[Row]:
+        """Rows to learn from beside `train` that are left out for one that says nearly the same.
+
+        Which of the two stays changes with the rows that come later, as those of rounds do.
+        """
+        some = [row for row in self.dropped if row["reason"] == NEAR_DUPLICATE and row["set"] != "train"]
+        return [cast(Row, {key: row[key] for key in row if key not in ("reason", "set")}) for row in some]
 
 
 def prepare(

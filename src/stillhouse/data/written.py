@@ -16,6 +16,7 @@ from ..seeds import draw_seed
 from .filters.texts import answer_of, words
 from .formats import Message, Row, nobody_asks, reasoned, with_id
 from .prompting import Prompt
+from .split import in_order
 from .templates import fill
 
 Template = Callable[[str], str]
@@ -156,7 +157,10 @@ def translations_back(
 def new_tasks(rows: Sequence[Row], wanted: kinds.SelfInstruct, prompt: Template, seed: int) -> Iterator[Ask]:
     """Questions in the manner of some rows, drawn anew each time; nobody has answered them yet."""
     for number in range(wanted.rows if rows else 0):
-        shown = _some(rows, wanted.examples, seed, "self_instruct", number)
+        if wanted.of is None:
+            shown = _some(rows, wanted.examples, seed, "self_instruct", number)
+        else:  # of listed rows one may be missing, which changes no draw that it was not in
+            shown = in_order(rows, seed, "self_instruct", str(number))[: wanted.examples]
         where = f"self_instruct:{number + 1}"
         yield Ask(
             said(fill(prompt("self_instruct"), examples=_list(asked_of(row) for row in shown))),

@@ -67,7 +67,7 @@ def made_rows(desk: "Desk", rows: Prepared) -> tuple[list[Row], list[Row], list[
     new: list[Row] = []
     for wanted in desk.recipe.data.generate:
         of = wanted.of if isinstance(wanted, kinds.Further) else None
-        there = [*old, *new, *rows.extra, *unlabelled]
+        there = [*old, *new, *rows.extra, *unlabelled, *rows.near_duplicates]
         some = unlabelled or old if of is None else standing_in(Path(of), there, desk.recipe.task)
         refuse_plain_text(wanted, some)
         if isinstance(wanted, kinds.Answers):

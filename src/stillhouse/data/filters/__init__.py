@@ -17,6 +17,7 @@ from .texts import parts_of
 
 Verdict = str | None
 """Why a row is dropped; None if it stays."""
+NEAR_DUPLICATE = "near duplicate"
 
 
 def sift(
@@ -61,7 +62,7 @@ def _judge(verdicts: list[Verdict], judge: Callable[[list[Row]], list[Verdict]],
 
 def _repeats(before: list[str], rows: Sequence[Row], threshold: float) -> list[Verdict]:
     twins = near_twins([*before, *map(_text, rows)], threshold)
-    return [None if twin is None else "near duplicate" for twin in twins[len(before) :]]
+    return [None if twin is None else NEAR_DUPLICATE for twin in twins[len(before) :]]
 
 
 def _given_away(name: str | None) -> Verdict:
