@@ -362,8 +362,10 @@ def test_the_name_of_a_run_costs_nothing_but_a_report(tmp_path):
 def test_a_part_that_a_result_may_lack_counts_only_where_it_is_there(kitchen, tmp_path):
     """So a stage that begins to look at it is not run again in all the folders that have none."""
     kitchen.run(tmp_path, recipe())
-    kitchen.stages[2] = replace(kitchen.stages[2], after_if_there=("chop.salt.grains",))
+    kitchen.stages[2] = replace(kitchen.stages[2], after_if_there=(("chop.salt.grains", None),))
     assert kitchen.run(tmp_path, recipe()) == []
-    kitchen.stages[2] = replace(kitchen.stages[2], after_if_there=("chop.size",))
+    kitchen.stages[2] = replace(kitchen.stages[2], after_if_there=(("chop.size", "train.early_stopping"),))
+    assert kitchen.run(tmp_path, recipe()) == [], "nor where the recipe does not ask for it"
+    kitchen.stages[2] = replace(kitchen.stages[2], after_if_there=(("chop.size", None),))
     assert kitchen.run(tmp_path, recipe()) == ["serve"]
     assert kitchen.run(tmp_path, recipe(seed=2)) == ["chop", "cook", "serve"]

@@ -490,7 +490,9 @@ def test_training_ends_early_by_the_answers_that_were_asked_for_rows_set_aside(t
         assert [one.key for one in chosen.examples] == [one.key for one in aside[:3]]
         assert len(learned) == len(train)
     control = next(stage for stage in STAGES if stage.name == "control")
-    assert "label.sets.validation" in control.after_if_there, "it learns anew when these answers are others"
+    assert ("label.sets.validation", "train.early_stopping") in control.after_if_there, (
+        "it learns anew when these answers are others"
+    )
 
 
 @pytest.mark.parametrize("targets", [0, 30])

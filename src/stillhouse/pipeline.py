@@ -49,8 +49,8 @@ class Stage:
     """More of them that a recipe may have: no part of the fingerprint while they are None, so that what was made before stays."""
     after: tuple[str, ...] = ()
     """Earlier stages whose results it gets to see, or parts of them, such as "prepare.labels"."""
-    after_if_there: tuple[str, ...] = ()
-    """More such parts, which a result may lack: then they are no part of the fingerprint, so that what was made before stays."""
+    after_if_there: tuple[tuple[str, str | None], ...] = ()
+    """(such a part, the recipe's field that must be set for it), which a result may lack: then it is no part of the fingerprint."""
     version: int = 1
     """Raise it when the code changes what is written for the same recipe."""
     stamp: Callable[[Any], Any] | None = None
@@ -150,7 +150,7 @@ def follow_pipeline(
         if said == "join":
             view = _view(recipe, stage)
             try:
-                stage.run(view, folder / stage.name, _results_view(results, stage), Silent())
+                stage.run(view, folder / stage.name, _results_view(results, stage, recipe), Silent())
             except RuntimeError:  # whom it worked with may be gone: then rank 0 says so
                 others.heard(stage.name, before="join")
                 raise
@@ -163,7 +163,7 @@ def follow_pipeline(
 def _fingerprint(stage: Stage, recipe: Recipe, results: Results) -> str:
     settings = settings_of(stage, recipe)
     stamp = stage.stamp(_view(recipe, stage)) if stage.stamp else None
-    seen = _without_places(_results_view(results, stage))
+    seen = _without_places(_results_view(results, stage, recipe))
     return hash_json([stage.name, stage.version, settings, stamp, seen])
 
 
@@ -179,10 +179,15 @@ def settings_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
     return {field: _plain(_field(recipe, field)) for field in (*stage.reads, *optional)}
 
 
-def _results_view(results: Results, stage: Stage) -> Results:
+def _results_view(results: Results, stage: Stage, recipe: Recipe) -> Results:
     """The earlier results as a stage sees them: what it did not declare is a KeyError."""
     view: Results = {}
-    for path in (*stage.after, *(path for path in stage.after_if_there if _is_there(results, path))):
+    more = [
+        path
+        for path, field in stage.after_if_there
+        if _is_there(results, path) and (field is None or _field(recipe, field) is not None)
+    ]
+    for path in (*stage.after, *more):
         name, *steps = path.split(".")
         place: Any = view.setdefault(name, {})
         value: Any = results[name]
@@ -244,7 +249,7 @@ def _run_once(
     if (others := company()) is not None and stage.joined is not None and stage.joined(view):
         others.tell(stage.name, "join")
     try:
-        result = stage.run(view, place, _results_view(results, stage), watch)
+        result = stage.run(view, place, _results_view(results, stage, recipe), watch)
     finally:
         watch.end()
     seconds = round(time.perf_counter() - start, 3)

@@ -348,7 +348,7 @@ STAGES = [
         _control,
         reads=(*_LEARNING, *_FORMS, "evaluate.hard_only", "has_control"),
         after=(*_TASK, "prepare.bfloat16", "prepare.sets.train", *_CHOSEN, "initial"),
-        after_if_there=("label.sets.validation",),
+        after_if_there=(("label.sets.validation", "train.early_stopping"),),
         version=2,
         intact=model_fault,
         joined=_always,

@@ -102,12 +102,15 @@ def _data(name: str, one: DataSet, recipe: Recipe, group: str | None) -> list[st
 
 
 def _refuse_bare(path: Path, form: str, first: Sequence[Raw], columns: dict[str, str], task: str) -> None:
-    """Raises: DataError if none of the `first` further rows has a target, which these need though somebody writes another one."""
+    """Raises: DataError if none of the `first` further rows has a target, which these need though somebody writes another one.  Of a longer
+    file some later ones may have."""
     if form == "auto":
         form = detect(first[0].fields, columns, task, first[0].where, "data.extra", answered=False)
     made = [canonical(raw, form, columns, answered=False) for raw in first]
     asking = [row for row in made if not isinstance(row, Dropped)]
-    if asking and not any(map(has_answer, asking)):
+    named = columns.get("completion", "completion")
+    empty = len(first) == ROWS_READ and any(named in raw.fields for raw in first)
+    if asking and not any(map(has_answer, asking)) and not empty:
         raise DataError(
             f"{path}: rows beside data.train must have targets, which the teacher's answers replace, and these have none; give them "
             "targets, or put the rows into data.train."

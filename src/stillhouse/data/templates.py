@@ -84,7 +84,10 @@ def prompt_said(prompt: str | None, name: str, key: str) -> str | None:
     """What a recipe's `prompt` asks, where it is the text itself or names a file with it; else as `prompt_file`."""
     if prompt is None or "{text}" not in prompt:
         return prompt_file(prompt, name, key)
-    checked(prompt, key, name)
+    ours = set().union(*PLACES.values())
+    for found in _NAME.findall(prompt):
+        if found in ours:  # a name of another prompt is a mistake; other words in braces may be LaTeX
+            checked(f"{{{found}}}", key, name)
     return prompt  # as it stands there: space around it is a part of the question
 
 

@@ -63,7 +63,8 @@ def check_model(role: str, folder: Path, recipe: Recipe, by_names: bool = False)
     if role == "teacher" and recipe.student.vocabulary is not None:
         _trimmable(folder)
     made_for = (model_config(folder).get("architectures") or [""])[0]
-    about_layers = next((term.kind for term in recipe.terms if isinstance(term, ABOUT_LAYERS)), None)
+    compared = recipe.terms if role in ("teacher", "student") else []
+    about_layers = next((term.kind for term in compared if isinstance(term, ABOUT_LAYERS)), None)
     if fault := _head_fault(recipe.task, folder, made_for, about_layers):
         raise RecipeError(f"{role}.model: {fault}")
     if recipe.task == "causal_lm" and OTHER_HEAD.search(made_for):

@@ -155,11 +155,11 @@ class _Rounds:
             start = time.perf_counter()
             worst = worst_first(self.recipe, left, self._task, student, teacher, self.bench.watch)
             seconds = round(time.perf_counter() - start, 3)
-            saved = {"from": mark, "keys": worst[: self.wanted.rows], "seconds": seconds}
-        if saved.get("write", []) != self._writes or "paid" not in saved:
             paid = paid_so_far(self.bench.folder, [LEDGER])
-            write_json(kept, {**saved, "write": self._writes, "paid": paid})
-        saved = read_json(kept)
+            saved = {"from": mark, "keys": worst[: self.wanted.rows], "seconds": seconds, "paid": paid}
+        if saved.get("write") != self._writes:
+            saved = {**saved, "write": self._writes}
+            write_json(kept, saved)
         self.choosing += saved["seconds"]
         keys: list[str] = saved["keys"]
         return keys
@@ -188,7 +188,7 @@ class _Rounds:
             return False
         saved = read_json(self._choice(name))
         same = saved["from"] == self._mark(self._models_of(before), left)
-        return bool(same and saved.get("write", []) == self._writes)
+        return bool(same and saved.get("write", self._writes) == self._writes)
 
     def _checker(self) -> Any:
         """What decides which answers are wrong."""
@@ -246,7 +246,8 @@ class _Rounds:
         a_row = paid / max(1, rows_asked(first) + 2 * self.wanted.rows * (at - 1))
         before = {} if at == 1 else read_json(self._choice(f"round-{at - 1}"))
         if "paid" in before:  # next to nothing if it found its texts bought already, or few rows
-            return max(float(paid - before["paid"]), 2 * self.wanted.rows * a_row)
+            pays = bool(self.recipe.teacher.apis or self.wanted.write)
+            return max(float(paid - before["paid"]), 2 * self.wanted.rows * a_row * pays)
         written = writing_takes(self.recipe, first, self.bench.watch) or {}
         asks = self.wanted.unanswered_rows if self.recipe.teacher.apis else 0
         return 2 * (asks * a_row + (written.get("dollars") or 0.0))
