@@ -150,7 +150,7 @@ class _Rounds:
         student = located(found["train"]["folder"], place / "train")
         teacher = located(found["teacher"]["folder"], place / "teacher") if "teacher" in found else None
         mark, kept = self._mark(found, left), self._choice(name)
-        saved = read_json(kept) if kept.exists() else {"from": None}
+        saved: Found = read_json(kept) if kept.exists() else {"from": None}
         if saved["from"] != mark:
             start = time.perf_counter()
             worst = worst_first(self.recipe, left, self._task, student, teacher, self.bench.watch)
