@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from stillhouse.models.machine import machine
+import torch
+
+from stillhouse.models.machine import accelerator, machine, synchronise
 
 
 def in_turn(sides: dict[str, Callable[[], Any]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
@@ -18,8 +20,10 @@ def in_turn(sides: dict[str, Callable[[], Any]], rounds: int, warm_up: int = 1) 
     for number in range(rounds + warm_up):
         for name, side in sides.items():
             gc.collect()
+            synchronise()
             start = time.perf_counter()
             side()
+            synchronise()
             seconds = time.perf_counter() - start
             if number >= warm_up:
                 found[name].append(seconds)
@@ -36,19 +40,25 @@ def report(title: str, found: dict[str, list[float]], against: str, **facts: Any
         ratios = sorted(one / other for one, other in zip(times, found[against], strict=True))
         rows[name] = {"seconds": round(median, 4), "ratio": round(median / base, 3)}
         spread = f"[{ratios[0]:.2f}, {ratios[-1]:.2f}]"
-        print(f"  {name:<44} {median:9.3f} s   {median / base:6.2f} × {against}   {spread}")
+        print(f"  {name:<44} {median:9.4f} s   {median / base:6.2f} × {against}   {spread}")
     for name, value in facts.items():
         print(f"  {name:<44} {value}")
     where = machine()
     print(
         json.dumps(
-            {"title": title, "rows": rows, **facts, "machine": where["cpu"], "device": where["device"]}
+            {"title": title, "rows": rows, **facts, "machine": where["cpu"], "device": accelerator() or "cpu"}
         )
     )
 
 
 def extra_memory(action: Callable[[], Any]) -> int:
     """Bytes that tensors of torch took at most while `action` ran, beyond what was there before."""
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        action()
+        return torch.cuda.max_memory_allocated() - before
     from torch._C._autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
@@ -64,7 +74,9 @@ def extra_memory(action: Callable[[], Any]) -> int:
 
 
 def peak_memory() -> int:
-    """Bytes this process has held at most."""
+    """Bytes this process has held at most; on an accelerator, those of it that tensors took."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

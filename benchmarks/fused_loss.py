@@ -4,11 +4,14 @@ Against three bare matrix products (the floor of any training step through a hea
 autograd, and TRL's chunked divergence.
 """
 
+from importlib.util import find_spec
+
 import torch
 from common import arguments, extra_memory, in_turn, report
 
 from stillhouse import objectives as kd
 from stillhouse.losses import Head
+from stillhouse.models.machine import device
 from stillhouse.recipe import Term
 from stillhouse.tasks import Scores
 from stillhouse.teachers import Dense, TopK
@@ -22,11 +25,15 @@ def main() -> None:
     positions, vocabulary, width = asked.positions, asked.vocabulary, asked.width
     dtype = getattr(torch, asked.dtype)
     torch.manual_seed(0)
+    torch.set_default_device(device())
     hidden = torch.randn(positions, width)
     weight = torch.nn.Parameter(torch.randn(vocabulary, width) * 0.05)
     knows, head = torch.randn(positions, width), torch.randn(vocabulary, width) * 0.05
+    if device().type != "cpu":  # models lie there as they are multiplied
+        hidden, knows, head = hidden.to(dtype), knows.to(dtype), head.to(dtype)
+        weight = torch.nn.Parameter(weight.detach().to(dtype))
     labels = torch.randint(vocabulary, (positions,))
-    log_p, ids = torch.log_softmax(knows @ head.T, -1).topk(asked.top_k, -1)
+    log_p, ids = torch.log_softmax((knows @ head.T).float(), -1).topk(asked.top_k, -1)
     kept = TopK(ids, log_p, 1.0)
     rows = torch.arange(positions)
 
@@ -51,12 +58,12 @@ def main() -> None:
 
     def dense_cross_entropy() -> None:
         scores = student()
-        torch.nn.functional.cross_entropy(scores.hidden @ weight.T, labels).backward()
+        torch.nn.functional.cross_entropy((scores.hidden @ weight.T).float(), labels).backward()
 
     def dense_kl() -> None:
         scores = student()
-        log_q = torch.log_softmax(scores.hidden @ weight.T, -1)
-        log_p = torch.log_softmax(knows @ head.T, -1)
+        log_q = torch.log_softmax((scores.hidden @ weight.T).float(), -1)
+        log_p = torch.log_softmax((knows @ head.T).float(), -1)
         torch.nn.functional.kl_div(log_q, log_p, log_target=True, reduction="batchmean").backward()
 
     def trl_chunked() -> None:
@@ -66,6 +73,16 @@ def main() -> None:
         mask = torch.ones(1, positions)
         loss, *_ = _chunked_divergence_loss(scores.hidden[None], knows[None], weight, head, mask, beta=0.0)
         loss.backward()
+
+    def liger_cross_entropy() -> None:
+        from liger_kernel.ops.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyFunction
+
+        LigerFusedLinearCrossEntropyFunction.apply(student().hidden, weight, labels)[0].backward()
+
+    def liger_jsd() -> None:
+        from liger_kernel.ops.fused_linear_jsd import LigerFusedLinearJSDFunction
+
+        LigerFusedLinearJSDFunction.apply(student().hidden, weight, knows, head, None, 0.0).backward()
 
     sides = {
         "three bare products": products,
@@ -77,11 +94,14 @@ def main() -> None:
         "dense cross-entropy": dense_cross_entropy,
         "dense KL": dense_kl,
         "TRL chunked divergence": trl_chunked,
+        "Liger fused linear cross-entropy": liger_cross_entropy,
+        "Liger fused linear JSD, forward KL": liger_jsd,
     }
-    try:
-        import trl  # noqa: F401
-    except ModuleNotFoundError:
-        del sides["TRL chunked divergence"]
+    for peer, kept_out in (("trl", "TRL"), ("liger_kernel", "Liger")):
+        if find_spec(peer) is None or (
+            peer == "liger_kernel" and device().type == "cpu"
+        ):  # its kernels want one
+            sides = {name: side for name, side in sides.items() if not name.startswith(kept_out)}
     full = 4 * positions * vocabulary
     weight.grad = torch.zeros_like(
         weight

@@ -6,6 +6,7 @@ from common import arguments, in_turn, report
 from models import book, smollm2
 from stillhouse.models.generate import write_on
 from stillhouse.models.load import load_tokenizer
+from stillhouse.models.machine import device
 from stillhouse.models.shrink.cut import every_nth, keep_layers
 from stillhouse.tasks import make_task
 
@@ -16,7 +17,7 @@ def main() -> None:
     tokenizer = load_tokenizer(folder)
     task = make_task("causal_lm", tokenizer, asked.prompt)
     prompts = [e.input_ids for e in task.encode([{"id": "", "where": "", "text": book()}])[0][: asked.rows]]
-    student = keep_layers(task.load(folder), every_nth(30, asked.layers)).eval()
+    student = keep_layers(task.load(folder), every_nth(30, asked.layers)).to(device()).eval()
     student.generation_config.eos_token_id = None  # both write to the end
     tokenizer.eos_token = None
 
@@ -28,7 +29,7 @@ def main() -> None:
 
     @torch.no_grad()
     def plain() -> None:
-        ids = torch.tensor(prompts)
+        ids = torch.tensor(prompts, device=device())
         student.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, max_new_tokens=asked.new,
             pad_token_id=0,

@@ -15,8 +15,10 @@ from common import arguments, in_turn, report
 from models import book, smollm2
 from stillhouse.losses.fused import chunks
 from stillhouse.models.load import load_tokenizer
+from stillhouse.models.machine import device
 from stillhouse.progress import Silent
 from stillhouse.tasks import make_task
+from stillhouse.tasks.base import on_device
 from stillhouse.teachers.cache import SoftTargetCache
 from stillhouse.teachers.labelling import ask
 from stillhouse.teachers.local import LocalTeacher
@@ -27,13 +29,13 @@ def main() -> None:
     folder = smollm2()
     task = make_task("causal_lm", load_tokenizer(folder), asked.length)
     examples = task.encode([{"id": "book", "where": "", "text": book()}])[0][: asked.rows]
-    teacher = LocalTeacher(task.load(folder, getattr(torch, asked.dtype)), task)
+    teacher = LocalTeacher(task.load(folder, getattr(torch, asked.dtype)).to(device()), task)
     tokens = sum(example.counted for example in examples)
 
     @torch.no_grad()
     def bare() -> None:
         for start in range(0, len(examples), asked.batch):
-            dense = teacher.signal(task.collate(examples[start : start + asked.batch]))
+            dense = teacher.signal(on_device(task.collate(examples[start : start + asked.batch])))
             for at in chunks(len(dense), task.outcomes, dense.hidden.device):
                 dense.logits(at)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from models import smollm2
 from stillhouse import Distiller
 from stillhouse import objectives as kd
 from stillhouse.models.load import load_tokenizer
+from stillhouse.models.machine import device, synchronise
 from stillhouse.models.shrink.cut import every_nth, keep_layers
 from stillhouse.progress import Silent
 from stillhouse.tasks import make_task
@@ -28,7 +30,7 @@ from stillhouse.teachers.cache import CachedTeacher, SoftTargetCache
 from stillhouse.teachers.labelling import ask
 from stillhouse.teachers.local import LocalTeacher
 
-SIDES = ("plain", "hard", "kept", "beside", "trl")
+SIDES = ("plain", "hard", "kept", "drawn", "beside", "trl")
 
 
 class Clock(TrainerCallback):
@@ -39,9 +41,11 @@ class Clock(TrainerCallback):
         self.steps: list[float] = []
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
+        synchronise()
         self.at.append(time.perf_counter())
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
+        synchronise()
         self.steps.append(time.perf_counter() - self.at[-1])
 
 
@@ -60,10 +64,22 @@ def one_side(side: str, steps: int, rows: int, length: int, layers: int, dtype: 
         for n in range(rows * (steps + 1))
     ]
     examples = [e for e in task.encode(texts)[0] if len(e.input_ids) == length][: rows * steps]
-    meta = {"temperature": 1.0, "top_k": 64, "samples": None, "outcomes": task.outcomes}
+    forms: dict[str, dict[str, Any]] = {
+        "kept": {"top_k": 64, "samples": None},
+        "drawn": {"top_k": None, "samples": 30},
+    }
+    caches = {
+        name: partial(
+            SoftTargetCache,
+            Path(kept, name),
+            {"temperature": 1.0, "outcomes": task.outcomes, "seed": 0, **form},
+        )
+        for name, form in forms.items()
+    }
     if side == "label":
-        quick = LocalTeacher(task.load(folder, getattr(torch, dtype)), task)
-        ask(SoftTargetCache(Path(kept), meta), quick, task, examples, 4, Silent())
+        quick = LocalTeacher(task.load(folder, getattr(torch, dtype)).to(device()), task)
+        for make in caches.values():
+            ask(make(), quick, task, examples, 4, Silent())
         return
     student = keep_layers(task.load(folder), every_nth(30, layers))
     clock = Clock()
@@ -88,7 +104,7 @@ def one_side(side: str, steps: int, rows: int, length: int, layers: int, dtype: 
             )  # fmt: skip
             rows_of_theirs = [{**row, "prompts": row["input_ids"][:1]} for row in batch]
             made = GKDTrainer(
-                model=student, teacher_model=task.load(folder), args=config, train_dataset=_dataset(rows_of_theirs),
+                model=student, teacher_model=task.load(folder, getattr(torch, dtype)), args=config, train_dataset=_dataset(rows_of_theirs),
                 processing_class=tokenizer, data_collator=_with_prompts, callbacks=[clock],
             )  # fmt: skip
         else:
@@ -96,8 +112,8 @@ def one_side(side: str, steps: int, rows: int, length: int, layers: int, dtype: 
             objective = [kd.hard()] if side == "hard" else [kd.forward_kl()]
             if side == "beside":
                 teacher = LocalTeacher(task.load(folder, getattr(torch, dtype)), task)
-            if side == "kept":
-                teacher = CachedTeacher(SoftTargetCache(Path(kept), meta))
+            if side in caches:
+                teacher = CachedTeacher(caches[side]())
             made = Distiller(
                 model=student, teacher=teacher, objective=objective, args=TrainingArguments(**args),
                 train_dataset=examples, processing_class=tokenizer, task=task, callbacks=[clock],
@@ -136,7 +152,7 @@ def main() -> None:
     times: dict[str, list[float]] = {side: [] for side in sides}
     peaks: dict[str, list[int]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as kept:
-        if "kept" in sides:
+        if {"kept", "drawn"} & set(sides):
             run("label", shape, kept)
         for _ in range(asked.rounds):
             for side in sides:

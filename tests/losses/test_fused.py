@@ -18,7 +18,8 @@ from stillhouse.losses import (
 )
 from stillhouse.losses import fused as module
 from stillhouse.losses.fused import blocks, by_autograd, chunks
-from stillhouse.losses.parts import DenseTerm, softmax_in_place
+from stillhouse.losses.parts import DenseTerm
+from stillhouse.losses.passes import softmax_in_place
 from stillhouse.teachers import Dense
 
 N, H, V, PADDED = 23, 6, 17, 24

@@ -79,11 +79,15 @@ class Head:
         return self
 
     def float(self) -> "Head":
-        """The same head with float32 weights, of the real vocabulary only; converted once instead of for each chunk."""
+        """The same head with float32 weights, of the real vocabulary only; converted once instead of for each chunk.
+
+        Weights whose products come as float32 anyway stay as they are.
+        """
         if self.weight is None:
             return self
+        weight = self.weight[: self.vocabulary]
         bias = None if self.bias is None else self.bias[: self.vocabulary].float()
-        return replace(self, weight=self.weight[: self.vocabulary].float(), bias=bias)
+        return replace(self, weight=weight if sums_wide(weight, weight.dtype) else weight.float(), bias=bias)
 
     def logits(self, hidden: Tensor, dtype: torch.dtype | None = None, room: Tensor | None = None) -> Tensor:
         """[n, H] -> [n, V], float32, a new tensor, or `room`; `dtype` is the arithmetic of the product."""
@@ -92,14 +96,18 @@ class Head:
             return logits.to(torch.float32, copy=True) if room is None else room.copy_(logits)
         weight = self.weight[: self.vocabulary]
         dtype = dtype or arithmetic(weight)
+        own = weight.dtype if weight.dtype == hidden.dtype else dtype
         with torch.autocast(hidden.device.type, enabled=False):  # or a float32 product would not be one
-            factors = hidden.to(dtype), weight.to(dtype).T
-            if room is None:
-                logits = torch.mm(*factors).float()
+            if sums_wide(hidden, own):
+                wide = hidden.to(own), weight.to(own).T, torch.float32
+                logits = torch.mm(*wide) if room is None else torch.mm(*wide, out=room)
+            elif room is None:
+                logits = torch.mm(hidden.to(dtype), weight.to(dtype).T).float()
             elif dtype == torch.float32:
+                factors = hidden.to(dtype), weight.to(dtype).T
                 logits = torch.mm(*factors, out=room)
             else:
-                logits = room.copy_(torch.mm(*factors))
+                logits = room.copy_(torch.mm(hidden.to(dtype), weight.to(dtype).T))
         if self.bias is not None:
             logits.add_(self.bias[: self.vocabulary].float())
         logits = logits.mul_(self.scale) if self.scale != 1.0 else logits
@@ -110,6 +118,12 @@ def arithmetic(weight: Tensor) -> torch.dtype:
     """What autocast multiplies in, where it is on; else the weight's own."""
     kind = weight.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
+def sums_wide(values: Tensor, dtype: torch.dtype) -> bool:
+    """Whether products of this kind can be had as the float32 that they are added up in: as exact as widening both sides
+    first, at many times the speed."""
+    return values.is_cuda and dtype in (torch.bfloat16, torch.float16)
 
 
 def by_autograd(loss: Callable[[Tensor, slice], Tensor]) -> ValueAndGradient:
@@ -320,6 +334,9 @@ def _fold(
             d_hidden[positions] = (slim @ weight).to(d_hidden.dtype)
         if d_weight is not None and weight.dtype == d_weight.dtype:
             d_weight[:outcomes].addmm_(slim.T, states)
+        elif d_weight is not None and sums_wide(slim, slim.dtype):
+            sums = d_weight[:outcomes]
+            torch.addmm(sums, slim.T, states, torch.float32, out=sums)
         elif d_weight is not None:  # sums of many chunks stay float32
             _add(d_weight[:outcomes], slim.T @ states)
 

@@ -8,10 +8,9 @@ softmax, written over the logits, and their gradients are folded into it: a few 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from .rows import few_rows
+from .passes import look, write
 
 
 @dataclass(frozen=True)
@@ -76,24 +75,20 @@ def fold(
     Returns: (Σ factor·(d nats / d logits), in the place of `logits`; each term's nats [n]).
     """
     outcomes = logits.shape[-1]
-    if temperature != 1.0:
-        logits.div_(temperature)
     chosen = [term.ids(at) if isinstance(term, SoftmaxTerm) else None for _, term in terms]
-    picked = [None if ids is None else logits.gather(-1, ids) for ids in chosen]
-    mean = logits.mean(-1) if any(isinstance(term, SoftmaxTerm) and term.whole for _, term in terms) else None
-    knows = [None if isinstance(term, SoftmaxTerm) else compared(logits, term, at) for _, term in terms]
-    log_sum = softmax_in_place(logits)
+    picked = [None if ids is None else logits.gather(-1, ids).div_(temperature) for ids in chosen]
+    theirs = [term.teacher(at) for _, term in terms if isinstance(term, DenseTerm)]
+    wants_mean = any(isinstance(term, SoftmaxTerm) and term.whole for _, term in terms)
+    log_sum, mean, compared = look(logits, temperature, theirs, wants_mean)
     nats, share = [], logits.new_zeros(len(logits))
     made: list[Parts | None] = []
-    for number, (factor, term) in enumerate(terms):
+    known = iter(compared)
+    for (factor, term), values in zip(terms, picked, strict=True):
         if isinstance(term, DenseTerm):
-            found = knows[number]
-            assert found is not None
-            nats.append(temperature**2 * (found[1] + log_sum))
+            nats.append(temperature**2 * (next(known)[0] + log_sum))
             share += factor * temperature
             made.append(None)
             continue
-        values = picked[number]
         assert values is not None
         log_q = LogQ(
             values - log_sum.unsqueeze(-1),
@@ -104,44 +99,17 @@ def fold(
         nats.append(part.nats)
         share += factor * part.share
         made.append(part)
-    logits.mul_(share.unsqueeze(-1))
-    for (factor, _), ids, own, other in zip(terms, chosen, made, knows, strict=True):
-        if other is not None:
-            logits.sub_(other[0], alpha=factor * temperature)
+    factors = [factor * temperature for factor, term in terms if isinstance(term, DenseTerm)]
+    write(
+        logits,
+        temperature,
+        log_sum,
+        share,
+        [(factor, t, left) for factor, t, (_, left) in zip(factors, theirs, compared, strict=True)],
+    )
+    for (factor, _), ids, own in zip(terms, chosen, made, strict=True):
         if own is not None and ids is not None:
             logits.scatter_add_(-1, ids, factor * own.extra)
             if own.even is not None:
                 logits.add_(factor * own.even.unsqueeze(-1))
     return logits, nats
-
-
-def softmax_in_place(logits: Tensor) -> Tensor:
-    """Overwrites `logits` [n, V] with their softmax.  Returns: [n], the log of the sum of their exponentials."""
-    largest = logits.amax(-1)
-    torch.softmax(logits, -1, out=logits)
-    return largest - logits.amax(-1).log()
-
-
-def compared(logits: Tensor, term: DenseTerm, at: slice) -> tuple[Tensor, Tensor]:
-    """The teacher's softmax p [n, V], and KL(p ‖ q) less the student's log-sum, [n]: Σ p·(t − z) − log Σ exp t.
-
-    The difference t − z is taken before it is weighed, so that nothing cancels where the two are alike.
-    """
-    theirs = term.teacher(at)
-    if term.temperature != 1.0:
-        theirs.div_(term.temperature)
-    values = []
-    for some in few_rows(theirs):
-        t, z = theirs[some], logits[some]
-        largest = t.amax(-1)
-        p = torch.softmax(t, -1)
-        log_sum = largest - p.amax(-1).log()
-        apart = t.sub_(z)
-        # outcomes that the teacher excludes count nothing, not 0·(−inf); a processor looks first, for the mask costs more
-        # than the product, and an accelerator does not, for looking would wait for it
-        weighed = (p * apart).sum(-1) if logits.device.type == "cpu" else None
-        if weighed is None or not weighed.isfinite().all():
-            weighed = (p * torch.where(p > 0, apart, 0.0)).sum(-1)
-        values.append(weighed - log_sum)
-        t.copy_(p)
-    return theirs, torch.cat(values) if values else theirs.new_zeros(0)

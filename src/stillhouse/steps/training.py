@@ -191,6 +191,9 @@ def _finished(student: PreTrainedModel, task: Task, forms: Sequence[Form], place
     """The student as an ordinary model in `place`/model; there for all processes when this returns."""
     done = place / "model"
     if rank() == 0:
+        student.to(
+            "cpu"
+        )  # what comes of weights and adapters rounds alike wherever it was trained, and after a stop
         for form in reversed(forms):
             form.finish(student, place)
         with atomic_folder(done) as part:
