@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from stillhouse.teachers import cache as cache_module
 from stillhouse.teachers.cache import CachedTeacher, Entry, SoftTargetCache, cache_fault, folder_name
 from stillhouse.teachers.codec import STEP, encoded
 from stillhouse.teachers.keys import Keys
-from stillhouse.teachers.labelling import ask, label_examples
+from stillhouse.teachers.labelling import Writer, ask, label_examples
 from stillhouse.teachers.local import LocalTeacher
 from stillhouse.train.given import as_examples
 
@@ -335,9 +336,57 @@ def test_a_shard_that_cannot_be_written_stops_the_labelling_and_is_not_lost_in_a
 ):
     cache = SoftTargetCache(tmp_path, META)
 
-    def full(entries):
+    def full(entries, number):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache, "add", full)
+    monkeypatch.setattr(cache, "write", full)
     with pytest.raises(OSError, match="No space left"):
         ask(cache, teacher, task, examples, 4, Silent())
+
+
+def test_shards_written_by_several_threads_are_named_in_the_order_in_which_they_came(tmp_path, monkeypatch):
+    cache, written, second = SoftTargetCache(tmp_path, {**META, "top_k": 3}), SoftTargetCache.write, Event()
+
+    def first_waits_for_the_second(self, entries, number):
+        shard = written(self, entries, number)
+        if number == 0:
+            assert second.wait(30), "only one thread writes"
+            assert not (tmp_path / "index.json").exists(), "the second was named before the first"
+        second.set()
+        return shard
+
+    monkeypatch.setattr(SoftTargetCache, "write", first_waits_for_the_second)
+    write_three(cache, threads=2)
+    opened = SoftTargetCache(tmp_path, {**META, "top_k": 3})
+    assert [shard["file"] for shard in read_json(tmp_path / "index.json")["shards"]] == [
+        f"{number:05d}.parquet" for number in range(3)
+    ]
+    assert all(f"key{number}" in opened for number in range(3))
+
+
+def test_no_shard_after_one_that_could_not_be_written_is_named(tmp_path, monkeypatch):
+    cache, written = SoftTargetCache(tmp_path, {**META, "top_k": 3}), SoftTargetCache.write
+
+    def full(self, entries, number):
+        if number == 1:
+            raise OSError(28, "No space left on device")
+        return written(self, entries, number)
+
+    monkeypatch.setattr(SoftTargetCache, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        write_three(cache, threads=3)
+    assert [shard["file"] for shard in read_json(tmp_path / "index.json")["shards"]] == ["00000.parquet"]
+    assert len(SoftTargetCache(tmp_path, {**META, "top_k": 3})) == 1
+
+
+def write_three(cache: SoftTargetCache, threads: int) -> None:
+    with Writer(cache, threads) as writer:
+        for number in range(3):
+            writer.add([an_entry(number)])
+
+
+def an_entry(number: int) -> Entry:
+    """Two positions of three outcomes."""
+    example = Example(f"key{number}", str(number), [1], [-100, 1, 1, -100], [0], 0)
+    logits = torch.randn(2, 448, generator=torch.Generator().manual_seed(number))
+    return Entry(example, encoded(TopK(*topk_log_probs(logits, 3), 2.0), [2], {**META, "top_k": 3})[0])

@@ -63,6 +63,15 @@ class Entry:
         return self.example.counted
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One that is written."""
+
+    told: dict[str, Any]
+    """What the index says of it."""
+    keys: list[str]
+
+
 class SoftTargetCache:
     """Reads such a folder, and writes into it or into a part of it."""
 
@@ -93,6 +102,7 @@ class SoftTargetCache:
         for path in mine.glob("*.parquet"):
             if path.name not in named:
                 path.unlink()
+        self._number = max((int(shard["file"].partition(".")[0]) for shard in self._own), default=-1)
 
     @property
     def temperature(self) -> float:
@@ -136,9 +146,16 @@ class SoftTargetCache:
 
     def add(self, entries: list[Entry]) -> None:
         """Write one shard and then name it in the index."""
-        place = self.folder / self._part
-        number = 1 + max((int(shard["file"].partition(".")[0]) for shard in self._own), default=-1)
-        path = place / f"{number:05d}.parquet"
+        self.admit(self.write(entries, self.next_number()))
+
+    def next_number(self) -> int:
+        """Of the next shard, each time another one."""
+        self._number += 1
+        return self._number
+
+    def write(self, entries: list[Entry], number: int) -> "Shard":
+        """Write one shard, which does not exist before `admit` names it; several threads may, each its own."""
+        path = self.folder / self._part / f"{number:05d}.parquet"
         in_group = max(1, GROUP_VALUES * len(entries) // max(1, sum(entry.values for entry in entries)))
         rows = [
             Row(entry.example.key, entry.example.row, entry.positions, entry.columns) for entry in entries
@@ -146,15 +163,20 @@ class SoftTargetCache:
         with atomic(path) as part:
             write_shard(part, rows, self.meta, in_group)
         pa.default_memory_pool().release_unused()  # or it keeps what the largest row group took
-        shard = {
+        told = {
             "file": path.name,
             "rows": len(entries),
             "rows_in_group": in_group,
             "bytes": path.stat().st_size,
             "sha256": hash_file(path),
         }
-        self._own.append(shard)
-        self._admit(place, shard, [row.key for row in rows])
+        return Shard(told, [row.key for row in rows])
+
+    def admit(self, shard: "Shard") -> None:
+        """Name a shard that is written in the index."""
+        place = self.folder / self._part
+        self._own.append(shard.told)
+        self._admit(place, shard.told, shard.keys)
         write_json(place / INDEX, {"format": FORMAT, "meta": self.meta, "shards": self._own})
 
     def get(self, key: str) -> Kept:
