@@ -20,7 +20,14 @@ from stillhouse.train.objective import Objective
 
 def main() -> None:
     asked = arguments(
-        __doc__ or "", positions=1024, vocabulary=49_152, width=576, rounds=5, top_k=64, dtype="float32"
+        __doc__ or "",
+        positions=1024,
+        vocabulary=49_152,
+        width=576,
+        rounds=5,
+        top_k=64,
+        dtype="float32",
+        only="",
     )
     positions, vocabulary, width = asked.positions, asked.vocabulary, asked.width
     dtype = getattr(torch, asked.dtype)
@@ -97,18 +104,15 @@ def main() -> None:
         "Liger fused linear cross-entropy": liger_cross_entropy,
         "Liger fused linear JSD, forward KL": liger_jsd,
     }
-    for peer, kept_out in (("trl", "TRL"), ("liger_kernel", "Liger")):
-        if find_spec(peer) is None or (
-            peer == "liger_kernel" and device().type == "cpu"
-        ):  # its kernels want one
-            sides = {name: side for name, side in sides.items() if not name.startswith(kept_out)}
+    if find_spec("trl") is None:
+        del sides["TRL chunked divergence"]
+    if find_spec("liger_kernel") is None or device().type == "cpu":  # its kernels want an accelerator
+        sides = {name: side for name, side in sides.items() if not name.startswith("Liger")}
+    sides = {name: side for name, side in sides.items() if asked.only in name or "products" in name}
     full = 4 * positions * vocabulary
-    weight.grad = torch.zeros_like(
-        weight
-    )  # there in any training; each side frees it before it makes its own
-    extra_memory(
-        sides["ours: hard"]
-    )  # or the first to be measured would free a gradient that nothing saw made
+    # a gradient is there in any training, and each side frees it before it makes its own; the first one nobody saw made
+    weight.grad = torch.zeros_like(weight)
+    extra_memory(dense_cross_entropy)
     memory = {
         f"extra memory of {name}, of the full logits": f"{extra_memory(sides[name]) / full:.2f}"
         for name in sides
