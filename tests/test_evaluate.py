@@ -17,6 +17,7 @@ from stillhouse.kept import RowIndex
 from stillhouse.measure import classification_rows, with_merged_bins
 from stillhouse.measure import evaluate as metric_of
 from stillhouse.models.load import load_tokenizer
+from stillhouse.models.machine import device
 from stillhouse.probe import look
 from stillhouse.progress import Silent
 from stillhouse.store import Store
@@ -94,7 +95,7 @@ def test_models_measured_together_are_measured_as_each_would_be_alone_and_read_o
 ) -> None:
     together, counted = make()
     for name in NAMES:
-        together.listen(name, counted.load(folders[name]))
+        together.listen(name, counted.load(folders[name]).to(device()))
     assert together.rows == {}
     together.measure()
     assert counted.read == 3 * (9 + 5)
@@ -105,7 +106,7 @@ def test_models_measured_together_are_measured_as_each_would_be_alone_and_read_o
         path.unlink()
     alone, counted = make()
     for name in NAMES:
-        alone.read(name, counted.load(folders[name]))
+        alone.read(name, counted.load(folders[name]).to(device()))
     same(together.rows, alone.rows)
     assert "kl" in alone.rows["student"]["eval"]
     assert alone.rows["student"]["eval"]["kl"].sum() > 0
@@ -118,7 +119,7 @@ def test_a_stopped_evaluation_goes_on_and_reads_nothing_twice(
 ) -> None:
     whole, counted = make()
     for name in NAMES:
-        whole.listen(name, counted.load(folders[name]))
+        whole.listen(name, counted.load(folders[name]).to(device()))
     whole.measure()
     whole.forget()
     for path in tmp_path.glob("rows-*"):
@@ -135,14 +136,14 @@ def test_a_stopped_evaluation_goes_on_and_reads_nothing_twice(
         save(*args)
 
     monkeypatch.setattr(evaluate, "save_tensors", stopping)
-    models = {name: counted.load(folders[name]) for name in NAMES}
+    models = {name: counted.load(folders[name]).to(device()) for name in NAMES}
     with pytest.raises(KeyboardInterrupt):
         [first.listen(name, model) for name, model in models.items()]
     monkeypatch.setattr(evaluate, "save_tensors", save)
 
     again, counted = make()
     for name in NAMES:
-        again.listen(name, counted.load(folders[name]))
+        again.listen(name, counted.load(folders[name]).to(device()))
     again.measure()
     same(again.rows, whole.rows)
     sizes = [4, 4, 1, 4, 1] * len(NAMES)
@@ -152,11 +153,11 @@ def test_a_stopped_evaluation_goes_on_and_reads_nothing_twice(
 def test_a_measured_model_is_not_read_again_when_a_run_goes_on(make: Made, folders: dict[str, Path]) -> None:
     first, counted = make()
     for name in NAMES:
-        first.listen(name, counted.load(folders[name]))
+        first.listen(name, counted.load(folders[name]).to(device()))
     first.measure()
     again, counted = make()
     for name in NAMES:
-        again.listen(name, counted.load(folders[name]))
+        again.listen(name, counted.load(folders[name]).to(device()))
     again.measure()
     same(again.rows, first.rows)
     assert counted.read == 0
@@ -168,7 +169,7 @@ def test_what_students_said_does_not_pile_up_on_the_disk(
     monkeypatch.setattr(evaluate, "ENOUGH", 0)
     made, counted = make()
     for name in NAMES:
-        made.listen(name, counted.load(folders[name]))
+        made.listen(name, counted.load(folders[name]).to(device()))
         assert {path.name.split("-")[1] for path in tmp_path.glob("said-*")} == {"teacher"}
     made.measure()
     assert set(made.rows) == set(NAMES)
@@ -213,7 +214,7 @@ def test_ragged_rows_are_read_with_less_padding_and_measured_the_same_in_the_ord
 ) -> None:
     task, examples, places = ragged(kind, tmp_path)
     counted: Any = Counted(task)
-    models = [task.load(place) for place in places]
+    models = [task.load(place).to(device()) for place in places]
     evaluation = Evaluation(
         counted, {"eval": examples}, {"eval": _index(examples)}, tmp_path / "kept", 4, Silent()
     )
@@ -237,7 +238,7 @@ def test_ragged_rows_are_read_with_less_padding_and_measured_the_same_in_the_ord
 def test_early_stopping_and_a_quick_look_pad_as_little_and_say_the_same(kind: str, tmp_path: Path) -> None:
     task, examples, places = ragged(kind, tmp_path)
     counted: Any = Counted(task)
-    model = task.load(places[0])
+    model = task.load(places[0]).to(device())
     with torch.no_grad():
         rows = in_file_order(counted, examples, [model, model], 4)
     in_file = counted.tokens / 2
@@ -257,7 +258,7 @@ def test_a_teacher_that_was_asked_is_set_beside_the_rows_that_it_was_asked_about
     heard = {"eval": {"log_p": np.log(shares)}}
     sets, index = {"eval": examples}, {"eval": _index(examples)}
     evaluation = BlackBoxEvaluation(task, sets, index, tmp_path / "kept", 4, Silent(), heard, True)
-    model = task.load(places[0])
+    model = task.load(places[0]).to(device())
     evaluation.listen("student", model)
     evaluation.measure()
     with torch.no_grad():
@@ -271,7 +272,7 @@ def test_students_of_a_teacher_that_was_asked_are_read_once_for_what_it_said(tmp
     task, examples, places = ragged("classification", tmp_path)
     shares = np.random.default_rng(0).dirichlet([1.0, 1.0], len(examples))
     counted: Any = Counted(task)
-    model = task.load(places[0])
+    model = task.load(places[0]).to(device())
 
     def read(folder: str, said: Any) -> BlackBoxEvaluation:
         made = BlackBoxEvaluation(

@@ -12,6 +12,7 @@ from stillhouse.data.encode import Example
 from stillhouse.latency import Requests, batches, beside_one_another, requests, settled
 from stillhouse.measure import Interval
 from stillhouse.models.load import load_tokenizer
+from stillhouse.models.machine import device
 from stillhouse.progress import Silent
 from stillhouse.tasks import make_task
 from stillhouse.tasks.panel import load_panel, write_panel
@@ -99,7 +100,10 @@ def rows(count: int) -> list[Example]:
 def test_a_request_tells_its_first_token_and_the_pace_of_the_others(folder, tmp_path) -> None:
     task = make_task("causal_lm", load_tokenizer(folder), 40)
     write_panel(tmp_path / "panel", [folder, folder])
-    models = {"one": task.load(folder), "panel": load_panel(task, tmp_path / "panel", torch.float32)}
+    models = {
+        "one": task.load(folder).to(device()),
+        "panel": load_panel(task, tmp_path / "panel", torch.float32).to(device()),
+    }
     found = requests(models, dict.fromkeys(models, task), dict.fromkeys(models, rows(5)))
     for one in found.values():
         assert len(one.waits) == latency.REQUESTS
@@ -119,7 +123,7 @@ def test_a_classifier_has_answers_and_no_tokens(tmp_path) -> None:
     folder = tiny.save_classifier(tmp_path / "model")
     task = make_task("classification", load_tokenizer(folder), 40, ["bad", "good"])
     some = [Example(str(n), str(n), [2, 5, 6 + n, 3], [0], [0], 9) for n in range(4)]
-    found = requests({"one": task.load(folder)}, {"one": task}, {"one": some})["one"]
+    found = requests({"one": task.load(folder).to(device())}, {"one": task}, {"one": some})["one"]
     assert (len(found.waits), found.steps) == (latency.REQUESTS, [])
     assert found.percentiles(task)["what"] == "answer"
 
@@ -130,7 +134,7 @@ def test_the_energy_of_a_token_is_that_of_all_tokens_after_the_first(folder, mon
     monkeypatch.setattr(latency, "joules", lambda: float(next(looks)))
     task, found = make_task("causal_lm", load_tokenizer(folder), 40), Requests()
     for row in rows(2):
-        latency._write(task.load(folder), task, row, 5, found)
+        latency._write(task.load(folder).to(device()), task, row, 5, found)
     assert found.joules == pytest.approx([7.0, 7.0])
 
 
@@ -139,7 +143,7 @@ def test_a_batch_of_ragged_prompts_says_what_each_would_say_alone(tmp_path) -> N
         tmp_path / "model", pad_to=400
     )  # a head without rows that are no tokens
     task = make_task("causal_lm", load_tokenizer(folder), 40)
-    model = task.load(folder)
+    model = task.load(folder).to(device())
     prompts = [list(range(4, 4 + length)) for length in (3, 11, 7, 1)]
     alone = [generate(model, task, torch.tensor([prompt]), 8).tolist() for prompt in prompts]
     assert greedy(model, task, prompts, 8) == alone
@@ -160,7 +164,9 @@ def test_texts_written_together_take_what_a_step_of_all_of_them_takes(
 
     monkeypatch.setattr(latency, "generate", written)
     task = make_task("causal_lm", load_tokenizer(folder), 40)
-    found = beside_one_another({"one": task.load(folder)}, {"one": task}, {"one": rows(3)}, {"one": 5})
+    found = beside_one_another(
+        {"one": task.load(folder).to(device())}, {"one": task}, {"one": rows(3)}, {"one": 5}
+    )
     assert found["one"] == [pytest.approx(0.5)] * latency.FEWEST
     assert set(shapes) == {(5, 11)}, "three rows stand for five, cut to the shortest prompt"
     assert len(shapes) == 1 + latency.FEWEST
@@ -201,14 +207,17 @@ def test_what_is_foretold_of_texts_written_together_is_what_they_take_on_a_stead
 
     monkeypatch.setattr(latency, "generate", written)
     task = make_task("causal_lm", load_tokenizer(folder), 40)
-    beside_one_another({"one": task.load(folder)}, {"one": task}, {"one": rows(3)}, {"one": 5})
+    beside_one_another({"one": task.load(folder).to(device())}, {"one": task}, {"one": rows(3)}, {"one": 5})
     assert latency.time.perf_counter() == pytest.approx(latency.together_take(**STEADY))
 
 
 def test_a_language_models_speeds_name_their_batches_and_a_panel_writes_alone(folder, tmp_path) -> None:
     task = make_task("causal_lm", load_tokenizer(folder), 40)
     write_panel(tmp_path / "panel", [folder, folder])
-    models = {"one": task.load(folder), "panel": load_panel(task, tmp_path / "panel", torch.float32)}
+    models = {
+        "one": task.load(folder).to(device()),
+        "panel": load_panel(task, tmp_path / "panel", torch.float32).to(device()),
+    }
     tasks, some = dict.fromkeys(models, task), dict.fromkeys(models, rows(5))
     asked = requests(models, tasks, some)
     found = cost.throughputs(models, tasks, some, asked, 3)
@@ -240,7 +249,12 @@ def test_each_part_of_measuring_speed_says_what_it_does_and_no_bar_moves_while_b
     monkeypatch.setattr(cost, "fresh_peak", lambda *_: 1)
     task, heard = make_task("causal_lm", load_tokenizer(folder), 40), Heard()
     cost.costs(
-        {"student": task.load(folder)}, {"student": folder}, task, rows(4), tmp_path / "eval.parquet", heard
+        {"student": task.load(folder).to(device())},
+        {"student": folder},
+        task,
+        rows(4),
+        tmp_path / "eval.parquet",
+        heard,
     )
     asked = latency.WARM_UP + latency.REQUESTS
     assert heard.told[: asked + 2] == [
@@ -265,6 +279,8 @@ def test_a_classifiers_batch_has_as_many_rows_as_are_told(wanted: int | None, si
 
     task.scores = counted  # type: ignore[method-assign]
     some = [Example(str(n), str(n), [2, 5, 6 + n, 3], [0], [0], 9) for n in range(4)]
-    found = cost.throughputs({"one": task.load(folder)}, {"one": task}, {"one": some}, {}, wanted)
+    found = cost.throughputs(
+        {"one": task.load(folder).to(device())}, {"one": task}, {"one": some}, {}, wanted
+    )
     assert found["one"]["batch"] == {"rows": size}
     assert set(read) == {size}

@@ -11,6 +11,7 @@ from stillhouse import latency
 from stillhouse.data.encode import Example
 from stillhouse.files import write_json
 from stillhouse.models.load import load_tokenizer
+from stillhouse.models.machine import device
 from stillhouse.recipe import parse_recipe
 from stillhouse.steps import evaluating, paces
 from stillhouse.tasks import make_task
@@ -97,18 +98,18 @@ def test_more_requests_and_slower_ones_are_foretold_as_they_are_made(
 
 def test_what_a_request_takes_is_measured_on_the_model_itself(folder: Path, tmp_path: Path) -> None:
     task = make_task("causal_lm", load_tokenizer(folder), 64)
-    first, following = paces.pace_of_requests(task.load(folder), task, rows(3, 64))
+    first, following = paces.pace_of_requests(task.load(folder).to(device()), task, rows(3, 64))
     assert first > 0 and following > 0
     kind = tiny.save_classifier(tmp_path / "classifier")
     task = make_task("classification", load_tokenizer(kind), 40, ["bad", "good"])
     some = [Example("0", "0", [2, 5, 6, 3], [0], [0], 9)]
-    first, following = paces.pace_of_requests(task.load(kind), task, some)
+    first, following = paces.pace_of_requests(task.load(kind).to(device()), task, some)
     assert first > 0 and following == 0.0
 
 
 def test_a_token_more_and_a_positions_statistics_are_measured_on_the_model_itself(folder: Path) -> None:
     task = make_task("causal_lm", load_tokenizer(folder), 64)
-    model = task.load(folder)
+    model = task.load(folder).to(device())
     assert paces.pace_of_writing(model, task) > 0
     assert paces.pace_of_comparing(model, task, rows(2, 64)) > 0
     unknown = [Example("0", "0", list(range(4, 20)), [-100] * 16, [0], 16)]
