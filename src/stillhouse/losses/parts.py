@@ -77,7 +77,7 @@ def fold(
     outcomes = logits.shape[-1]
     chosen = [term.ids(at) if isinstance(term, SoftmaxTerm) else None for _, term in terms]
     picked = [None if ids is None else logits.gather(-1, ids).div_(temperature) for ids in chosen]
-    theirs = [term.teacher(at) for _, term in terms if isinstance(term, DenseTerm)]
+    theirs = [term.teacher(at).contiguous() for _, term in terms if isinstance(term, DenseTerm)]
     wants_mean = any(isinstance(term, SoftmaxTerm) and term.whole for _, term in terms)
     log_sum, mean, compared = look(logits, temperature, theirs, wants_mean)
     nats, share = [], logits.new_zeros(len(logits))
