@@ -64,9 +64,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def recipe_of(base: dict[str, Any], variant: dict[str, Any]) -> Recipe:
     """The recipe with a variant's objective."""
-    label = {**base["label"], "online": variant.get("label.online", False), **variant.get("label", {})}
-    if "samples" in label:
-        label.pop("top_k", None)
+    label = {"online": variant.get("label.online", False), **variant.get("label", base["label"])}
     changed = {**base, "label": label, "objective": variant["objective"]}
     changed |= {name: variant[name] for name in ("rollouts", "student") if name in variant}
     return Recipe.model_validate(changed)
