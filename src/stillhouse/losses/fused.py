@@ -97,17 +97,17 @@ class Head:
         weight = self.weight[: self.vocabulary]
         dtype = dtype or arithmetic(weight)
         own = weight.dtype if weight.dtype == hidden.dtype else dtype
+        wide = sums_wide(hidden, own)
+        factors = hidden.to(own if wide else dtype), weight.to(own if wide else dtype).T
         with torch.autocast(hidden.device.type, enabled=False):  # or a float32 product would not be one
-            if sums_wide(hidden, own):
-                wide = hidden.to(own), weight.to(own).T, torch.float32
-                logits = torch.mm(*wide) if room is None else torch.mm(*wide, out=room)
+            if wide:
+                logits = torch.mm(*factors, torch.float32, **({} if room is None else {"out": room}))
             elif room is None:
-                logits = torch.mm(hidden.to(dtype), weight.to(dtype).T).float()
+                logits = torch.mm(*factors).float()
             elif dtype == torch.float32:
-                factors = hidden.to(dtype), weight.to(dtype).T
                 logits = torch.mm(*factors, out=room)
             else:
-                logits = room.copy_(torch.mm(hidden.to(dtype), weight.to(dtype).T))
+                logits = room.copy_(torch.mm(*factors))
         if self.bias is not None:
             logits.add_(self.bias[: self.vocabulary].float())
         logits = logits.mul_(self.scale) if self.scale != 1.0 else logits
@@ -123,7 +123,12 @@ def arithmetic(weight: Tensor) -> torch.dtype:
 def sums_wide(values: Tensor, dtype: torch.dtype) -> bool:
     """Whether products of this kind can be had as the float32 that they are added up in: as exact as widening both sides
     first, at many times the speed."""
-    return values.is_cuda and dtype in (torch.bfloat16, torch.float16)
+    return dtype in (torch.bfloat16, torch.float16) and values.is_cuda and _writes_wide(values.device)
+
+
+@cache
+def _writes_wide(device: torch.device) -> bool:
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def by_autograd(loss: Callable[[Tensor, slice], Tensor]) -> ValueAndGradient:
