@@ -1,6 +1,7 @@
 """Kept soft targets: believed only when they are whole, found by content, asked for once."""
 
 import os
+from concurrent.futures import wait
 from pathlib import Path
 from threading import Event
 
@@ -364,19 +365,32 @@ def test_shards_written_by_several_threads_are_named_in_the_order_in_which_they_
     assert all(f"key{number}" in opened for number in range(3))
 
 
-def test_no_shard_after_one_that_could_not_be_written_is_named(tmp_path, monkeypatch):
-    cache, written = SoftTargetCache(tmp_path, {**META, "top_k": 3}), SoftTargetCache.write
+def test_a_shard_that_cannot_be_written_is_told_at_the_next_and_loses_none_that_can(tmp_path, monkeypatch):
+    cache, written, third = SoftTargetCache(tmp_path, {**META, "top_k": 3}), SoftTargetCache.write, Event()
 
     def full(self, entries, number):
         if number == 1:
+            assert third.wait(30)
             raise OSError(28, "No space left on device")
-        return written(self, entries, number)
+        shard = written(self, entries, number)
+        if number == 2:
+            third.set()
+        return shard
 
     monkeypatch.setattr(SoftTargetCache, "write", full)
     with pytest.raises(OSError, match="No space"):
         write_three(cache, threads=3)
-    assert [shard["file"] for shard in read_json(tmp_path / "index.json")["shards"]] == ["00000.parquet"]
-    assert len(SoftTargetCache(tmp_path, {**META, "top_k": 3})) == 1
+    assert [shard["file"] for shard in read_json(tmp_path / "index.json")["shards"]] == [
+        "00000.parquet",
+        "00002.parquet",
+    ]
+    assert len(SoftTargetCache(tmp_path, {**META, "top_k": 3})) == 2
+    writer = Writer(SoftTargetCache(tmp_path, {**META, "top_k": 3}), threads=3)
+    monkeypatch.setattr(SoftTargetCache, "write", lambda *_: full(cache, [], 1))
+    writer.add([an_entry(3)])
+    wait(writer._under_way)
+    with pytest.raises(OSError, match="No space"):
+        writer.add([an_entry(4)])
 
 
 def write_three(cache: SoftTargetCache, threads: int) -> None:

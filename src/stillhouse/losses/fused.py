@@ -78,16 +78,17 @@ class Head:
         """The head whose logits are divided by `temperature` next: itself, but for one that pools several at it."""
         return self
 
-    def float(self) -> "Head":
+    def float(self, hidden: Tensor) -> "Head":
         """The same head with float32 weights, of the real vocabulary only; converted once instead of for each chunk.
 
-        Weights whose products come as float32 anyway stay as they are.
+        Weights whose products with such hidden states come as float32 anyway stay as they are.
         """
         if self.weight is None:
             return self
         weight = self.weight[: self.vocabulary]
         bias = None if self.bias is None else self.bias[: self.vocabulary].float()
-        return replace(self, weight=weight if sums_wide(weight, weight.dtype) else weight.float(), bias=bias)
+        wide = weight.dtype == hidden.dtype and sums_wide(weight, weight.dtype)
+        return replace(self, weight=weight if wide else weight.float(), bias=bias)
 
     def logits(self, hidden: Tensor, dtype: torch.dtype | None = None, room: Tensor | None = None) -> Tensor:
         """[n, H] -> [n, V], float32, a new tensor, or `room`; `dtype` is the arithmetic of the product."""
@@ -96,8 +97,9 @@ class Head:
             return logits.to(torch.float32, copy=True) if room is None else room.copy_(logits)
         weight = self.weight[: self.vocabulary]
         dtype = dtype or arithmetic(weight)
-        own = weight.dtype if weight.dtype == hidden.dtype else dtype
-        wide = sums_wide(hidden, own)
+        own = weight.dtype if dtype == torch.float32 and weight.dtype == hidden.dtype else dtype
+        learns = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+        wide = sums_wide(hidden, own) and not learns  # such a product has no gradient in torch
         factors = hidden.to(own if wide else dtype), weight.to(own if wide else dtype).T
         with torch.autocast(hidden.device.type, enabled=False):  # or a float32 product would not be one
             if wide:

@@ -47,8 +47,10 @@ def _look(
             larger = tl.maximum(most_theirs, t)
             shrunk, share = tl.exp(most_theirs - larger), tl.exp(t - larger)
             total_theirs = total_theirs * shrunk + share
-            # outcomes that the teacher excludes count nothing, not 0·(−inf)
-            weighed = weighed * shrunk + tl.where(share > 0.0, share * (t - z), 0.0)
+            # outcomes of which nothing is left count nothing, not 0·(−inf)
+            weighed = tl.where(shrunk > 0.0, weighed * shrunk, 0.0) + tl.where(
+                share > 0.0, share * (t - z), 0.0
+            )
             most_theirs = larger
     largest = tl.max(most, 0)
     tl.store(log_sum + at, largest + tl.log(tl.sum(total * tl.exp(most - largest), 0)))
@@ -59,8 +61,8 @@ def _look(
         shrunk = tl.exp(most_theirs - largest)
         whole = tl.sum(total_theirs * shrunk, 0)
         log_whole = largest + tl.log(whole)
-        # a lane that the row never reached holds 0, whatever its largest is
-        tl.store(apart + at, tl.sum(weighed * shrunk, 0) / whole - log_whole)
+        weighed = tl.where(shrunk > 0.0, weighed * shrunk, 0.0)
+        tl.store(apart + at, tl.sum(weighed, 0) / whole - log_whole)
         tl.store(log_sum_theirs + at, log_whole)
 
 

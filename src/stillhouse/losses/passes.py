@@ -4,8 +4,7 @@ By torch's operations, a few rows at a time where that is quicker; on an acceler
 What lies in the logits between the two is for `write` alone.
 """
 
-import os
-import shutil
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -65,14 +64,30 @@ def write(
 
 def has_kernels(logits: Tensor) -> bool:
     """Whether kernels make these passes."""
-    return logits.is_cuda and logits.dtype == torch.float32 and _can_compile()
+    return logits.is_cuda and logits.dtype == torch.float32 and _compile(logits.device)
 
 
 @cache
-def _can_compile() -> bool:
-    """Whether Triton is there, which comes with torch's builds for CUDA, and the C compiler that it calls."""
-    compilers = (os.environ.get("CC", ""), "cc", "gcc", "clang")
-    return find_spec("triton") is not None and any(map(shutil.which, compilers))
+def _compile(device: torch.device) -> bool:
+    """Whether kernels can be made there, tried once: Triton comes with torch's builds for CUDA, but wants a C compiler and
+    Python's headers, and not any device will do."""
+    if find_spec("triton") is None:
+        return False
+    try:
+        from . import kernels
+
+        one = torch.zeros(1, 1, device=device)
+        log_sum, _, ((_, left),) = kernels.look(one, 1.0, [one], mean=False)
+        kernels.write(one, 1.0, log_sum, log_sum, [(1.0, one, left)])
+    except Exception as error:  # whatever a compiler says
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        warnings.warn(
+            f"losses take torch's slower operations, for Triton's kernels cannot be compiled here ({said}); a C compiler and "
+            "Python's headers (python3-dev) may be missing.",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def softmax_in_place(logits: Tensor) -> Tensor:

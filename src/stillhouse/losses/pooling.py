@@ -45,9 +45,9 @@ class PooledHead(Head):
         """Without gradients."""
         return replace(self, members=tuple((head.detached(), width) for head, width in self.members))
 
-    def float(self) -> "PooledHead":
-        """With float32 weights."""
-        return replace(self, members=tuple((head.float(), width) for head, width in self.members))
+    def float(self, hidden: Tensor) -> "PooledHead":
+        """With float32 weights (see `Head.float`)."""
+        return replace(self, members=tuple((head.float(hidden), width) for head, width in self.members))
 
     def logits(self, hidden: Tensor, dtype: torch.dtype | None = None, room: Tensor | None = None) -> Tensor:
         """[n, ΣH + M] -> [n, V]: T·log of the pooled distribution, so that softmax(· / T) is that distribution."""

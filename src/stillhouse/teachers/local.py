@@ -35,7 +35,7 @@ class LocalTeacher:
             # what was asked instead of run has no layers
             features = taps.enter_context(tapped(unwrap(self.model), points)) if points else {}
             scores = self.task.scores(self.model, batch)
-        return Dense(scores.hidden, scores.head.detached().float(), features)
+        return Dense(scores.hidden, scores.head.detached().float(scores.hidden), features)
 
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, temperature: float) -> TopK:
