@@ -3,7 +3,7 @@
 from typing import Any
 
 from .generate import Answers
-from .objective import CrossTokenizer, DeeperLayers, Hard, PolicyGradient
+from .objective import CrossTokenizer, Hard
 from .plan import Rounds
 
 FORMATS = ("auto", "prompt_completion")
@@ -59,12 +59,6 @@ def _of_terms(recipe: Any) -> str | None:
     for term in recipe.terms:
         if isinstance(term, CrossTokenizer):
             return "objective: cross_tokenizer is for causal language models; use forward_kl, and a student with the teacher's tokenizer"
-        if isinstance(term, (DeeperLayers, PolicyGradient)):
-            return f"objective: {term.kind} is not for task: seq2seq yet; use forward_kl, hard, or terms about layers such as hidden"
-    if recipe.rollouts is not None:
-        return "rollouts: an encoder–decoder cannot write its own rows here; remove them"
-    if recipe.train.rationale_weight != 1.0:
-        return "train.rationale_weight: a target's reasons are not told apart here; remove it"
     return None
 
 
