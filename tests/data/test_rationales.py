@@ -230,7 +230,7 @@ def test_a_targets_reasons_weigh_what_the_recipe_says_as_a_loop_over_its_tokens(
     scores = task.scores(student, batch)
     loss, _ = objective(scores, LocalTeacher(teacher, task).signal(batch), len(scores.labels))
     loss.backward()
-    assert float(loss) == pytest.approx(float(expected) / count, rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()) / count, rel=1e-5)
     for mine, theirs in zip(student.parameters(), one.parameters(), strict=True):
         if theirs.grad is not None:
             torch.testing.assert_close(mine.grad, theirs.grad.float(), rtol=1e-3, atol=1e-6)
