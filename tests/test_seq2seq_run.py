@@ -159,16 +159,14 @@ def test_a_student_learns_the_targets_that_its_teacher_writes(
 
 ANSWERS = {"kind": "answers"}
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"rollouts": {"share": 0.5}, "label": {"online": True}}, "rollouts: an encoder–decoder"),
+    ({"rollouts": {"share": 0.5}}, "rollouts: nobody has labelled what the student writes"),
     ({"objective": [{"kind": "hidden", "weight": 1.0}]}, "objective: hidden compares layers.*set label.online: true"),
-    ({"objective": [{"kind": "policy_gradient", "weight": 1.0}]}, "objective: policy_gradient"),
-    ({"objective": [{"kind": "deeper_layers", "weight": 1.0}]}, "objective: deeper_layers"),
+    ({"objective": [{"kind": "policy_gradient", "weight": 1.0}]}, "objective: policy_gradient learns from what the student writes"),
     ({"objective": [{"kind": "cross_tokenizer", "weight": 1.0}], "label": {"online": True}}, "objective: cross_tokenizer"),
     ({"teacher.context": "Translate."}, "teacher.context: not for"),
     ({"teacher.panel": [{"model": "a"}, {"model": "b"}]}, "teacher.panel: not for"),
     ({"teacher.zero_shot": {"labels": ["a", "b"]}}, "teacher.zero_shot: only for"),
     ({"student": {"from_config": {"config": {"d_ff": 8}, "layers": "teacher"}}}, "student.from_config.layers"),
-    ({"train.rationale_weight": 0.5}, "train.rationale_weight"),
     ({"data.train.format": "messages"}, "data.train.format: messages"),
     ({"data.train.sentences": True}, "data.train.sentences"),
     ({"data.unlabelled": {"source": "more.jsonl"}}, "data.unlabelled: nobody answers"),
@@ -199,6 +197,35 @@ def test_what_an_encoder_decoder_cannot_do_yet_is_refused_in_a_sentence(
         place[last] = value
     with pytest.raises(RecipeError, match=said):
         parse_recipe(values)
+
+
+def test_reasons_own_targets_and_the_own_last_layer_are_learned_from_rows_to_report(tmp_path: Path) -> None:
+    values = recipe(
+        tmp_path,
+        teacher={"model": str(tmp_path / "teacher"), "dtype": "float32"},
+        student={"from_teacher": {"layers": 2, "decoder_layers": 2}},
+        objective=[
+            {"kind": "hard", "weight": 0.2}, {"kind": "reverse_kl"}, {"kind": "policy_gradient", "weight": 0.1},
+            {"kind": "deeper_layers", "weight": 0.1},
+        ],
+        label={"online": True},
+        rollouts={"share": 0.5, "max_new_tokens": 8},
+        evaluate={"resamples": 200, "speed": False, "rows": 8, "hard_only": False},
+        report={"samples": 0},
+    )  # fmt: skip
+    rows = [{**row, "rationale": "the old house"} for row in tiny.translations(240)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    values["train"] |= {"steps": 12, "log_every": 1, "rationale_weight": 0.5}
+    with hurried():
+        said = stillhouse("run", write_recipe(tmp_path / "my.yaml", values), "--folder", tmp_path / "run")
+    assert said.code == 0, said.err
+    examples = read_examples(tmp_path / "run" / "prepare" / "train.parquet")
+    assert {len(one.reasons) for one in examples} == {3}
+    logs = read_jsonl(tmp_path / "run" / "train" / "metrics.jsonl")
+    mine = [row for row in logs if "deeper_layers" in row]
+    assert len(mine) == 12 and all(row["deeper_layers"] > 0 for row in mine)
+    written = [row["hard"] == 0.0 and row["policy_gradient"] != 0.0 for row in mine]
+    assert 0 < sum(written) < 12, "each step is one batch: the student's, or the data's"
 
 
 def test_layers_of_both_stacks_are_compared_from_rows_to_report(tmp_path: Path) -> None:
@@ -298,14 +325,15 @@ def test_validate_asks_for_a_source_and_a_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lengths", "named"),
     [
-        ((65, 64, 64), "data.max_length"),
-        ((64, 65, 64), "evaluate.answers.max_new_tokens"),
-        ((64, 64, 65), "data.generate: answers.max_new_tokens"),
-        ((64, 64, 64), None),
+        ((65, 64, 64, 64), "data.max_length"),
+        ((64, 65, 64, 64), "evaluate.answers.max_new_tokens"),
+        ((64, 64, 65, 64), "data.generate: answers.max_new_tokens"),
+        ((64, 64, 64, 65), "rollouts.max_new_tokens"),
+        ((64, 64, 64, 64), None),
     ],
 )
 def test_validate_counts_the_positions_that_a_family_has(
-    lengths: tuple[int, int, int], named: str | None, tmp_path: Path
+    lengths: tuple[int, int, int, int], named: str | None, tmp_path: Path
 ) -> None:
     values = recipe(tmp_path)
     tiny.save_translator(tmp_path / "bart", "bart")
@@ -315,6 +343,7 @@ def test_validate_counts_the_positions_that_a_family_has(
         "generate": [{"kind": "answers", "max_new_tokens": lengths[2]}],
     }
     values["evaluate"]["answers"] = {"max_new_tokens": lengths[1]}
+    values |= {"label": {"online": True}, "rollouts": {"max_new_tokens": lengths[3]}}
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     found = stillhouse("validate", tmp_path / "my.yaml")
     said = " ".join(found.err.split())

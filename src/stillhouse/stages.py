@@ -262,7 +262,7 @@ STAGES = [
             "evaluate.rows",
         ),
         reads_if_set=("looked_for",),
-        version=6,
+        version=7,
         stamp=reading.files_stamp,
         intact=prepare.fault,
     ),

@@ -13,7 +13,7 @@ from .data.templates import (
     prompt_said,
 )
 from .errors import MissingExtra, RecipeError, ResourceError
-from .models.described import layer_count, model_config, skeleton_in
+from .models.described import layer_count, model_config, skeleton_in, speaking_depth
 from .models.fitting import check_model, check_positions
 from .models.products import check_targets
 from .models.shrink.requests import check_layers, check_pace, fixed_sizes, shapes_within
@@ -194,10 +194,10 @@ def _deeper(recipe: Recipe) -> None:
     """Whether the layers that learn from the student's own last one lie below it, where its depth is known."""
     student, depth = recipe.student, None
     if student.model is not None and (Path(student.model) / "config.json").is_file():
-        depth = layer_count(model_config(Path(student.model)))
-    elif student.cut is not None and student.cut.layers is not None:
-        layers = student.cut.layers
-        depth = layers if isinstance(layers, int) else len(layers)
+        depth = speaking_depth(model_config(Path(student.model)))
+    elif student.cut is not None:
+        layers = student.cut.decoder_layers or student.cut.layers
+        depth = len(layers) if isinstance(layers, list) else layers
     for term in recipe.terms:
         if depth is None or not isinstance(term, DeeperLayers):
             continue

@@ -1,9 +1,11 @@
 """Reasons before an answer: one way to join them, their tokens found again, and a weight of their own in the loss."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers import processors
 from transformers import AutoModelForCausalLM
 
 import tiny
@@ -15,11 +17,14 @@ from stillhouse.data.encode import encode_chat, encode_completion, read_examples
 from stillhouse.data.formats import Dropped, answer_alone, canonical
 from stillhouse.data.load import Raw
 from stillhouse.data.packing import packed
+from stillhouse.data.pairs import encode_pair
 from stillhouse.errors import DataError
 from stillhouse.models.load import load_tokenizer
 from stillhouse.recipe import Answers
 from stillhouse.tasks import make_task
+from stillhouse.teachers.local import LocalTeacher
 from stillhouse.train.given import as_examples
+from stillhouse.train.objective import Objective
 
 WHY, SAYS = "the river is old because the night is quiet", "the teacher reads"
 ASKED = {"prompt": "why is the house red?", "completion": f" {SAYS}", "rationale": f" {WHY} "}
@@ -107,6 +112,13 @@ def test_an_answer_is_measured_without_its_reasons():
     assert answer_alone("plain") == "plain"
 
 
+def test_an_answer_is_found_too_where_its_tokenizer_knows_no_line_breaks():
+    assert answer_alone(f"{WHY} Answer: {SAYS}") == SAYS
+    assert answer_alone(f"{WHY} Answer:") == ""
+    assert answer_alone(f"{WHY}\n\nAnswer: the Answer: is {SAYS}") == f"the Answer: is {SAYS}"
+    assert answer_alone("an Answer:less text") == "an Answer:less text"
+
+
 def rows():
     return [{**row, "rationale": WHY[:5] if n else WHY * 3} for n, row in enumerate(tiny.completions(4))]
 
@@ -151,3 +163,74 @@ def test_reasons_are_found_in_rows_that_share_a_sequence(folder):
     apart = [example.input_ids[place] for example in order for place in example.reasons]
     together = [sequence.input_ids[place] for sequence in sequences for place in sequence.reasons]
     assert len(sequences) < len(examples) and together == apart
+
+
+# ── targets of encoder–decoders ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def around():
+    """Byte-level, with a token before each text and one behind, as BART's."""
+    tokenizer = tiny.language_tokenizer()
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A <|im_end|>", special_tokens=[("<|im_start|>", 0), ("<|im_end|>", 1)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("tokenizer", [tiny.translator_tokenizer, around], ids=["t5", "bart"])
+def test_a_targets_reasons_are_its_tokens_up_to_the_mark_but_for_what_begins_every_target(tokenizer):
+    own, row = tokenizer(), read(ASKED)
+    example = encode_pair(row, own, 256)
+    first = example.starts[1] + (tokenizer is around)
+    assert example.reasons == list(range(first, first + len(example.reasons)))
+    given, rest = ([], [])
+    for place in range(first, len(example.labels)):
+        (given if place in example.reasons else rest).append(example.labels[place])
+    bare = own(text_target=f"\n{WHY}", add_special_tokens=False)["input_ids"]
+    after = own(text_target=f"\n\nAnswer: {SAYS}", add_special_tokens=False)["input_ids"]
+    assert (given, rest) == (bare, [*after, own.eos_token_id])
+    assert encode_pair({**row, "rationale": ""}, own, 256).reasons == []
+    until = len(given) + first - example.starts[1]
+    assert encode_pair(row, own, until) == "no answer within max_length"
+    assert encode_pair(row, own, until + 1).counted == until + 1
+
+
+def test_without_a_mark_a_word_that_begins_as_the_reasons_end_is_none_of_them():
+    row = {"id": "r", "where": "", "prompt": "a", "completion": "the old river", "rationale": "the old riv"}
+    example = encode_pair(row, tiny.translator_tokenizer(), 32)
+    assert len(example.reasons) == 2
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_a_targets_reasons_weigh_what_the_recipe_says_as_a_loop_over_its_tokens(family):
+    weight, words = 2.5, 36
+    task = make_task("seq2seq", tiny.translator_tokenizer())
+    said = [{**row, "rationale": WHY[: 9 * n]} for n, row in enumerate(tiny.translations(4))]
+    examples = as_examples(said, task)
+    student, teacher = tiny.translator(family, layers=1), tiny.translator(family)
+    one, other = (copy.deepcopy(model).double() for model in (student, teacher))
+    expected, count, heavy = 0.0, 0, 0
+    for example in examples:
+        batch = task.collate([example])
+        logits = one(**task.inputs(one, batch)).logits[0, :, :words].log_softmax(-1)
+        with torch.no_grad():
+            whole = other(**task.inputs(other, batch)).logits[0, :, :words].log_softmax(-1)
+        for at, label in enumerate(batch["labels"][0].tolist()):
+            nats = -0.4 * logits[at, label] + 0.6 * (whole[at].exp() * (whole[at] - logits[at])).sum()
+            is_reason = example.starts[1] + at in example.reasons
+            expected, count, heavy = (
+                expected + nats * (weight if is_reason else 1.0),
+                count + 1,
+                heavy + is_reason,
+            )
+    assert 0 < heavy < count and not examples[0].reasons
+    (expected / count).backward()
+    batch = task.collate(examples)
+    objective = Objective([kd.hard(0.4), kd.forward_kl(0.6)], weight)
+    scores = task.scores(student, batch)
+    loss, _ = objective(scores, LocalTeacher(teacher, task).signal(batch), len(scores.labels))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()) / count, rel=1e-5)
+    for mine, theirs in zip(student.parameters(), one.parameters(), strict=True):
+        if theirs.grad is not None:
+            torch.testing.assert_close(mine.grad, theirs.grad.float(), rtol=1e-3, atol=1e-6)

@@ -107,7 +107,7 @@ def test_what_has_no_field_of_its_own_may_still_be_asked_for() -> None:
         (texts(teacher=with_api(prompt="So: {text}")), "teacher.api.prompt: only for task: classification and seq2seq"),
         (targets(objective=[{"kind": "hard"}, {"kind": "forward_kl"}]), "objective: forward_kl is not for an encoder–decoder whose teacher is behind an API"),
         (targets(objective=[{"kind": "forward_kl"}], teacher=with_api(top_logprobs=5)), "use objective: [{kind: hard}]"),
-        (targets(objective=[{"kind": "deeper_layers"}]), "use objective: [{kind: hard}]"),
+        (targets(objective=[{"kind": "deeper_layers"}]), "nothing learns the answers of teacher.api; add {kind: hard}"),
         (targets(teacher=with_api(labels=["a"])), "teacher.api.labels: only for task: classification"),
         (targets(teacher=with_api(prompt="{text} is {labels}")), "teacher.api.prompt: {labels} is filled in for task: classification"),
         (targets(student={"from_teacher": {"layers": 2}}), "an API has no layers to keep"),

@@ -16,12 +16,12 @@ from transformers import (
 
 import tiny
 from stillhouse import objectives as kd
-from stillhouse.data.encode import IGNORED, encode_pair
+from stillhouse.data.encode import IGNORED
+from stillhouse.data.pairs import encode_pair
 from stillhouse.errors import RecipeError
 from stillhouse.models.heads import hidden_at_head
 from stillhouse.models.taps import layers_of
 from stillhouse.progress import Silent
-from stillhouse.recipe import Rollouts
 from stillhouse.tasks import make_task
 from stillhouse.tasks.writing import greedy
 from stillhouse.teachers.cache import CachedTeacher
@@ -300,20 +300,6 @@ def test_a_distiller_knows_an_encoder_decoder_by_its_class_and_lowers_the_loss(t
     distiller.train()
     losses = [row["loss"] for row in distiller.state.log_history if "loss" in row]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
-
-
-def test_a_distiller_refuses_to_let_an_encoder_decoder_write(tmp_path):
-    distiller = Distiller(
-        model=tiny.translator("t5", layers=1),
-        teacher=tiny.translator("t5"),
-        objective=[kd.forward_kl(1.0)],
-        args=tiny.arguments(tmp_path, max_steps=1),
-        train_dataset=tiny.translations(4),
-        processing_class=tiny.translator_tokenizer(),
-        rollouts=Rollouts(share=1.0),
-    )
-    with pytest.raises(RecipeError, match="encoder–decoder cannot write its own rows"):
-        distiller.train()
 
 
 def test_a_model_without_a_decoder_is_refused(task):

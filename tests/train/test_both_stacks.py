@@ -537,11 +537,6 @@ def test_a_student_that_leaves_layers_out_at_random_is_refused(task: Task) -> No
         attached(kd.hidden(), student, teacher, task)
 
 
-def test_the_last_layer_of_a_decoder_does_not_teach_its_earlier_ones(tmp_path: Any) -> None:
-    with pytest.raises(RecipeError, match=r"encoder–decoder.*has no deeper_layers"):
-        made(tmp_path, [kd.hard(), kd.deeper_layers()])
-
-
 def test_a_family_that_pads_its_source_inside_is_refused_in_a_sentence(
     task: Task, examples: list[Example]
 ) -> None:

@@ -1,5 +1,7 @@
 """The student's own last layer teaches its earlier ones: against a naive reference, without a teacher, and nothing left behind."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,13 +9,13 @@ import transformers as hf
 from safetensors.torch import load_file
 
 import tiny
-from families import GROUPED, PLAIN, family
+from families import GROUPED, PLAIN, family, rows
 from stillhouse import Distiller
 from stillhouse import objectives as kd
 from stillhouse.errors import RecipeError
 from stillhouse.models.heads import hidden_at_head
 from stillhouse.models.load import load_tokenizer
-from stillhouse.models.taps import final_norm, layers_of, tapped
+from stillhouse.models.taps import final_norm, layers_of, speaking_stack, tapped
 from stillhouse.recipe import parse_recipe
 from stillhouse.static import static_checks
 from stillhouse.train.deeper import DeeperTerms
@@ -87,6 +89,36 @@ def test_value_and_gradient_are_those_of_the_dense_reference(folders, tmp_path, 
     assert len(list(heads.parameters())) == (0 if task == "causal_lm" else 4)
     for one_found, parameter in zip(found, parameters, strict=True):
         torch.testing.assert_close(one_found, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["t5", "t5 untied", "bart", "marian"])
+def test_a_decoders_last_layer_teaches_its_earlier_ones_as_the_dense_reference_in_float64(name, tmp_path):
+    student = tiny.translator(name, layers=2, decoder_layers=3)
+    whole = copy.deepcopy(student).double()
+    one = Distiller(
+        model=student, objective=[TERM, kd.hard(0.3)], args=tiny.arguments(tmp_path),
+        train_dataset=tiny.translations(5), processing_class=tiny.translator_tokenizer(),
+    )  # fmt: skip
+    batch, size = one.task.collate(one.train_dataset), one.task.outcomes
+    mask = one.task.counted(batch)
+    loss = one.compute_loss(student.eval(), batch, num_items_in_batch=int(mask.sum()))
+    loss.backward()
+
+    said = whole(**one.task.inputs(whole, batch), output_hidden_states=True)
+    norm, scale = getattr(whole.get_decoder(), "final_layer_norm", torch.nn.Identity()), 1.0
+    if name == "t5":
+        scale = whole.config.d_model**-0.5
+    bias = getattr(whole, "final_logits_bias", torch.zeros(1, 48))
+    early = [whole.lm_head(norm(said.decoder_hidden_states[layer]) * scale) + bias for layer in (1, 2)]
+    last, early = said.logits[mask][:, :size], [logits[mask][:, :size] for logits in early]
+    expected = WEIGHT * sum(naive(last, z) for z in early) / 2
+    expected = (expected + 0.3 * F.cross_entropy(last, batch["labels"][mask], reduction="sum")) / mask.sum()
+    expected.backward()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    for (place, mine), theirs in zip(student.named_parameters(), whole.parameters(), strict=True):
+        assert (mine.grad is None) == (theirs.grad is None), place
+        if theirs.grad is not None:
+            torch.testing.assert_close(mine.grad, theirs.grad.float(), rtol=1e-3, atol=1e-6, msg=place)
 
 
 def test_what_the_last_layer_says_does_not_move_towards_the_earlier_ones(folders, tmp_path):
@@ -179,6 +211,20 @@ def test_the_norm_before_the_head_is_found_in_every_family(name):
     assert "Norm" in type(norm).__name__
 
 
+@pytest.mark.parametrize("name", ["t5", "t5 untied", "mt5", "bart", "mbart", "marian", "pegasus"])
+def test_what_lies_between_a_decoder_and_the_head_is_found_in_every_family(name):
+    torch.manual_seed(0)
+    model = family(name)
+    with torch.no_grad():
+        for module in model.modules():
+            if "Norm" in type(module).__name__:
+                module.weight.uniform_(0.5, 1.5)
+    found, last = final_norm(model), f"decoder.hidden.{len(speaking_stack(model)[1])}"
+    with torch.no_grad(), tapped(model, [last]) as own, hidden_at_head(model) as caught:
+        model(**rows(model), use_cache=False)
+    torch.testing.assert_close(found(own[last]), caught[-1], rtol=1e-4, atol=1e-4)
+
+
 def test_a_family_whose_last_step_is_not_known_is_refused_instead_of_misread(monkeypatch):
     monkeypatch.setattr("stillhouse.models.taps.NORMS", ("elsewhere",))
     with pytest.raises(RecipeError, match="what LlamaForCausalLM does between its last layer and its head"):
@@ -193,8 +239,28 @@ def test_a_layer_without_one_above_it_is_refused_before_and_when_the_student_is_
     )
     with pytest.raises(RecipeError, match="layer 2 has none above it to learn from, for the student has 2"):
         static_checks(parse_recipe(recipe), tmp_path)
+    deep = tiny.save_translator(tmp_path / "deep", layers=3, decoder_layers=2)
+    data = {"train": {"source": str(tiny.translation_file(tmp_path / "pairs.jsonl"))}, "split": 20}
+    for student in ({"from_teacher": {"layers": 3, "decoder_layers": 2}}, {"model": str(deep)}):
+        teacher = {"model": str(deep)}
+        apart = parse_recipe(
+            {**recipe, "task": "seq2seq", "student": student, "teacher": teacher, "data": data}
+        )
+        with pytest.raises(
+            RecipeError, match="layer 2 has none above it to learn from, for the student has 2"
+        ):
+            static_checks(apart, tmp_path)
     with pytest.raises(RecipeError, match="names a layer twice"):
         parse_recipe({**recipe, "objective": [{"kind": "deeper_layers", "layers": [1, 1]}]})
+
+
+def test_students_some_of_whose_layers_say_nothing_to_read_are_refused(tmp_path):
+    student = tiny.translator("bart")
+    student.config.decoder_layerdrop = 0.1
+    with pytest.raises(RecipeError, match=r"leaves some out at random \(decoder_layerdrop: 0.1\)"):
+        DeeperTerms({0: kd.deeper_layers()}, student, 36, 0)
+    with pytest.raises(RecipeError, match="deeper_layers of an encoder–decoder is for task: seq2seq"):
+        DeeperTerms({0: kd.deeper_layers()}, family("bart classifier"), 2, 0)
 
 
 def test_a_student_that_teaches_itself_has_a_control_and_no_teacher(tmp_path):

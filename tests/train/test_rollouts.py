@@ -117,8 +117,8 @@ def test_a_prompt_leaves_room_for_the_answer_and_does_not_cross_a_border_between
     assert any(len(example.starts) > 1 for example in packed)
     for example, prompt in zip(packed, task.prompts(task.collate(packed), 50), strict=True):
         border = example.starts[1] if len(example.starts) > 1 else len(example.input_ids)
-        assert len(prompt) <= border
-        assert prompt == example.input_ids[: len(prompt)]
+        assert len(prompt.input_ids) <= border
+        assert prompt.input_ids == example.input_ids[: len(prompt.input_ids)]
 
 
 def test_what_would_bias_or_could_not_be_judged_is_refused_in_python_too(folders, tmp_path):
@@ -162,9 +162,10 @@ def test_prompts_are_those_of_the_rows_and_a_plain_texts_beginning(folders, task
     batch = task.collate(examples)
     for example, prompt in zip(examples, task.prompts(batch, 5), strict=True):
         first = next(n for n, label in enumerate(example.labels) if label >= 0)
-        assert prompt == example.input_ids[:first]
+        assert prompt.input_ids == example.input_ids[:first]
     plain = as_examples([{"text": text} for text in tiny.sentences(8)], task)
-    assert [len(prompt) for prompt in task.prompts(task.collate(plain), 5)] == [5] * len(plain)
+    found = task.prompts(task.collate(plain), 5)
+    assert [len(prompt.input_ids) for prompt in found] == [5] * len(plain)
 
 
 def test_positions_are_counted_after_the_student_wrote_and_hard_targets_leave_its_words_alone(

@@ -59,14 +59,15 @@ class Example:
         return self.input_ids[:first] if first > 1 or first in self.starts[1:] else []
 
 
-def _example(row: str, ids: list[int], labels: list[int], starts: list[int], size: int) -> Example:
+def example_of(row: str, ids: list[int], labels: list[int], starts: list[int], size: int) -> Example:
+    """One with its key."""
     counted = [label != IGNORED for label in labels] if len(labels) > 1 else []
     return Example(hash_json([ids, starts, counted])[:32], row, ids, labels, starts, size)
 
 
 def remade(example: Example, ids: list[int], labels: list[int], row: str) -> Example:
     """The same kind of example with other tokens and labels."""
-    return _example(row, ids, labels, example.starts, example.bytes)
+    return example_of(row, ids, labels, example.starts, example.bytes)
 
 
 # ── plain text ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -116,7 +117,7 @@ def _packed(row: str, ids: list[int], sizes: list[int], starts: list[int]) -> It
         return
     labels = [IGNORED if position in begins else token for position, token in enumerate(ids)]
     size = sum(length for position, length in enumerate(sizes) if position not in begins)
-    yield _example(row, ids, labels, starts, size)
+    yield example_of(row, ids, labels, starts, size)
 
 
 def _with_sizes(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -259,30 +260,7 @@ def _spans_to_example(
         return "no answer within max_length"
     labels = [token if counted else IGNORED for token, counted in zip(ids, inside, strict=True)]
     size = sum(length for length, counted in zip(sizes, inside, strict=False) if counted)
-    return replace(_example(row, ids, labels, [0], size), reasons=given)
-
-
-def encode_pair(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Example | str:
-    """A source for the encoder and a target for the decoder, each cut at `max_length`; `starts` says where the target begins.
-
-    The target is counted, its end token too, unless it was cut.  A tokenizer that writes targets in another way than it reads
-    sources does so (`text_target`: Marian).
-
-    Returns: the example, or the reason why the row cannot be used.
-    """
-    source = tokenizer(row["prompt"], truncation=True, max_length=max_length, verbose=False)["input_ids"]
-    whole = list(tokenizer(text_target=row["completion"], verbose=False)["input_ids"])
-    ends = (tokenizer.eos_token_id, tokenizer.sep_token_id)  # BERT's texts end with [SEP]
-    end = whole.pop() if whole and whole[-1] in ends else ends[0]
-    whole += [] if end is None or row.get("unended") else [end]
-    target = whole[:max_length]
-    if not source or not target:
-        return "no answer within max_length" if source else "empty prompt"
-    said = row["completion"]
-    if len(target) < len(whole):  # without places of its tokens, for not every such tokenizer tells them
-        said = str(tokenizer.decode(target, skip_special_tokens=True))
-    labels = [IGNORED] * len(source) + target
-    return _example(row["id"], [*source, *target], labels, [0, len(source)], len(said.encode()))
+    return replace(example_of(row, ids, labels, [0], size), reasons=given)
 
 
 COMMON_CONTROL = re.compile(
@@ -322,7 +300,7 @@ def encode_labelled(
         for row, (ids, segments) in zip(some, _cut(some, tokenizer, max_length), strict=True):
             label = labels.index(row["label"]) if row.get("label") is not None else IGNORED
             starts = [0, segments.index(1)] if 1 in segments else [0]
-            yield _example(row["id"], ids, [label], starts, len(row["text"].encode()))
+            yield example_of(row["id"], ids, [label], starts, len(row["text"].encode()))
 
 
 def _cut(

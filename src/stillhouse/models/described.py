@@ -38,6 +38,14 @@ def layer_count(config: dict[str, Any]) -> int | None:
     return None
 
 
+def speaking_depth(config: dict[str, Any]) -> int | None:
+    """Layers of the stack that ends in the head, of a model that a config.json describes: an encoder–decoder's decoder."""
+    if not config.get("is_encoder_decoder"):
+        return layer_count(config)
+    counts = (config.get(name) for name in ("num_decoder_layers", "decoder_layers"))
+    return next((count for count in counts if isinstance(count, int)), None)
+
+
 def model_config(folder: Path) -> dict[str, Any]:
     """config.json of a model's folder."""
     return json_in(folder / "config.json")

@@ -176,6 +176,8 @@ def check_positions(role: str, folder: Path, recipe: Recipe) -> None:
     else:
         if recipe.evaluate.answers is not None:
             wanted["evaluate.answers.max_new_tokens"] = recipe.evaluate.answers.max_new_tokens
+        if recipe.rollouts is not None:
+            wanted["rollouts.max_new_tokens"] = recipe.rollouts.max_new_tokens
         for one in recipe.data.generate:
             if isinstance(one, Answers):
                 wanted["data.generate: answers.max_new_tokens"] = one.max_new_tokens

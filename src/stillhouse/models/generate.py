@@ -1,6 +1,7 @@
 """Text from a model, a batch at a time, with its key-value cache."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -18,48 +19,30 @@ def write_on(
     top_p: float,
     seed: int,
 ) -> list[list[int]]:
-    """What the model writes after each prompt, its end token included; drawn from its whole distribution if `top_p` is 1.
+    """What the model writes after each prompt, or as the target of each source, its end token included; drawn from its whole
+    distribution if `top_p` is 1, but for what `_settings` says of encoder–decoders.
 
     Args: vocabulary: tokens that the tokenizer has; the head's further rows are never drawn.
 
-    The model is in eval mode meanwhile, and the global generator is left as it was.  Prompts are padded on the left.
+    The model is in eval mode meanwhile, and the global generator is left as it was.
     """
+    apart = bool(model.config.is_encoder_decoder)
     longest = model.config.get_text_config().to_dict().get("max_position_embeddings")
-    if longest is not None:  # of a prompt that leaves no room, the end is kept
+    if longest is not None and apart:
+        max_new_tokens = min(max_new_tokens, longest)
+    elif longest is not None:  # of a prompt that leaves no room, the end is kept
         prompts = [prompt[-max(1, longest - max_new_tokens) :] for prompt in prompts]
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    length = max(len(prompt) for prompt in prompts)
-    ids = torch.full((len(prompts), length), pad)
-    mask = torch.zeros_like(ids)
-    for number, prompt in enumerate(prompts):
-        ids[number, length - len(prompt) :] = torch.tensor(prompt)
-        mask[number, length - len(prompt) :] = 1
-    padding = list(range(vocabulary, model.get_output_embeddings().weight.shape[0]))
-    ends = end_tokens(model, tokenizer)
-    was_training, settings = model.training, model.generation_config
+    drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    settings = _settings(model, tokenizer, vocabulary, max_new_tokens=max_new_tokens, **drawn)
+    ids, mask = _padded(prompts, settings.pad_token_id, left=not apart)
+    was_training = model.training
     model.eval()
-    model.generation_config = (
-        GenerationConfig()
-    )  # its own (min_p, no_repeat_ngram_size, …) would bias what is drawn
     places = [model.device] if model.device.type != "cpu" else []
     with torch.random.fork_rng(places, device_type=model.device.type):
         torch.manual_seed(seed)
-        whole = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            do_sample=True,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=0,
-            suppress_tokens=padding or None,  # rows of the head that are no tokens
-            max_new_tokens=max_new_tokens,
-            use_cache=True,
-            pad_token_id=pad,
-            eos_token_id=ends,
-        )
+        whole = _by_itself(model, settings, ids, mask)
     model.train(was_training)
-    model.generation_config = settings
-    return [_until(row, set(ends)) for row in whole[:, length:].tolist()]
+    return _new(model, tokenizer, whole, ids)
 
 
 @torch.no_grad()
@@ -72,32 +55,51 @@ def write_targets(
     max_new_tokens: int,
     slots: int,
 ) -> list[list[int]]:
-    """The likeliest target of each source, token by token, its end token included; `slots` of them at a time.
-
-    Of an encoder–decoder's own settings those stay without which it writes something else: what its targets begin with.  Beams
-    and penalties do not, and neither padding nor the head's rows beyond `vocabulary` are ever written.
-    """
-    pad, ends, own = tokenizer.pad_token_id or 0, end_tokens(model, tokenizer), model.generation_config
-    head = model.get_output_embeddings().weight.shape[0]
-    banned = [*range(vocabulary, head), *([pad] if pad not in ends else [])]
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        suppress_tokens=banned or None,
-        decoder_start_token_id=model.config.to_dict().get("decoder_start_token_id"),
-        forced_bos_token_id=None if own is None else own.forced_bos_token_id,
-        pad_token_id=pad,
-        eos_token_id=ends,
-    )
+    """The likeliest target of each source, token by token, its end token included; `slots` of them at a time."""
+    settings = _settings(model, tokenizer, vocabulary, max_new_tokens=max_new_tokens, do_sample=False)
     found: list[list[int]] = []
     for start in range(0, len(sources), slots):
-        some = sources[start : start + slots]
-        length = max(map(len, some))
-        ids = torch.tensor([[*source, *[pad] * (length - len(source))] for source in some])
-        mask = torch.tensor([[1] * len(source) + [0] * (length - len(source)) for source in some])
-        made = _by_itself(model, settings, ids, mask)
-        found += [_until(row, set(ends)) for row in made[:, 1:].tolist()]
+        ids, mask = _padded(sources[start : start + slots], settings.pad_token_id, left=False)
+        found += _new(model, tokenizer, _by_itself(model, settings, ids, mask), ids)
     return found
+
+
+def _settings(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: int, **how: Any
+) -> GenerationConfig:
+    """`how` to write, and nothing of the model's own settings, whose beams, penalties and bounds would bias what is written, but for
+    those without which it writes something else: where it stops, and what an encoder–decoder's targets begin with.
+
+    The head's rows beyond `vocabulary` are never written, nor is an encoder–decoder's padding: no target holds it, and some families
+    (Marian) give it a probability that means nothing.
+    """
+    pad, ends, own = tokenizer.pad_token_id or 0, end_tokens(model, tokenizer), model.generation_config
+    banned = list(range(vocabulary, model.get_output_embeddings().weight.shape[0]))
+    if model.config.is_encoder_decoder:
+        banned += [pad] if pad not in ends else []
+        how["decoder_start_token_id"] = model.config.to_dict().get("decoder_start_token_id")
+        how["forced_bos_token_id"] = None if own is None else own.forced_bos_token_id
+    return GenerationConfig(suppress_tokens=banned or None, pad_token_id=pad, eos_token_id=ends, **how)
+
+
+def _padded(prompts: Sequence[Sequence[int]], pad: int, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """([B, T] tokens, [B, T] which of them are no padding): on the left of what is to be gone on from."""
+    length = max(map(len, prompts))
+    ids = torch.full((len(prompts), length), pad)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        first = length - len(prompt) if left else 0
+        ids[row, first : first + len(prompt)] = torch.tensor(prompt)
+        mask[row, first : first + len(prompt)] = 1
+    return ids, mask
+
+
+def _new(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, whole: torch.Tensor, ids: torch.Tensor
+) -> list[list[int]]:
+    """Of what came out of `generate`, what stands behind the prompts, or the token that every target begins with."""
+    first, ends = 1 if model.config.is_encoder_decoder else ids.shape[1], set(end_tokens(model, tokenizer))
+    return [_until(row, ends) for row in whole[:, first:].tolist()]
 
 
 def _by_itself(

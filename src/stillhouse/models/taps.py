@@ -3,8 +3,10 @@
 By hooks on the modules, so that any transformers model works, wrapped by DDP or not, and with fused attention on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import RecipeError
-from .heads import hidden_at_head
+from .heads import hidden_at_head, tokens_read
 
 
 def layers_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -20,7 +22,7 @@ def layers_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     if model.config.is_encoder_decoder:
         raise RecipeError(
             f"{type(model).__name__} is an encoder–decoder, whose two lists of layers are not told apart here: it is cut only if its "
-            "family is in models/shrink/families.py (else use from_config), never sharded (use DDP), and has no deeper_layers."
+            "family is in models/shrink/families.py (else use from_config), and never sharded (use DDP)."
         )
     count = model.config.get_text_config().num_hidden_layers
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
@@ -32,8 +34,8 @@ def layers_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     return found[0]
 
 
-NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "final_norm")
-"""What families call the norm between their last layer and their head."""
+NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "final_norm", "layer_norm")
+"""What families call the norm between their last layer and their head; some call others so, too."""
 
 
 def stacks_of(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
@@ -67,27 +69,40 @@ def point_at(stack: str, what: str, layer: int) -> str:
     return f"{stack}.{what}.{layer}" if stack else f"{what}.{layer}"
 
 
+def speaking_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """(name, layers) of the stack whose last layer's output becomes what the model says: an encoder–decoder's decoder."""
+    return list(stacks_of(model).items())[-1]
+
+
 @torch.no_grad()
-def final_norm(model: PreTrainedModel) -> nn.Module:
-    """What a language model does to its last layer's output before the head reads it.
+def final_norm(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
+    """What a language model does to its last layer's output before the head reads it: a norm, and in some families a factor.
 
     Raises: RecipeError if what is found, tried out on four tokens, does not make the one of the other.
     """
-    name, layers = layers_of(model)
-    around = model.get_submodule(name.rpartition(".")[0]).named_children()
-    found = next((module for child, module in around if child in NORMS), nn.Identity())
-    last, was_training = f"hidden.{len(layers)}", model.training
+    stack, layers = speaking_stack(model)
+    around = next(one for one in model.modules() if any(child is layers for child in one.children()))
+    norms = [*(module for child, module in around.named_children() if child in NORMS), nn.Identity()]
+    last, was_training = point_at(stack, "hidden", len(layers)), model.training
     model.eval()
     ids = torch.arange(1, 5, device=model.device).unsqueeze(0)
     with tapped(model, [last]) as own, hidden_at_head(model) as caught:
-        model(input_ids=ids, use_cache=False)
+        model(**tokens_read(model, ids), use_cache=False)
     model.train(was_training)
-    if last not in own or not torch.allclose(found(own[last]), caught[-1], rtol=1e-2, atol=1e-3):
-        raise RecipeError(
-            f"objective: deeper_layers: what {type(model).__name__} does between its last layer and its head is not known here; "
-            "remove the term."
-        )
-    return found
+    read = caught[-1]
+    factors = (1.0, read.shape[-1] ** -0.5)  # T5 with a tied head divides by the root of its width
+    for norm, factor in product(norms, factors) if last in own and own[last].shape == read.shape else ():
+        if torch.allclose(norm(own[last]), read / factor, rtol=1e-2, atol=1e-3):
+            return norm if factor == 1.0 else partial(_scaled, norm, factor)
+    raise RecipeError(
+        f"objective: deeper_layers: what {type(model).__name__} does between its last layer and its head is not known here; "
+        "remove the term."
+    )
+
+
+def _scaled(norm: nn.Module, factor: float, hidden: Tensor) -> Tensor:
+    scaled: Tensor = norm(hidden) * factor
+    return scaled
 
 
 @torch.no_grad()

@@ -98,7 +98,7 @@ def _of_rollouts(recipe: "Recipe") -> Iterator[str]:
         yield fault
     if recipe.rollouts is None:
         return
-    if recipe.task != "causal_lm":
+    if recipe.task not in ("causal_lm", "seq2seq"):
         yield "rollouts: only a language model writes; remove them"
     if not recipe.has_teacher:
         yield (

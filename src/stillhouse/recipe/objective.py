@@ -233,8 +233,8 @@ class DeeperLayers(_Tempered):
 
     kind: Literal["deeper_layers"] = "deeper_layers"
     layers: list[PositiveInt] | None = Field(default=None, min_length=1)
-    """Which of the student's layers learn so, counted from 1; each costs a language model as much as another head.  None = the
-    middle one."""
+    """Which of the student's layers (an encoder–decoder's decoder's) learn so, counted from 1; each costs a language model as much as
+    another head.  None = the middle one."""
 
     @field_validator("layers")
     @classmethod

@@ -46,7 +46,8 @@ class Rollouts(Section):
     max_new_tokens: PositiveInt = 64
     """Tokens that the student writes, at most."""
     prompt_tokens: PositiveInt = 32
-    """Tokens of a plain text that the student goes on from; chats and completions have their own prompts."""
+    """Tokens of a plain text that the student goes on from; chats and completions have their own prompts, and an encoder–decoder its
+    sources."""
     replay: Share = 0.0
     """Share of the student's batches that are taken from what it wrote before (Ko et al. 2024, arXiv:2402.03898)."""
     buffer: PositiveInt = 1024

@@ -3,7 +3,7 @@
 from typing import Any
 
 from .generate import Answers
-from .objective import CrossTokenizer, DeeperLayers, Hard, PolicyGradient
+from .objective import TEACHERLESS, CrossTokenizer, Hard
 from .plan import Rounds
 
 FORMATS = ("auto", "prompt_completion")
@@ -36,11 +36,13 @@ def _of_models(recipe: Any) -> str | None:
 def _of_api(recipe: Any) -> str | None:
     """A teacher behind an API is asked about each source, and its answers are the targets: nothing else of it is learned."""
     asked, data = recipe.teacher.api.prompt or "", recipe.data
-    if soft := [term.kind for term in recipe.terms if not isinstance(term, Hard)]:
+    if soft := [term.kind for term in recipe.terms if not isinstance(term, TEACHERLESS)]:
         return (
             f"objective: {soft[0]} is not for an encoder–decoder whose teacher is behind an API: it learns the answers' text alone, as "
             "hard targets; use objective: [{kind: hard}]"
         )
+    if not any(isinstance(term, Hard) for term in recipe.terms):
+        return "objective: nothing learns the answers of teacher.api; add {kind: hard}"
     if strange := [name for name in ("{pair}", "{labels}") if name in asked]:
         return f"teacher.api.prompt: {strange[0]} is filled in for task: classification alone; remove it"
     if data.generate:
@@ -59,12 +61,6 @@ def _of_terms(recipe: Any) -> str | None:
     for term in recipe.terms:
         if isinstance(term, CrossTokenizer):
             return "objective: cross_tokenizer is for causal language models; use forward_kl, and a student with the teacher's tokenizer"
-        if isinstance(term, (DeeperLayers, PolicyGradient)):
-            return f"objective: {term.kind} is not for task: seq2seq yet; use forward_kl, hard, or terms about layers such as hidden"
-    if recipe.rollouts is not None:
-        return "rollouts: an encoder–decoder cannot write its own rows here; remove them"
-    if recipe.train.rationale_weight != 1.0:
-        return "train.rationale_weight: a target's reasons are not told apart here; remove it"
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..registry import pick
-from .base import Batch, Layout, Scores, Task, Written, on_device, unwrap
+from .base import Batch, Layout, Scores, Task, Written, foretold, on_device, unwrap
 
 TASKS = {
     "causal_lm": "stillhouse.tasks.causal_lm:CausalLM",
@@ -34,4 +34,15 @@ def make_task(
     return task
 
 
-__all__ = ["TASKS", "Batch", "Layout", "Scores", "Task", "Written", "make_task", "on_device", "unwrap"]
+__all__ = [
+    "TASKS",
+    "Batch",
+    "Layout",
+    "Scores",
+    "Task",
+    "Written",
+    "foretold",
+    "make_task",
+    "on_device",
+    "unwrap",
+]

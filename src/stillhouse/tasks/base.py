@@ -142,8 +142,9 @@ class Task(Protocol):
         """Masks [B, T] of the tokens that are no padding: of what the layers read that end in the head, and of an encoder's source."""
         ...
 
-    def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
-        """What the student goes on from in each row of a batch: its prompt, or the first `tokens` of a plain text."""
+    def prompts(self, batch: Batch, tokens: int) -> list[Example]:
+        """What the student goes on from in each row of a batch, as an example without its answer: the row's prompt, its source, or the
+        first `tokens` of a plain text."""
         ...
 
     def layout(self, batch: Batch) -> Layout:
@@ -198,6 +199,22 @@ def unwrap(model: nn.Module) -> PreTrainedModel:
         else:
             inner = inner._orig_mod
     return inner
+
+
+def foretold(values: Tensor, counted: Tensor) -> Tensor:
+    """[N] of the `values` [B, T] of a batch's tokens, those at its `counted` positions [B, T], or [B, T-1] where the first token of a
+    row is nobody's prediction."""
+    return values[:, values.shape[1] - counted.shape[1] :][counted]
+
+
+def marked(examples: list[Example], starts: list[int], length: int) -> Batch:
+    """`reasons` [B, length]: which of the examples' tokens, from `starts` on, are a rationale's; nothing if none is."""
+    if not any(example.reasons for example in examples):
+        return {}
+    reasons = torch.zeros(len(examples), length, dtype=torch.bool)
+    for row, (example, start) in enumerate(zip(examples, starts, strict=True)):
+        reasons[row, [place - start for place in example.reasons]] = True
+    return {"reasons": reasons}
 
 
 def padded(rows: list[list[int]], filling: int) -> tuple[Tensor, Tensor]:

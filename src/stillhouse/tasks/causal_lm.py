@@ -16,7 +16,7 @@ from ..measure import TASK_METRICS
 from ..models.heads import hidden_at_head, language_head, seen_by_wrapper, verify_head
 from ..models.load import load_model
 from ..models.sharded import is_sharded
-from .base import Batch, Layout, Scores, of_no_position, unwrap
+from .base import Batch, Layout, Scores, foretold, marked, of_no_position, unwrap
 from .panel import Panel, is_panel, load_panel
 from .reading import frequency_floor, summed
 
@@ -92,10 +92,7 @@ class CausalLM:
             "lengths": torch.tensor([len(example.input_ids) for example in examples]),
             "keys": [example.key for example in examples],
         }
-        if any(example.reasons for example in examples):
-            batch["reasons"] = torch.zeros(len(examples), length, dtype=torch.bool)
-            for number, example in enumerate(examples):
-                batch["reasons"][number, example.reasons] = True
+        batch |= marked(examples, [0] * len(examples), length)
         if any(len(example.starts) > 1 for example in examples):
             batch["position_ids"] = torch.stack([_positions(example, length) for example in examples])
         return batch
@@ -136,7 +133,7 @@ class CausalLM:
         at = torch.arange(batch["input_ids"].shape[1], device=batch["input_ids"].device)
         return (at < batch["lengths"].unsqueeze(1),)
 
-    def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
+    def prompts(self, batch: Batch, tokens: int) -> list[Example]:
         """Up to the first counted token; of a plain text, its beginning."""
         found = []
         layout = self.layout(batch)
@@ -148,7 +145,8 @@ class CausalLM:
             own, counted, texts = ids[mine].tolist(), due[mine].tolist(), groups[mine].tolist()
             length = texts.count(texts[0])  # of the row's first text alone
             first = counted.index(True) + 1 if True in counted else length
-            found.append(own[: first if first > 1 else min(tokens, max(1, length - 1))])
+            prompt = own[: first if first > 1 else min(tokens, max(1, length - 1))]
+            found.append(Example("", "", prompt, [], [0], 0))
         return found
 
     def layout(self, batch: Batch) -> Layout:
@@ -173,16 +171,13 @@ class CausalLM:
             output = model(**self.inputs(inner, batch), use_cache=False)
         mask = self.counted(batch)
         hidden = caught[-1][:, : mask.shape[1]][mask]
-        first = (
-            batch["labels"].shape[1] - mask.shape[1]
-        )  # a causal model's first token is nobody's prediction
-        labels = batch["labels"][:, first:][mask]
+        labels = foretold(batch["labels"], mask)
         return Scores(
             hidden=seen_by_wrapper(hidden, output.logits) if sharded else hidden,
             head=language_head(inner, self.outcomes),
             labels=torch.full_like(labels, IGNORED) if batch.get("written") else labels,
             rows=_rows(batch)[:, : mask.shape[1]][mask],
-            reasons=batch["reasons"][:, first:][mask] if "reasons" in batch else None,
+            reasons=foretold(batch["reasons"], mask) if "reasons" in batch else None,
         )
 
     def silent(self, model: nn.Module) -> Scores:

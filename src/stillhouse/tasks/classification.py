@@ -117,7 +117,7 @@ class Classification:
         """Whatever is no padding."""
         return (batch["attention_mask"].bool(),)
 
-    def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
+    def prompts(self, batch: Batch, tokens: int) -> list[Example]:
         """A classifier writes nothing."""
         raise RecipeError("rollouts: a classifier writes no text; remove them.")
 

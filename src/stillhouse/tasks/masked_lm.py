@@ -92,7 +92,7 @@ class MaskedLM:
         """Whatever is no padding."""
         return (batch["attention_mask"].bool(),)
 
-    def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
+    def prompts(self, batch: Batch, tokens: int) -> list[Example]:
         """It writes nothing."""
         raise RecipeError("rollouts: a masked language model writes no text; remove them.")
 

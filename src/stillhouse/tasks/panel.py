@@ -97,9 +97,9 @@ class Panel(nn.Module):
         if not self.contexts:
             return []
         found = []
-        for key, prompt in zip(batch["keys"], task.prompts(batch, 1), strict=True):
+        for key, asked in zip(batch["keys"], task.prompts(batch, 1), strict=True):
             own = self.contexts.get(key) or self.contexts.get(
-                prompt_key(prompt)
+                prompt_key(asked.input_ids)
             )  # what the student wrote has a key of its own
             if own is None:
                 raise DataError(

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..data.encode import IGNORED, Example, encode_pair
+from ..data.encode import IGNORED, Example
+from ..data.pairs import encode_pair
 from ..errors import RecipeError
-from .base import Batch, Layout, padded
+from .base import Batch, Layout, marked, padded
 from .causal_lm import CausalLM
 
 LANGUAGE_FIRST = ("mbart", "plbart", "m2m_100", "nllb-moe", "seamless_m4t", "seamless_m4t_v2")
@@ -56,12 +57,13 @@ class Seq2Seq(CausalLM):
         sources = [example.input_ids[: example.starts[1]] for example in examples]
         ids, real = padded(sources, self.tokenizer.pad_token_id or 0)
         labels, _ = padded([example.labels[example.starts[1] :] for example in examples], IGNORED)
-        return {
+        batch: Batch = {
             "input_ids": ids,
             "attention_mask": real.long(),
             "labels": labels,
             "keys": [example.key for example in examples],
         }
+        return batch | marked(examples, [example.starts[1] for example in examples], labels.shape[1])
 
     def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         """The source, and the target one place later behind the token that the model's targets begin with.
@@ -92,9 +94,11 @@ class Seq2Seq(CausalLM):
         """Of the decoder, and of the encoder."""
         return self.counted(batch), batch["attention_mask"].bool()
 
-    def prompts(self, batch: Batch, tokens: int) -> list[list[int]]:
-        """Not yet: what a student writes would be another target of the same source."""
-        raise RecipeError("rollouts: an encoder–decoder cannot write its own rows here; remove them.")
+    def prompts(self, batch: Batch, tokens: int) -> list[Example]:
+        """The sources: what the student writes is another target of each."""
+        (_, read), ids = self.real(batch), batch["input_ids"]
+        sources = [row[mask].tolist() for row, mask in zip(ids.cpu(), read.cpu(), strict=True)]
+        return [Example("", "", source, [], [0, len(source)], 0) for source in sources]
 
     def layout(self, batch: Batch) -> Layout:
         """A counted position is the decoder's token there; the source's tokens belong to their row."""

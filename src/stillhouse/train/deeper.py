@@ -2,7 +2,8 @@
 
 An earlier layer is read as the last one is: by the model's own norm and head, or, where a classifier's head reads
 something else than a layer's output, by a small head of its own on the mean over the row's tokens, which learns with the
-student, is in its checkpoints, and never in its folder.  What the last layer says is held still.
+student, is in its checkpoints, and never in its folder.  What the last layer says is held still.  An encoder–decoder's layers
+are its decoder's.
 
 Source: Zhang et al. 2019 (Be Your Own Teacher), arXiv:1905.08094; its classifiers after each part are our heads.
 """
@@ -18,12 +19,13 @@ from ..errors import RecipeError
 from ..losses import Head
 from ..losses.fused import fused_loss
 from ..losses.parts import DenseTerm
-from ..models.taps import final_norm, layers_of, missing
+from ..models.taps import final_norm, missing, point_at, speaking_stack
 from ..recipe import DeeperLayers
 from ..seeds import draw_seed
 from ..tasks import Layout, Scores
 from ..teachers import Dense
 from .beside import Beside
+from .features import refuse_left_out
 
 
 class DeeperTerms(Beside):
@@ -36,8 +38,13 @@ class DeeperTerms(Beside):
     ) -> None:
         """Args: terms: place in the objective -> term; outcomes: V.  Raises: RecipeError for layers that are not there."""
         super().__init__()
-        depth = len(layers_of(student)[1])
-        self._layers = {number: _chosen(term, depth) for number, term in terms.items()}
+        refuse_left_out(student)
+        self._stack, stack = speaking_stack(student)
+        if self._stack and student.get_output_embeddings() is None:
+            raise RecipeError(
+                "objective: deeper_layers of an encoder–decoder is for task: seq2seq; remove the term."
+            )
+        self._layers = {number: _chosen(term, len(stack)) for number, term in terms.items()}
         self._norm = (
             None if student.get_output_embeddings() is None else (final_norm(student),)
         )  # in a tuple: it is no part of this module
@@ -51,7 +58,10 @@ class DeeperTerms(Beside):
     @property
     def points(self) -> list[str]:
         """What to tap of the student."""
-        return sorted({f"hidden.{layer}" for layers in self._layers.values() for layer in layers})
+        return sorted({self._point(layer) for layers in self._layers.values() for layer in layers})
+
+    def _point(self, layer: int) -> str:
+        return point_at(self._stack, "hidden", layer)
 
     def loss(
         self,
@@ -76,7 +86,7 @@ class DeeperTerms(Beside):
         layers = self._layers[number]
         loss, value = scores.hidden.new_zeros(()).float(), scores.hidden.new_zeros(()).float()
         for layer in layers:
-            hidden, head = self._read(number, layer, mine[f"hidden.{layer}"], layout, scores)
+            hidden, head = self._read(number, layer, mine[self._point(layer)], layout, scores)
             term = (weight / len(layers), DenseTerm(temperature, says))
             one, part = fused_loss(hidden, head, [term], total, dtype, weigh)
             loss, value = loss + one, value + part[0] / len(layers)

@@ -23,7 +23,7 @@ from ..errors import RecipeError
 from ..models.sharded import cut_again, is_sharded, load_whole, whole_state
 from ..models.taps import tapped
 from ..recipe import PolicyGradient, Rollouts, Schedule, Term, rollouts_fault
-from ..tasks import Batch, Scores, Task, unwrap
+from ..tasks import Batch, Scores, Task, foretold, unwrap
 from ..teachers import Dense, SoftTargets, Teacher
 from ..teachers.cache import CachedTeacher
 from ..teachers.cross import Foreign
@@ -256,7 +256,7 @@ class Distiller(Trainer):
         if not asked or not inputs.get("written"):
             return scores
         assert isinstance(targets, Dense)
-        tokens = inputs["labels"][:, 1:][self.task.counted(inputs)]
+        tokens = foretold(inputs["labels"], self.task.counted(inputs))
         return replace(scores, written=judged(scores, targets, tokens))
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:

@@ -51,7 +51,7 @@ class FeatureTerms(Beside):
     ) -> None:
         """Args: terms: place in the objective -> term."""
         super().__init__()
-        _refuse_left_out(student)
+        refuse_left_out(student)
         self.projectors = nn.ModuleDict()
         self._models, self._seed = (student, teacher), seed  # in a tuple: they are not parts of this module
         self._own, self._whose = (
@@ -197,7 +197,7 @@ def _refuse_unlike(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         )
 
 
-def _refuse_left_out(student: PreTrainedModel) -> None:
+def refuse_left_out(student: PreTrainedModel) -> None:
     """Raises: RecipeError for a student some of whose layers would hand on nothing in some steps."""
     said = student.config.get_text_config().to_dict()
     if name := next((name for name in LEFT_OUT if said.get(name)), None):

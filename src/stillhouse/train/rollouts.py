@@ -112,20 +112,18 @@ class Writing:
             self.adaptive.state = read_json(folder / SHARE)
 
     def _new(self, batch: Batch, model: nn.Module, draw: np.random.Generator) -> Batch:
-        prompts = self.task.prompts(batch, self.settings.prompt_tokens)
+        asked = self.task.prompts(batch, self.settings.prompt_tokens)
         written = write_on(
             unwrap(model),
             self.task.tokenizer,
-            prompts,
+            [one.input_ids for one in asked],
             vocabulary=self.task.outcomes,
             max_new_tokens=self.settings.max_new_tokens,
             temperature=self.settings.temperature,
             top_p=self.settings.top_p,
             seed=int(draw.integers(2**31)),
         )
-        examples = [
-            _example(prompt, answer) for prompt, answer in zip(prompts, written, strict=True) if answer
-        ]
+        examples = [_answered(one, answer) for one, answer in zip(asked, written, strict=True) if answer]
         self._buffer.extend(examples if self.settings.replay else [])
         return self._collated(examples, batch) if examples else batch
 
@@ -144,9 +142,9 @@ class Writing:
         return {**moved, "written": True}
 
 
-def _example(prompt: list[int], answer: list[int]) -> Example:
-    empty = Example("", "rollout", [], [], [0], 0)
-    return remade(empty, prompt + answer, [IGNORED] * len(prompt) + answer, "rollout")
+def _answered(asked: Example, answer: list[int]) -> Example:
+    prompt = asked.input_ids
+    return remade(asked, prompt + answer, [IGNORED] * len(prompt) + answer, "rollout")
 
 
 @torch.no_grad()
