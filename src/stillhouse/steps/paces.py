@@ -11,13 +11,13 @@ from transformers import PreTrainedModel
 from ..data.encode import Example
 from ..latency import FEWEST, Requests, request
 from ..models.heads import tokens_read
+from ..models.insides import ABOUT_LAYERS
 from ..models.machine import device, synchronise
 from ..models.taps import tapped
 from ..recipe import Term, Train
 from ..tasks import Task, on_device
 from ..tasks.bilingual import as_read_by, voice
 from ..teachers import SoftTargets
-from ..train.features import FEATURES
 from ..train.objective import Layers, Objective
 from .evaluating import tokens_in
 from .fetching import dtype_name
@@ -38,7 +38,7 @@ def pace_of_learning(
 ) -> float:
     """Seconds a token for forward, backward and the optimiser's step."""
     # terms about layers need both models at once; their own products are small against the models'
-    objective = Objective([term for term in terms if not isinstance(term, FEATURES)] or HARD_ONLY)
+    objective = Objective([term for term in terms if not isinstance(term, ABOUT_LAYERS)] or HARD_ONLY)
     objective.attach(model, None, task.outcomes, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     bfloat16 = dtype_name(train.precision, facts) == "bfloat16"
