@@ -9,7 +9,7 @@ from ..errors import RecipeError, TeacherError
 from ..recipe import Recipe
 from ..recipe.generate import Answers
 from .described import cut_short, json_in, model_config, tensors_in
-from .insides import ABOUT_LAYERS, layers_fault
+from .insides import ABOUT_LAYERS, layers_fault, target_fault
 from .shrink.requests import check_tokenizer
 
 TOKENIZERS = {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json"}
@@ -128,6 +128,9 @@ def _head_fault(task: str, folder: Path, made_for: str, about_layers: Sequence[A
     if task == "seq2seq" and (not both or OTHER_HEAD.search(made_for)):
         said = made_for or "model without a decoder of its own"
         return f"{folder} is a {said}, which writes no target from a source; name an encoder–decoder such as T5, BART or Marian, or set another task."
+    if task == "seq2seq":
+        family = str(model_config(folder).get("model_type"))
+        return target_fault(family, made_for or family)
     return None
 
 

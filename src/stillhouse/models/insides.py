@@ -1,4 +1,5 @@
-"""What a family's layers hand on and what their parts are called, by its configuration alone: no weights are read, and no torch."""
+"""What a family's layers hand on, what their parts are called and how it writes, by its configuration alone: no weights are read, and
+no torch."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -39,6 +40,29 @@ PROJECTIONS = {
     "v": ("v_proj", "value", "v_lin", "v"),
 }
 """What families call the parts that make queries, keys and values."""
+
+LANGUAGE_FIRST = ("mbart", "plbart", "m2m_100", "nllb-moe", "seamless_m4t", "seamless_m4t_v2")
+"""Families that are told the target's language by a token of the target, or in place of its start token."""
+SEVERAL_AHEAD = ("prophetnet", "xlm-prophetnet")
+"""Families whose decoder foretells the next tokens in several streams, which share a head."""
+
+
+def target_fault(family: str, kind: str) -> str | None:
+    """Why targets of an encoder–decoder are not what `task: seq2seq` learns, in a sentence; None if they may be.
+
+    Args: family: its model_type; kind: the name of its class.
+    """
+    if family in LANGUAGE_FIRST:
+        return (
+            f"{kind} begins a target with the token of its language, which task: seq2seq does not set; name a model that writes "
+            "one language, such as Marian, or one that is told by the source, such as T5."
+        )
+    if family in SEVERAL_AHEAD:
+        return (
+            f"{kind} foretells several tokens at each place of a target, and task: seq2seq learns one; name a model that foretells "
+            "one, such as BART or T5."
+        )
+    return None
 
 
 def point_at(stack: str, what: str, layer: int) -> str:
