@@ -54,7 +54,7 @@ def price(recipe: Recipe, folder: Path, watch: Watch) -> Price:
         more["choosing rows"] = {"seconds": round(looking, 1), "money": 0.0, "taken": []}
     else:
         notes.append(
-            "rounds: choosing rows is not counted, for the first rows are not there before they are bought"
+            "rounds: choosing rows is not counted, for the first rows are not there before they are written"
         )
     money = [found["money"], *(row["money"] for row in more.values())]
     return {
