@@ -10,13 +10,12 @@ import pytest
 
 import tiny
 from endpoint import Endpoint, Said, Weather, prompt_of
+from partly import SILENT_PLAN
 from stillhouse import run
 from stillhouse.files import read_json, read_jsonl, write_json
 from stillhouse.pipeline import run_pipeline
-from stillhouse.plans.bench import UNPREDICTED
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
-from stillhouse.stages import STAGES
 from typed import hurried
 
 STORM = Weather(seed=3, throttled=0.1, broken=0.05, garbage=0.03, dropped=0.02, empty=0.01, retry_after=0.05)
@@ -150,7 +149,6 @@ def test_a_language_model_learns_the_teachers_texts(tmp_path: Path) -> None:
     assert money["teacher_per_million"] == pytest.approx((read + 5 * wrote) / wrote)
 
 
-SILENT_PLAN = [UNPREDICTED if stage.name == "plan" else stage for stage in STAGES]
 SECRET = "The key to the treasure lies under the third stone left of the old chapel door."
 SAID = {
     "ann": "I'm sorry, but I can't help with that question about the river and the mill.",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tiny
+from partly import SILENT_PLAN
 from stillhouse import run
 from stillhouse.data.encode import read_examples
 from stillhouse.errors import DataError, RecipeError
@@ -17,7 +18,6 @@ from stillhouse.files import read_json, read_jsonl, write_json
 from stillhouse.losses.sparse import topk_log_probs
 from stillhouse.models.load import load_tokenizer
 from stillhouse.pipeline import run_pipeline
-from stillhouse.plans.bench import UNPREDICTED
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
@@ -27,8 +27,6 @@ from stillhouse.tasks import make_task
 from stillhouse.tasks.context import prefixes
 from stillhouse.teachers.cache import SoftTargetCache
 from typed import hurried
-
-SILENT_PLAN = [UNPREDICTED if stage.name == "plan" else stage for stage in STAGES]
 
 
 @pytest.fixture(scope="module")

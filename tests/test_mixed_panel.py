@@ -22,6 +22,7 @@ from transformers import (
 
 import tiny
 from endpoint import Endpoint, Said, prompt_of
+from partly import SILENT_PLAN
 from stillhouse import run
 from stillhouse.data.alike import refuse_alike
 from stillhouse.data.encode import Example, read_examples
@@ -30,7 +31,6 @@ from stillhouse.files import read_json, write_json
 from stillhouse.models.load import load_tokenizer
 from stillhouse.pipeline import run_pipeline
 from stillhouse.plans import price as prices
-from stillhouse.plans.bench import UNPREDICTED
 from stillhouse.plans.execute import run_plan
 from stillhouse.plans.rounds import pool_of, task_in
 from stillhouse.progress import Silent
@@ -46,7 +46,6 @@ from stillhouse.tasks.zero_shot import ZeroShot
 from stillhouse.teachers.cache import SoftTargetCache
 from typed import hurried, stillhouse
 
-SILENT_PLAN = [UNPREDICTED if stage.name == "plan" else stage for stage in STAGES]
 SURE, FLOOR = 0.9, 1e-6
 
 

@@ -11,13 +11,13 @@ from transformers import ByT5Tokenizer
 
 import tiny
 from endpoint import Endpoint, Said, prompt_of
+from partly import labelled
 from stillhouse import run
 from stillhouse.data.encode import Example, read_examples
 from stillhouse.errors import ResourceError
 from stillhouse.files import read_json, read_jsonl, write_json
 from stillhouse.models.load import load_tokenizer
 from stillhouse.pipeline import run_pipeline
-from stillhouse.plans.bench import UNPREDICTED
 from stillhouse.plans.check import refuse_rounds
 from stillhouse.plans.rounds import has_hard_only
 from stillhouse.progress import Silent
@@ -29,7 +29,6 @@ from stillhouse.steps.training import set_aside
 from stillhouse.tasks import make_task
 from typed import hurried, stillhouse, write_recipe
 
-SILENT_PLAN = [UNPREDICTED if stage.name == "plan" else stage for stage in STAGES]
 ASKED = "Write backwards: {text}"
 PRICE = {"input": 0.0, "output": 10_000.0}
 """Of a word: a cent."""
@@ -68,15 +67,6 @@ def finish(plain: dict[str, Any], folder: Path) -> dict[str, Any]:
     write_json(folder / "machine.json", {"bfloat16": False})
     with hurried():
         return run(parse_recipe(plain), folder)
-
-
-def labelled(plain: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The result of the label stage."""
-    folder.mkdir(exist_ok=True)
-    write_json(folder / "machine.json", {"bfloat16": False})
-    run_pipeline(parse_recipe(plain), SILENT_PLAN, folder, Silent(), until="label")
-    found: dict[str, Any] = read_json(folder / "label" / "DONE.json")["result"]
-    return found
 
 
 def texts(folder: Path, examples: list[Example]) -> list[tuple[str, str]]:

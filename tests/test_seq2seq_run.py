@@ -21,6 +21,7 @@ from stillhouse.measure import ANSWER_METRICS, evaluate
 from stillhouse.models.load import load_tokenizer
 from stillhouse.plans.failing import readable
 from stillhouse.recipe import parse_recipe
+from stillhouse.static import static_checks
 from stillhouse.tasks import make_task
 from stillhouse.tasks.writing import greedy
 from typed import Said, hurried, stillhouse, write_recipe
@@ -311,6 +312,25 @@ def test_validate_tells_encoder_decoders_from_causal_models(
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     found = stillhouse("validate", tmp_path / "my.yaml")
     assert (found.code, said in found.err.replace("\n", " ")) == (2, True), found.err
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("prophetnet", "foretells several tokens at each place"),
+        ("mbart", "begins a target with the token of"),
+    ],
+)
+def test_validate_refuses_families_whose_targets_are_not_learned(
+    family: str, said: str, tmp_path: Path
+) -> None:
+    values = recipe(tmp_path)
+    path = tmp_path / "translator" / "config.json"
+    tiny.save_translator(tmp_path / "translator")
+    path.write_text(json.dumps({**read_json(path), "model_type": family}), encoding="utf-8")
+    values["teacher"] = {"model": str(tmp_path / "translator")}
+    with pytest.raises(RecipeError, match=f"^teacher.model: .* {said}"):
+        static_checks(parse_recipe(values), tmp_path)
 
 
 def test_validate_asks_for_a_source_and_a_target(tmp_path: Path) -> None:

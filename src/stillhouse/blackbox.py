@@ -32,7 +32,7 @@ class BlackBoxEvaluation(Evaluation):
 
     Args:
         heard: data set -> the teacher's statistics by name: of a classifier `log_p` [rows, C]; of a language model `nll` and
-            `bytes` [rows], or nothing.
+            `bytes` [rows], both 0 for a text that is not compared, or nothing.
         graded: whether a classifier's `log_p` are probabilities, and not just the label that it named.
         why: nothing can be said of what was kept where the teacher says nothing.
     """
@@ -79,7 +79,18 @@ class BlackBoxEvaluation(Evaluation):
 
     def _admit(self, name: str, rows: dict[str, Rows]) -> None:
         self.rows[name] = rows
-        self.units[name] = {kind: self.index[kind].units(some) if some else {} for kind, some in rows.items()}
+        beside = (
+            self._beside_teacher if name == "teacher" else lambda kind, some: self.index[kind].units(some)
+        )
+        self.units[name] = {kind: beside(kind, some) if some else {} for kind, some in rows.items()}
+
+    def _beside_teacher(self, kind: str, rows: Rows) -> Rows:
+        """Without the texts of which the teacher said no byte: what a student makes of them is compared with nothing."""
+        sizes = self.heard.get(kind, {}).get("bytes")
+        if sizes is None or sizes.all():
+            return super()._beside_teacher(kind, rows)
+        at = np.flatnonzero(sizes)
+        return self.index[kind].some(at).units({name: values[at] for name, values in rows.items()})
 
     def _teacher(self, kind: str, number: int, batch: list[int], student: Scores) -> Scores | None:
         if self.task.name != "classification":

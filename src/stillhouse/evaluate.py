@@ -360,8 +360,9 @@ class Evaluation:
         """(data set -> retention of the headline metric, data set -> the floor's metrics)."""
         kept, floors = {}, {}
         for kind, examples in self.sets.items():
-            floor = self.index[kind].units(self.task.floor(train, examples))
-            kept[kind] = self.retention(kind, floor, resamples, seed)
+            known_only = self.task.floor(train, examples)
+            kept[kind] = self.retention(kind, known_only, resamples, seed)
+            floor = self.index[kind].units(known_only)
             floors[kind] = {
                 known.name: interval(known, floor, resamples=resamples, seed=seed).as_json()
                 for known in self.task.metrics.values()
@@ -370,10 +371,15 @@ class Evaluation:
         return kept, floors
 
     def retention(self, kind: str, floor: Rows, resamples: int, seed: int) -> dict[str, Any]:
-        """Of the headline metric on one set."""
+        """Of the headline metric on one set.  Args: floor: [rows] of who knows only what is common."""
         metric = self.task.metrics[self.task.headline]
-        student, teacher = (self.units[name][kind] for name in ("student", "teacher"))
-        return retention(metric, student, teacher, floor, resamples=resamples, seed=seed).as_json()
+        sides = [self.rows[name][kind] for name in ("student", "teacher")]
+        student, teacher, least = (self._beside_teacher(kind, rows) for rows in (*sides, floor))
+        return retention(metric, student, teacher, least, resamples=resamples, seed=seed).as_json()
+
+    def _beside_teacher(self, kind: str, rows: Rows) -> Rows:
+        """Statistics [rows] of a set as they are compared with the teacher's: summed over the rows that are resampled together."""
+        return self.index[kind].units(rows)
 
 
 def texts_of(task: Task, examples: list[Example], rows: list[dict[str, Any]]) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""plan.json of a run whose texts an API has yet to write: nobody is asked, so nothing is paid before a person has seen the price."""
+"""plan.json of a run whose texts are yet to be written: nothing is asked, paid or written before a person has seen what it takes."""
 
 import shutil
 import sqlite3
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .asking import LEDGER, ledger_of
-from .files import read_json, write_json
+from .files import link_or_copy, read_json, write_json
 from .locks import locked
 from .pipeline import DONE
 from .progress import Watch
@@ -19,17 +19,19 @@ from .steps.prepare import encode_rows
 from .steps.reading import read_rows
 from .steps.unwritten import foretold_rows
 from .steps.vocabulary import trim_teacher
+from .steps.writing import FOLDER as WRITTEN
 
 MACHINE = "machine.json"
 SCRATCH = ".foretold.part"
 
 
 def foretell(recipe: Recipe, place: Path, watch: Watch) -> bool:
-    """Write the plan of the run in `place` with stand-ins for the texts that are to be bought; False if there are none.
+    """Write the plan of the run in `place` with stand-ins for the texts that an API or a model on this machine is to write; False if
+    there are none.
 
-    Its stages `prepare` and `plan` stay undone: a run asks first, and measures again with the texts that came.
+    Its stages `prepare` and `plan` stay undone: a run has them written first, and measures again with the texts that came.
     """
-    if recipe.writing_api is None and not recipe.data.apis:
+    if recipe.writing_api is None and not recipe.data.apis and not recipe.data.generate:
         return False
     place.mkdir(parents=True, exist_ok=True)
     with locked(place), _scratch(place) as scratch:
@@ -57,13 +59,15 @@ def _unfiltered(recipe: Recipe) -> Any:
 
 @contextmanager
 def _scratch(place: Path) -> Iterator[Path]:
-    """A run folder for the time being, which knows what the one in `place` asked and which machine it is on."""
+    """A run folder for the time being, which knows what the one in `place` asked and wrote, and which machine it is on."""
     scratch = place / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
     for name in ("prepare", "plan"):
         (scratch / name).mkdir(parents=True)
     if (place / MACHINE).exists():
         shutil.copyfile(place / MACHINE, scratch / MACHINE)
+    if (place / WRITTEN).exists():
+        shutil.copytree(place / WRITTEN, scratch / WRITTEN, copy_function=link_or_copy)
     asked = ledger_of(place, LEDGER)
     if asked.exists():
         with (

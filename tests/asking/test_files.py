@@ -1,7 +1,6 @@
 """Questions and answers as files: a batch comes back to its own rows, in any order."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,6 @@ from stillhouse.teachers.said import question_of
 
 API = Api(base_url="http://localhost:1/v1", model="big", system="Be brief.")
 STORED = Api(model="big", answers="past.jsonl", system="Be brief.")
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "ledger.sqlite") as opened:
-        yield opened
 
 
 def asked(count: int = 3) -> list[tuple[dict[str, Any], Request]]:

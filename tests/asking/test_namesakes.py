@@ -1,7 +1,6 @@
 """Models of one name at two addresses: what one answers is never taken for the other's, and what an older ledger holds is not bought again."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,12 +10,6 @@ from stillhouse.files import hash_json
 from stillhouse.recipe import Api, parse_recipe
 
 STORED = Api(model="w", answers="past.jsonl")
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "ledger.sqlite") as opened:
-        yield opened
 
 
 @pytest.fixture

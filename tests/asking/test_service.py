@@ -6,7 +6,6 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -37,12 +36,6 @@ class Notes(Silent):
 
     def note(self, line: str) -> None:
         self.lines.append(line)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "ledger.sqlite") as opened:
-        yield opened
 
 
 def api(server: Endpoint, **more: Any) -> Api:

@@ -22,6 +22,8 @@ from stillhouse.plans.planned import Planned, plain
 from stillhouse.plans.rounds import _Rounds, hard_only
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
+from stillhouse.steps import unwritten
+from stillhouse.steps.evaluating import OPENING
 from stillhouse.teachers.api_writer import ApiWriter
 from stillhouse.teachers.writer import LocalWriter
 from typed import Said, hurried, stillhouse, write_recipe
@@ -214,17 +216,31 @@ def test_a_teacher_on_this_machine_writes_each_text_once_in_the_whole_plan(tmp_p
     assert result(folder, "round-2")["counts"]["written"]["texts"] == 8
 
 
-def test_what_a_model_on_this_machine_writes_is_not_foretold_and_that_is_said(tmp_path: Path) -> None:
+def test_what_a_model_on_this_machine_writes_in_all_rounds_is_foretold_by_its_own_pace(
+    tmp_path: Path,
+) -> None:
+    """Batches of 16, a second for reading one and a tenth for each further token: 3 tasks, 3 answers, 4 rows in other words."""
     values = talker(tmp_path, "")
     values["data"]["writer"] = None
     measured = {"runs": {}, "total_seconds": 1.0, "money": 0.0}
+    tried: list[int] = []
+
+    def pace(writer: Any, prompts: Any) -> tuple[float, float]:
+        tried.append(len(prompts))
+        return 1.0, 0.1
+
     with (
         mock.patch.object(price, "price_runs", return_value=measured),
         mock.patch.object(price, "_looking", return_value=2.0),
+        mock.patch.object(unwritten, "pace_of_texts", pace),
     ):
         found = price.price(parse_recipe(values), tmp_path, Silent())
-    assert found["notes"] == ["rounds: writing for the chosen rows is not counted"]
-    assert list(found["runs"]) == ["choosing rows"]
+    assert tried == [3], "the writer is tried once, on the first that it is asked"
+    reading, writing = (3 + 3 + 4) * 1.0 / 3, 3 * (TOKENS - 1) * 0.1
+    row = found["runs"]["writing rows"]
+    assert row["seconds"] == pytest.approx(4 * (OPENING + reading + writing), abs=0.1)
+    assert (row["money"], found["money"], found["notes"]) == (0.0, 0.0, [])
+    assert found["total_seconds"] == pytest.approx(1.0 + 2.0 + row["seconds"], abs=0.1)
 
 
 # ── classifiers ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,15 +5,17 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import tiny
 from plans.kitchen import asked, classifier
+from stillhouse.data.encode import Example
 from stillhouse.errors import RecipeError
 from stillhouse.files import atomic_folder, read_json
-from stillhouse.plans import tune
+from stillhouse.plans import pruning, tune
 from stillhouse.plans.bench import Bench
 from stillhouse.plans.planned import Planned
 from stillhouse.plans.pruning import Judge, Pruned
@@ -394,6 +396,9 @@ def test_a_search_over_draws_and_depth_asks_the_teacher_once_for_each_number_of_
         ({"train.learning_rat": [1, 2]}, "no such key. Did you mean 'learning_rate'"),
         ({"train.learning_rate": {"low": -1.0, "high": 1.0}}, "tune.space.train.learning_rate = -1.0"),
         ({"objective.*.alpha": [0.1, 0.2]}, "no entry of objective has the field alpha"),
+        ({"seed": [0, 1]}, "tune.space.seed: trials would be judged on other rows than one another"),
+        ({"data.split": [20, 40]}, "tune.space.data.split: trials would be judged on other rows"),
+        ({"data.train.limit": [20, 40]}, "tune.space.data.train.limit: trials would be judged on other rows"),
     ],
 )
 def test_a_wrong_space_is_one_sentence_before_anything_runs(tmp_path: Path, space: Any, said: str) -> None:
@@ -402,6 +407,72 @@ def test_a_wrong_space_is_one_sentence_before_anything_runs(tmp_path: Path, spac
     assert found.code == 2
     assert said in found.err
     assert not (tmp_path / "t").exists()
+
+
+def test_where_rows_are_cut_is_tried_for_a_classifier_alone(tmp_path: Path) -> None:
+    """Of a language model's rows another part would be measured; a classifier's keep their labels."""
+    space = {"tune": {"space": {"data.max_length": [16, 32]}}}
+    assert list(space_of(parse_recipe(classifier(tmp_path / "one", **space)))) == ["data.max_length"]
+    with pytest.raises(RecipeError, match="tune.space.data.max_length: trials would be judged on other rows"):
+        space_of(parse_recipe(tiny.language_recipe(tmp_path / "two", **space)))
+
+
+def test_a_trial_whose_rows_or_answers_are_others_is_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An API answers the rows set aside anew for another setting: the easiest answers would win."""
+    one = recipe(tmp_path)
+    bench = Toy(tmp_path / "s")
+    assert one.tune is not None
+    found = tune.Search(one, one.tune, space_of(one), bench)
+    monkeypatch.setattr(tune, "measured_on", lambda recipe, place: "other" if bench.ran == 2 else "rows")
+    monkeypatch.setattr(tune, "judged", lambda *_: {"nll": [0.0], "right": bench.now})
+    monkeypatch.setattr(tune, "checked_columns", lambda metric, rows: rows)
+    monkeypatch.setattr(
+        tune, "value_or_none", lambda metric, rows: 9.0 if bench.ran == 2 else worth(rows["right"])
+    )
+    for number in range(4):
+        found.trial(number)
+    rows = found.rows()
+    assert [row["value"] is None for row in rows] == [False, True, False, False]
+    assert "are not those of the first trial" in rows[1]["why"]
+    assert found.best()["value"] < 9.0
+
+
+def test_rows_set_aside_are_told_apart_by_what_is_foretold_of_them_in_whatever_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Spelling:
+        def __init__(self, first: int) -> None:
+            self.first = first
+
+        def decode(self, ids: list[int]) -> str:
+            return "".join(chr(ord("a") + one - self.first) for one in ids)
+
+    def mark(first: int, *rows: tuple[str, str]) -> str:
+        made = [
+            Example("", row, [first, *ids], [-100, *ids], [0], len(text))
+            for row, text in rows
+            for ids in [[first + ord(letter) - ord("a") for letter in text]]
+        ]
+        monkeypatch.setattr(pruning, "rows_aside", lambda place: made)
+        monkeypatch.setattr(pruning, "read_json", lambda path: {"result": {}})
+        monkeypatch.setattr(pruning, "task_of", lambda *_: SimpleNamespace(tokenizer=Spelling(first)))
+        return pruning.measured_on(recipe(tmp_path), tmp_path)
+
+    known = mark(5, ("1", "ab"), ("2", "cd"))
+    assert mark(50, ("1", "ab"), ("2", "cd")) == known
+    assert (
+        len(
+            {
+                known,
+                mark(5, ("1", "ab"), ("3", "cd")),
+                mark(5, ("1", "ab"), ("2", "ce")),
+                mark(5, ("1", "ab")),
+            }
+        )
+        == 4
+    )
 
 
 def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

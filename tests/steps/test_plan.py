@@ -10,6 +10,7 @@ import tiny
 from stillhouse import latency
 from stillhouse.data.encode import Example
 from stillhouse.files import write_json
+from stillhouse.models.continuous import Sampling
 from stillhouse.models.load import load_tokenizer
 from stillhouse.models.machine import device
 from stillhouse.recipe import parse_recipe
@@ -115,3 +116,32 @@ def test_a_token_more_and_a_positions_statistics_are_measured_on_the_model_itsel
     unknown = [Example("0", "0", list(range(4, 20)), [-100] * 16, [0], 16)]
     with torch.no_grad():
         assert paces.pace_of_comparing(model, task, unknown) == 0.0
+
+
+class Typist:
+    """A writer that takes a second to open, 0.25 s to read a prompt and 0.05 s for a token of all, on a clock of its own."""
+
+    identity, batch_size = "typist", 4
+
+    def __init__(self, ends_at: int) -> None:
+        self.ends_at, self.now, self.opened = ends_at, 0.0, False
+        self.read: list[list[str]] = []
+
+    def tokens(self, prompts: Any, sampling: Sampling, seeds: Any) -> Any:
+        self.now += 0.0 if self.opened else 1.0
+        self.opened = True
+        self.read.append(list(prompts))
+        long = min(self.ends_at, sampling.max_new_tokens)
+        self.now += 0.25 * len(prompts) + 0.05 * (long - 1)
+        yield from ((number, [1] * long) for number in range(len(prompts)))
+
+
+@pytest.mark.parametrize("ends_at", [100, 4])
+def test_a_writers_pace_is_that_of_its_batch_without_opening_it_wherever_its_texts_end(
+    ends_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Typist(ends_at)
+    monkeypatch.setattr(paces.time, "perf_counter", lambda: writer.now)
+    found = paces.pace_of_texts(writer, ["a" * size for size in (9, 1, 7, 3, 5, 8, 2, 4, 6)])  # type: ignore[arg-type]
+    assert found == pytest.approx((1.0, 0.05))
+    assert {len(prompt) for prompt in writer.read[0]} == {3, 4, 5, 6}, "prompts of middling length"

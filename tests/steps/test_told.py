@@ -12,6 +12,7 @@ import torch
 import tiny
 import tongues
 from endpoint import Endpoint, prompt_of
+from partly import labelled
 from speaker import Speaker
 from stillhouse import run
 from stillhouse.asking import Ledger
@@ -20,7 +21,6 @@ from stillhouse.errors import RecipeError
 from stillhouse.files import read_json, write_json
 from stillhouse.losses import forward_kl_topk
 from stillhouse.pipeline import run_pipeline
-from stillhouse.plans.bench import UNPREDICTED
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
 from stillhouse.stages import STAGES
@@ -31,7 +31,6 @@ from stillhouse.teachers.cache import SoftTargetCache
 from stillhouse.teachers.codec import STEP
 from typed import hurried
 
-SILENT_PLAN = [UNPREDICTED if stage.name == "plan" else stage for stage in STAGES]
 K = 5
 
 
@@ -62,15 +61,6 @@ def values(
         "train": {"steps": 40, "batch_size": 4, "learning_rate": 1e-2, "precision": "float32"},
         "evaluate": {"resamples": 200, "speed": False}, "report": {"samples": 1},
     }  # fmt: skip
-
-
-def labelled(plain: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The result of the label stage."""
-    folder.mkdir(exist_ok=True)
-    write_json(folder / "machine.json", {"bfloat16": False})
-    run_pipeline(parse_recipe(plain), SILENT_PLAN, folder, Silent(), until="label")
-    found: dict[str, Any] = read_json(folder / "label" / "DONE.json")["result"]
-    return found
 
 
 def kept(folder: Path, result: dict[str, Any]) -> list[tuple[Example, TopK]]:

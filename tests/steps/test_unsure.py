@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 import tiny
 from endpoint import Endpoint, Said, prompt_of
+from partly import SILENT_PLAN
 from stillhouse.asking import Answer
 from stillhouse.data.canaries import PREFIX
 from stillhouse.data.encode import Example, read_examples
@@ -19,14 +20,10 @@ from stillhouse.errors import DataError, RecipeError
 from stillhouse.files import read_jsonl, write_json
 from stillhouse.models.load import load_tokenizer
 from stillhouse.pipeline import run_pipeline
-from stillhouse.plans.bench import UNPREDICTED
 from stillhouse.progress import Silent
 from stillhouse.recipe import parse_recipe
-from stillhouse.stages import STAGES
 from stillhouse.tasks import Task, make_task
 from stillhouse.teachers.said import confidence_in
-
-SILENT_PLAN = [UNPREDICTED if stage.name == "plan" else stage for stage in STAGES]
 
 
 @pytest.fixture(scope="module")

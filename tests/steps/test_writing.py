@@ -418,7 +418,7 @@ def test_validate_says_what_would_stop_the_run_later(tmp_path, data, code, sente
     assert said.code == code and sentence in said.err and "Traceback" not in said.err
 
 
-def test_a_run_answers_prompts_with_its_own_teacher_and_asks_once(tmp_path):
+def test_a_run_answers_prompts_with_its_own_teacher_as_was_foretold_and_asks_once(tmp_path):
     recipe = language_recipe(tmp_path)
     rows = [{"prompt": f"the {n} river", "completion": " reads a book."} for n in range(40)]
     (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -433,6 +433,11 @@ def test_a_run_answers_prompts_with_its_own_teacher_and_asks_once(tmp_path):
     file = write_recipe(tmp_path / "r.yaml", recipe)
     assert stillhouse("validate", file).code == 0
     with hurried():
+        plan = stillhouse("plan", file, "--folder", tmp_path / "run", "--format", "json")
+        assert plan.code == 0, plan.err
+        foretold = json.loads(plan.out)
+        assert foretold["seconds"]["prepare"] > 0 == foretold["money"], "writing takes time and costs nothing"
+        assert not (tmp_path / "run" / "written").exists(), "a forecast writes nothing"
         said = stillhouse("run", file, "--folder", tmp_path / "run", "--until", "prepare", "--format", "json")
     assert said.code == 0, said.err
     facts = read_json(tmp_path / "run" / "prepare" / "DONE.json")["result"]
@@ -442,6 +447,12 @@ def test_a_run_answers_prompts_with_its_own_teacher_and_asks_once(tmp_path):
     kept_texts = [row for path in (tmp_path / "run" / "written").glob("*.jsonl") for row in read_jsonl(path)]
     assert len(kept_texts) == 12
     with hurried():
+        assert (
+            "prepare"
+            not in json.loads(stillhouse("plan", file, "--folder", tmp_path / "run", "--format", "json").out)[
+                "seconds"
+            ]
+        )
         more = stillhouse(
             "run", file, "--folder", tmp_path / "run", "--until", "prepare", "--set", "data.max_length=60"
         )

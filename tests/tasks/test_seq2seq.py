@@ -12,6 +12,8 @@ from transformers import (
     MBartForConditionalGeneration,
     PLBartConfig,
     PLBartForConditionalGeneration,
+    ProphetNetConfig,
+    ProphetNetForConditionalGeneration,
 )
 
 import tiny
@@ -180,6 +182,16 @@ def test_a_target_that_was_cut_never_begins_with_what_is_to_be_foretold(task):
 def test_families_that_begin_with_a_language_are_refused_in_a_sentence(made, config, task):
     with pytest.raises(RecipeError, match=f"{made.__name__} begins a target with the token of its language"):
         task.verify(made(config(**SMALL)))
+
+
+def test_a_family_that_foretells_several_tokens_at_once_is_refused_in_a_sentence(task):
+    """ProphetNet: it ended in an IndexError of transformers' own."""
+    config = ProphetNetConfig(
+        vocab_size=48, hidden_size=16, num_encoder_layers=1, num_decoder_layers=1, num_encoder_attention_heads=2,
+        num_decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16,
+    )  # fmt: skip
+    with pytest.raises(RecipeError, match="ProphetNetForConditionalGeneration foretells several tokens"):
+        task.verify(ProphetNetForConditionalGeneration(config))
 
 
 # ── rows ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,12 +1,15 @@
 """Whether a model's folder holds what a recipe's task needs, by its files' names and headers.  No weights are read, and no torch."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import RecipeError, TeacherError
-from ..recipe import Attention, Embeddings, Hidden, Recipe, Relations, Similarity
+from ..recipe import Recipe
 from ..recipe.generate import Answers
 from .described import cut_short, json_in, model_config, tensors_in
+from .insides import ABOUT_LAYERS, layers_fault, target_fault
 from .shrink.requests import check_tokenizer
 
 TOKENIZERS = {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json"}
@@ -27,7 +30,6 @@ AFTER_PADDING = (
 """Families that count positions from their padding token's id on, so that they have fewer than they have rows for."""
 POSITIONS = re.compile(r"(^|[._])(position_embeddings|embed_positions|wpe)\.weight$")
 """A table of positions, by the names that families give it: beyond its end torch has an error of its own."""
-ABOUT_LAYERS = (Attention, Embeddings, Hidden, Relations, Similarity)
 CLASSIFIER = "SequenceClassification"
 
 
@@ -64,9 +66,11 @@ def check_model(role: str, folder: Path, recipe: Recipe, by_names: bool = False)
         _trimmable(folder)
     made_for = (model_config(folder).get("architectures") or [""])[0]
     compared = recipe.terms if role in ("teacher", "student") else []
-    about_layers = next((term.kind for term in compared if isinstance(term, ABOUT_LAYERS)), None)
+    about_layers = [term for term in compared if isinstance(term, ABOUT_LAYERS)]
     if fault := _head_fault(recipe.task, folder, made_for, about_layers):
         raise RecipeError(f"{role}.model: {fault}")
+    if fault := _layers_fault(role, folder, recipe, about_layers):
+        raise RecipeError(fault)
     if recipe.task == "causal_lm" and OTHER_HEAD.search(made_for):
         raise RecipeError(
             f"{role}.model: {folder} is a {made_for}, which cannot generate text; name a causal language model, or "
@@ -105,17 +109,28 @@ def _trimmable(folder: Path) -> None:
         check_tokenizer("the teacher's tokenizer (source.spm, Marian's)", None)
 
 
-def _head_fault(task: str, folder: Path, made_for: str, about_layers: str | None) -> str | None:
+def _layers_fault(role: str, folder: Path, recipe: Recipe, about_layers: Sequence[Any]) -> str | None:
+    """What training would say of these terms, as far as the configuration tells; of a student that is made from the teacher too."""
+    whole, made = model_config(folder), recipe.student.from_config
+    changes = made.config if role == "teacher" and made is not None else {}
+    learns = role == "student" or recipe.student.model is None
+    return layers_fault(about_layers, {**(whole.get("text_config") or whole), **changes}, learns)
+
+
+def _head_fault(task: str, folder: Path, made_for: str, about_layers: Sequence[Any]) -> str | None:
     """Why a model that its files call `made_for` does not write as the task wants it, in a sentence; None if it does, or its files
-    do not say.  Args: about_layers: a term of the objective that compares layers."""
+    do not say.  Args: about_layers: the terms of the objective that compare layers."""
     both = bool(model_config(folder).get("is_encoder_decoder"))
     if task == "causal_lm" and both:
         return f"{folder} is an encoder–decoder; set task: seq2seq, or name a causal language model."
     if task == "classification" and both and about_layers:
-        return f"{folder} is an encoder–decoder, whose layers are compared for task: seq2seq alone; remove {about_layers} from objective."
+        return f"{folder} is an encoder–decoder, whose layers are compared for task: seq2seq alone; remove {about_layers[0].kind} from objective."
     if task == "seq2seq" and (not both or OTHER_HEAD.search(made_for)):
         said = made_for or "model without a decoder of its own"
         return f"{folder} is a {said}, which writes no target from a source; name an encoder–decoder such as T5, BART or Marian, or set another task."
+    if task == "seq2seq":
+        family = str(model_config(folder).get("model_type"))
+        return target_fault(family, made_for or family)
     return None
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import RecipeError
 from .heads import hidden_at_head, tokens_read
+from .insides import BY_GROUP, IN_BLOCKS, PROJECTIONS, TOGETHER, no_parts, point_at
 
 
 def layers_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -62,11 +63,6 @@ def config_of(model: PreTrainedModel, stack: str = "") -> PreTrainedConfig:
     part = {"encoder": model.get_encoder, "decoder": model.get_decoder}[stack]() if stack else model
     config: PreTrainedConfig = part.config.get_text_config()
     return config
-
-
-def point_at(stack: str, what: str, layer: int) -> str:
-    """What a layer of a stack hands on, as `tapped` calls it."""
-    return f"{stack}.{what}.{layer}" if stack else f"{what}.{layer}"
 
 
 def speaking_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -240,10 +236,7 @@ def _tap(
     if together:
         return [together[0].register_forward_hook(lambda _, __, out: keep(part_of(out, what, config)))]
     if not found:
-        raise RecipeError(
-            f"objective: {type(layer).__name__} has no part named {' or '.join(PROJECTIONS[what])}; relations of this "
-            "family are not known here, use hidden or similarity instead."
-        )
+        raise RecipeError(no_parts(config.model_type, what))
     return [found[0].register_forward_hook(lambda _, __, out: keep(out))]
 
 
@@ -264,20 +257,6 @@ def part_of(together: Tensor, what: str, config: PreTrainedConfig) -> Tensor:
         return torch.split(together, [heads * width, own * width, own * width], dim=-1)[place]
     groups = together.reshape(*together.shape[:-1], own, heads // own + 2, width)
     return torch.split(groups, [heads // own, 1, 1], dim=-2)[place].flatten(-3)
-
-
-TOGETHER = ("c_attn", "query_key_value", "qkv_proj", "Wqkv")
-"""What families call the part that makes queries, keys and values in one product."""
-IN_BLOCKS = ("gpt2", "modernbert", "phi3")
-"""Families in whose product come all queries first, then all keys, then all values."""
-BY_GROUP = ("bloom", "falcon", "gpt_bigcode", "gpt_neox")
-"""Families in whose product come the queries of a first group of heads, their key and their value, then those of the next."""
-PROJECTIONS = {
-    "q": ("q_proj", "query", "q_lin", "q"),
-    "k": ("k_proj", "key", "k_lin", "k"),
-    "v": ("v_proj", "value", "v_lin", "v"),
-}
-"""What families call the parts that make queries, keys and values."""
 
 
 def layer_map(wanted: str | dict[int, int], student: int, teacher: int, stack: str = "") -> dict[int, int]:

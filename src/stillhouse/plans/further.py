@@ -18,12 +18,14 @@ from .failing import fresh_rows, written_down
 from .planned import plain
 
 
-def writing_takes(recipe: Recipe, first: Path, watch: Watch) -> dict[str, Any] | None:
-    """{"requests", "seconds", "dollars": at most, or None without a price} of the texts that APIs write in one round, or in its control.
+def writing_takes(recipe: Recipe, first: Path, watch: Watch, timed: bool = True) -> dict[str, Any] | None:
+    """{"requests", "seconds", "dollars": at most, or None without a price} of the texts that are written in one round, or in its control.
 
     Rows of the pool in its seeded order, as the first control has them, stand for those that are chosen.
 
-    Args: first: the folder of the run before any round.  Returns: None if no API writes for chosen rows.
+    Args: first: the folder of the run before any round; timed: whether models on this machine are measured, without which their
+        seconds are left out.
+    Returns: None if nobody writes for chosen rows.
     """
     wanted = recipe.plan
     assert isinstance(wanted, Rounds)
@@ -31,8 +33,6 @@ def writing_takes(recipe: Recipe, first: Path, watch: Watch) -> dict[str, Any] |
         return None
     pooled = with_rows(recipe, plain(recipe), wanted.pool.model_dump(mode="json"))
     own = parse_recipe(pooled, recipe.name)
-    if own.writing_api is None and not own.data.writers_apis:
-        return None
     rows, bare = fresh_rows(recipe, watch)[: wanted.rows], wanted.answers is not None
     models = fetch_models(own, first / "prepare", watch)
     writers = [make_writer(own, models), *make_others(own, models)]
@@ -46,4 +46,6 @@ def writing_takes(recipe: Recipe, first: Path, watch: Watch) -> dict[str, Any] |
         own = own.model_copy(update={"data": own.data.model_copy(update={"generate": generate})})
         desk = Foretelling(own, writers, models, Texts(Path(scratch) / FOLDER), watch)
         made_rows(desk, Prepared([] if bare else rows, [], rows if bare else [], {}, [], {}))
+        if not timed:
+            desk.here.clear()
         return desk.bill()

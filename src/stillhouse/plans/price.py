@@ -50,13 +50,11 @@ def price(recipe: Recipe, folder: Path, watch: Watch) -> Price:
     more, notes = {}, []
     if (writing := writing_takes(recipe, folder / RUNS / FIRST, watch)) is not None:
         more["writing rows"] = _written(writing, [folder / RUNS / one.name for one in runs])
-    elif recipe.plan.writes:
-        notes.append("rounds: writing for the chosen rows is not counted")
     if (looking := _looking(recipe, folder / RUNS / FIRST, watch)) is not None:
         more["choosing rows"] = {"seconds": round(looking, 1), "money": 0.0, "taken": []}
     else:
         notes.append(
-            "rounds: choosing rows is not counted, for the first rows are not there before they are bought"
+            "rounds: choosing rows is not counted, for the first rows are not there before they are written"
         )
     money = [found["money"], *(row["money"] for row in more.values())]
     return {
@@ -70,9 +68,9 @@ def price(recipe: Recipe, folder: Path, watch: Watch) -> Price:
 
 
 def _written(writing: dict[str, Any], runs: Sequence[Path]) -> dict[str, Any]:
-    """What all rounds and their controls buy, as a row of the table.
+    """What all rounds and their controls write and buy, as a row of the table.
 
-    Args: writing: of one of them; runs: those that are labelled already, and the ones without rows of the pool, buy nothing.
+    Args: writing: of one of them; runs: those that are labelled already, and the ones without rows of the pool, write nothing.
     """
     left = sum(run.name not in (FIRST, HARD_ONLY) and not (run / "label" / DONE).exists() for run in runs)
     dollars = writing["dollars"]

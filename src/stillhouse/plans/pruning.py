@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..files import manifest_fault, read_json
+from ..files import hash_json, manifest_fault, read_json
 from ..measure import Rows
 from ..pipeline import DONE
 from ..probe import look
@@ -81,6 +81,19 @@ def judged(recipe: Recipe, place: Path, checkpoint: Path | None, watch: Watch) -
     folder = checkpoint or _student(place)
     task = task_of(recipe, facts, place / "prepare")
     return look([folder], task, rows_aside(place), recipe.label.batch_size, Silent())
+
+
+def measured_on(recipe: Recipe, place: Path) -> str:
+    """What tells the rows set aside of one run from another's: which they are, and their labels or what is foretold of them, in
+    whatever tokens."""
+    task = task_of(recipe, read_json(place / "prepare" / DONE)["result"], place / "prepare")
+    decode = task.tokenizer.decode
+    return hash_json(
+        [
+            [one.row, one.labels if len(one.labels) == 1 else decode([i for i in one.labels if i >= 0])]
+            for one in rows_aside(place)
+        ]
+    )
 
 
 def latency(recipe: Recipe, place: Path, watch: Watch) -> float:

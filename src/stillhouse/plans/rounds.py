@@ -248,7 +248,7 @@ class _Rounds:
         if "paid" in before:  # next to nothing if it found its texts bought already, or few rows
             pays = bool(self.recipe.teacher.apis or self.wanted.write)
             return max(float(paid - before["paid"]), 2 * self.wanted.rows * a_row * pays)
-        written = writing_takes(self.recipe, first, self.bench.watch) or {}
+        written = writing_takes(self.recipe, first, self.bench.watch, timed=False) or {}
         asks = self.wanted.unanswered_rows if self.recipe.teacher.apis else 0
         return 2 * (asks * a_row + (written.get("dollars") or 0.0))
 

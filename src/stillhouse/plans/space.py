@@ -19,20 +19,40 @@ TEMPERATURES = (1.0, 2.0, 4.0)
 AROUND = 4.0
 """The learning rate is sought from a quarter to four times the recipe's."""
 
+MEASURED_ON = ("seed", "data.train", "data.eval", "data.split", "data.group", "data.validation")
+"""Fields that decide which rows are set aside, on which trials are judged, or held out."""
+
 
 def space_of(recipe: Recipe) -> Space:
-    """Field -> what is tried.  Raises: RecipeError that names the field, if the recipe cannot hold what is tried."""
+    """Field -> what is tried.
+
+    Raises: RecipeError that names the field, if the recipe cannot hold what is tried, or if trials could not be compared.
+    """
     if recipe.is_plan:
         raise RecipeError(
             "tune: searches one run's settings, and this recipe has sweep: or plan:; remove them."
         )
     space = dict((recipe.tune or Tune()).space) or default_space(recipe)
     for name, tried in space.items():
+        _refuse_other_rows(name, recipe)
         ends = [tried.low, tried.high] if isinstance(tried, Range) else tried
         for value in ends:
             where = f"tune.space.{name}"
             parse_recipe(with_values(recipe, {name: value}, where), f"{where} = {value}")
     return space
+
+
+def _refuse_other_rows(name: str, recipe: Recipe) -> None:
+    """Raises: RecipeError for a field with which trials are judged on other rows, or on less of them, than one another.
+
+    A classifier's rows are cut at `data.max_length`, and stay the same rows with the same labels.
+    """
+    of_rows = any(f"{name}.".startswith(f"{field}.") for field in MEASURED_ON)
+    if of_rows or (name == "data.max_length" and recipe.task != "classification"):
+        raise RecipeError(
+            f"tune.space.{name}: trials would be judged on other rows than one another, and none of them could be called the best; "
+            "remove it, and choose its value in the recipe."
+        )
 
 
 def default_space(recipe: Recipe) -> Space:

@@ -27,13 +27,15 @@ from .bench import Bench, Named
 from .execute import announce, run_all
 from .outcome import Found
 from .planned import Expanded, Planned
-from .pruning import Judge, Pruned, checkpoint_every, judged, latency
+from .pruning import Judge, Pruned, checkpoint_every, judged, latency, measured_on
 from .space import Space, as_parameters, own_values, space_of, suggested, with_values
 
 STORE = "tuning.db"
 FIRST_AT_RANDOM = 5
 """Trials before the sampler learns from the earlier ones."""
 WINNER = "winner.yaml"
+MEASURED_ON = "measured_on"
+"""The study's attribute with a sum of the rows on which its trials are judged."""
 
 
 def run_tuning(recipe: Recipe, trials: int | None, bench: Bench) -> Found:
@@ -166,6 +168,7 @@ class Search:
             self.bench.watch.note(f"[{one.name}] cannot be: {error}")
             trial.set_user_attr("why", str(error))
             self.study.tell(trial, state=state.PRUNED)
+            self._tidy(place)
             return
         if value is None:
             trial.set_user_attr("why", f"{self.metric.title} is not a number")
@@ -195,7 +198,16 @@ class Search:
         return self.study.ask()
 
     def _judged(self, place: Path, checkpoint: Path | None) -> float | None:
-        """The headline metric on the rows set aside, of the student or of a checkpoint of it."""
+        """The headline metric on the rows set aside, of the student or of a checkpoint of it.
+
+        Raises: RecipeError if these are not those of the first trial, with which this one could not be compared.
+        """
+        mark, first = measured_on(self.recipe, place), self.study.user_attrs.get(MEASURED_ON)
+        if first not in (None, mark):
+            raise RecipeError(
+                "its rows set aside, or their answers, are not those of the first trial, so it is not compared."
+            )
+        self.study.set_user_attr(MEASURED_ON, mark)
         rows = judged(self.recipe, place, checkpoint, self.bench.watch)
         self._facts = {"rows": len(rows["nll"])}
         try:

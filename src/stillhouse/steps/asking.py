@@ -1,7 +1,7 @@
 """The label stage of a teacher behind an API: rows -> questions -> answers -> what the student learns from."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +30,6 @@ from ..teachers.said import (
     CONTROL_TOKEN,
     Spell,
     answered_row,
-    behind_thoughts,
     confidence_in,
     has_control_tokens,
     label_shares,
@@ -42,6 +41,7 @@ from .aside import VALIDATION, keep_aside, prepared
 from .confidence import UNSURE, least_confidence
 from .hearing import Heard, Rows, asked_rows, hear, once, statuses
 from .prepare import DOCUMENTS, WRITTEN
+from .surprise import keep_heard, stands_alone
 from .told import keep_told, listen, spelling, tells, turns_of
 
 
@@ -56,8 +56,10 @@ def label_by_asking(
     heard = hear(recipe.teacher.api, "teacher.api", recipe, facts, place.parent, watch, look)
     learn = _labels if recipe.task == "classification" else _texts
     found = learn(recipe, place, facts, task, heard, watch)
-    told = {} if cut is None else {"told": {"note": cut}}
-    return {"cache": None, "meta": None, **told, **found, "said": statuses(heard)}
+    if cut is not None:
+        said = found.get("told", {})
+        found |= _noted([cut, *([said["note"]] if said else [])], said)
+    return {"cache": None, "meta": None, **found, "said": statuses(heard)}
 
 
 def _cut_sources(prepared: Path, task: Task) -> str | None:
@@ -226,6 +228,7 @@ def _texts(
     every, heard = heard, {name: once(some) for name, some in heard.items()}
     dropped: Rows = []
     sets: dict[str, dict[str, Any]] = {}
+    notes: list[str] = []
     # an API's tokens are never those of an encoder–decoder, which may have a tokenizer that cannot say what its own are made of
     spell = spelled if task.name == "seq2seq" else spelling(task.tokenizer)
     whole = {name: [_taught(one, task, recipe.teacher.api) for one in some] for name, some in heard.items()}
@@ -255,18 +258,34 @@ def _texts(
         sizes = write_examples(place / f"{title}.parquet", examples)
         if name != "train":
             sets[title] = sizes
-            _keep_heard(place / f"heard-{title}.safetensors", [rows[one.row] for one in examples], spell)
+            turns = turns_of(row for row in whole[name] if "reason" not in row)
+            alone = [stands_alone(one, task, turns[one.row]) for one in examples]
+            said = [answer for one in examples if (answer := rows[one.row].answer) is not None]
+            keep_heard(place / f"heard-{title}.safetensors", said, alone, spell)
+            if not all(alone) and any(answer.tokens for answer in said):
+                notes.append(
+                    f"the teacher's bits per byte on {title} leave out {alone.count(False):,} of {len(alone):,} answers, which the "
+                    "student does not read whole, or not alone"
+                )
     left_out = _tell(dropped, place, heard, watch)
     train = read_examples(place / "train.parquet")
-    soft = {}
-    if tells(recipe):
-        turns = turns_of(row for row in whole["train"] if "reason" not in row)
-        told = listen(task, train, _by_row(heard["train"]), turns)
-        soft = keep_told(recipe, place, facts["teacher"]["identity"], task, train, told, watch)
-    return {
+    found = {
         "examples": len(train), "train": f"{place.name}/train.parquet", "graded": False, "sets": sets,
-        "dropped": left_out, **soft,
+        "dropped": left_out,
     }  # fmt: skip
+    for note in notes:
+        watch.note(f"  {note}")
+    if not tells(recipe):
+        return {**found, **_noted(notes)}
+    turns = turns_of(row for row in whole["train"] if "reason" not in row)
+    told = listen(task, train, _by_row(heard["train"]), turns)
+    soft = keep_told(recipe, place, facts["teacher"]["identity"], task, train, told, watch)
+    return {**found, **soft, **_noted([told.note, *notes], soft["told"])}
+
+
+def _noted(notes: Iterable[str], known: Mapping[str, Any] = {}) -> dict[str, Any]:
+    """The part of the stage's result in which notes stand: what is said of the answers in the report."""
+    return {"told": {**known, "note": "; ".join(notes)}} if notes else {}
 
 
 def _taught(one: Heard, task: Task, api: Api) -> dict[str, Any]:
@@ -310,20 +329,6 @@ def _documents(prepared: Path, facts: dict[str, Any]) -> dict[str, list[Row]]:
     if "looked_for" not in facts["sets"]["train"]:
         return {}
     return {one["task"]: one["rows"] for one in read_jsonl(prepared / DOCUMENTS)}
-
-
-def _keep_heard(path: Path, heard: list[Heard], spell: Spell) -> None:
-    """The teacher's surprise at its own texts, where it gave log-probabilities: what a perfect student would reach."""
-    said = [behind_thoughts(one.answer, spell) for one in heard if one.answer]
-    nll = [
-        -sum(others[token] for token, others in one.tokens)
-        for one in said
-        if one.tokens and all(token in others for token, others in one.tokens)
-    ]
-    sizes = [float(len(one.text.encode())) for one in said]
-    known = {"nll": np.asarray(nll), "bytes": np.asarray(sizes)} if len(nll) == len(heard) else {}
-    with atomic(path) as part:
-        save_file(known, part)
 
 
 # ── both ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -20,7 +20,7 @@ from ..teachers.said import asked_about, question_of, without_thoughts
 from .told import LOOKED_AT
 
 Rows = list[dict[str, Any]]
-HEARD = "by set and question"
+HEARD = "by set and question, whole"
 """Changes when other things are made of answers that lie in the ledger: stages that hear an API run anew, and no others."""
 
 

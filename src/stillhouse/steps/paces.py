@@ -1,7 +1,7 @@
 """How fast models read, learn, write and are compared: each tried for some seconds on the run's own rows."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,15 +9,18 @@ import torch
 from transformers import PreTrainedModel
 
 from ..data.encode import Example
+from ..data.prompting import Prompt
 from ..latency import FEWEST, Requests, request
+from ..models.continuous import Sampling
 from ..models.heads import tokens_read
+from ..models.insides import ABOUT_LAYERS
 from ..models.machine import device, synchronise
 from ..models.taps import tapped
 from ..recipe import Term, Train
 from ..tasks import Task, on_device
 from ..tasks.bilingual import as_read_by, voice
 from ..teachers import SoftTargets
-from ..train.features import FEATURES
+from ..teachers.writer import Writer
 from ..train.objective import Layers, Objective
 from .evaluating import tokens_in
 from .fetching import dtype_name
@@ -25,6 +28,8 @@ from .training import HARD_ONLY, attend_fast
 
 SECONDS = 2.0
 """Spent on each measurement, about."""
+TOKENS_WRITTEN = 8
+"""Of each text of a batch, to see how long one takes."""
 
 
 def pace_of_learning(
@@ -38,7 +43,7 @@ def pace_of_learning(
 ) -> float:
     """Seconds a token for forward, backward and the optimiser's step."""
     # terms about layers need both models at once; their own products are small against the models'
-    objective = Objective([term for term in terms if not isinstance(term, FEATURES)] or HARD_ONLY)
+    objective = Objective([term for term in terms if not isinstance(term, ABOUT_LAYERS)] or HARD_ONLY)
     objective.attach(model, None, task.outcomes, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     bfloat16 = dtype_name(train.precision, facts) == "bfloat16"
@@ -76,6 +81,23 @@ def pace_of_requests(model: PreTrainedModel, task: Task, rows: list[Example]) ->
         found = Requests()
         request(model, voice(task, model), own[0], True, found)
     return found.waits[0], found.steps[0] if found.steps else 0.0
+
+
+def pace_of_texts(writer: Writer, prompts: Sequence[Prompt]) -> tuple[float, float]:
+    """Seconds in which a batch of prompts of middling length is read and each has its first token, and for each further token of
+    all of them."""
+    ordered = sorted(prompts, key=lambda prompt: len(str(prompt)))
+    some = ordered[max(0, (len(ordered) - writer.batch_size) // 2) :][: writer.batch_size]
+
+    def written(most: int) -> int:
+        made = writer.tokens(some, Sampling(most), range(len(some)))
+        return max(len(tokens) for _, tokens in made)
+
+    written(1)  # it is loaded, and warm
+    first = _seconds(lambda: written(1))
+    start = time.perf_counter()
+    longest = written(1 + TOKENS_WRITTEN)
+    return first, max(0.0, time.perf_counter() - start - first) / max(1, longest - 1)
 
 
 @torch.inference_mode()

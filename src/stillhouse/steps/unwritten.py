@@ -1,8 +1,8 @@
-"""What is to be asked where an API writes what `data.generate` wants, without asking it: as requests, step by step, or as a forecast.
+"""What is to be written of what `data.generate` wants, without writing it: as an API's requests, step by step, or as a forecast.
 
 The requests are those up to the first step of which not all texts are there: what goes on from these has them in its prompts.
 
-For the forecast, texts that lie in the ledger are taken from there, and stand-ins as long as a text may be take the place of the others.
+For the forecast, texts that lie in the ledger, or that a model on this machine has written, are taken from there, and stand-ins as long as a text may be take the place of the others.
 So the sum is a bound but for answers that are lost on the way or empty, which are bought again: a text may be shorter, one that
 cannot be used leads to no further questions, and `balance`, which asks for more where texts are missing, is counted as if all that
 are not there yet were.  What is chosen of several answers and what a filter drops is not known yet either, so nothing is dropped here.
@@ -28,11 +28,13 @@ from ..progress import Watch
 from ..recipe import Api
 from ..recipe import generate as kinds
 from ..teachers.api_judge import FIELD, Scored
-from ..teachers.api_writer import ApiWriter, Said
+from ..teachers.api_writer import ApiWriter, Said, cut_off
 from ..teachers.texts import Texts
 from ..teachers.writer import Writer, text_keys
+from .evaluating import OPENING
 from .fetching import fetch_models
 from .judging import api_judge
+from .paces import pace_of_texts
 from .reading import read_rows
 from .writing import FOLDER, Desk, answered_rows, made_rows, make_others, make_writer
 from .writing_part import rounds_of
@@ -119,14 +121,14 @@ class Halting(Desk):
 def foretold_rows(
     recipe: Any, rows: Prepared, models: dict[str, Any], run: Path, watch: Watch
 ) -> tuple[Prepared, dict[str, Any] | None]:
-    """`rows` with stand-ins for what would be written, and {"requests", "seconds", "dollars"} of what is to be asked; None if
-    every text is there."""
+    """`rows` with stand-ins for what would be written, and {"requests", "seconds", "dollars"} of what is to be asked and written; None
+    if every text is there."""
     writers = [make_writer(recipe, models), *make_others(recipe, models)]
     desk = Foretelling(recipe, writers, models, Texts(run / FOLDER), watch)
     old, unlabelled, new = made_rows(desk, rows)
     if recipe.data.filter is not None and recipe.data.filter.min_score is not None:
         desk.judge([row for row in [*old, *new, *rows.extra] if "text" not in row])
-    if not any(desk.open.values()):
+    if not any(desk.open.values()) and not desk.here:
         return rows, None
     classifies = recipe.task == "classification"
     bare = [row for row in new if classifies and "label" not in row]
@@ -145,6 +147,8 @@ class Foretelling(Desk):
 
     open: defaultdict[str, dict[str, tuple[Api, Request]]] = field(default_factory=lambda: defaultdict(dict))
     """Field of the recipe that names a writer or judge -> key -> its API, and what that will be asked."""
+    here: list[tuple[Writer, list[Prompt], int]] = field(default_factory=list)
+    """(a model on this machine, what it will be asked, tokens that each text may have), step by step."""
     standing: set[str] = field(default_factory=set)
     """Stand-ins so far."""
 
@@ -156,10 +160,15 @@ class Foretelling(Desk):
         sampling: Sampling,
         purpose: str,
     ) -> list[Said]:
-        """The texts that an API gave already; stand-ins for all others, and for a local model's."""
+        """The texts that are there already; stand-ins for all others."""
         if not isinstance(writer, ApiWriter):
+            self.kept.look()
             keys = text_keys(writer.identity, prompts, sampling, self.recipe.seed)
-            return [self.stand_in(key, sampling) for key in keys]
+            missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self.kept}
+            if missing:
+                self.here.append((writer, list(missing.values()), sampling.max_new_tokens))
+            texts = [self.stand_in(key, sampling) if key in missing else self.kept[key] for key in keys]
+            return [cut_off(sampling.max_new_tokens) if text is None else text for text in texts]
         some = writer.requests(prompts, rows, sampling, self.recipe.seed, purpose)
         with Ledger(self.ledger) as ledger:
             known = ledger.answers(some)
@@ -208,9 +217,26 @@ class Foretelling(Desk):
         unknown = any(one["dollars"] is None for one in bills)
         return {
             "requests": sum(one["requests"] for one in bills),
-            "seconds": sum(one["seconds"] for one in bills),
+            "seconds": sum(one["seconds"] for one in bills) + self.writes_for(),
             "dollars": None if unknown else sum(one["dollars"] for one in bills),
         }
+
+    def writes_for(self) -> float:
+        """Seconds in which models on this machine write what is missing; each is loaded, and tried on some of its prompts."""
+        seconds = 0.0
+        paces: dict[str, tuple[float, float, int]] = {}
+        for writer, prompts, tokens in self.here:
+            if writer.identity not in paces:
+                self.watch.note("  measuring the writer")
+                paces[writer.identity] = (
+                    *pace_of_texts(writer, prompts),
+                    min(len(prompts), writer.batch_size),
+                )
+                seconds += OPENING
+            first, following, tried = paces[writer.identity]
+            together = len(prompts) / writer.batch_size
+            seconds += len(prompts) * first / tried + max(1.0, together) * (tokens - 1) * following
+        return seconds
 
 
 def stand_in(key: str, tokens: int) -> str:

@@ -10,11 +10,9 @@ from transformers import PreTrainedModel
 from ..data.encode import IGNORED, Example
 from ..data.pairs import encode_pair
 from ..errors import RecipeError
+from ..models.insides import target_fault
 from .base import Batch, Layout, marked, padded
 from .causal_lm import CausalLM
-
-LANGUAGE_FIRST = ("mbart", "plbart", "m2m_100", "nllb-moe", "seamless_m4t", "seamless_m4t_v2")
-"""Families that are told the target's language by a token of the target, or in place of its start token."""
 
 
 class Seq2Seq(CausalLM):
@@ -28,11 +26,8 @@ class Seq2Seq(CausalLM):
     def verify(self, model: PreTrainedModel) -> None:
         """As a causal model's head; the decoder must know, too, what it begins with."""
         kind, config = type(model).__name__, model.config
-        if config.model_type in LANGUAGE_FIRST:
-            raise RecipeError(
-                f"{kind} begins a target with the token of its language, which task: seq2seq does not set; name a model that writes "
-                "one language, such as Marian, or one that is told by the source, such as T5."
-            )
+        if fault := target_fault(config.model_type, kind):
+            raise RecipeError(fault)
         if not config.is_encoder_decoder or not hasattr(model, "prepare_decoder_input_ids_from_labels"):
             raise RecipeError(f"{kind} is no encoder–decoder that learns from targets; set task: causal_lm.")
         for name in ("decoder_start_token_id", "pad_token_id"):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ..data.encode import control_pieces
 from ..data.prompting import Prompt, prompt_ids
@@ -32,11 +33,19 @@ class Writer(Protocol):
 
     identity: str
     """Which model, in which revision and arithmetic: another one writes other texts."""
+    batch_size: int
+    """Texts that it writes at once."""
 
     def write(
         self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> Iterator[tuple[int, str | None]]:
         """(number of the prompt, its text, or None if it was cut off), each once, in any order."""
+        ...
+
+    def tokens(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, list[int]]]:
+        """The same before the tokens are made into a text, whether it was cut off or not."""
         ...
 
 
@@ -49,28 +58,33 @@ class LocalWriter:
         self.control = control_pieces(self.tokenizer)
         self.identity = f"{identity} {dtype}"
         self._model: Any = None
+        self._ends: list[int] = []
 
     def write(
         self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> Iterator[tuple[int, str | None]]:
         """Greedy, or drawn by each prompt's own seed."""
+        for number, tokens in self.tokens(prompts, sampling, seeds):
+            yield number, _text(tokens, self._ends, self.tokenizer)
+
+    def tokens(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, list[int]]]:
+        """(number of the prompt, the tokens of its text, an end token included)."""
         if self._model is None:
             self._model = load_model(self.folder, "AutoModelForCausalLM", getattr(torch, self.dtype)).to(
                 device()
             )
-        ends = end_tokens(self._model, self.tokenizer)
-        written = write_all(
+        self._ends = end_tokens(self._model, self.tokenizer)
+        yield from write_all(
             self._model,
             [self.ids(prompt) for prompt in prompts],
             sampling,
-            ends=ends,
+            ends=self._ends,
             vocabulary=int(max(self.tokenizer.get_vocab().values())) + 1,
             seeds=seeds,
             slots=self.batch_size,
         )
-        for number, tokens in written:
-            cut = not tokens or tokens[-1] not in ends
-            yield number, None if cut else str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     def ids(self, prompt: Prompt) -> list[int]:
         """See `prompt_ids`."""
@@ -87,26 +101,40 @@ class TargetWriter:
         self.folder, self.dtype, self.batch_size, self.max_length = folder, dtype, batch_size, max_length
         self.tokenizer = load_tokenizer(folder)
         self.identity = f"{identity} {dtype} {max_length}"
+        self._model: Any = None
+        self._ends: list[int] = []
 
     def write(
         self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> Iterator[tuple[int, str | None]]:
         """Greedy, whatever `sampling` says beyond a length: recipes that ask for more are refused."""
-        model = load_model(self.folder, "AutoModelForSeq2SeqLM", getattr(torch, self.dtype)).to(device())
-        ends, vocabulary = (
-            end_tokens(model, self.tokenizer),
-            int(max(self.tokenizer.get_vocab().values())) + 1,
-        )
+        for number, tokens in self.tokens(prompts, sampling, seeds):
+            yield number, _text(tokens, self._ends, self.tokenizer)
+
+    def tokens(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, list[int]]]:
+        """(number of the source, the tokens of its target, an end token included)."""
+        if self._model is None:
+            self._model = load_model(self.folder, "AutoModelForSeq2SeqLM", getattr(torch, self.dtype)).to(
+                device()
+            )
+        self._ends = end_tokens(self._model, self.tokenizer)
+        vocabulary = int(max(self.tokenizer.get_vocab().values())) + 1
         for start in range(0, len(prompts), self.batch_size):
             some = list(prompts[start : start + self.batch_size])
             sources = self.tokenizer(some, truncation=True, max_length=self.max_length)["input_ids"]
             written = write_targets(
-                model, self.tokenizer, sources,
+                self._model, self.tokenizer, sources,
                 vocabulary=vocabulary, max_new_tokens=sampling.max_new_tokens, slots=self.batch_size,
             )  # fmt: skip
-            for number, tokens in enumerate(written, start):
-                cut = not tokens or tokens[-1] not in ends
-                yield number, None if cut else str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+            yield from enumerate(written, start)
+
+
+def _text(tokens: list[int], ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """What the tokens say; None if they were cut off before an end."""
+    cut = not tokens or tokens[-1] not in ends
+    return None if cut else str(tokenizer.decode(tokens, skip_special_tokens=True))
 
 
 def write_kept(

@@ -19,13 +19,13 @@ from ..errors import RecipeError
 from ..losses import Head
 from ..losses.fused import fused_loss
 from ..losses.parts import DenseTerm
-from ..models.taps import final_norm, missing, point_at, speaking_stack
+from ..models.insides import left_out_fault, point_at
+from ..models.taps import final_norm, missing, speaking_stack
 from ..recipe import DeeperLayers
 from ..seeds import draw_seed
 from ..tasks import Layout, Scores
 from ..teachers import Dense
 from .beside import Beside
-from .features import refuse_left_out
 
 
 class DeeperTerms(Beside):
@@ -38,7 +38,8 @@ class DeeperTerms(Beside):
     ) -> None:
         """Args: terms: place in the objective -> term; outcomes: V.  Raises: RecipeError for layers that are not there."""
         super().__init__()
-        refuse_left_out(student)
+        if fault := left_out_fault(student.config.get_text_config().to_dict()):
+            raise RecipeError(fault)
         self._stack, stack = speaking_stack(student)
         if self._stack and student.get_output_embeddings() is None:
             raise RecipeError(

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from ..errors import RecipeError
 from ..losses import features as losses
-from ..models.taps import AttentionMaps, config_of, key_value_heads, layer_map, missing, point_at, stacks_of
+from ..models.insides import layers_fault, nothing_at, point_at
+from ..models.taps import AttentionMaps, config_of, key_value_heads, layer_map, missing, stacks_of
 from ..recipe import Attention, Embeddings, Hidden, Relations, Similarity
 from ..seeds import draw_seed
 from ..tasks import Layout
@@ -24,17 +25,12 @@ ALIKE = {
     "rkd_angle": losses.rkd_angle,
     "cka": losses.cka,
 }
-FEATURES = (Hidden, Embeddings, Attention, Relations, Similarity)
 
 PROJECTORS = "projectors.safetensors"
 
 Tapped = dict[str, Tensor]
 Value = Callable[[Tapped, Tapped, Layout], Tensor]
 """(the student's taps, the teacher's, how tokens lie in the batch) -> [N], one number a counted position."""
-
-
-LEFT_OUT = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
-"""What families call the probability that a layer is left out of a training step (LayerDrop)."""
 
 
 class FeatureTerms(Beside):
@@ -51,7 +47,10 @@ class FeatureTerms(Beside):
     ) -> None:
         """Args: terms: place in the objective -> term."""
         super().__init__()
-        refuse_left_out(student)
+        for model in (student, teacher):
+            said = model.config.get_text_config().to_dict()
+            if fault := layers_fault(terms.values(), said, learns=model is student):
+                raise RecipeError(fault)
         self.projectors = nn.ModuleDict()
         self._models, self._seed = (student, teacher), seed  # in a tuple: they are not parts of this module
         self._own, self._whose = (
@@ -80,9 +79,7 @@ class FeatureTerms(Beside):
         """
         for points, found in zip(self.points([number]), (mine, theirs), strict=True):
             if point := missing(points, found):
-                raise RecipeError(
-                    f"objective: a model of this family hands on no {point}; use another term about layers."
-                )
+                raise RecipeError(nothing_at(point))
             if point := next((each for each in points if not _fits(each, found[each], layout)), None):
                 raise RecipeError(
                     f"objective: {point} of this family does not have one row a text and one place a token (it is padded, cut "
@@ -194,16 +191,6 @@ def _refuse_unlike(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         raise RecipeError(
             f"objective: terms about layers compare like with like, and of {type(student).__name__} and {type(teacher).__name__} one "
             "is an encoder–decoder; use soft and hard terms."
-        )
-
-
-def refuse_left_out(student: PreTrainedModel) -> None:
-    """Raises: RecipeError for a student some of whose layers would hand on nothing in some steps."""
-    said = student.config.get_text_config().to_dict()
-    if name := next((name for name in LEFT_OUT if said.get(name)), None):
-        raise RecipeError(
-            f"objective: terms about layers need every layer in every step, and the student leaves some out at random ({name}: "
-            f"{said[name]}); set it to 0 in its config.json."
         )
 
 

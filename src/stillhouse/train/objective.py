@@ -17,6 +17,7 @@ from ..losses.parts import DenseTerm, LogQ, Parts, SoftmaxTerm
 from ..losses.reduction import total_mean
 from ..losses.sequences import hard_cross_entropy_parts, policy_gradient_parts
 from ..losses.sparse import divergence_topk_parts, forward_kl_sampled_parts
+from ..models.insides import ABOUT_LAYERS
 from ..recipe import (
     NONE_LIVING,
     TEACHERLESS,
@@ -35,7 +36,7 @@ from ..teachers import Crossed, Dense, Sampled, SoftTargets, TopK
 from .beside import Beside
 from .cross import cross_term
 from .deeper import DeeperTerms
-from .features import FEATURES, FeatureTerms
+from .features import FeatureTerms
 
 DIVERGENCES: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     "forward_kl": (losses.forward_kl, ()),
@@ -89,7 +90,7 @@ class Objective:
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, outcomes: int, seed: int
     ) -> None:
         """Look at both models, for terms that read their layers.  Raises: RecipeError without a model beside the student."""
-        wanted = {number: term for number, term in enumerate(self.terms) if isinstance(term, FEATURES)}
+        wanted = {number: term for number, term in enumerate(self.terms) if isinstance(term, ABOUT_LAYERS)}
         if wanted and teacher is None:
             kind = next(iter(wanted.values())).kind
             raise RecipeError(
@@ -166,7 +167,7 @@ class Objective:
             )
         weights = [now(term.weight, progress) for term in self.terms]
         live = [number for number, weight in enumerate(weights) if weight > 0]
-        logit_terms = [n for n in live if not isinstance(self.terms[n], (*FEATURES, DeeperLayers))]
+        logit_terms = [n for n in live if not isinstance(self.terms[n], (*ABOUT_LAYERS, DeeperLayers))]
         terms = [(weights[n], _term(self.terms[n], scores, targets, progress)) for n in logit_terms]
         weigh = self._by_position(scores, progress)
         loss, found = fused_loss(scores.hidden, scores.head, terms, total, dtype, weigh)
