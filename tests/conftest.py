@@ -9,6 +9,7 @@ import pytest
 
 import tiny
 from stillhouse import reference
+from stillhouse.steps import fetching
 from typed import Said, hurried, stillhouse, write_recipe
 
 IS_HERE = reference.is_here
@@ -18,6 +19,13 @@ IS_HERE = reference.is_here
 def own_rows_only() -> Iterator[None]:
     """Language models read no other domain unless a test asks for it: one more set for hundreds of tiny runs takes its time."""
     with mock.patch.object(reference, "is_here", return_value=False):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def float32_here() -> Iterator[None]:
+    """Which of two kinds is faster is measured in 100 ms, and beside other tests it falls now so, now so."""
+    with mock.patch.object(fetching, "bfloat16_pays", return_value=False):
         yield
 
 
