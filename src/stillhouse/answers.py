@@ -4,16 +4,17 @@ What was written is kept in the run folder (answers-<model>.jsonl), so that a st
 people can read it.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .data.encode import Example
 from .data.filters.texts import answer_of
-from .data.formats import Row, answer_alone
+from .data.formats import MARK, Row, answer_alone
 from .errors import DataError
 from .files import hash_json, read_jsonl, write_jsonl
 from .measure import Rows
@@ -87,12 +88,20 @@ def write_answers(
             "row": of.row,
             "prompt": own.tokenizer.decode(prompt, skip_special_tokens=True),
             "reference": reference_of(known[of.row]),
-            "answer": own.tokenizer.decode(answer, skip_special_tokens=True),
+            "answer": spoken(answer, own.tokenizer),
         }
         for of, prompt, answer in zip(asked, prompts, made, strict=True)
     ]
     write_jsonl(kept, found)
     return found
+
+
+def spoken(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a model wrote, as text; where its tokenizer knows no line breaks (T5's), with those of the first mark between spaces."""
+    text = str(tokenizer.decode(tokens, skip_special_tokens=True))
+    if "\n" in str(tokenizer.decode(tokenizer(MARK)["input_ids"])):
+        return text
+    return re.sub(rf"(?:^|\s){MARK.strip()}(?:\s|$)", MARK, text, count=1)
 
 
 def reference_of(row: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 import tiny
 from stillhouse import Distiller
 from stillhouse import objectives as kd
-from stillhouse.answers import answer_rows, reference_of
+from stillhouse.answers import answer_rows, reference_of, spoken
 from stillhouse.data import written
 from stillhouse.data.encode import encode_chat, encode_completion, read_examples, write_examples
 from stillhouse.data.formats import Dropped, answer_alone, canonical
@@ -112,11 +112,25 @@ def test_an_answer_is_measured_without_its_reasons():
     assert answer_alone("plain") == "plain"
 
 
-def test_an_answer_is_found_too_where_its_tokenizer_knows_no_line_breaks():
-    assert answer_alone(f"{WHY} Answer: {SAYS}") == SAYS
-    assert answer_alone(f"{WHY} Answer:") == ""
-    assert answer_alone(f"{WHY}\n\nAnswer: the Answer: is {SAYS}") == f"the Answer: is {SAYS}"
-    assert answer_alone("an Answer:less text") == "an Answer:less text"
+def test_an_answer_is_found_too_where_its_tokenizer_knows_no_line_breaks_and_only_there(folder):
+    flat = type(
+        "Flat",
+        (),
+        {
+            "__call__": lambda _, text: {"input_ids": text.split()},
+            "decode": lambda _, tokens, **__: " ".join(tokens),
+        },
+    )()
+    for text, alone in (
+        (f"{WHY} Answer: {SAYS}", SAYS),
+        (f"{WHY} Answer:", ""),
+        (f"{WHY} Answer: Final Answer: 42", "Final Answer: 42"),
+        ("an Answer:less text", "an Answer:less text"),
+    ):
+        assert answer_alone(spoken(text.split(), flat)) == " ".join(alone.split())
+    tokenizer = load_tokenizer(folder)
+    said = tokenizer(f"{WHY} Answer: {SAYS}")["input_ids"]
+    assert answer_alone(spoken(said, tokenizer)) == tokenizer.decode(said, skip_special_tokens=True)
 
 
 def rows():

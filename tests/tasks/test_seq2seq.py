@@ -215,6 +215,7 @@ def test_a_target_that_was_cut_does_not_end_and_a_source_that_was_cut_does():
     assert made.labels[-3:] == pair("a", "a small red").labels[-4:-1]
     assert made.bytes == len("a small red")
     assert pair("a", "a small", unended=True).labels[-1] != 1
+    assert pair("a", "a small", rationale="red") == "answer without its reasons"
 
 
 def test_a_target_has_one_end_even_where_the_tokenizer_has_another_than_its_end_token():

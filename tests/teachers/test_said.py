@@ -212,6 +212,18 @@ def test_the_answer_takes_its_place() -> None:
     assert answered_row({"prompt": "Why?"}, "  So.", plain)["completion"] == "  So.", "as it was written"
 
 
+@pytest.mark.parametrize("task", ["causal_lm", "seq2seq"])
+def test_the_reasons_of_the_answer_that_was_there_go_with_it(task: str) -> None:
+    row = {
+        "id": "0",
+        "where": "",
+        "prompt": "Why?",
+        "completion": "It is.\n\nAnswer: Because.",
+        "rationale": "It is.",
+    }
+    assert "rationale" not in answered_row(row, "So.", API, task)
+
+
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
 def test_a_decoders_target_is_the_answer_alone_and_no_end_of_a_line(endpoint: str) -> None:
     """A space in front, as after a prompt, would be a token of its own to some tokenizers."""

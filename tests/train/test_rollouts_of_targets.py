@@ -50,11 +50,13 @@ def draw(model: PreTrainedModel, task: Task, sources: list[list[int]], **changes
 # ── what is written ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "t5 untied", "marian"])
+@pytest.mark.parametrize("family", [*FAMILIES, "t5 untied", "t5 deeper in its decoder", "marian"])
 def test_what_is_written_is_the_naive_target_of_each_source_whatever_stands_beside_it(
     family: str, task: Task, examples: list[Example]
 ) -> None:
-    student, sources = tiny.translator(family).train(), [one.asked for one in examples]
+    family, _, deeper = family.partition(" deeper")
+    student = tiny.translator(family, layers=2, decoder_layers=3 if deeper else None).train()
+    sources = [one.asked for one in examples]
     before = torch.get_rng_state()
     written = draw(student, task, sources)
     assert torch.equal(before, torch.get_rng_state()) and student.training

@@ -15,7 +15,6 @@ that isn't there, a number for a text) raises DataError.
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -193,13 +192,8 @@ def reasoned(row: Row, reasons: str) -> Row:
 
 
 def answer_alone(text: str) -> str:
-    """What follows the reasons in an answer that gives some; all of it in one that does not.
-
-    Many tokenizers know no line breaks (T5's): what their models write has the mark between spaces.
-    """
-    if MARK in text:
-        return text.rpartition(MARK)[2]
-    return re.split(rf"(?:^|\s){MARK.strip()}(?:\s|$)", text)[-1]
+    """What follows the reasons in an answer that gives some; all of it in one that does not."""
+    return text.rpartition(MARK)[2]
 
 
 def _rationale(raw: Raw, format: str, columns: Mapping[str, str]) -> str:

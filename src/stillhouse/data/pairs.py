@@ -17,6 +17,8 @@ def encode_pair(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len
 
     Returns: the example, or the reason why the row cannot be used.
     """
+    if row.get("rationale", "") not in row["completion"]:
+        return "answer without its reasons"
     source = tokenizer(row["prompt"], truncation=True, max_length=max_length, verbose=False)["input_ids"]
     whole = _written(row["completion"], tokenizer)
     ends = (tokenizer.eos_token_id, tokenizer.sep_token_id)  # BERT's texts end with [SEP]

@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 
 @torch.no_grad()
@@ -27,7 +33,8 @@ def write_on(
     The model is in eval mode meanwhile, and the global generator is left as it was.
     """
     apart = bool(model.config.is_encoder_decoder)
-    longest = model.config.get_text_config().to_dict().get("max_position_embeddings")
+    said = model.config.get_text_config().to_dict()
+    longest = said.get("max_decoder_position_embeddings", said.get("max_position_embeddings"))
     if longest is not None and apart:
         max_new_tokens = min(max_new_tokens, longest)
     elif longest is not None:  # of a prompt that leaves no room, the end is kept
@@ -107,9 +114,14 @@ def _by_itself(
 ) -> torch.Tensor:
     """What it writes with these settings alone: transformers fills what they leave open from the model's own."""
     own, model.generation_config = model.generation_config, settings
+    more: dict[str, Any] = {}
+    if (
+        model.config.is_encoder_decoder
+    ):  # transformers makes one as deep as T5's encoder, whatever its decoder is
+        more["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
     try:
         made: torch.Tensor = model.generate(
-            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=True
+            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=True, **more
         )
     finally:
         model.generation_config = own
@@ -121,7 +133,10 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     config = model.generation_config
     own = config.eos_token_id if config is not None else None
     found = own if isinstance(own, list) else [own]
-    return sorted({token for token in [*found, tokenizer.eos_token_id] if token is not None})
+    ends = {token for token in [*found, tokenizer.eos_token_id] if token is not None}
+    if not ends and model.config.is_encoder_decoder and tokenizer.sep_token_id is not None:
+        return [tokenizer.sep_token_id]  # BERT's texts, and so its targets
+    return sorted(ends)
 
 
 def _until(tokens: list[int], ends: set[int]) -> list[int]:

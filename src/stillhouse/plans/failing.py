@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..answers import passed
+from ..answers import passed, spoken
 from ..data.encode import IGNORED, Example, control_pieces
 from ..data.formats import Row, answer_alone, has_answer
 from ..data.masking import unmasked
@@ -162,7 +162,7 @@ def written_by(
     for start in range(0, len(prompts), AT_ONCE):
         made += greedy(model, task, prompts[start : start + AT_ONCE], most)
         watch.step("the student answers", len(made), len(prompts))
-    return [str(task.tokenizer.decode(tokens, skip_special_tokens=True)) for tokens in made]
+    return [spoken(tokens, task.tokenizer) for tokens in made]
 
 
 def choosing_takes(recipe: Recipe, pool: Pool, at_once: Sequence[float], pace: dict[str, float]) -> float:

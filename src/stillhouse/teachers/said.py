@@ -151,7 +151,8 @@ def confidence_in(answer: Answer, spell: Spell = spelled) -> float | None:
 
 
 def answered_row(row: dict[str, Any], text: str, api: Api, task: str = "causal_lm") -> dict[str, Any]:
-    """The row with the teacher's text in the place of its answer."""
+    """The row with the teacher's text in the place of its answer, and without the reasons of the answer that was there."""
+    row = {name: value for name, value in row.items() if name != "rationale"}
     if "messages" in row:
         return {**row, "messages": [*prompt_of(cast(Row, row)), {"role": "assistant", "content": text}]}
     if task == "seq2seq":  # a decoder's text begins by itself, behind no prompt

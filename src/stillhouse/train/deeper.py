@@ -38,9 +38,10 @@ class DeeperTerms(Beside):
     ) -> None:
         """Args: terms: place in the objective -> term; outcomes: V.  Raises: RecipeError for layers that are not there."""
         super().__init__()
-        if fault := left_out_fault(student.config.get_text_config().to_dict()):
-            raise RecipeError(fault)
         self._stack, stack = speaking_stack(student)
+        said = student.config.get_text_config().to_dict()
+        if fault := left_out_fault({**said, **({"encoder_layerdrop": 0.0} if self._stack else {})}):
+            raise RecipeError(fault)
         if self._stack and student.get_output_embeddings() is None:
             raise RecipeError(
                 "objective: deeper_layers of an encoder–decoder is for task: seq2seq; remove the term."
