@@ -13,7 +13,7 @@ import tiny
 from families import PLAIN, T5
 from stillhouse import objectives as kd
 from stillhouse.errors import RecipeError
-from stillhouse.models.insides import WITHOUT_MAPS, WITHOUT_PARTS, point_at
+from stillhouse.models.insides import WITHOUT_MAPS, WITHOUT_PARTS, layers_fault, point_at
 from stillhouse.models.taps import AttentionMaps, tapped
 from stillhouse.recipe import parse_recipe
 from stillhouse.static import static_checks
@@ -90,9 +90,28 @@ def refused(place: Path, config: dict[str, Any], term: dict[str, Any], **changes
 
 
 def in_training(model: PreTrainedModel, term: Any) -> str:
-    with pytest.raises(RecipeError) as found:
-        FeatureTerms({0: term}, model, model, 0)
+    ids = torch.arange(3, 35).reshape(2, 16)
+    with pytest.raises(RecipeError) as found:  # noqa: PT012
+        terms = FeatureTerms({0: term}, model, model, 0)
+        terms.attend([0])
+        points, _ = terms.points([0])
+        with torch.no_grad(), tapped(model, points) as caught:
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        terms.value(0, caught, caught, None)  # type: ignore[arg-type]
     return str(found.value)
+
+
+def test_a_family_whose_configuration_asks_for_maps_and_a_term_that_weighs_nothing_are_not_refused(
+    tmp_path: Path,
+) -> None:
+    assert layers_fault([kd.attention()], {"model_type": "mpnet"}, True) is not None
+    assert layers_fault([kd.attention()], {"model_type": "mpnet", "output_attentions": True}, True) is None
+    terms = [{"kind": "attention", "weight": 0.0}, {"kind": "forward_kl"}]
+    recipe = tiny.language_recipe(tmp_path, objective=terms, label={"online": True})
+    student = tiny.save_language_model(tmp_path / "student", layers=1)
+    own = json.loads((student / "config.json").read_text())
+    (student / "config.json").write_text(json.dumps({**own, "model_type": "mpnet"}))
+    static_checks(parse_recipe({**recipe, "student": {"model": str(student)}}), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ class Typist:
         self.now += 0.0 if self.opened else 1.0
         self.opened = True
         self.read.append(list(prompts))
+        assert sampling.temperature == 0.9, "a drawn token takes longer than the most probable one"
         long = min(self.ends_at, sampling.max_new_tokens)
         self.now += 0.25 * len(prompts) + 0.05 * (long - 1)
         yield from ((number, [1] * long) for number in range(len(prompts)))
@@ -142,6 +143,8 @@ def test_a_writers_pace_is_that_of_its_batch_without_opening_it_wherever_its_tex
 ) -> None:
     writer = Typist(ends_at)
     monkeypatch.setattr(paces.time, "perf_counter", lambda: writer.now)
-    found = paces.pace_of_texts(writer, ["a" * size for size in (9, 1, 7, 3, 5, 8, 2, 4, 6)])  # type: ignore[arg-type]
+    found = paces.pace_of_texts(
+        writer, ["a" * size for size in (9, 1, 7, 3, 5, 8, 2, 4, 6)], Sampling(64, 0.9)
+    )  # type: ignore[arg-type]
     assert found == pytest.approx((1.0, 0.05))
     assert {len(prompt) for prompt in writer.read[0]} == {3, 4, 5, 6}, "prompts of middling length"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RecipeError, TeacherError
-from ..recipe import Recipe
+from ..recipe import Recipe, living
 from ..recipe.generate import Answers
 from .described import cut_short, json_in, model_config, tensors_in
 from .insides import ABOUT_LAYERS, layers_fault, target_fault
@@ -66,7 +66,7 @@ def check_model(role: str, folder: Path, recipe: Recipe, by_names: bool = False)
         _trimmable(folder)
     made_for = (model_config(folder).get("architectures") or [""])[0]
     compared = recipe.terms if role in ("teacher", "student") else []
-    about_layers = [term for term in compared if isinstance(term, ABOUT_LAYERS)]
+    about_layers = [term for term in living(compared) if isinstance(term, ABOUT_LAYERS)]
     if fault := _head_fault(recipe.task, folder, made_for, about_layers):
         raise RecipeError(f"{role}.model: {fault}")
     if fault := _layers_fault(role, folder, recipe, about_layers):

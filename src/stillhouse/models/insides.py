@@ -22,7 +22,8 @@ WITHOUT_MAPS = {
     "openai-gpt": "",
     "pegasus_x": "encoder",
 }
-"""Families that keep an attention's map to themselves, or cut it up -> the stack that does, "" where there is but one."""
+"""Families that keep an attention's map to themselves, or cut it up, unless their configuration asks for maps -> the stack that does,
+"" where there is but one."""
 WITHOUT_PARTS = (
     *("codegen", "ctrl", "deberta", "deberta-v2", "gpt_neox_japanese", "mpt", "openai-gpt", "persimmon"),
     "xlnet",
@@ -104,8 +105,8 @@ def layers_fault(terms: Iterable[Any], config: Mapping[str, Any], learns: bool) 
     if terms and learns and (fault := left_out_fault(config)):
         return fault
     for term in terms:
-        if isinstance(term, Attention) and family in WITHOUT_MAPS:
+        if isinstance(term, Attention) and family in WITHOUT_MAPS and not config.get("output_attentions"):
             return nothing_at(point_at(WITHOUT_MAPS[family], "attention", 1))
         if isinstance(term, Relations) and family in WITHOUT_PARTS:
-            return no_parts(family, term.of[0])
+            return no_parts(family, min(term.of))  # as they are looked at
     return None

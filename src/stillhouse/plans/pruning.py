@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -90,10 +90,15 @@ def measured_on(recipe: Recipe, place: Path) -> str:
     decode = task.tokenizer.decode
     return hash_json(
         [
-            [one.row, one.labels if len(one.labels) == 1 else decode([i for i in one.labels if i >= 0])]
+            [one.row, one.labels if len(one.labels) == 1 else _said(decode, one.labels)]
             for one in rows_aside(place)
         ]
     )
+
+
+def _said(decode: Any, labels: Sequence[int]) -> str:
+    """The words of what is foretold, without what one tokenizer ends or begins a text with and another does not."""
+    return " ".join(str(decode([token for token in labels if token >= 0], skip_special_tokens=True)).split())
 
 
 def latency(recipe: Recipe, place: Path, watch: Watch) -> float:

@@ -203,7 +203,9 @@ class Search:
         Raises: RecipeError if these are not those of the first trial, with which this one could not be compared.
         """
         mark, first = measured_on(self.recipe, place), self.study.user_attrs.get(MEASURED_ON)
-        if first not in (None, mark):
+        if (
+            first not in (None, mark) and self.finished()
+        ):  # the first that is judged to its end says which they are
             raise RecipeError(
                 "its rows set aside, or their answers, are not those of the first trial, so it is not compared."
             )

@@ -59,7 +59,7 @@ def _tuning(found: Results) -> list[str]:
         return []
     said = [
         f"{tuned['done']} trials were judged on {tuned['rows']:,} rows set aside from training"
-        + (f", {tuned['pruned']} of them ended early" if tuned["pruned"] else "")
+        + (f", {tuned['pruned']} of them ended early or could not be compared" if tuned["pruned"] else "")
         + "; the held-out rows were read once, at the end."
     ]
     if tuned.get("importance"):

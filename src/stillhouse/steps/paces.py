@@ -83,14 +83,14 @@ def pace_of_requests(model: PreTrainedModel, task: Task, rows: list[Example]) ->
     return found.waits[0], found.steps[0] if found.steps else 0.0
 
 
-def pace_of_texts(writer: Writer, prompts: Sequence[Prompt]) -> tuple[float, float]:
+def pace_of_texts(writer: Writer, prompts: Sequence[Prompt], sampling: Sampling) -> tuple[float, float]:
     """Seconds in which a batch of prompts of middling length is read and each has its first token, and for each further token of
-    all of them."""
+    all of them, drawn as the texts will be."""
     ordered = sorted(prompts, key=lambda prompt: len(str(prompt)))
     some = ordered[max(0, (len(ordered) - writer.batch_size) // 2) :][: writer.batch_size]
 
     def written(most: int) -> int:
-        made = writer.tokens(some, Sampling(most), range(len(some)))
+        made = writer.tokens(some, replace(sampling, max_new_tokens=most), range(len(some)))
         return max(len(tokens) for _, tokens in made)
 
     written(1)  # it is loaded, and warm

@@ -8,6 +8,7 @@ cannot be used leads to no further questions, and `balance`, which asks for more
 are not there yet were.  What is chosen of several answers and what a filter drops is not known yet either, so nothing is dropped here.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -147,8 +148,8 @@ class Foretelling(Desk):
 
     open: defaultdict[str, dict[str, tuple[Api, Request]]] = field(default_factory=lambda: defaultdict(dict))
     """Field of the recipe that names a writer or judge -> key -> its API, and what that will be asked."""
-    here: list[tuple[Writer, list[Prompt], int]] = field(default_factory=list)
-    """(a model on this machine, what it will be asked, tokens that each text may have), step by step."""
+    here: list[tuple[Writer, list[Prompt], Sampling]] = field(default_factory=list)
+    """(a model on this machine, what it will be asked, how it chooses tokens), step by step."""
     standing: set[str] = field(default_factory=set)
     """Stand-ins so far."""
 
@@ -166,7 +167,7 @@ class Foretelling(Desk):
             keys = text_keys(writer.identity, prompts, sampling, self.recipe.seed)
             missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self.kept}
             if missing:
-                self.here.append((writer, list(missing.values()), sampling.max_new_tokens))
+                self.here.append((writer, list(missing.values()), sampling))
             texts = [self.stand_in(key, sampling) if key in missing else self.kept[key] for key in keys]
             return [cut_off(sampling.max_new_tokens) if text is None else text for text in texts]
         some = writer.requests(prompts, rows, sampling, self.recipe.seed, purpose)
@@ -224,18 +225,17 @@ class Foretelling(Desk):
     def writes_for(self) -> float:
         """Seconds in which models on this machine write what is missing; each is loaded, and tried on some of its prompts."""
         seconds = 0.0
-        paces: dict[str, tuple[float, float, int]] = {}
-        for writer, prompts, tokens in self.here:
-            if writer.identity not in paces:
+        paces: dict[tuple[str, float, float], tuple[float, float, int]] = {}
+        for writer, prompts, sampling in self.here:
+            how = (writer.identity, sampling.temperature, sampling.top_p)
+            if how not in paces:
                 self.watch.note("  measuring the writer")
-                paces[writer.identity] = (
-                    *pace_of_texts(writer, prompts),
-                    min(len(prompts), writer.batch_size),
-                )
-                seconds += OPENING
-            first, following, tried = paces[writer.identity]
-            together = len(prompts) / writer.batch_size
-            seconds += len(prompts) * first / tried + max(1.0, together) * (tokens - 1) * following
+                seconds += OPENING if all(writer.identity != tried for tried, *_ in paces) else 0.0
+                first, following = pace_of_texts(writer, prompts, sampling)
+                paces[how] = first, following, min(len(prompts), writer.batch_size)
+            first, following, tried = paces[how]
+            together = math.ceil(len(prompts) / writer.batch_size)
+            seconds += len(prompts) * first / tried + together * (sampling.max_new_tokens - 1) * following
         return seconds
 
 

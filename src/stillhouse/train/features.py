@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..errors import RecipeError
 from ..losses import features as losses
-from ..models.insides import layers_fault, nothing_at, point_at
+from ..models.insides import left_out_fault, nothing_at, point_at
 from ..models.taps import AttentionMaps, config_of, key_value_heads, layer_map, missing, stacks_of
 from ..recipe import Attention, Embeddings, Hidden, Relations, Similarity
 from ..seeds import draw_seed
@@ -47,10 +47,8 @@ class FeatureTerms(Beside):
     ) -> None:
         """Args: terms: place in the objective -> term."""
         super().__init__()
-        for model in (student, teacher):
-            said = model.config.get_text_config().to_dict()
-            if fault := layers_fault(terms.values(), said, learns=model is student):
-                raise RecipeError(fault)
+        if fault := left_out_fault(student.config.get_text_config().to_dict()):
+            raise RecipeError(fault)
         self.projectors = nn.ModuleDict()
         self._models, self._seed = (student, teacher), seed  # in a tuple: they are not parts of this module
         self._own, self._whose = (
