@@ -475,7 +475,7 @@ def test_a_panel_answers_a_judge_chooses_and_sifts_in_one_run(tmp_path):
         "split": 10, "max_length": 64, "writer": {"others": [{"model": str(other)}]},
         "judge": {"model": str(other), "prompt": str(tmp_path / "judge.txt")},
         "generate": [{"kind": "answers", "max_new_tokens": 120, "temperature": 1.5, "samples": 2, "choose": "judge"}],
-        "filter": {"min_score": 0.4},
+        "filter": {"min_score": 0.014},
     }  # fmt: skip
     file = write_recipe(tmp_path / "r.yaml", recipe)
     assert stillhouse("validate", file).code == 0
@@ -488,10 +488,10 @@ def test_a_panel_answers_a_judge_chooses_and_sifts_in_one_run(tmp_path):
     for name in ("train", "written"):
         of = counts[name]
         assert of["read"] + of["added"] == of["kept"] + of["held_out"] + sum(of["dropped"].values())
-    low = [row for row in read_jsonl(place / "dropped.jsonl") if row["reason"] == "judge score below 0.4"]
-    assert all(row["score"] < 0.4 and "prompt" in row for row in low)
+    low = [row for row in read_jsonl(place / "dropped.jsonl") if row["reason"] == "judge score below 0.014"]
+    assert all(row["score"] < 0.014 and "prompt" in row for row in low)
     kept = [row["completion"] for row in read_jsonl(place / "eval-rows.jsonl")]
     assert len(kept) == 10, "what is measured on is not judged"
     assert sum(
-        counts[name]["dropped"].get("judge score below 0.4", 0) for name in ("train", "written")
+        counts[name]["dropped"].get("judge score below 0.014", 0) for name in ("train", "written")
     ) == len(low)
