@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Where it is set each process compiles what torch and transformers import anew, for 20 s.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-long check format docs clean
 
 demo: $(READY)
