@@ -97,6 +97,7 @@ def test_teacher_and_student_of_a_whole_run_have_the_kept_tokens_alone(done: tup
     assert (folder / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_trimmed_student_is_an_ordinary_model_without_us(done: tuple[Path, Said]) -> None:
     folder, _ = done
     kept = read_json(folder / "prepare" / "DONE.json")["result"]["teacher"]["vocabulary"]["kept"]
